@@ -1,0 +1,80 @@
+//! The five numbers that tell one PixelCNN++ from another.
+//!
+//! Everything else (layers, names, shapes, work) follows from them in [`crate::network`]; the image
+//! size is not among them, since the network is convolutional.
+
+use serde::{Deserialize, Serialize};
+
+/// The activation between the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Nonlinearity {
+    /// `elu(concat(x, -x))` on the channels, which doubles them.
+    ConcatElu,
+    /// `x` where positive, else `exp(x) - 1`.
+    Elu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Nonlinearity {
+    /// How many channels one channel becomes.
+    pub fn width(self) -> usize {
+        match self {
+            Nonlinearity::ConcatElu => 2,
+            Nonlinearity::Elu | Nonlinearity::Relu => 1,
+        }
+    }
+}
+
+/// A PixelCNN++, up to its weights. The field names in JSON are those of the reference code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Gated resnets per stage (R), 5 in the paper.
+    #[serde(rename = "nr_resnet")]
+    pub resnets: usize,
+    /// Channels of every hidden layer (n), 160 in the paper.
+    #[serde(rename = "nr_filters")]
+    pub filters: usize,
+    /// Logistics in the mixture (m), 10 in the paper.
+    #[serde(rename = "nr_logistic_mix")]
+    pub mixtures: usize,
+    /// Classes of a class-conditional model (K); 0 for an unconditional one.
+    #[serde(rename = "num_classes")]
+    pub classes: usize,
+    /// The activation between the layers, concat_elu in the paper.
+    pub nonlinearity: Nonlinearity,
+}
+
+impl ModelConfig {
+    /// The model of the paper and of the released CIFAR-10 checkpoint: 53.7 million parameters.
+    pub const PAPER: ModelConfig = ModelConfig {
+        resnets: 5,
+        filters: 160,
+        mixtures: 10,
+        classes: 0,
+        nonlinearity: Nonlinearity::ConcatElu,
+    };
+
+    /// Logits for each pixel: m mixture logits and, for each of R, G and B, m means, m log-scales and
+    /// m coefficients.
+    pub fn logits(&self) -> usize {
+        10 * self.mixtures
+    }
+}
+
+impl std::fmt::Display for ModelConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nonlinearity = match self.nonlinearity {
+            Nonlinearity::ConcatElu => "concat_elu",
+            Nonlinearity::Elu => "elu",
+            Nonlinearity::Relu => "relu",
+        };
+        write!(
+            f,
+            "{} resnets, {} filters, {} mixtures, {} classes, {nonlinearity}",
+            self.resnets, self.filters, self.mixtures, self.classes
+        )
+    }
+}

@@ -1,0 +1,11 @@
+//! Fast generation for PixelCNN++.
+//!
+//! Data flows one way: file -> weights -> network -> engine -> images. Each module rests only on
+//! those listed below it.
+
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+
+pub use config::{ModelConfig, Nonlinearity};
+pub use error::{Error, Result};
