@@ -5,7 +5,10 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod network;
+pub mod philox;
 
 pub use config::{ModelConfig, Nonlinearity};
 pub use error::{Error, Result};

@@ -1,0 +1,206 @@
+//! What a backend can do: a full forward pass, and a batch of images pixel by pixel.
+//!
+//! The idea: a backend sees arrays and a [`Batch`]; files, flags and progress bars stay above it.
+//! [`crate::generate`] drives any of them.
+
+use ndarray::{Array4, ArrayView4};
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// How images are generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Each position of each layer is computed once, when its pixel comes, and kept.
+    Cached,
+    /// One full forward pass for each pixel: what the cached engine is measured against.
+    Naive,
+}
+
+/// Where the uniform random numbers of a batch come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Noise<'a> {
+    /// Philox4x32-10 with key `seed`; image b of the batch has the index `first_index + b`.
+    Philox {
+        /// The key.
+        seed: u64,
+        /// Index of the batch's first image. Indices are below 2^32.
+        first_index: u64,
+    },
+    /// Given numbers, each in [1e-5, 1 - 1e-5].
+    Given {
+        /// For the choice of the component: `[batch, height, width, m]`.
+        mixture: ArrayView4<'a, f32>,
+        /// For the logistic of R, G and B: `[batch, height, width, 3]`.
+        logistic: ArrayView4<'a, f32>,
+    },
+}
+
+/// The part of the images that is given and stays as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// `[batch, height, width, 3]` in [-1, 1].
+    pub images: ArrayView4<'a, f32>,
+    /// Rows kept, from the top. With all rows kept, [`Engine::make`] is a teacher-forced pass.
+    pub rows: usize,
+}
+
+/// A batch of images to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Number of images, at least 1.
+    pub size: usize,
+    /// Rows of an image, a multiple of 4.
+    pub height: usize,
+    /// Columns of an image, a multiple of 4.
+    pub width: usize,
+    /// The class of each image, for a class-conditional model: `[batch]`.
+    pub labels: Option<&'a [u32]>,
+    /// The random numbers.
+    pub noise: Noise<'a>,
+    /// The given part, for completion.
+    pub given: Option<Given<'a>>,
+    /// Cached or naive.
+    pub method: Method,
+    /// Whether [`Made::logits`] is wanted.
+    pub keep_logits: bool,
+}
+
+/// A finished batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// `[batch, height, width, 3]` in [-1, 1], as sampled: not rounded to bytes.
+    pub images: Array4<f32>,
+    /// The logits met on the way, `[batch, height, width, 10 m]`, if they were asked for.
+    pub logits: Option<Array4<f32>>,
+}
+
+/// Called after each row with the number of rows done; `false` stops the batch with
+/// [`Error::Interrupted`].
+pub type Watch<'a> = &'a (dyn Fn(usize) -> bool + Sync);
+
+/// A backend with the weights of one model.
+pub trait Engine {
+    /// What it runs on, for people: "cpu (avx512, 2 threads)".
+    fn name(&self) -> String;
+
+    /// The model's configuration.
+    fn config(&self) -> &ModelConfig;
+
+    /// Bytes that a batch needs beyond the weights.
+    fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
+
+    /// A full forward pass: images `[batch, height, width, 3]` in [-1, 1] to logits
+    /// `[batch, height, width, 10 m]`. `labels` as in [`Batch::labels`].
+    fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>>;
+
+    /// Makes a batch of images. `watch` is called on one thread, after each row.
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made>;
+}
+
+/// Refuses image sizes that the network's two halvings cannot divide.
+pub fn check_size(height: usize, width: usize) -> Result<()> {
+    if height == 0 || width == 0 || height % 4 != 0 || width % 4 != 0 {
+        let found = format!("{height}x{width}");
+        return Err(Error::argument(
+            "image size",
+            "height and width that are positive multiples of 4",
+            found,
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses labels that do not fit the model or the batch.
+pub fn check_labels(config: &ModelConfig, labels: Option<&[u32]>, size: usize) -> Result<()> {
+    match (config.classes, labels) {
+        (0, None) => Ok(()),
+        (0, Some(_)) => Err(Error::argument(
+            "class",
+            "none: the model is unconditional",
+            "class labels",
+        )),
+        (k, None) => Err(Error::argument(
+            "class",
+            format!("a class for each image: the model is conditional on {k} classes"),
+            "none",
+        )),
+        (k, Some(labels)) => {
+            if labels.len() != size {
+                let expected = format!("one for each of {size} images");
+                return Err(Error::argument(
+                    "class",
+                    expected,
+                    format!("{} labels", labels.len()),
+                ));
+            }
+            match labels.iter().find(|&&l| l as usize >= k) {
+                Some(label) => Err(Error::argument(
+                    "class",
+                    format!("classes 0 to {}", k - 1),
+                    label.to_string(),
+                )),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Refuses a batch whose parts do not fit each other or the model.
+    pub fn check(&self, config: &ModelConfig) -> Result<()> {
+        check_size(self.height, self.width)?;
+        if self.size == 0 {
+            return Err(Error::argument("batch size", "at least 1 image", "0"));
+        }
+        check_labels(config, self.labels, self.size)?;
+        let same = |name: &str, found: &[usize], channels: usize| {
+            let expected = [self.size, self.height, self.width, channels];
+            if found == expected {
+                return Ok(());
+            }
+            Err(Error::argument(
+                name,
+                format!("shape {expected:?}"),
+                format!("{found:?}"),
+            ))
+        };
+        match &self.noise {
+            Noise::Philox { first_index, .. } => {
+                if first_index
+                    .checked_add(self.size as u64)
+                    .is_none_or(|end| end > 1 << 32)
+                {
+                    let expected = "image indices below 2^32";
+                    return Err(Error::argument("first index", expected, first_index.to_string()));
+                }
+            }
+            Noise::Given { mixture, logistic } => {
+                same("mixture noise", mixture.shape(), config.mixtures)?;
+                same("logistic noise", logistic.shape(), 3)?;
+                let bounds = crate::philox::BOUNDS;
+                for (name, noise) in [("mixture noise", mixture), ("logistic noise", logistic)] {
+                    if let Some(u) = noise.iter().find(|u| !bounds.contains(u)) {
+                        let expected = format!("numbers in [{}, {}]", bounds.start(), bounds.end());
+                        return Err(Error::argument(name, expected, u.to_string()));
+                    }
+                }
+            }
+        }
+        if let Some(given) = &self.given {
+            same("given images", given.images.shape(), 3)?;
+            if given.rows > self.height {
+                let expected = format!("at most {} rows to keep", self.height);
+                return Err(Error::argument("given rows", expected, given.rows.to_string()));
+            }
+            if let Some(v) = given.images.iter().find(|v| !(-1.0..=1.0).contains(*v)) {
+                return Err(Error::argument(
+                    "given images",
+                    "values in [-1, 1]",
+                    v.to_string(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
