@@ -8,6 +8,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod network;
+pub mod npy;
 pub mod philox;
 
 pub use config::{ModelConfig, Nonlinearity};
