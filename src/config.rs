@@ -28,6 +28,16 @@ impl Nonlinearity {
     }
 }
 
+impl std::fmt::Display for Nonlinearity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Nonlinearity::ConcatElu => "concat_elu",
+            Nonlinearity::Elu => "elu",
+            Nonlinearity::Relu => "relu",
+        })
+    }
+}
+
 /// A PixelCNN++, up to its weights. The field names in JSON are those of the reference code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -66,15 +76,10 @@ impl ModelConfig {
 
 impl std::fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let nonlinearity = match self.nonlinearity {
-            Nonlinearity::ConcatElu => "concat_elu",
-            Nonlinearity::Elu => "elu",
-            Nonlinearity::Relu => "relu",
-        };
         write!(
             f,
-            "{} resnets, {} filters, {} mixtures, {} classes, {nonlinearity}",
-            self.resnets, self.filters, self.mixtures, self.classes
+            "{} resnets, {} filters, {} mixtures, {} classes, {}",
+            self.resnets, self.filters, self.mixtures, self.classes, self.nonlinearity
         )
     }
 }

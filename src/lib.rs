@@ -4,12 +4,15 @@
 //! those listed below it.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod network;
 pub mod npy;
 pub mod philox;
+pub mod weights;
 
 pub use config::{ModelConfig, Nonlinearity};
 pub use error::{Error, Result};
+pub use weights::Weights;

@@ -119,6 +119,17 @@ fn widen<T: Into<i64>>(labels: ArrayD<T>) -> Vec<i64> {
     labels.into_iter().map(Into::into).collect()
 }
 
+/// The shape of an array of one type, from its header and the file's length alone.
+///
+/// # Errors
+/// As for [`read`].
+pub fn shape_of<T: Element>(path: &Path) -> Result<Vec<usize>> {
+    let (mut file, length) = open_regular(path)?;
+    let header = read_header(path, &mut file, length)?;
+    header.check::<T>(path)?;
+    Ok(header.shape)
+}
+
 /// Reads an array from the bytes of a whole `.npy` file. `name` stands in for the file in messages.
 ///
 /// # Errors
@@ -197,8 +208,8 @@ impl Header {
         }
     }
 
-    /// Compares type and length, then reads the values.
-    fn values<T: Element>(&self, path: &Path, reader: impl Read) -> Result<ArrayD<T>> {
+    /// Compares the type with what is wanted, and the length with what the shape needs.
+    fn check<T: Element>(&self, path: &Path) -> Result<()> {
         if self.kind != Some(T::KIND) {
             let expected = format!("little-endian {}", T::NAME);
             return Err(Error::malformed(path, "header", expected, self.type_name()));
@@ -213,6 +224,12 @@ impl Header {
             let found = format!("{} bytes", self.data);
             return Err(Error::malformed(path, "data", expected, found));
         }
+        Ok(())
+    }
+
+    /// Checks, then reads the values.
+    fn values<T: Element>(&self, path: &Path, reader: impl Read) -> Result<ArrayD<T>> {
+        self.check::<T>(path)?;
         let npy = NpyFile::with_header(self.npy.clone(), reader);
         let values = npy.into_vec().map_err(Error::io(path, "read"))?;
         ArrayD::from_shape_vec(IxDyn(&self.shape), values).map_err(|e| {

@@ -1,1 +1,85 @@
-fn main() {}
+//! `convert`: from a TensorFlow checkpoint to a folder of `.npy` weights.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+use fast_pixel_cnn::checkpoint::Checkpoint;
+use fast_pixel_cnn::config::Nonlinearity;
+use fast_pixel_cnn::weights::{self, Options};
+use fast_pixel_cnn::{Error, Result, cli};
+
+/// Convert a PixelCNN++ checkpoint of TensorFlow to a folder of .npy weights.
+///
+/// No TensorFlow is needed. Each tensor becomes one file; model.json tells the configuration and the
+/// SHA-256 of each file. The folder appears whole or not at all.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint
+    checkpoint: PathBuf,
+
+    /// The folder to make; it must not exist yet, or be empty
+    #[arg(required_unless_present = "list")]
+    out_dir: Option<PathBuf>,
+
+    /// Take the raw weights instead of the averaged ones
+    #[arg(long)]
+    raw: bool,
+
+    /// The model's nonlinearity [default: concat_elu where channels double, else elu]
+    #[arg(long, value_enum, value_name = "NAME")]
+    nonlinearity: Option<Nonlinearity>,
+
+    /// Print every variable's name, type and shape, and convert nothing
+    #[arg(long, conflicts_with_all = ["out_dir", "raw", "nonlinearity"])]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    cli::run(|| match &args.out_dir {
+        Some(out_dir) => convert(&args, out_dir),
+        None => list(&args),
+    })
+}
+
+fn list(args: &Args) -> Result<ExitCode> {
+    for variable in Checkpoint::open(&args.checkpoint)?.variables() {
+        cli::print(format_args!(
+            "{} {} {:?}",
+            variable.name, variable.dtype, variable.shape
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
+    // Ctrl-C ends the conversion between two tensors, so that the draft of the folder is removed.
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(|e| Error::Io {
+        file: "signals".into(),
+        action: "handle Ctrl-C".into(),
+        source: std::io::Error::other(e),
+    })?;
+    let options = Options {
+        raw: args.raw,
+        nonlinearity: args.nonlinearity,
+    };
+    let watch = |_| !INTERRUPTED.load(Ordering::Relaxed);
+    let done = weights::convert(&args.checkpoint, out_dir, &options, &watch)?;
+    done.warnings.iter().for_each(cli::warn);
+    let weights = if done.source.averaged { "averaged" } else { "raw" };
+    let format = done
+        .source
+        .format
+        .map_or_else(String::new, |f| format!(" from a {f} checkpoint"));
+    cli::print(format_args!(
+        "{}: {}; {} parameters, {weights} weights{format}",
+        out_dir.display(),
+        done.config,
+        done.parameters
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

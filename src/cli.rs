@@ -1,0 +1,106 @@
+//! What the programs share: how they fail, how they print, and the flags that choose weights.
+//!
+//! The idea: a program is a function from its arguments to an exit code; errors are one line on stderr
+//! and status 2, warnings are lines on stderr, and a reader who leaves early (`| head`) is no error.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::config::Nonlinearity;
+use crate::error::{Error, Result};
+use crate::weights::{Options, Weights};
+
+/// The demo model, relative to the current folder or to this package.
+const DEMO: &str = "models/digits";
+
+/// Runs a program's body; an error becomes the line `error: ...` on stderr and status 2.
+pub fn run(body: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
+    body().unwrap_or_else(|error| {
+        note("error", error);
+        ExitCode::from(2)
+    })
+}
+
+/// Prints a line on stdout, where results go. If nobody reads it any more, that is fine.
+///
+/// # Errors
+/// [`Error::Io`] if stdout cannot be written for another reason.
+pub fn print(line: impl Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Path::new("stdout"), "write")(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints the line `warning: ...` on stderr.
+pub fn warn(message: impl Display) {
+    note("warning", message);
+}
+
+/// One line on stderr, whatever line breaks a file's name brings along. Without a stderr there is no
+/// one to tell.
+fn note(kind: &str, message: impl Display) {
+    let message = message.to_string().replace(['\n', '\r'], " ");
+    let _ = writeln!(std::io::stderr(), "{kind}: {message}");
+}
+
+/// The flags that choose the weights.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WeightsArgs {
+    /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the bundled demo model]
+    #[arg(short = 'c', long, value_name = "PATH")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Take a checkpoint's raw weights instead of the averaged ones
+    #[arg(long)]
+    pub raw: bool,
+
+    /// The model's nonlinearity, where shapes cannot tell
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub nonlinearity: Option<Nonlinearity>,
+}
+
+impl WeightsArgs {
+    /// Loads the weights and prints their warnings.
+    ///
+    /// # Errors
+    /// As for [`Weights::load`]; [`Error::Unsupported`] if no path was given and there is no demo model.
+    pub fn load(&self) -> Result<Weights> {
+        let weights = Weights::load(&self.path()?, &self.options())?;
+        weights.warnings().iter().for_each(warn);
+        Ok(weights)
+    }
+
+    /// The choices as the library takes them.
+    pub fn options(&self) -> Options {
+        Options {
+            raw: self.raw,
+            nonlinearity: self.nonlinearity,
+        }
+    }
+
+    /// The path given, else the demo model's: below the current folder, or in the package that this
+    /// program was built from.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if no path was given and there is no demo model.
+    pub fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.checkpoint {
+            return Ok(path.clone());
+        }
+        let places = [
+            PathBuf::from(DEMO),
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(DEMO),
+        ];
+        let found = places.iter().find(|p| p.is_dir());
+        found.cloned().ok_or_else(|| Error::Unsupported {
+            file: DEMO.into(),
+            found: format!("the demo model is neither here nor in {}", places[1].display()),
+            hint: "give weights with --checkpoint PATH".into(),
+        })
+    }
+}

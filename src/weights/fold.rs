@@ -1,0 +1,184 @@
+//! Weight normalisation, folded into plain kernels, and the check that it can be.
+//!
+//! The idea: `W = g[o] * V / ||V||_o` with the norm over everything but the output channel, as in
+//! openai/pixel-cnn (`pixel_cnn_pp/nn.py`: conv2d, deconv2d, dense), computed once, in float64, with one
+//! rounding to float32.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::network::{Variable, VariableKind};
+
+/// Below this a convolution's `sum V^2` is raised to it: the epsilon of `tf.nn.l2_normalize`.
+const LEAST_SQUARE: f64 = 1e-12;
+
+/// A kernel without weight normalisation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Folded {
+    /// `[positions, inputs, outputs]`, whatever the kind: a transposed convolution's last two axes
+    /// are swapped, a dense layer has one position.
+    pub kernel: Vec<f32>,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+}
+
+/// Folds `V` (in the shape of [`VariableKind`]), `g` `[outputs]` and `b` `[outputs]`.
+pub(super) fn fold(variable: &Variable, v: &[f32], g: &[f32], b: &[f32]) -> Folded {
+    let (inputs, outputs) = (variable.inputs, variable.outputs);
+    let mut scales = squared_norms(variable, v);
+    for (scale, g) in scales.iter_mut().zip(g) {
+        let square = match variable.kind {
+            VariableKind::Conv { .. } | VariableKind::Deconv { .. } => scale.max(LEAST_SQUARE),
+            VariableKind::Dense | VariableKind::Conditional => *scale,
+        };
+        *scale = f64::from(*g) / square.sqrt();
+    }
+    let mut kernel = vec![0.0; v.len()];
+    let positions = kernel
+        .chunks_exact_mut(inputs * outputs)
+        .zip(v.chunks_exact(inputs * outputs));
+    for (to, from) in positions {
+        if let VariableKind::Deconv { .. } = variable.kind {
+            for (o, (row, scale)) in from.chunks_exact(inputs).zip(&scales).enumerate() {
+                for (i, v) in row.iter().enumerate() {
+                    to[i * outputs + o] = (f64::from(*v) * scale) as f32;
+                }
+            }
+        } else {
+            for (to, from) in to.chunks_exact_mut(outputs).zip(from.chunks_exact(outputs)) {
+                for ((to, from), scale) in to.iter_mut().zip(from).zip(&scales) {
+                    *to = (f64::from(*from) * scale) as f32;
+                }
+            }
+        }
+    }
+    Folded {
+        kernel,
+        bias: b.to_vec(),
+    }
+}
+
+/// `sum V^2` of each output channel.
+fn squared_norms(variable: &Variable, v: &[f32]) -> Vec<f64> {
+    let square = |v: &f32| f64::from(*v) * f64::from(*v);
+    let mut sums = vec![0.0; variable.outputs];
+    if let VariableKind::Deconv { .. } = variable.kind {
+        for (row, o) in v.chunks_exact(variable.inputs).zip((0..variable.outputs).cycle()) {
+            sums[o] += row.iter().map(square).sum::<f64>();
+        }
+    } else {
+        for row in v.chunks_exact(variable.outputs) {
+            for (sum, v) in sums.iter_mut().zip(row) {
+                *sum += square(v);
+            }
+        }
+    }
+    sums
+}
+
+/// Refuses numbers that are not finite and, in a `V`, an output channel of zeros, whose direction is
+/// undefined (the epsilon of a convolution would hide it). `name` is the tensor's, in the file.
+pub(super) fn check_values(
+    file: &Path,
+    name: &str,
+    variable: &Variable,
+    shape: &[usize],
+    values: &[f32],
+) -> Result<()> {
+    let place = || format!("tensor {name}");
+    if values.len() != shape.iter().product::<usize>() {
+        let found = format!("{} numbers", values.len());
+        return Err(Error::malformed(file, place(), format!("shape {shape:?}"), found));
+    }
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        let found = format!("{} at {:?}", values[at], indices(at, shape));
+        return Err(Error::malformed(file, place(), "finite numbers", found));
+    }
+    // V is the one tensor of a variable with more than one axis, but for hw.
+    if shape.len() > 1
+        && variable.kind != VariableKind::Conditional
+        && let Some(o) = squared_norms(variable, values).iter().position(|s| *s == 0.0)
+    {
+        let found = format!("nothing but zeros for output channel {o}");
+        return Err(Error::malformed(file, place(), "a kernel of norm above 0", found));
+    }
+    Ok(())
+}
+
+/// The position along each axis of an element in C order.
+fn indices(mut at: usize, shape: &[usize]) -> Vec<usize> {
+    let mut indices = vec![0; shape.len()];
+    for (index, &d) in indices.iter_mut().zip(shape).rev() {
+        *index = at % d;
+        at /= d;
+    }
+    indices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(kind: VariableKind, inputs: usize, outputs: usize) -> Variable {
+        Variable {
+            name: "v".into(),
+            kind,
+            inputs,
+            outputs,
+        }
+    }
+
+    #[test]
+    fn a_convolution_is_normalised_over_all_but_its_last_axis() {
+        // [1, 2, 1, 2]: output 0 has (3, 4), output 1 has (0, 2).
+        let conv = variable(VariableKind::Conv { kernel: [1, 2] }, 1, 2);
+        let folded = fold(&conv, &[3.0, 0.0, 4.0, 2.0], &[10.0, -1.0], &[0.5, 0.25]);
+        assert_eq!(folded.kernel, [6.0, 0.0, 8.0, -1.0]);
+        assert_eq!(folded.bias, [0.5, 0.25]);
+    }
+
+    #[test]
+    fn a_transposed_convolution_swaps_its_last_axes() {
+        // [1, 2, 2 outputs, 3 inputs]
+        let deconv = variable(VariableKind::Deconv { kernel: [1, 2] }, 3, 2);
+        let v = [1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
+        let folded = fold(&deconv, &v, &[5.0, 10.0], &[0.0, 0.0]);
+        // Norms: output 0 has 1 + 4 + 4 + 16 = 25, output 1 has 9 + 16 = 25.
+        assert_eq!(
+            folded.kernel,
+            [1.0, 0.0, 2.0, 0.0, 0.0, 6.0, 2.0, 0.0, 0.0, 8.0, 4.0, 0.0]
+        );
+    }
+
+    #[test]
+    fn tiny_kernels_meet_the_epsilon_in_convolutions_only() {
+        let v = [1e-8, 0.0];
+        let conv = variable(VariableKind::Conv { kernel: [1, 1] }, 2, 1);
+        assert_eq!(fold(&conv, &v, &[1.0], &[0.0]).kernel, [1e-2, 0.0]);
+        let dense = variable(VariableKind::Dense, 2, 1);
+        assert_eq!(fold(&dense, &v, &[1.0], &[0.0]).kernel, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn unusable_values_are_named() {
+        let dense = variable(VariableKind::Dense, 2, 3);
+        let check = |values: &[f32]| {
+            let result = check_values(Path::new("file"), "dense_0/V", &dense, &[2, 3], values);
+            result.map_err(|e| e.to_string())
+        };
+        assert_eq!(check(&[1.0; 6]), Ok(()));
+        let nan = check(&[1.0, 1.0, 1.0, 1.0, f32::NAN, 1.0]).unwrap_err();
+        assert_eq!(
+            nan,
+            "file: tensor dense_0/V: expected finite numbers, found NaN at [1, 1]"
+        );
+        let zero = check(&[1.0, 1.0, 0.0, 1.0, 1.0, -0.0]).unwrap_err();
+        assert!(
+            zero.ends_with("found nothing but zeros for output channel 2"),
+            "{zero}"
+        );
+        // Squares of the smallest floats are above zero in float64.
+        assert_eq!(check(&[1e-45; 6]), Ok(()));
+        assert!(check(&[1.0; 5]).is_err());
+    }
+}

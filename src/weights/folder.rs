@@ -1,0 +1,308 @@
+//! Weights as a folder: one `.npy` for each tensor and `model.json`.
+//!
+//! The idea: the folder is complete or absent. It is written beside its place under another name,
+//! synced and renamed; on reading, every file is expected by name, measured against the configuration
+//! before it is read, and compared with its SHA-256.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::{Options, Source, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::network::{Network, Variable};
+use crate::npy;
+
+/// The file that describes the others.
+pub(super) const MANIFEST: &str = "model.json";
+/// The only kind of manifest there is so far.
+const SCHEMA: &str = "fast-pixel-cnn/weights/1";
+/// A manifest of the largest model allowed takes a third of this, in bytes.
+const MAX_MANIFEST: u64 = 4 << 20;
+
+/// The contents of `model.json`.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    schema: String,
+    /// What wrote it, for people.
+    program: String,
+    config: ModelConfig,
+    source: Source,
+    /// From a file's name to the SHA-256 of its bytes, in hexadecimal.
+    sha256: BTreeMap<String, String>,
+}
+
+/// The file of a tensor: `conv2d_0/V` is in `conv2d_0.V.npy`.
+fn file_name(tensor: &str) -> String {
+    format!("{}.npy", tensor.replace('/', "."))
+}
+
+/// A folder that is being written.
+pub(super) struct Writer {
+    place: PathBuf,
+    /// Removed when dropped, unless it has become `place`.
+    draft: TempDir,
+}
+
+impl Writer {
+    /// Checks that `place` is free and creates a draft beside it.
+    pub(super) fn create(place: &Path) -> Result<Writer> {
+        let (Some(name), Some(parent)) = (place.file_name(), place.parent()) else {
+            let expected = "the name of a new folder";
+            return Err(Error::argument("OUT_DIR", expected, place.display().to_string()));
+        };
+        if let Ok(metadata) = fs::symlink_metadata(place) {
+            let free = metadata.is_dir() && fs::read_dir(place).is_ok_and(|mut list| list.next().is_none());
+            if !free {
+                return Err(Error::Unsupported {
+                    file: place.into(),
+                    found: "something is there already".into(),
+                    hint: "nothing is overwritten: give a new or an empty folder".into(),
+                });
+            }
+        }
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        #[cfg(unix)]
+        {
+            // A draft is private by default, but this one becomes the folder: leave it to the umask.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o777));
+        }
+        let draft = builder
+            .tempdir_in(parent)
+            .map_err(Error::io(parent, "create a folder"))?;
+        Ok(Writer {
+            place: place.into(),
+            draft,
+        })
+    }
+
+    /// Asks for each tensor in turn by variable, name and shape, writes it, and puts the folder in its
+    /// place.
+    pub(super) fn finish<'a>(
+        self,
+        config: ModelConfig,
+        source: Source,
+        mut tensor: impl FnMut(&Variable, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
+    ) -> Result<()> {
+        let mut sha256 = BTreeMap::new();
+        for (variable, name, shape) in tensors_of(&Network::new(config)) {
+            let file = file_name(&name);
+            let values = tensor(&variable, &name, &shape)?;
+            let write = |w: &mut Hashing| npy::write_to(w, &shape, values.iter().copied());
+            let hash = self.write(&file, write)?;
+            sha256.insert(file, hash);
+        }
+        let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        let manifest = Manifest {
+            schema: SCHEMA.into(),
+            program,
+            config,
+            source,
+            sha256,
+        };
+        self.write(MANIFEST, |w| {
+            serde_json::to_writer_pretty(&mut *w, &manifest)?;
+            w.write_all(b"\n")
+        })?;
+        self.sync(manifest.sha256.keys().map(String::as_str).chain([MANIFEST]))?;
+        fs::rename(self.draft.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
+        // The draft's name is gone; there is nothing left to remove.
+        let _ = self.draft.keep();
+        Ok(())
+    }
+
+    /// Writes a file of the draft and returns its SHA-256. Messages name the file to be.
+    fn write(&self, name: &str, body: impl FnOnce(&mut Hashing) -> std::io::Result<()>) -> Result<String> {
+        let fill = || {
+            let file = BufWriter::with_capacity(1 << 16, File::create(self.draft.path().join(name))?);
+            let mut hashing = Hashing {
+                file,
+                hash: Sha256::new(),
+            };
+            body(&mut hashing)?;
+            hashing.file.flush()?;
+            Ok(hex(&hashing.hash.finalize()))
+        };
+        fill().map_err(Error::io(&self.place.join(name), "write"))
+    }
+
+    /// Waits until everything is on the disk. After all is written, since one journal commit then serves
+    /// many files.
+    fn sync<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
+        for name in names {
+            let path = self.draft.path().join(name);
+            let synced = File::options()
+                .write(true)
+                .open(path)
+                .and_then(|file| file.sync_all());
+            synced.map_err(Error::io(&self.place.join(name), "sync"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A file that hashes what is written to it.
+struct Hashing {
+    file: BufWriter<File>,
+    hash: Sha256,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Reads a folder.
+pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
+    let path = folder.join(MANIFEST);
+    let manifest = read_manifest(&path)?;
+    check_limits(&path, &manifest.config)?;
+    if options.raw && manifest.source.averaged {
+        let expected = "a TensorFlow checkpoint, or a folder that was converted with --raw";
+        return Err(Error::argument(
+            "--raw",
+            expected,
+            format!("averaged weights in {}", folder.display()),
+        ));
+    }
+    let network = Network::new(manifest.config);
+    compare(folder, &network, &manifest)?;
+    let mut tensors = HashMap::new();
+    for (variable, name, shape) in tensors_of(&network) {
+        let file = file_name(&name);
+        let path = folder.join(&file);
+        let bytes = read_all(&path, &shape)?;
+        let (expected, found) = (&manifest.sha256[&file], hex(&Sha256::digest(&bytes)));
+        if !expected.eq_ignore_ascii_case(&found) {
+            let expected = format!("SHA-256 {} as in {MANIFEST}", expected.escape_debug());
+            return Err(Error::malformed(&path, "contents", expected, found));
+        }
+        let values = npy::parse::<f32>(&path, &bytes)?.into_raw_vec_and_offset().0;
+        fold::check_values(&path, &name, &variable, &shape, &values)?;
+        tensors.insert(name, values);
+    }
+    let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
+    let config = ModelConfig {
+        nonlinearity,
+        ..manifest.config
+    };
+    Ok(Weights {
+        config,
+        source: manifest.source,
+        warnings: Vec::new(),
+        tensors,
+    })
+}
+
+/// Reads a manifest of a known schema.
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Schema {
+        schema: String,
+    }
+    let (file, length) = npy::open_regular(path)?;
+    if length > MAX_MANIFEST {
+        let expected = format!("at most {MAX_MANIFEST} bytes");
+        return Err(Error::malformed(path, "length", expected, length.to_string()));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_MANIFEST)
+        .read_to_end(&mut text)
+        .map_err(Error::io(path, "read"))?;
+    let bad =
+        |e: serde_json::Error| Error::malformed(path, "JSON", "the description of a model", e.to_string());
+    let Schema { schema } = serde_json::from_slice(&text).map_err(bad)?;
+    if schema != SCHEMA {
+        let found = format!("\"{}\"", schema.escape_debug());
+        return Err(Error::malformed(path, "schema", format!("\"{SCHEMA}\""), found));
+    }
+    serde_json::from_slice(&text).map_err(bad)
+}
+
+/// Compares names, on the disk and in the manifest, and shapes with the network's. Reads headers only.
+fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> {
+    let mut present = BTreeSet::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
+        let name = entry
+            .map_err(Error::io(folder, "list"))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if name.ends_with(".npy") {
+            present.insert(name);
+        }
+    }
+    let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
+    let mut problems = Vec::new();
+    for (_, name, shape) in tensors_of(network) {
+        let file = file_name(&name);
+        if !listed.remove(file.as_str()) {
+            problems.push(format!("{file} has no SHA-256 in {MANIFEST}"));
+        }
+        if !present.remove(&file) {
+            problems.push(format!("{file} {shape:?} is missing"));
+            continue;
+        }
+        let found = npy::shape_of::<f32>(&folder.join(&file))?;
+        if found != shape {
+            problems.push(format!("{file}: expected shape {shape:?}, found {found:?}"));
+        }
+    }
+    problems.extend(
+        present
+            .iter()
+            .map(|name| format!("{} is extra", name.escape_debug())),
+    );
+    problems.extend(
+        listed
+            .iter()
+            .map(|name| format!("{} is extra in {MANIFEST}", name.escape_debug())),
+    );
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        file: folder.into(),
+        expected: manifest.config.to_string(),
+        problems,
+    })
+}
+
+/// Reads a whole file that was seen to hold an array of that shape, and no more should it have grown.
+fn read_all(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
+    let most = shape.iter().product::<usize>() * size_of::<f32>() + npy::MAX_HEADER + 12;
+    let (file, length) = npy::open_regular(path)?;
+    let mut bytes = Vec::with_capacity(most.min(length as usize));
+    file.take(most as u64)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,301 @@
+//! The weights of a model: named tensors, where they come from, and what engines make of them.
+//!
+//! The idea: whatever the source (a converted folder, a TensorFlow checkpoint, a seed), the same
+//! tensors come out, complete and checked against [`Network::variables`]: names, shapes, finite
+//! numbers, no kernel of norm zero. Engines fold and never check.
+
+mod fold;
+mod folder;
+mod infer;
+mod synthetic;
+
+pub use fold::Folded;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Format};
+use crate::config::{ModelConfig, Nonlinearity};
+use crate::error::{Error, Result};
+use crate::network::{Network, Variable};
+
+/// Which weights are taken, where the source leaves a choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The raw weights instead of the averaged ones.
+    pub raw: bool,
+    /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
+    /// channels double and else elu.
+    pub nonlinearity: Option<Nonlinearity>,
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The format of the TensorFlow checkpoint; `None` for synthetic weights.
+    pub format: Option<Format>,
+    /// Whether every tensor is the average over training rather than its last value.
+    pub averaged: bool,
+}
+
+/// The weights of one model, not folded: for each variable of its [`Network`] the tensors `V`, `g` and
+/// `b`, or `hw`.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    config: ModelConfig,
+    source: Source,
+    warnings: Vec<String>,
+    tensors: HashMap<String, Vec<f32>>,
+}
+
+/// What [`convert`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// The configuration found.
+    pub config: ModelConfig,
+    /// Which weights were taken.
+    pub source: Source,
+    /// Numbers written.
+    pub parameters: usize,
+    /// What the user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Weights {
+    /// Reads a folder written by [`convert`] or [`Weights::save`], or a TensorFlow checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a path that is neither, [`Error::Mismatch`] with every missing, extra
+    /// and mis-shaped tensor, [`Error::Malformed`] for broken files, wrong hashes, numbers that are not
+    /// finite and kernels of norm zero, [`Error::Argument`] for options that do not fit.
+    pub fn load(path: &Path, options: &Options) -> Result<Weights> {
+        if path.join(folder::MANIFEST).exists() {
+            return folder::load(path, options);
+        }
+        let mut checkpoint = open_checkpoint(path)?;
+        let plan = infer::plan(path, checkpoint.variables(), options)?;
+        let mut tensors = HashMap::new();
+        for (variable, name, shape) in tensors_of(&Network::new(plan.config)) {
+            let values = read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
+            tensors.insert(name, values);
+        }
+        let source = plan.source(checkpoint.format());
+        Ok(Weights {
+            config: plan.config,
+            source,
+            warnings: plan.warnings,
+            tensors,
+        })
+    }
+
+    /// Random weights that keep activations near unit variance. The same seed makes the same weights
+    /// on every machine.
+    pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
+        let tensors = synthetic::tensors(&Network::new(config), seed);
+        let source = Source {
+            format: None,
+            averaged: false,
+        };
+        Weights {
+            config,
+            source,
+            warnings: Vec::new(),
+            tensors,
+        }
+    }
+
+    /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
+    /// all.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if `folder` exists and is not empty, [`Error::Io`] if it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let write = folder::Writer::create(folder)?;
+        write.finish(self.config, self.source, |_, name, _| {
+            Ok(Cow::Borrowed(self.tensor(name)))
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the weights come from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What the user should know about the choice of weights, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// A tensor's values in C order; names and shapes are those of [`Variable::tensors`].
+    ///
+    /// # Panics
+    /// If the model has no tensor of that name.
+    pub fn tensor(&self, name: &str) -> &[f32] {
+        self.tensors
+            .get(name)
+            .unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config))
+    }
+
+    /// Kernel and bias of a convolution, transposed convolution or dense layer, without weight
+    /// normalisation: `g / ||V||` is multiplied in.
+    ///
+    /// # Panics
+    /// If `variable` is not of this model or is a class term.
+    pub fn fold(&self, variable: &Variable) -> Folded {
+        let tensor = |part| self.tensor(&format!("{}/{part}", variable.name));
+        fold::fold(variable, tensor("V"), tensor("g"), tensor("b"))
+    }
+
+    /// The class term of a resnet, `hw`: `[classes, outputs]`.
+    ///
+    /// # Panics
+    /// If `variable` is not a class term of this model.
+    pub fn class_term(&self, variable: &Variable) -> &[f32] {
+        self.tensor(&format!("{}/hw", variable.name))
+    }
+}
+
+/// Writes the weights of a TensorFlow checkpoint as a folder that [`Weights::load`] reads, one tensor in
+/// memory at a time. The folder appears whole or not at all. `watch` is called after each tensor with
+/// the number of tensors written; `false` stops the conversion.
+///
+/// # Errors
+/// As for [`Weights::load`] and [`Weights::save`]; [`Error::Interrupted`] if `watch` says so.
+pub fn convert(
+    checkpoint: &Path,
+    folder: &Path,
+    options: &Options,
+    watch: &dyn Fn(usize) -> bool,
+) -> Result<Conversion> {
+    let path = checkpoint;
+    let mut checkpoint = open_checkpoint(path)?;
+    let plan = infer::plan(path, checkpoint.variables(), options)?;
+    let source = plan.source(checkpoint.format());
+    let (mut written, mut parameters) = (0, 0);
+    folder::Writer::create(folder)?.finish(plan.config, source, |variable, name, shape| {
+        if !watch(written) {
+            return Err(Error::Interrupted);
+        }
+        let values = read_checked(&mut checkpoint, &plan, variable, name, shape)?;
+        written += 1;
+        parameters += values.len();
+        Ok(Cow::Owned(values))
+    })?;
+    Ok(Conversion {
+        config: plan.config,
+        source,
+        parameters,
+        warnings: plan.warnings,
+    })
+}
+
+/// Opens a checkpoint; where there is nothing, says what would be accepted.
+fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
+    let found = if path.is_dir() {
+        "a folder without model.json"
+    } else if !path.exists() && !has_parts(path) {
+        "no such file, folder or checkpoint prefix"
+    } else {
+        return Checkpoint::open(path);
+    };
+    Err(Error::Unsupported {
+        file: path.into(),
+        found: found.into(),
+        hint: "give a folder made by convert (model.json and one .npy for each tensor) or a TensorFlow \
+               checkpoint (one V1 file, or the prefix of PREFIX.index and PREFIX.data-00000-of-00001, or of \
+               PREFIX-00000-of-00002)"
+            .into(),
+    })
+}
+
+/// Whether a file beside `path` carries its name and an ending of a checkpoint's parts.
+fn has_parts(path: &Path) -> bool {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return false;
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let name = name.as_encoded_bytes();
+    std::fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| {
+            let entry = entry.file_name();
+            let rest = entry.as_encoded_bytes().strip_prefix(name);
+            rest.is_some_and(|r| r.starts_with(b".index") || r.starts_with(b".data-") || r.starts_with(b"-0"))
+        })
+}
+
+/// Reads a tensor of a checkpoint and checks its values.
+fn read_checked(
+    checkpoint: &mut Checkpoint,
+    plan: &infer::Plan,
+    variable: &Variable,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
+    let stored = plan.stored(name);
+    let values = checkpoint.read_f32(stored)?;
+    fold::check_values(checkpoint.path(), stored, variable, shape, &values)?;
+    Ok(values)
+}
+
+/// Every tensor of a network with its variable, name and shape.
+fn tensors_of(network: &Network) -> impl Iterator<Item = (Variable, String, Vec<usize>)> {
+    let of = |v: &Variable| {
+        v.tensors()
+            .into_iter()
+            .map(|(name, shape)| (v.clone(), name, shape))
+            .collect()
+    };
+    network.variables.iter().flat_map(of as fn(&Variable) -> Vec<_>)
+}
+
+/// The largest of each number that is taken for a model rather than for damage.
+const LIMITS: [(&str, usize); 4] = [
+    ("nr_resnet", 100),
+    ("nr_filters", 10_000),
+    ("nr_logistic_mix", 1_000),
+    ("num_classes", 1_000_000),
+];
+
+/// Refuses configurations out of all proportion, before anything is sized by them.
+fn check_limits(file: &Path, config: &ModelConfig) -> Result<()> {
+    let found = [config.resnets, config.filters, config.mixtures, config.classes];
+    for ((name, limit), found) in LIMITS.into_iter().zip(found) {
+        let least = usize::from(name != "num_classes");
+        if !(least..=limit).contains(&found) {
+            return Err(Error::Unsupported {
+                file: file.into(),
+                found: format!("{name} is {found}"),
+                hint: format!("{least} to {limit} are supported"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Takes the nonlinearity that was asked for if its width fits the model's.
+fn choose_nonlinearity(found: Nonlinearity, wanted: Option<Nonlinearity>) -> Result<Nonlinearity> {
+    let Some(wanted) = wanted else { return Ok(found) };
+    if wanted.width() != found.width() {
+        let expected = match found.width() {
+            2 => "concat_elu, since the model's channels double",
+            _ => "elu or relu, since the model's channels do not double",
+        };
+        return Err(Error::argument("--nonlinearity", expected, wanted.to_string()));
+    }
+    Ok(wanted)
+}
