@@ -349,9 +349,9 @@ fn check_header(text: &[u8]) -> std::result::Result<(), String> {
 /// three quotes in a row would open another kind of string, and so are escapes.
 fn skip_string(text: &[u8]) -> std::result::Result<usize, String> {
     match text[1..].iter().position(|b| *b == text[0] || *b == b'\\') {
+        Some(n) if text[n + 1] == b'\\' => Err("an escape in a string".into()),
         Some(0) => Err("an empty string".into()),
-        Some(n) if text[n + 1] == text[0] => Ok(n + 1),
-        Some(_) => Err("an escape in a string".into()),
+        Some(n) => Ok(n + 1),
         None => Err("a string without end".into()),
     }
 }

@@ -16,7 +16,7 @@ pub enum DType {
 }
 impl std::fmt::Display for DType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 pub struct Variable {
@@ -25,6 +25,11 @@ pub struct Variable {
     pub shape: Vec<usize>,
 }
 pub struct Checkpoint;
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
 impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
         Err(Error::Unsupported {

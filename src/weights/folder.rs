@@ -260,6 +260,19 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
             present.insert(name);
         }
     }
+    let expected = tensors_of(network).count();
+    if expected > 2 * present.len() + 1000 {
+        // Not an accident to list, but a description of something else.
+        let problems = vec![format!(
+            "at least {} of {expected} tensors are missing",
+            expected - present.len()
+        )];
+        return Err(Error::Mismatch {
+            file: folder.into(),
+            expected: manifest.config.to_string(),
+            problems,
+        });
+    }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
     for (_, name, shape) in tensors_of(network) {

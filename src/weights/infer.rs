@@ -322,3 +322,6 @@ fn tensor_name(layer: &str, part: &str) -> Option<String> {
     };
     known.then(|| format!("{layer}/{part}"))
 }
+
+#[cfg(test)]
+mod tests;

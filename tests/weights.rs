@@ -1,0 +1,455 @@
+//! Folders of weights: what is saved is loaded, and every way in which a folder can be wrong is found
+//! and named before its numbers are used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fast_pixel_cnn::network::{Network, VariableKind};
+use fast_pixel_cnn::weights::{Options, Weights};
+use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, npy};
+use ndarray::ArrayD;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+const TINY: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 4,
+    mixtures: 2,
+    classes: 3,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
+
+/// A saved model in a temporary folder.
+struct Saved {
+    _place: TempDir,
+    folder: PathBuf,
+}
+
+impl Saved {
+    fn new(config: ModelConfig) -> Saved {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("model");
+        Weights::synthetic(config, 1).save(&folder).unwrap();
+        Saved {
+            _place: place,
+            folder,
+        }
+    }
+
+    fn load(&self) -> Result<Weights, Error> {
+        Weights::load(&self.folder, &Options::default())
+    }
+
+    /// The message with which loading fails: one line that names the folder.
+    fn error(&self) -> String {
+        let error = self.load().expect_err("the folder is broken").to_string();
+        assert!(error.contains("model") && !error.contains('\n'), "{error}");
+        error
+    }
+
+    fn edit_manifest(&self, edit: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.folder.join("model.json");
+        let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(&mut json);
+        fs::write(&path, json.to_string()).unwrap();
+    }
+
+    /// Replaces a tensor and brings its hash up to date.
+    fn edit_tensor(&self, file: &str, edit: impl FnOnce(ArrayD<f32>) -> ArrayD<f32>) {
+        let path = self.folder.join(file);
+        let array = edit(npy::read_f32(&path).unwrap());
+        npy::write(&path, &array.view()).unwrap();
+        let hash = Sha256::digest(fs::read(&path).unwrap());
+        let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+        self.edit_manifest(|json| json["sha256"][file] = hash.into());
+    }
+}
+
+fn assert_contains(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{message}\nlacks: {part}");
+    }
+}
+
+#[test]
+fn what_is_saved_is_loaded() {
+    for nonlinearity in [Nonlinearity::ConcatElu, Nonlinearity::Relu] {
+        let config = ModelConfig { nonlinearity, ..TINY };
+        let saved = Saved::new(config);
+        let (weights, loaded) = (Weights::synthetic(config, 1), saved.load().unwrap());
+        assert_eq!((loaded.config(), loaded.source()), (&config, weights.source()));
+        for (name, _) in Network::new(config).variables.iter().flat_map(|v| v.tensors()) {
+            assert_eq!(loaded.tensor(&name), weights.tensor(&name), "{name}");
+        }
+        // 57 convolutions and dense layers of three tensors each, 16 class terms, model.json.
+        let network = Network::new(config);
+        let tensors: usize = network.variables.iter().map(|v| v.tensors().len()).sum();
+        assert_eq!(fs::read_dir(&saved.folder).unwrap().count(), tensors + 1);
+    }
+}
+
+#[test]
+fn a_folder_is_public_as_far_as_the_umask_lets_it() {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let saved = Saved::new(TINY);
+        let sibling = saved.folder.with_file_name("sibling");
+        fs::create_dir(&sibling).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&saved.folder), mode(&sibling));
+    }
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let saved = Saved::new(TINY);
+    let before = fs::read(saved.folder.join("model.json")).unwrap();
+    let save = |path: &Path| Weights::synthetic(TINY, 2).save(path).map_err(|e| e.to_string());
+    assert_contains(
+        &save(&saved.folder).unwrap_err(),
+        &["model: something is there already", "empty folder"],
+    );
+    assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
+    assert_contains(
+        &save(&saved.folder.join("model.json")).unwrap_err(),
+        &["something is there already"],
+    );
+    assert_contains(
+        &save(&saved.folder.join("none/new")).unwrap_err(),
+        &["none: cannot create a folder"],
+    );
+    assert_contains(
+        &save(Path::new("..")).unwrap_err(),
+        &["OUT_DIR: expected the name of a new folder"],
+    );
+
+    let empty = saved.folder.with_file_name("empty");
+    fs::create_dir(&empty).unwrap();
+    save(&empty).unwrap();
+    assert!(empty.join("model.json").exists());
+    // Only the two folders: every draft is gone.
+    assert_eq!(fs::read_dir(saved.folder.parent().unwrap()).unwrap().count(), 2);
+}
+
+#[test]
+fn paths_without_weights_get_told_what_weights_look_like() {
+    let place = tempfile::tempdir().unwrap();
+    let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
+    let both = [
+        "model.json and one .npy for each tensor",
+        "PREFIX.index",
+        "one V1 file",
+    ];
+    assert_contains(&error(place.path()), &["a folder without model.json"]);
+    assert_contains(&error(place.path()), &both);
+    assert_contains(
+        &error(&place.path().join("x")),
+        &["no such file, folder or checkpoint prefix"],
+    );
+    assert_contains(&error(&place.path().join("x")), &both);
+}
+
+#[test]
+fn every_missing_extra_and_misshaped_file_is_listed() {
+    let saved = Saved::new(TINY);
+    let at = |file: &str| saved.folder.join(file);
+    fs::remove_file(at("conv2d_3.V.npy")).unwrap();
+    fs::remove_file(at("dense_0.g.npy")).unwrap();
+    fs::copy(at("conv2d_1.g.npy"), at("conv2d_999.g.npy")).unwrap();
+    fs::write(at("notes.txt"), "not a tensor, not a problem").unwrap();
+    saved.edit_tensor("conv2d_0.b.npy", |b| ArrayD::zeros(vec![b.len() + 1]));
+    // The same number of elements in another order of axes.
+    saved.edit_tensor("deconv2d_0.V.npy", |v| v.permuted_axes(vec![1, 0, 2, 3]));
+    saved.edit_manifest(|json| {
+        json["sha256"].as_object_mut().unwrap().remove("conv2d_2.b.npy");
+        json["sha256"]["../../etc/passwd"] = "00".into();
+    });
+    let error = saved.error();
+    assert_contains(
+        &error,
+        &[
+            "not the weights of a PixelCNN++ (1 resnets, 4 filters, 2 mixtures, 3 classes, concat_elu)",
+            "conv2d_3.V.npy [2, 3, 8, 4] is missing",
+            "dense_0.g.npy [4] is missing",
+            "conv2d_999.g.npy is extra",
+            "conv2d_0.b.npy: expected shape [4], found [5]",
+            "deconv2d_0.V.npy: expected shape [2, 3, 4, 4], found [3, 2, 4, 4]",
+            "conv2d_2.b.npy has no SHA-256 in model.json",
+            "../../etc/passwd is extra in model.json",
+        ],
+    );
+    let Err(Error::Mismatch { problems, .. }) = saved.load() else {
+        panic!("{error}")
+    };
+    assert_eq!(problems.len(), 7, "{problems:?}");
+}
+
+#[test]
+fn a_tensor_under_the_wrong_name_fails_its_hash() {
+    // Where the shapes agree nothing but the hash can tell.
+    let saved = Saved::new(TINY);
+    fs::copy(
+        saved.folder.join("conv2d_0.b.npy"),
+        saved.folder.join("conv2d_1.b.npy"),
+    )
+    .unwrap();
+    assert_contains(
+        &saved.error(),
+        &[
+            "conv2d_1.b.npy: contents: expected SHA-256",
+            "as in model.json, found",
+        ],
+    );
+}
+
+#[test]
+fn one_flipped_bit_is_found() {
+    let saved = Saved::new(TINY);
+    let path = saved.folder.join("dense_1.V.npy");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_contains(&saved.error(), &["dense_1.V.npy: contents: expected SHA-256"]);
+}
+
+#[test]
+fn unusable_numbers_are_named() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let saved = Saved::new(TINY);
+        saved.edit_tensor("conditional_weights_2.hw.npy", |mut hw| {
+            hw[[1, 5]] = value;
+            hw
+        });
+        let found =
+            format!("tensor conditional_weights_2/hw: expected finite numbers, found {value} at [1, 5]");
+        assert_contains(&saved.error(), &["conditional_weights_2.hw.npy", &found]);
+    }
+    // A channel of zeros along the output axis of each kind: the last, but the third of a deconv.
+    for (file, axis) in [
+        ("conv2d_4.V.npy", 3),
+        ("deconv2d_1.V.npy", 2),
+        ("dense_3.V.npy", 1),
+    ] {
+        let saved = Saved::new(TINY);
+        saved.edit_tensor(file, |mut v| {
+            v.index_axis_mut(ndarray::Axis(axis), 2).fill(0.0);
+            v
+        });
+        assert_contains(&saved.error(), &[file, "nothing but zeros for output channel 2"]);
+    }
+    // Zero gains, biases and class terms are fine.
+    let saved = Saved::new(TINY);
+    for file in ["conv2d_0.g.npy", "conv2d_0.b.npy", "conditional_weights_0.hw.npy"] {
+        saved.edit_tensor(file, |v| ArrayD::zeros(v.raw_dim()));
+    }
+    saved.load().unwrap();
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    let saved = Saved::new(TINY);
+    npy::write(
+        &saved.folder.join("conv2d_0.g.npy"),
+        &ndarray::array![1i32, 2, 3, 4].view(),
+    )
+    .unwrap();
+    assert_contains(
+        &saved.error(),
+        &["conv2d_0.g.npy: header: expected little-endian float32, found type '<i4'"],
+    );
+}
+
+#[test]
+fn hostile_descriptions_are_refused() {
+    type Edit = fn(&mut serde_json::Value);
+    let cases: [(Edit, &str); 12] = [
+        (
+            |j| j["config"]["nr_resnet"] = 1_000_000_000u64.into(),
+            "nr_resnet is 1000000000; 1 to 100 are supported",
+        ),
+        (|j| j["config"]["nr_resnet"] = 0.into(), "nr_resnet is 0"),
+        (
+            |j| j["config"]["nr_filters"] = u64::MAX.into(),
+            "nr_filters is 18446744073709551615",
+        ),
+        (
+            |j| j["config"]["nr_logistic_mix"] = 0.into(),
+            "nr_logistic_mix is 0",
+        ),
+        (
+            |j| j["config"]["num_classes"] = u64::MAX.into(),
+            "num_classes is 18446744073709551615",
+        ),
+        (
+            |j| j["config"]["nr_filters"] = (-1).into(),
+            "invalid value: integer `-1`",
+        ),
+        (
+            |j| j["config"]["nr_filters"] = "many".into(),
+            "invalid type: string \"many\"",
+        ),
+        (
+            |j| j["config"]["nonlinearity"] = "gelu".into(),
+            "unknown variant `gelu`",
+        ),
+        (|j| j["config"] = serde_json::Value::Null, "invalid type: null"),
+        (
+            |j| j["schema"] = "fast-pixel-cnn/weights/2".into(),
+            "expected \"fast-pixel-cnn/weights/1\", found",
+        ),
+        (|j| j["schema"] = 1.into(), "invalid type: integer `1`"),
+        (
+            |j| j["sha256"] = serde_json::json!({"conv2d_0.V.npy": 5}),
+            "invalid type: integer `5`",
+        ),
+    ];
+    for (edit, message) in cases {
+        let saved = Saved::new(TINY);
+        saved.edit_manifest(edit);
+        let error = saved.error();
+        assert_contains(&error, &["model.json", message]);
+        assert!(error.len() < 500, "{error}");
+    }
+    // Another, possible, configuration: everything that does not fit it is listed.
+    let saved = Saved::new(TINY);
+    saved.edit_manifest(|j| j["config"]["nr_resnet"] = 2.into());
+    assert_contains(
+        &saved.error(),
+        &["conv2d_62.V.npy [2, 2, 8, 8] is missing", "(2 resnets"],
+    );
+    // The largest that may be claimed with few files behind it is counted, not listed.
+    saved.edit_manifest(|j| j["config"]["nr_resnet"] = 100.into());
+    let error = saved.error();
+    assert_contains(&error, &["tensors are missing"]);
+    assert!(error.len() < 500, "{error}");
+
+    let text = |text: &[u8]| {
+        let saved = Saved::new(TINY);
+        fs::write(saved.folder.join("model.json"), text).unwrap();
+        let error = saved.error();
+        assert_contains(&error, &["model.json: "]);
+        assert!(error.len() < 500, "{error}");
+    };
+    text(b"");
+    text(b"{}");
+    text(b"\xff\xfe{");
+    text("[".repeat(100_000).as_bytes());
+    text(&vec![b' '; (4 << 20) + 1]);
+}
+
+#[test]
+fn mutated_descriptions_never_panic() {
+    let saved = Saved::new(TINY);
+    let path = saved.folder.join("model.json");
+    let good = fs::read(&path).unwrap();
+    let mut state = 2702u64;
+    let mut next = |n: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    // The part before the list of hashes says more; mutate it more often.
+    for _ in 0..400 {
+        let mut bad = good.clone();
+        for _ in 0..1 + next(3) {
+            let at = if next(4) > 0 { next(400) } else { next(bad.len()) };
+            match next(3) {
+                0 => bad[at] = b"0123456789\"{}[]:,-eE.truefalsn"[next(30)],
+                1 => bad.insert(at, b"0123456789"[next(10)]),
+                _ => drop(bad.remove(at)),
+            }
+        }
+        fs::write(&path, &bad).unwrap();
+        if let Err(e) = saved.load() {
+            assert!(!e.to_string().is_empty());
+        }
+    }
+}
+
+#[test]
+fn options_must_fit_the_folder() {
+    let load = |saved: &Saved, options: Options| Weights::load(&saved.folder, &options);
+    let with = |nonlinearity| Options {
+        nonlinearity: Some(nonlinearity),
+        raw: false,
+    };
+    let doubled = Saved::new(TINY);
+    load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
+    let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "--nonlinearity: expected concat_elu, since the model's channels double, found elu"
+    );
+    let plain = Saved::new(ModelConfig {
+        nonlinearity: Nonlinearity::Elu,
+        ..TINY
+    });
+    let relu = load(&plain, with(Nonlinearity::Relu)).unwrap();
+    assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
+    load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
+    // Synthetic weights are no averages; claim that they are.
+    load(
+        &plain,
+        Options {
+            raw: true,
+            nonlinearity: None,
+        },
+    )
+    .unwrap();
+    plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
+    let error = load(
+        &plain,
+        Options {
+            raw: true,
+            nonlinearity: None,
+        },
+    )
+    .unwrap_err()
+    .to_string();
+    assert_contains(
+        &error,
+        &[
+            "--raw: expected a TensorFlow checkpoint",
+            "found averaged weights in",
+        ],
+    );
+}
+
+#[test]
+fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
+    let start = std::time::Instant::now();
+    let weights = Weights::synthetic(ModelConfig::PAPER, 1);
+    // 54 million numbers; a second on one core, with room for a busy machine.
+    assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
+    assert_eq!(
+        weights.tensor("conv2d_0/V"),
+        Weights::synthetic(TINY_WIDE, 1).tensor("conv2d_0/V")
+    );
+    let network = Network::new(ModelConfig::PAPER);
+    for variable in network
+        .variables
+        .iter()
+        .filter(|v| v.kind != VariableKind::Conditional)
+        .step_by(20)
+    {
+        let folded = weights.fold(variable);
+        let g = weights.tensor(&format!("{}/g", variable.name));
+        for (o, g) in g.iter().enumerate() {
+            let column = folded.kernel.iter().skip(o).step_by(variable.outputs);
+            let norm = column.map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+            assert!(
+                (norm - f64::from(g.abs())).abs() < 1e-5,
+                "{} {o}: {norm} {g}",
+                variable.name
+            );
+        }
+    }
+}
+
+/// The paper's model with fewer layers: the first ones are the same.
+const TINY_WIDE: ModelConfig = ModelConfig {
+    resnets: 1,
+    ..ModelConfig::PAPER
+};
