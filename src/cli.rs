@@ -104,3 +104,33 @@ impl WeightsArgs {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        weights: WeightsArgs,
+    }
+
+    #[test]
+    fn weights_are_those_given_or_the_demo_model() {
+        let args = Program::try_parse_from(["program"]).unwrap().weights;
+        let weights = args.load().unwrap();
+        assert_eq!(weights.config().classes, 10);
+        let args = ["program", "-c", "there", "--raw", "--nonlinearity", "relu"];
+        let args = Program::try_parse_from(args).unwrap().weights;
+        assert_eq!(args.path().unwrap(), Path::new("there"));
+        assert!(args.options().raw && args.options().nonlinearity == Some(Nonlinearity::Relu));
+        assert!(
+            args.load()
+                .unwrap_err()
+                .to_string()
+                .starts_with("there: no such file")
+        );
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! The idea: nothing is believed before the file's length confirms it. The crate `npyz` parses headers
 //! and values, but multiplies a shape's numbers unchecked and recurses into nested brackets, so a
-//! header passes [`check_header`] first; then type, order and the exact length are compared, and only
+//! header passes a check of our own first; then type, order and the exact length are compared, and only
 //! then memory is taken.
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3.

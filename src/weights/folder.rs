@@ -105,7 +105,7 @@ impl Writer {
         for (variable, name, shape) in tensors_of(&Network::new(config)) {
             let file = file_name(&name);
             let values = tensor(&variable, &name, &shape)?;
-            let write = |w: &mut Hashing| npy::write_to(w, &shape, values.iter().copied());
+            let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
             let hash = self.write(&file, write)?;
             sha256.insert(file, hash);
         }
@@ -123,22 +123,28 @@ impl Writer {
         })?;
         self.sync(manifest.sha256.keys().map(String::as_str).chain([MANIFEST]))?;
         fs::rename(self.draft.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
+        // Whole it is already; that it outlasts a power cut at this moment is worth a try, not an error.
+        if let Some(parent) = self.draft.path().parent() {
+            let _ = sync_folder(parent);
+        }
         // The draft's name is gone; there is nothing left to remove.
         let _ = self.draft.keep();
         Ok(())
     }
 
     /// Writes a file of the draft and returns its SHA-256. Messages name the file to be.
-    fn write(&self, name: &str, body: impl FnOnce(&mut Hashing) -> std::io::Result<()>) -> Result<String> {
+    fn write(
+        &self,
+        name: &str,
+        body: impl FnOnce(&mut BufWriter<Hashing>) -> std::io::Result<()>,
+    ) -> Result<String> {
         let fill = || {
-            let file = BufWriter::with_capacity(1 << 16, File::create(self.draft.path().join(name))?);
-            let mut hashing = Hashing {
-                file,
-                hash: Sha256::new(),
-            };
-            body(&mut hashing)?;
-            hashing.file.flush()?;
-            Ok(hex(&hashing.hash.finalize()))
+            let file = File::create(self.draft.path().join(name))?;
+            let hash = Sha256::new();
+            let mut writer = BufWriter::with_capacity(1 << 16, Hashing { file, hash });
+            body(&mut writer)?;
+            let written = writer.into_inner().map_err(|e| e.into_error())?;
+            Ok(hex(&written.hash.finalize()))
         };
         fill().map_err(Error::io(&self.place.join(name), "write"))
     }
@@ -147,20 +153,26 @@ impl Writer {
     /// many files.
     fn sync<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
         for name in names {
-            let path = self.draft.path().join(name);
-            let synced = File::options()
-                .write(true)
-                .open(path)
-                .and_then(|file| file.sync_all());
+            let file = File::options().write(true).open(self.draft.path().join(name));
+            let synced = file.and_then(|file| file.sync_all());
             synced.map_err(Error::io(&self.place.join(name), "sync"))?;
         }
+        sync_folder(self.draft.path()).map_err(Error::io(&self.place, "sync"))
+    }
+}
+
+/// Waits until a folder's list of names is on the disk. Other systems than Unix cannot open folders.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()
+    } else {
         Ok(())
     }
 }
 
 /// A file that hashes what is written to it.
 struct Hashing {
-    file: BufWriter<File>,
+    file: File,
     hash: Sha256,
 }
 
@@ -173,6 +185,23 @@ impl Write for Hashing {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Text from a file, fit for a line of a message.
+fn short(text: &str) -> String {
+    let printable = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    let line: String = text.chars().take(200).map(printable).collect();
+    if line.len() < text.len() {
+        line + "..."
+    } else {
+        line
     }
 }
 
@@ -202,7 +231,7 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
         let bytes = read_all(&path, &shape)?;
         let (expected, found) = (&manifest.sha256[&file], hex(&Sha256::digest(&bytes)));
         if !expected.eq_ignore_ascii_case(&found) {
-            let expected = format!("SHA-256 {} as in {MANIFEST}", expected.escape_debug());
+            let expected = format!("SHA-256 {} as in {MANIFEST}", short(expected));
             return Err(Error::malformed(&path, "contents", expected, found));
         }
         let values = npy::parse::<f32>(&path, &bytes)?.into_raw_vec_and_offset().0;
@@ -237,11 +266,12 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     file.take(MAX_MANIFEST)
         .read_to_end(&mut text)
         .map_err(Error::io(path, "read"))?;
-    let bad =
-        |e: serde_json::Error| Error::malformed(path, "JSON", "the description of a model", e.to_string());
+    let bad = |e: serde_json::Error| {
+        Error::malformed(path, "JSON", "the description of a model", short(&e.to_string()))
+    };
     let Schema { schema } = serde_json::from_slice(&text).map_err(bad)?;
     if schema != SCHEMA {
-        let found = format!("\"{}\"", schema.escape_debug());
+        let found = format!("\"{}\"", short(&schema));
         return Err(Error::malformed(path, "schema", format!("\"{SCHEMA}\""), found));
     }
     serde_json::from_slice(&text).map_err(bad)

@@ -228,7 +228,9 @@ impl<'a> Found<'a> {
                 return Err(Error::Mismatch {
                     file: file.into(),
                     expected: format!("{resnets} resnets, by the number of its layers"),
-                    problems: vec![format!("{what} is missing, which tells the sizes of the others")],
+                    problems: vec![format!(
+                        "{what} is missing or empty, which tells the sizes of the others"
+                    )],
                 });
             }
         }

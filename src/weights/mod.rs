@@ -164,7 +164,7 @@ impl Weights {
 }
 
 /// Writes the weights of a TensorFlow checkpoint as a folder that [`Weights::load`] reads, one tensor in
-/// memory at a time. The folder appears whole or not at all. `watch` is called after each tensor with
+/// memory at a time. The folder appears whole or not at all. `watch` is called before each tensor with
 /// the number of tensors written; `false` stops the conversion.
 ///
 /// # Errors
@@ -176,11 +176,13 @@ pub fn convert(
     watch: &dyn Fn(usize) -> bool,
 ) -> Result<Conversion> {
     let path = checkpoint;
+    // First, so that an occupied folder is refused before a large file is read.
+    let writer = folder::Writer::create(folder)?;
     let mut checkpoint = open_checkpoint(path)?;
     let plan = infer::plan(path, checkpoint.variables(), options)?;
     let source = plan.source(checkpoint.format());
     let (mut written, mut parameters) = (0, 0);
-    folder::Writer::create(folder)?.finish(plan.config, source, |variable, name, shape| {
+    writer.finish(plan.config, source, |variable, name, shape| {
         if !watch(written) {
             return Err(Error::Interrupted);
         }
