@@ -1,0 +1,550 @@
+//! The program `convert` as a user runs it, on the golden checkpoints that TensorFlow wrote and on
+//! checkpoints with every kind of fault.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use assert_cmd::cargo::CommandCargoExt;
+use common::bundle::{self, Tensor};
+use fast_pixel_cnn::network::Network;
+use fast_pixel_cnn::weights::{Options, Weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MODELS: [(&str, &[&str]); 5] = [
+    ("tiny", &["v1", "v2", "v1_sharded", "v2_sharded"]),
+    ("cond", &["v1", "v2", "v1_sharded", "v2_sharded"]),
+    ("elu", &["v1", "v2"]),
+    ("relu", &["v1", "v2"]),
+    ("rect", &["v1", "v2"]),
+];
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(path)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn convert<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
+    let output = Command::cargo_bin("convert")
+        .unwrap()
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+impl Run {
+    fn succeeds(self) -> Run {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self
+    }
+
+    /// One line of error, no line of results, status 2.
+    fn fails_with(&self, parts: &[&str]) {
+        assert_eq!(
+            (self.code, self.stdout.as_str()),
+            (Some(2), ""),
+            "{}",
+            self.stderr
+        );
+        assert!(
+            self.stderr.starts_with("error: ") && self.stderr.trim_end().lines().count() == 1,
+            "{}",
+            self.stderr
+        );
+        for part in parts {
+            assert!(self.stderr.contains(part), "{}\nlacks: {part}", self.stderr);
+        }
+    }
+}
+
+/// A place for one conversion; it must be empty again after a failure.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    fn convert(&self, checkpoint: &Path, flags: &[&str]) -> Run {
+        let mut args = vec![checkpoint.as_os_str().to_owned(), self.out().into()];
+        args.extend(flags.iter().map(Into::into));
+        convert(&args)
+    }
+
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.out()).unwrap() {
+            let entry = entry.unwrap();
+            files.push((
+                entry.file_name().into_string().unwrap(),
+                fs::read(entry.path()).unwrap(),
+            ));
+        }
+        files.retain(|(name, _)| name != "model.json");
+        files.sort();
+        files
+    }
+
+    fn assert_empty(&self) {
+        let left: Vec<_> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert!(left.is_empty(), "{left:?} is left behind");
+    }
+}
+
+#[test]
+fn every_golden_checkpoint_converts_alike_from_every_format() {
+    for (model, formats) in MODELS {
+        let mut first = None;
+        for format in formats {
+            let place = Place::new();
+            let run = place
+                .convert(&golden(&format!("{model}/{format}/params.ckpt")), &[])
+                .succeeds();
+            assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
+            let version = &format[..2];
+            assert!(run.stdout.ends_with(&format!(
+                "averaged weights from a {} checkpoint\n",
+                version.to_uppercase()
+            )));
+
+            let (found, expected) = (
+                json(&place.out().join("model.json")),
+                json(&golden(&format!("{model}/config.json"))),
+            );
+            for key in ["nr_resnet", "nr_filters", "nr_logistic_mix"] {
+                assert_eq!(found["config"][key], expected[key], "{model} {key}");
+            }
+            assert_eq!(
+                found["config"]["num_classes"],
+                expected["num_classes"].as_u64().unwrap_or(0)
+            );
+            assert_eq!(
+                found["source"],
+                serde_json::json!({"format": version, "averaged": true})
+            );
+
+            let files = place.files();
+            assert_eq!(
+                *first.get_or_insert_with(|| files.clone()),
+                files,
+                "{model} {format}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_nonlinearity_follows_the_width_unless_it_is_given() {
+    let cases = [
+        ("tiny", &[][..], "concat_elu", false),
+        ("tiny", &["--nonlinearity", "concat_elu"], "concat_elu", false),
+        ("elu", &[], "elu", true),
+        ("relu", &["--nonlinearity", "relu"], "relu", false),
+    ];
+    for (model, flags, expected, warned) in cases {
+        let place = Place::new();
+        let run = place
+            .convert(&golden(&format!("{model}/v2/params.ckpt")), flags)
+            .succeeds();
+        assert_eq!(
+            json(&place.out().join("model.json"))["config"]["nonlinearity"],
+            expected
+        );
+        assert_eq!(
+            run.stderr
+                .starts_with("warning: elu and relu models have the same shapes"),
+            warned,
+            "{}",
+            run.stderr
+        );
+    }
+    for (model, given, expected) in [
+        ("tiny", "relu", "concat_elu"),
+        ("elu", "concat_elu", "elu or relu"),
+    ] {
+        let place = Place::new();
+        let run = place.convert(
+            &golden(&format!("{model}/v2/params.ckpt")),
+            &["--nonlinearity", given],
+        );
+        run.fails_with(&["--nonlinearity: expected", expected, given]);
+        place.assert_empty();
+    }
+}
+
+#[test]
+fn raw_weights_are_others_than_the_averaged_ones() {
+    let checkpoint = golden("tiny/v1/params.ckpt");
+    let (averaged, raw) = (Place::new(), Place::new());
+    averaged.convert(&checkpoint, &[]).succeeds();
+    let run = raw.convert(&checkpoint, &["--raw"]).succeeds();
+    assert!(
+        run.stdout.contains("raw weights") && run.stderr.is_empty(),
+        "{} {}",
+        run.stdout,
+        run.stderr
+    );
+    assert_eq!(json(&raw.out().join("model.json"))["source"]["averaged"], false);
+    for ((name, a), (other, b)) in averaged.files().iter().zip(&raw.files()) {
+        assert_eq!(name, other);
+        assert_ne!(a, b, "{name}");
+    }
+}
+
+#[test]
+fn a_checkpoint_and_its_folder_load_alike() {
+    for options in [
+        Options::default(),
+        Options {
+            raw: true,
+            nonlinearity: None,
+        },
+    ] {
+        let (place, checkpoint) = (Place::new(), golden("cond/v1_sharded/params.ckpt"));
+        place
+            .convert(&checkpoint, if options.raw { &["--raw"] } else { &[] })
+            .succeeds();
+        let direct = Weights::load(&checkpoint, &options).unwrap();
+        let folder = Weights::load(&place.out(), &options).unwrap();
+        assert_eq!(
+            (direct.config(), direct.source()),
+            (folder.config(), folder.source())
+        );
+        for (name, _) in Network::new(*direct.config())
+            .variables
+            .iter()
+            .flat_map(|v| v.tensors())
+        {
+            assert_eq!(direct.tensor(&name), folder.tensor(&name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn list_prints_every_variable() {
+    for format in ["v1/params.ckpt", "v2_sharded/params.ckpt", "v2/params.ckpt.index"] {
+        let run = convert(&[Path::new("--list"), &golden("cond").join(format)]).succeeds();
+        let mut expected = Vec::new();
+        for v in json(&golden("cond/variables.json")).as_array().unwrap() {
+            let shape: Vec<u64> = v["shape"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|d| d.as_u64().unwrap())
+                .collect();
+            expected.push(format!(
+                "{} {} {shape:?}",
+                v["name"].as_str().unwrap(),
+                v["dtype"].as_str().unwrap()
+            ));
+        }
+        expected.sort();
+        let mut found: Vec<_> = run.stdout.lines().map(String::from).collect();
+        found.sort();
+        assert_eq!(found, expected, "{format}");
+        assert_eq!(run.stderr, "");
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let mut child = Command::cargo_bin("convert").unwrap();
+    child
+        .arg("--list")
+        .arg(golden("tiny/v2/params.ckpt"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn bad_usage_ends_with_status_2() {
+    let checkpoint = golden("tiny/v2/params.ckpt");
+    let checkpoint = checkpoint.to_str().unwrap();
+    for args in [
+        &[][..],
+        &[checkpoint],
+        &[checkpoint, "out", "--quick"],
+        &[checkpoint, "out", "--nonlinearity", "gelu"],
+        &[checkpoint, "out", "--list"],
+    ] {
+        let run = convert(args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn an_existing_folder_is_left_alone() {
+    let place = Place::new();
+    fs::create_dir(place.out()).unwrap();
+    fs::write(place.out().join("thesis.txt"), "years of work").unwrap();
+    let run = place.convert(&golden("tiny/v2/params.ckpt"), &[]);
+    run.fails_with(&["out: something is there already", "nothing is overwritten"]);
+    assert_eq!(place.files(), [("thesis.txt".into(), b"years of work".to_vec())]);
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1);
+
+    let inside = place.out().join("thesis.txt").join("out");
+    convert(&[&golden("tiny/v2/params.ckpt"), &inside]).fails_with(&["thesis.txt: cannot create a folder"]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let locked = place.0.path().join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+        // The superuser may write there all the same.
+        if fs::write(locked.join("probe"), "").is_err() {
+            let run = convert(&[&golden("tiny/v2/params.ckpt"), &locked.join("out")]);
+            run.fails_with(&["locked: cannot create a folder"]);
+        }
+    }
+}
+
+#[test]
+fn damaged_checkpoints_leave_nothing_behind() {
+    let (index, data) = ("params.ckpt.index", "params.ckpt.data-00000-of-00001");
+    let damage = |file: &str, edit: &dyn Fn(&mut Vec<u8>)| {
+        let (place, copy) = (Place::new(), tempfile::tempdir().unwrap());
+        for name in [index, data] {
+            fs::write(
+                copy.path().join(name),
+                fs::read(golden("tiny/v2").join(name)).unwrap(),
+            )
+            .unwrap();
+        }
+        let mut bytes = fs::read(copy.path().join(file)).unwrap();
+        edit(&mut bytes);
+        match bytes.len() {
+            0 => fs::remove_file(copy.path().join(file)).unwrap(),
+            _ => fs::write(copy.path().join(file), bytes).unwrap(),
+        }
+        let run = place.convert(&copy.path().join("params.ckpt"), &[]);
+        run.fails_with(&["params.ckpt"]);
+        place.assert_empty();
+    };
+    damage(data, &|bytes| bytes.truncate(bytes.len() / 2));
+    damage(data, &Vec::clear);
+    damage(index, &|bytes| bytes.truncate(bytes.len() - 1));
+    damage(index, &Vec::clear);
+    // The last tensor of the network to be read is the last dense layer's.
+    let needle: Vec<u8> = Weights::load(&golden("tiny/v2/params.ckpt"), &Options::default())
+        .unwrap()
+        .tensor("dense_13/b")
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    damage(data, &|bytes| {
+        let at = bytes.windows(needle.len()).position(|w| w == needle).unwrap();
+        bytes[at] ^= 1;
+    });
+}
+
+const SMALL: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 4,
+    mixtures: 2,
+    classes: 3,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
+
+/// A checkpoint as training leaves it: averages (seed 1), raw values (seed 2), slots and labels.
+fn training() -> Vec<Tensor> {
+    let (averaged, raw) = (Weights::synthetic(SMALL, 1), Weights::synthetic(SMALL, 2));
+    let mut tensors = vec![
+        Tensor::i64("Variable", &[3, 1, 2]),
+        Tensor::f32("beta1_power", &[], &[0.9]),
+    ];
+    for (i, (name, shape)) in Network::new(SMALL)
+        .variables
+        .iter()
+        .flat_map(|v| v.tensors())
+        .enumerate()
+    {
+        let average = format!("model/{name}/ExponentialMovingAverage");
+        tensors.push(Tensor::f32(&average, &shape, averaged.tensor(&name)));
+        tensors.push(Tensor::f32(&format!("model/{name}"), &shape, raw.tensor(&name)));
+        tensors.push(Tensor::f32(&format!("Variable_{i}"), &shape, raw.tensor(&name)));
+    }
+    tensors
+}
+
+fn find<'a>(tensors: &'a mut [Tensor], name: &str) -> &'a mut Tensor {
+    tensors.iter_mut().find(|t| t.name == name).unwrap()
+}
+
+/// Converts a checkpoint of these tensors.
+fn convert_tensors(tensors: &[Tensor], flags: &[&str]) -> (Run, Place) {
+    let (place, checkpoint) = (Place::new(), tempfile::tempdir().unwrap());
+    let prefix = checkpoint.path().join("params.ckpt");
+    bundle::write(&prefix, tensors);
+    (place.convert(&prefix, flags), place)
+}
+
+#[test]
+fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
+    let same = |place: &Place, seed: u64| {
+        let (found, expected) = (
+            Weights::load(&place.out(), &Options::default()).unwrap(),
+            Weights::synthetic(SMALL, seed),
+        );
+        let mut names = Network::new(SMALL)
+            .variables
+            .into_iter()
+            .flat_map(|v| v.tensors());
+        names.all(|(name, _)| found.tensor(&name) == expected.tensor(&name))
+    };
+    let is_average = |t: &Tensor| t.name.ends_with("/ExponentialMovingAverage");
+    let all = training();
+    let (run, place) = convert_tensors(&all, &[]);
+    assert_eq!(run.succeeds().stderr, "");
+    assert!(same(&place, 1));
+    let (run, place) = convert_tensors(&all, &["--raw"]);
+    assert_eq!(run.succeeds().stderr, "");
+    assert!(same(&place, 2));
+
+    let raw: Vec<_> = all.iter().filter(|t| !is_average(t)).cloned().collect();
+    let (run, place) = convert_tensors(&raw, &[]);
+    let run = run.succeeds();
+    assert!(run.stdout.contains("raw weights"), "{}", run.stdout);
+    assert!(
+        run.stderr
+            .starts_with("warning: no variable ends in /ExponentialMovingAverage"),
+        "{}",
+        run.stderr
+    );
+    assert!(same(&place, 2));
+
+    let averages: Vec<_> = all.iter().filter(|t| is_average(t)).cloned().collect();
+    let (run, place) = convert_tensors(&averages, &[]);
+    run.succeeds();
+    assert!(same(&place, 1));
+    let (run, place) = convert_tensors(&averages, &["--raw"]);
+    run.fails_with(&["not the weights of a PixelCNN++"]);
+    place.assert_empty();
+
+    let lacks = "model/conv2d_3/V/ExponentialMovingAverage";
+    let mixed: Vec<_> = all.iter().filter(|t| t.name != lacks).cloned().collect();
+    let (run, place) = convert_tensors(&mixed, &[]);
+    let run = run.succeeds();
+    assert!(
+        run.stderr
+            .starts_with("warning: 1 of 187 tensors have no average"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(json(&place.out().join("model.json"))["source"]["averaged"], false);
+    assert!(!same(&place, 1) && !same(&place, 2));
+}
+
+#[test]
+fn every_difference_from_a_pixelcnn_is_listed() {
+    let mut tensors = training();
+    tensors.retain(|t| !t.name.starts_with("model/conv2d_7/") && !t.name.starts_with("model/dense_2/g"));
+    find(&mut tensors, "model/dense_1/V/ExponentialMovingAverage")
+        .shape
+        .reverse();
+    let wrong = find(&mut tensors, "model/conv2d_0/g/ExponentialMovingAverage");
+    (wrong.dtype, wrong.shape) = (3, vec![4]);
+    tensors.push(Tensor::f32("model/conv2d_200/g", &[4], &[1.0; 4]));
+    tensors.push(Tensor::f32("model/attention/query", &[1], &[1.0]));
+    let (run, place) = convert_tensors(&tensors, &[]);
+    run.fails_with(&[
+        "not the weights of a PixelCNN++ (1 resnets, 4 filters, 2 mixtures, 3 classes, concat_elu)",
+        "model/conv2d_7/V [2, 3, 4, 4] is missing",
+        "model/conv2d_7/g [4] is missing",
+        "model/conv2d_7/b [4] is missing",
+        "model/dense_2/g [4] is missing",
+        "model/dense_1/V/ExponentialMovingAverage: expected shape [8, 4], found [4, 8]",
+        "model/conv2d_0/g/ExponentialMovingAverage: expected float32, found int32",
+        "model/conv2d_200/g is extra",
+        "model/attention/query is extra",
+    ]);
+    place.assert_empty();
+
+    let (run, place) = convert_tensors(&[Tensor::f32("dense/kernel", &[1], &[1.0])], &[]);
+    run.fails_with(&["not the weights of a PixelCNN++", "dense/kernel"]);
+    place.assert_empty();
+}
+
+#[test]
+fn unusable_numbers_are_named_and_leave_nothing_behind() {
+    let average = |tensor: &str| format!("model/{tensor}/ExponentialMovingAverage");
+    let edit = |tensor: &str, edit: &dyn Fn(&mut [u8]), parts: &[&str]| {
+        let mut tensors = training();
+        edit(&mut find(&mut tensors, &average(tensor)).bytes);
+        let (run, place) = convert_tensors(&tensors, &[]);
+        run.fails_with(parts);
+        run.fails_with(&[&format!("tensor {}", average(tensor))]);
+        place.assert_empty();
+    };
+    let nan = f32::NAN.to_le_bytes();
+    edit(
+        "dense_13/b",
+        &|b| b[4..8].copy_from_slice(&nan),
+        &["expected finite numbers, found NaN at [1]"],
+    );
+    edit(
+        "conv2d_0/V",
+        &|b| b.fill(0),
+        &["norm above 0, found nothing but zeros for output channel 0"],
+    );
+    // Output channel 2 of [2, 3, 4, 4] with outputs on axis 2.
+    let channel = |b: &mut [u8]| {
+        b.chunks_exact_mut(16)
+            .skip(2)
+            .step_by(4)
+            .for_each(|row| row.fill(0))
+    };
+    edit("deconv2d_0/V", &channel, &["output channel 2"]);
+}
+
+#[test]
+fn the_demo_model_is_sound() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+    let weights = Weights::load(&folder, &Options::default()).unwrap();
+    let expected = ModelConfig {
+        resnets: 2,
+        filters: 32,
+        mixtures: 5,
+        classes: 10,
+        nonlinearity: Nonlinearity::ConcatElu,
+    };
+    assert_eq!(*weights.config(), expected);
+    assert!(weights.source().averaged);
+    assert_eq!(Network::new(expected).parameters(), 991_076);
+}
