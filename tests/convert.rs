@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 use common::bundle::{self, Tensor};
+use common::program::{Place, Run, convert};
 use fast_pixel_cnn::network::Network;
-use fast_pixel_cnn::weights::{Options, Weights};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity};
+use fast_pixel_cnn::weights::{self, Options, Weights};
+use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity};
 use serde_json::Value;
-use tempfile::TempDir;
 
 const MODELS: [(&str, &[&str]); 5] = [
     ("tiny", &["v1", "v2", "v1_sharded", "v2_sharded"]),
@@ -32,92 +32,6 @@ fn golden(path: &str) -> PathBuf {
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn convert<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
-    let output = Command::cargo_bin("convert")
-        .unwrap()
-        .args(args)
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
-
-impl Run {
-    fn succeeds(self) -> Run {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        self
-    }
-
-    /// One line of error, no line of results, status 2.
-    fn fails_with(&self, parts: &[&str]) {
-        assert_eq!(
-            (self.code, self.stdout.as_str()),
-            (Some(2), ""),
-            "{}",
-            self.stderr
-        );
-        assert!(
-            self.stderr.starts_with("error: ") && self.stderr.trim_end().lines().count() == 1,
-            "{}",
-            self.stderr
-        );
-        for part in parts {
-            assert!(self.stderr.contains(part), "{}\nlacks: {part}", self.stderr);
-        }
-    }
-}
-
-/// A place for one conversion; it must be empty again after a failure.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().unwrap())
-    }
-
-    fn out(&self) -> PathBuf {
-        self.0.path().join("out")
-    }
-
-    fn convert(&self, checkpoint: &Path, flags: &[&str]) -> Run {
-        let mut args = vec![checkpoint.as_os_str().to_owned(), self.out().into()];
-        args.extend(flags.iter().map(Into::into));
-        convert(&args)
-    }
-
-    fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(self.out()).unwrap() {
-            let entry = entry.unwrap();
-            files.push((
-                entry.file_name().into_string().unwrap(),
-                fs::read(entry.path()).unwrap(),
-            ));
-        }
-        files.retain(|(name, _)| name != "model.json");
-        files.sort();
-        files
-    }
-
-    fn assert_empty(&self) {
-        let left: Vec<_> = fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        assert!(left.is_empty(), "{left:?} is left behind");
-    }
 }
 
 #[test]
@@ -372,6 +286,33 @@ fn damaged_checkpoints_leave_nothing_behind() {
         let at = bytes.windows(needle.len()).position(|w| w == needle).unwrap();
         bytes[at] ^= 1;
     });
+}
+
+#[test]
+fn a_missing_shard_leaves_nothing_behind() {
+    for format in ["v1_sharded", "v2_sharded"] {
+        let (place, copy) = (Place::new(), tempfile::tempdir().unwrap());
+        for entry in fs::read_dir(golden("tiny").join(format)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if !name.contains("-00001-of-") {
+                fs::write(copy.path().join(&name), fs::read(entry.path()).unwrap()).unwrap();
+            }
+        }
+        place
+            .convert(&copy.path().join("params.ckpt"), &[])
+            .fails_with(&["params.ckpt", "-00001-of-00002"]);
+        place.assert_empty();
+    }
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing_behind() {
+    let (place, checkpoint) = (Place::new(), golden("tiny/v2/params.ckpt"));
+    let five = |written| written < 5;
+    let result = weights::convert(&checkpoint, &place.out(), &Options::default(), &five);
+    assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
+    place.assert_empty();
 }
 
 const SMALL: ModelConfig = ModelConfig {
