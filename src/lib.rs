@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod logistic;
 pub mod network;
 pub mod npy;
 pub mod philox;
