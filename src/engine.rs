@@ -147,6 +147,27 @@ pub fn check_labels(config: &ModelConfig, labels: Option<&[u32]>, size: usize) -
 }
 
 impl Batch<'_> {
+    /// The same batch, borrowed for a shorter time: array views do not shorten by themselves.
+    pub fn reborrow(&self) -> Batch<'_> {
+        let noise = match self.noise {
+            Noise::Philox { seed, first_index } => Noise::Philox { seed, first_index },
+            Noise::Given { mixture, logistic } => Noise::Given {
+                mixture: mixture.reborrow(),
+                logistic: logistic.reborrow(),
+            },
+        };
+        let given = self.given.map(|g| Given {
+            images: g.images.reborrow(),
+            rows: g.rows,
+        });
+        Batch {
+            noise,
+            given,
+            labels: self.labels,
+            ..*self
+        }
+    }
+
     /// Refuses a batch whose parts do not fit each other or the model.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         check_size(self.height, self.width)?;

@@ -6,12 +6,14 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod cpu;
 pub mod engine;
 pub mod error;
 pub mod logistic;
 pub mod network;
 pub mod npy;
 pub mod philox;
+pub mod schedule;
 pub mod weights;
 
 pub use config::{ModelConfig, Nonlinearity};

@@ -1,0 +1,79 @@
+//! Memory that a team of threads fills together.
+//!
+//! The idea: everything a batch needs lies in one block, allocated once; the parts are offsets. Threads
+//! share it through [`Shared`], which hands out raw pointers: who may write where is decided by the
+//! schedule (each output element has one writer, and a barrier stands between writers and readers).
+
+use std::marker::PhantomData;
+
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// A zeroed block of floats, aligned to a cache line.
+pub struct Buffer {
+    lines: Box<[Line]>,
+}
+
+impl Buffer {
+    /// Allocates at least `len` floats, all 0.
+    pub fn zeroed(len: usize) -> Buffer {
+        Buffer {
+            lines: bytemuck::zeroed_slice_box(len.div_ceil(16)),
+        }
+    }
+
+    /// The floats.
+    pub fn as_slice(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// The floats, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.lines)
+    }
+
+    /// A handle that several threads may write through.
+    pub fn share(&mut self) -> Shared<'_> {
+        Shared::new(self.as_mut_slice())
+    }
+}
+
+/// A block of floats that several threads write through raw pointers.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    base: *mut f32,
+    len: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `Shared` is a pointer and a length; every access through it is an unsafe operation whose
+// caller answers for the absence of data races.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// Takes the exclusive borrow of a slice apart, to be shared out among threads.
+    pub fn new(slice: &'a mut [f32]) -> Shared<'a> {
+        Shared {
+            base: slice.as_mut_ptr(),
+            len: slice.len(),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Pointer to the `count` floats that begin at `offset`.
+    ///
+    /// # Safety
+    /// `offset + count` is at most the block's length, and no other thread writes these floats while
+    /// the pointer is read through, nor reads them while it is written through.
+    pub unsafe fn at(&self, offset: usize, count: usize) -> *mut f32 {
+        debug_assert!(offset + count <= self.len, "{offset} + {count} > {}", self.len);
+        // SAFETY: within the block, by the caller's promise.
+        unsafe { self.base.add(offset) }
+    }
+}

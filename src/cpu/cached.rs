@@ -1,0 +1,292 @@
+//! Cached generation: every position of every layer is computed once.
+//!
+//! The idea (Ramachandran et al. 2017, with half of the horizontal stream moved out of the pixel loop):
+//! when a row begins, its vertical stream and all that the horizontal stream takes from the rows above
+//! are matrix products over the whole row; a pixel then only adds its left and own taps. All threads
+//! walk through this schedule side by side, each with its share of every layer's outputs, and meet
+//! after each layer.
+
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use super::grid::{Grid, Layout, Storage};
+use super::kernels::Kernels;
+use super::packed::Packed;
+use super::pixels::Pixels;
+use super::stage::{Context, Part, Span, Stage};
+use super::team::Member;
+use crate::engine::Watch;
+use crate::network::{Form, IMAGE, Network, Stream};
+
+/// The stages of one layer, one for each parity. They do not depend on each other.
+struct Step {
+    stream: Stream,
+    logits: bool,
+    stages: Vec<Stage>,
+}
+
+/// What one team needs for its images: stages with resolved addresses, and the length of the block.
+pub struct Plan {
+    steps: Vec<Step>,
+    image: Grid,
+    logits: Grid,
+    images: Range<usize>,
+    classes: Vec<usize>,
+    height: usize,
+    width: usize,
+    len: usize,
+}
+
+impl Plan {
+    /// Plans `images` of a batch. `classes` are those images' classes, all 0 for an unconditional model.
+    pub fn new(
+        network: &Network,
+        packed: &Packed,
+        images: Range<usize>,
+        classes: Vec<usize>,
+        height: usize,
+        width: usize,
+    ) -> Plan {
+        let mut layout = Layout::new(network, Storage::Ring, images.len(), height, width);
+        let mut steps = Vec::new();
+        for (layer, packed) in network.layers.iter().zip(&packed.layers) {
+            let positions = width / layer.level * images.len();
+            let stages = layer.parities().iter().zip(packed).map(|(&parity, packed)| {
+                Stage::new(
+                    network,
+                    layer,
+                    parity,
+                    packed.clone(),
+                    &mut layout,
+                    Some(positions),
+                )
+            });
+            let stages = stages.collect();
+            steps.push(Step {
+                stream: layer.stream,
+                logits: layer.output == network.logits(),
+                stages,
+            });
+        }
+        let grid = |tensor| {
+            layout
+                .grid(tensor, Form::Raw)
+                .expect("image and logits are stored raw")
+        };
+        let (image, logits) = (grid(IMAGE), grid(network.logits()));
+        Plan {
+            steps,
+            image,
+            logits,
+            images,
+            classes,
+            height,
+            width,
+            len: layout.len,
+        }
+    }
+
+    /// Bytes that the plan's block takes.
+    pub fn bytes(&self) -> u64 {
+        (self.len * size_of::<f32>()) as u64
+    }
+
+    /// Allocates the block.
+    pub fn allocate(&self) -> Buffer {
+        Buffer::zeroed(self.len)
+    }
+}
+
+/// One member's walk through the generation of its team's images.
+pub struct Walk<'a, 'p> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// What all stages share.
+    pub context: Context<'a>,
+    /// The images.
+    pub pixels: &'a Pixels<'p>,
+    /// Called after each row by the member that is given it.
+    pub watch: Option<Watch<'a>>,
+}
+
+impl<'a, 'p> Walk<'a, 'p> {
+    /// Puts together what a member needs.
+    pub fn new(
+        plan: &'a Plan,
+        packed: &'a Packed,
+        kernels: Kernels,
+        network: &Network,
+        memory: super::buffer::Shared<'a>,
+        team: Member<'a>,
+        pixels: &'a Pixels<'p>,
+    ) -> Walk<'a, 'p> {
+        let context = Context {
+            kernels,
+            activation: network.config.nonlinearity,
+            packed,
+            batch: plan.images.len(),
+            classes: &plan.classes,
+            memory,
+            team,
+        };
+        Walk {
+            plan,
+            context,
+            pixels,
+            watch: None,
+        }
+    }
+
+    /// Generates the images. `stop` is where the team agrees to stop: one flag for each team.
+    pub fn run(&self, stop: &std::sync::atomic::AtomicBool) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let given = self.pixels.rows_given();
+        let mut uniforms = self.pixels.uniforms();
+        self.enter_rows(0..given);
+        self.context.team.meet();
+        for row in 0..self.plan.height {
+            if row < given {
+                self.given_row(row);
+            } else {
+                self.begin_row(row);
+                for column in 0..self.plan.width {
+                    self.pixel(row, column);
+                    self.sample(row, column, &mut uniforms);
+                    self.context.team.meet();
+                }
+            }
+            if self.context.team.index == 0 {
+                if let Some(watch) = self.watch
+                    && !watch(row + 1)
+                {
+                    self.pixels.interrupt();
+                }
+                stop.store(self.pixels.stopped(), Relaxed);
+            }
+            self.context.team.meet();
+            if stop.load(Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Copies given rows into the image grid.
+    fn enter_rows(&self, rows: Range<usize>) {
+        for row in rows {
+            for slot in self.context.team.share(self.plan.images.len()) {
+                for column in 0..self.plan.width {
+                    let at = [self.plan.images.start + slot, row, column];
+                    // SAFETY: members share the images out, and nobody reads before the team meets.
+                    unsafe { self.pixels.enter(self.context.memory, self.plan.image, slot, at) };
+                }
+            }
+        }
+    }
+
+    /// All columns of the image, in a stage's steps.
+    fn whole_row(&self, stage: &Stage, row: usize) -> Span {
+        Span {
+            rows: row..row + 1,
+            columns: 0..stage.steps(self.plan.width),
+        }
+    }
+
+    /// A row whose pixels are all known: every layer is a matrix product over the row.
+    fn given_row(&self, row: usize) {
+        for step in &self.plan.steps {
+            if step.logits && !self.pixels.wants_logits() {
+                continue;
+            }
+            let mut ran = false;
+            for stage in &step.stages {
+                if let Some(step) = stage.row_step(row) {
+                    // SAFETY: the layers come in order and the team meets after each one.
+                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), Part::Whole) };
+                    ran = true;
+                }
+            }
+            if ran {
+                self.context.team.meet();
+            }
+        }
+        if self.pixels.wants_logits() {
+            for slot in self.context.team.share(self.plan.images.len()) {
+                for column in 0..self.plan.width {
+                    let at = [self.plan.images.start + slot, row, column];
+                    // SAFETY: the logits are complete, and each pixel is one member's.
+                    unsafe { self.pixels.keep_logits(self.logits(slot, row, column), at) };
+                }
+            }
+        }
+    }
+
+    /// The vertical stream of a row, then what the horizontal stream can sum before its pixels come.
+    fn begin_row(&self, row: usize) {
+        for stream in [Stream::Vertical, Stream::Horizontal] {
+            for step in self.plan.steps.iter().filter(|s| s.stream == stream) {
+                let mut ran = false;
+                for stage in &step.stages {
+                    let (Some(step), Some(part)) = (stage.row_step(row), stage.row_part()) else {
+                        continue;
+                    };
+                    // SAFETY: layers of the vertical stream come in order and the team meets after each
+                    // one; hoisted parts read only what stood before them.
+                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), part) };
+                    ran = true;
+                }
+                if ran && stream == Stream::Vertical {
+                    self.context.team.meet();
+                }
+            }
+        }
+        self.context.team.meet();
+    }
+
+    /// The rest of the horizontal stream at one pixel.
+    fn pixel(&self, row: usize, column: usize) {
+        for step in self.plan.steps.iter().filter(|s| s.stream == Stream::Horizontal) {
+            let mut ran = false;
+            for stage in &step.stages {
+                let Some(part) = stage.pixel_part() else { continue };
+                let (Some(row), Some(column)) = (stage.row_step(row), stage.column_step(column)) else {
+                    continue;
+                };
+                let span = Span {
+                    rows: row..row + 1,
+                    columns: column..column + 1,
+                };
+                // SAFETY: the layers come in order and the team meets after each one.
+                unsafe { stage.run(&self.context, &span, part) };
+                ran = true;
+            }
+            if ran {
+                self.context.team.meet();
+            }
+        }
+    }
+
+    /// Draws this member's images' pixels and feeds them back.
+    fn sample(&self, row: usize, column: usize, uniforms: &mut Vec<f32>) {
+        for slot in self.context.team.share(self.plan.images.len()) {
+            let at = [self.plan.images.start + slot, row, column];
+            // SAFETY: the logits are complete, and each image's pixel is one member's.
+            unsafe {
+                let logits = self.logits(slot, row, column);
+                self.pixels.keep_logits(logits, at);
+                self.pixels.sample(logits, uniforms, at);
+                self.pixels.enter(self.context.memory, self.plan.image, slot, at);
+            }
+        }
+    }
+
+    /// The logits of a pixel.
+    ///
+    /// # Safety
+    /// They are complete and nobody writes them.
+    unsafe fn logits(&self, slot: usize, row: usize, column: usize) -> &[f32] {
+        let grid = self.plan.logits;
+        let at = grid.at(row as isize, column as isize) + slot * grid.channels;
+        // SAFETY: by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.context.memory.at(at, grid.channels), grid.channels) }
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the tensors of a batch lie in memory.
+//!
+//! The idea: a grid is `[rows][columns + 2][batch][channels]` with a column of zeros on each side, and
+//! either all rows with zeros above (naive), or a ring of the few rows that are still read (cached).
+//! A neighbour is then a fixed distance away for a whole row of a whole batch, padding needs no
+//! special case, a push into the cache is the producer's store, and a pop is an index.
+
+use crate::network::{Form, IMAGE, Network, TensorId};
+use crate::schedule;
+
+/// Which rows of the tensors are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// The rows that are still read, as rings.
+    Ring,
+    /// All rows.
+    Full,
+}
+
+/// A tensor in one form.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    base: usize,
+    rows: usize,
+    /// Rows of zeros above row 0; with a ring none, its unwritten slots serve.
+    above: usize,
+    ring: bool,
+    row_stride: usize,
+    column_stride: usize,
+    /// Channels of a position.
+    pub channels: usize,
+}
+
+impl Grid {
+    /// Where image 0 of the batch lies at (row, column); both may be in the padding.
+    pub fn at(&self, row: isize, column: isize) -> usize {
+        let row = if self.ring {
+            row.rem_euclid(self.rows as isize)
+        } else {
+            row + self.above as isize
+        };
+        debug_assert!((0..self.rows as isize).contains(&row) && column >= -1);
+        self.base + row as usize * self.row_stride + (column + 1) as usize * self.column_stride
+    }
+
+    /// Floats from one row to the next.
+    pub fn row_len(&self) -> usize {
+        self.row_stride
+    }
+}
+
+/// The grids of a batch and the length of the block that holds them.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    grids: Vec<[Option<Grid>; 3]>,
+    /// Floats needed.
+    pub len: usize,
+}
+
+impl Layout {
+    /// Lays out every tensor of the network in every form in which it is read.
+    pub fn new(network: &Network, storage: Storage, batch: usize, height: usize, width: usize) -> Layout {
+        let mut layout = Layout {
+            grids: Vec::new(),
+            len: 0,
+        };
+        for (id, tensor) in network.tensors.iter().enumerate() {
+            let kept = schedule::rows_kept(network, id);
+            // All rows of the image stay, so that given rows can be written before the first pass.
+            let (rows, above) = match storage {
+                Storage::Ring if id != IMAGE => (kept, 0),
+                _ => (height / tensor.level + kept - 1, kept - 1),
+            };
+            let mut forms = [None; 3];
+            for form in schedule::forms_read(network, id) {
+                let channels = network.channels(id, form);
+                let column_stride = batch * channels;
+                let row_stride = (width / tensor.level + 2) * column_stride;
+                let base = layout.reserve(rows * row_stride);
+                let ring = storage == Storage::Ring && id != IMAGE;
+                forms[form as usize] = Some(Grid {
+                    base,
+                    rows,
+                    above,
+                    ring,
+                    row_stride,
+                    column_stride,
+                    channels,
+                });
+            }
+            layout.grids.push(forms);
+        }
+        layout
+    }
+
+    /// Reserves `len` floats that begin on a cache line.
+    pub fn reserve(&mut self, len: usize) -> usize {
+        let base = self.len;
+        self.len += len.next_multiple_of(16);
+        base
+    }
+
+    /// The grid of a tensor in a form, if that form is read by anything.
+    pub fn grid(&self, tensor: TensorId, form: Form) -> Option<Grid> {
+        self.grids[tensor][form as usize]
+    }
+}

@@ -1,0 +1,135 @@
+//! From sums to outputs: gate and residual, activation, and the stores into the grids that later
+//! layers read.
+//!
+//! The idea: a tensor is stored once by its producer in every form its readers want, so nothing is
+//! activated twice and the caches are filled without a copy.
+
+use super::LANES;
+use super::math::{elu_tail, sigmoid};
+use crate::config::Nonlinearity;
+
+/// How the activated form is made: the model's nonlinearity.
+pub type Activation = Nonlinearity;
+
+/// A grid to write to or to read from: position i begins at `base + i * channels`.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Position 0.
+    pub base: *mut f32,
+    /// Floats of a position.
+    pub channels: usize,
+}
+
+/// A tile of finished sums and where the outputs go. Unit u of the tile covers the output channels
+/// `LANES * (first_unit + u) ..`, of which those below `filters` exist; it is one panel of sums, or
+/// with a gate two: values and gates.
+pub struct Finish<'a> {
+    /// Sums: row m at `sums + m * sums_stride`.
+    pub sums: *const f32,
+    /// Floats from one row of sums to the next.
+    pub sums_stride: usize,
+    /// Position of each row in the target grids.
+    pub positions: &'a [usize],
+    /// Units of the tile.
+    pub units: usize,
+    /// Index of the first unit in the layer.
+    pub first_unit: usize,
+    /// Channels of the output.
+    pub filters: usize,
+    /// The grid of the resnet's input, where there is a gate.
+    pub residual: Option<Target>,
+    /// Stores the output as it is.
+    pub raw: Option<Target>,
+    /// Stores the output through `activation`.
+    pub activated: Option<Target>,
+    /// Stores the output through a plain elu.
+    pub elu: Option<Target>,
+    /// The model's nonlinearity.
+    pub activation: Activation,
+}
+
+/// Finishes a tile; see [`Finish`]. Inlined into one function for each instruction set.
+///
+/// # Safety
+/// Every pointer is valid for the extents described at [`Finish`].
+#[inline(always)]
+pub unsafe fn finish(f: &Finish) {
+    let panels = if f.residual.is_some() { 2 } else { 1 };
+    for (m, &position) in f.positions.iter().enumerate() {
+        for unit in 0..f.units {
+            let first = (f.first_unit + unit) * LANES;
+            let lanes = LANES.min(f.filters - first);
+            // SAFETY: the tile has `positions.len()` rows of `units * panels` panels of sums, and a
+            // position of a target has `filters` channels (twice that through concat_elu).
+            unsafe {
+                let sums = f.sums.add(m * f.sums_stride + unit * panels * LANES);
+                let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
+                if let Some(residual) = f.residual {
+                    let gates: [f32; LANES] = sums.add(LANES).cast::<[f32; LANES]>().read_unaligned();
+                    let residual = load(residual.base.add(position * residual.channels + first), lanes);
+                    for i in 0..LANES {
+                        x[i] = x[i].mul_add(sigmoid(gates[i]), residual[i]);
+                    }
+                }
+                if let Some(raw) = f.raw {
+                    store(raw.base.add(position * raw.channels + first), &x, lanes);
+                }
+                if let Some(target) = f.activated {
+                    let base = target.base.add(position * target.channels + first);
+                    match f.activation {
+                        Nonlinearity::ConcatElu => {
+                            let (positive, negative) = concat_elu(&x);
+                            store(base, &positive, lanes);
+                            store(base.add(f.filters), &negative, lanes);
+                        }
+                        Nonlinearity::Elu => store(base, &concat_elu(&x).0, lanes),
+                        Nonlinearity::Relu => store(base, &x.map(|x| if x < 0.0 { 0.0 } else { x }), lanes),
+                    }
+                }
+                if let Some(target) = f.elu {
+                    store(
+                        target.base.add(position * target.channels + first),
+                        &concat_elu(&x).0,
+                        lanes,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// `elu(x)` and `elu(-x)`. Both sides share one exponential.
+#[inline(always)]
+fn concat_elu(x: &[f32; LANES]) -> ([f32; LANES], [f32; LANES]) {
+    let (mut positive, mut negative) = ([0.0; LANES], [0.0; LANES]);
+    for i in 0..LANES {
+        let tail = elu_tail(x[i]);
+        positive[i] = if x[i] > 0.0 { x[i] } else { tail };
+        negative[i] = if x[i] < 0.0 { -x[i] } else { tail };
+    }
+    (positive, negative)
+}
+
+#[inline(always)]
+unsafe fn load(from: *const f32, lanes: usize) -> [f32; LANES] {
+    if lanes == LANES {
+        // SAFETY: `lanes` floats are readable, by the caller's promise.
+        return unsafe { from.cast::<[f32; LANES]>().read_unaligned() };
+    }
+    let mut x = [0.0; LANES];
+    // SAFETY: as above.
+    unsafe { std::ptr::copy_nonoverlapping(from, x.as_mut_ptr(), lanes) };
+    x
+}
+
+#[inline(always)]
+unsafe fn store(to: *mut f32, x: &[f32; LANES], lanes: usize) {
+    // SAFETY: `lanes` floats are writable, by the caller's promise.
+    unsafe {
+        if lanes == LANES {
+            to.cast::<[f32; LANES]>().write_unaligned(*x);
+        } else {
+            std::ptr::copy_nonoverlapping(x.as_ptr(), to, lanes);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The inner loops, once for each instruction set.
+//!
+//! The idea: exactness fixes the arithmetic, not the speed. Each sum runs in one order, one fused
+//! multiply-add after the other, and each output has an accumulator of its own; so instruction sets
+//! and tile shapes differ only in how many outputs they work on at once, and every one gives the same
+//! bits.
+
+mod finish;
+mod math;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+pub use finish::{Activation, Finish, Target};
+
+use crate::error::{Error, Result};
+
+/// Outputs in a panel: weights are packed so that the same input row of 16 outputs is one cache line.
+pub const LANES: usize = 16;
+/// Most rows (positions) of a tile.
+pub const MAX_ROWS: usize = 12;
+/// Most panels of a tile.
+pub const MAX_PANELS: usize = 10;
+
+/// Steps of one round of [`Kernels::multiply_add`].
+const MULTIPLY_ADD_STEPS: usize = 1000;
+/// Sums of [`LANES`] lanes that grow side by side there. A fused multiply-add takes four or five cycles
+/// and two can begin in each, so fewer than ten registers would wait for one another.
+const MULTIPLY_ADD_CHAINS: usize = 12;
+
+/// An instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// 512-bit vectors (`avx512f`).
+    Avx512,
+    /// 256-bit vectors with fused multiply-add (`avx2`, `fma`).
+    Avx2,
+    /// What any machine has. Slow where the hardware has no fused multiply-add.
+    Portable,
+}
+
+impl Isa {
+    /// All of them, the fastest first.
+    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+
+    /// The name, as `FAST_PIXEL_CNN_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Portable => true,
+        }
+    }
+
+    /// The one that the environment variable `FAST_PIXEL_CNN_ISA` names, else the fastest available.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an unknown name or an instruction set that this processor lacks.
+    pub fn from_environment() -> Result<Isa> {
+        const VARIABLE: &str = "FAST_PIXEL_CNN_ISA";
+        let available = || Isa::ALL.into_iter().filter(|i| i.available());
+        match std::env::var(VARIABLE) {
+            Err(_) => Ok(available()
+                .next()
+                .expect("the portable kernels are always available")),
+            Ok(name) => available().find(|i| i.name() == name).ok_or_else(|| {
+                let names: Vec<_> = available().map(Isa::name).collect();
+                Error::argument(
+                    VARIABLE,
+                    format!("one of {} on this machine", names.join(", ")),
+                    name,
+                )
+            }),
+        }
+    }
+}
+
+/// A run of inputs: the same `depth` channels for every row of a tile, and the weights' rows for them.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// Inputs; row m begins at `inputs + offsets[m]`.
+    pub inputs: *const f32,
+    /// Index of the first of the weights' rows in a panel.
+    pub first: usize,
+    /// Number of inputs.
+    pub depth: usize,
+}
+
+/// A tile of a matrix product: `sums[m][p] = init[m][p] + inputs[m] . weights[p]` for some rows m and
+/// panels p, the segments one after the other.
+pub struct Tile<'a> {
+    /// The inputs, in the order of summation.
+    pub segments: &'a [Segment],
+    /// Where each row's inputs begin, in floats from a segment's `inputs`.
+    pub offsets: [usize; MAX_ROWS],
+    /// Where each row's sums begin to grow: `[panels][LANES]` each.
+    pub init: [*const f32; MAX_ROWS],
+    /// The first panel: `[inputs][LANES]`.
+    pub weights: *const f32,
+    /// Floats from one panel to the next.
+    pub panel_stride: usize,
+    /// Where the sums go: row m at `sums + m * sums_stride`, `[panels][LANES]`.
+    pub sums: *mut f32,
+    /// Floats from one row of sums to the next.
+    pub sums_stride: usize,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The instruction set is available; the shape is one that the kernel has; every pointer is valid for
+/// the extents described at [`Tile`], and `sums` overlaps nothing that is read, except `init` row by row.
+type TileFn = unsafe fn(&Tile);
+
+/// Turns a tile of sums into outputs.
+///
+/// # Safety
+/// The instruction set is available and every pointer is valid for the extents described at [`Finish`].
+type FinishFn = unsafe fn(&Finish);
+
+/// The kernels of one instruction set. To have one is to know that the processor can run it.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    isa: Isa,
+    tile: fn(rows: usize, panels: usize) -> Option<TileFn>,
+    finish: FinishFn,
+    /// The tile to prefer, by number of rows that are left.
+    shapes: fn(rows: usize) -> Shape,
+    multiply_add: unsafe fn(rounds: usize) -> f32,
+    read: unsafe fn(&[f32]) -> f32,
+}
+
+/// What a kernel can hold in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of a tile.
+    pub rows: usize,
+    /// Panels of a tile.
+    pub panels: usize,
+}
+
+/// The table of one module's kernels.
+macro_rules! kernels_of {
+    ($module:ident, $isa:expr) => {
+        Kernels {
+            isa: $isa,
+            tile: $module::tile,
+            finish: $module::finish,
+            shapes: $module::shape,
+            multiply_add: $module::multiply_add,
+            read: $module::read,
+        }
+    };
+}
+
+impl Kernels {
+    /// The kernels of `isa`, or `None` where the processor lacks it.
+    pub fn new(isa: Isa) -> Option<Kernels> {
+        if !isa.available() {
+            return None;
+        }
+        Some(match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => kernels_of!(avx512, isa),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => kernels_of!(avx2, isa),
+            _ => kernels_of!(portable, isa),
+        })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The largest tile for a product of so many rows and panels. `unit` panels (1 or 2) stay together.
+    pub fn shape(&self, rows: usize, panels: usize, unit: usize) -> Shape {
+        let mut shape = (self.shapes)(rows);
+        // Tiles of nearly equal height: 16 rows are two tiles of 8, not 12 and 4.
+        shape.rows = rows.div_ceil(rows.div_ceil(shape.rows));
+        shape.panels = (self.shapes)(shape.rows).panels.min(panels);
+        shape.panels = (shape.panels - shape.panels % unit).max(unit);
+        while (self.tile)(shape.rows, shape.panels).is_none() {
+            shape.panels -= unit;
+        }
+        shape
+    }
+
+    /// The kernel for a tile of `rows` x `panels`.
+    pub fn tile(&self, rows: usize, panels: usize) -> TileFn {
+        (self.tile)(rows, panels).expect("shapes come from `Kernels::shape`")
+    }
+
+    /// Does nothing but independent fused multiply-adds, as many as the registers hold at once, for
+    /// `rounds` times 1000 steps. Returns the number of floating point operations, two for each.
+    pub fn multiply_add(&self, rounds: usize) -> usize {
+        // SAFETY: the kernels exist only where the processor has their instruction set.
+        std::hint::black_box(unsafe { (self.multiply_add)(rounds) });
+        2 * rounds * MULTIPLY_ADD_STEPS * MULTIPLY_ADD_CHAINS * LANES
+    }
+
+    /// Does nothing but read `floats`.
+    pub fn read(&self, floats: &[f32]) {
+        // SAFETY: as above.
+        std::hint::black_box(unsafe { (self.read)(floats) });
+    }
+
+    /// The kernel that finishes a tile.
+    pub fn finish(&self) -> FinishFn {
+        self.finish
+    }
+}
+
+/// A table of monomorphic kernels by number of rows and panels.
+macro_rules! tile_table {
+    ($kernel:ident, $rows:ident, $panels:ident, $( $r:literal x [ $( $p:literal ),* ] ),* $(,)?) => {
+        match ($rows, $panels) {
+            $( $( ($r, $p) => Some($kernel::<$r, $p> as $crate::cpu::kernels::TileFn), )* )*
+            _ => None,
+        }
+    };
+}
+use tile_table;

@@ -1,0 +1,85 @@
+//! Plain Rust: what runs on any machine, and the arithmetic that the others must repeat bit for bit.
+
+use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile, TileFn, tile_table};
+
+/// One row at a time; up to two panels, the values and gates of a unit.
+pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
+    tile_table!(product, rows, panels, 1 x [1, 2])
+}
+
+/// The tile to prefer.
+pub fn shape(_rows: usize) -> Shape {
+    Shape { rows: 1, panels: 2 }
+}
+
+/// See [`Tile`].
+///
+/// # Safety
+/// As for [`TileFn`].
+unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
+    for m in 0..ROWS {
+        for p in 0..PANELS {
+            // SAFETY: the extents are those of `Tile`, by the caller's promise.
+            unsafe {
+                let mut sums: [f32; LANES] = t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
+                for segment in t.segments {
+                    let inputs = segment.inputs.add(t.offsets[m]);
+                    let weights = t.weights.add(p * t.panel_stride + segment.first * LANES);
+                    for k in 0..segment.depth {
+                        let x = *inputs.add(k);
+                        let w: [f32; LANES] = weights.add(k * LANES).cast::<[f32; LANES]>().read_unaligned();
+                        for i in 0..LANES {
+                            sums[i] = x.mul_add(w[i], sums[i]);
+                        }
+                    }
+                }
+                t.sums
+                    .add(m * t.sums_stride + p * LANES)
+                    .cast::<[f32; LANES]>()
+                    .write_unaligned(sums);
+            }
+        }
+    }
+}
+
+/// See [`Finish`].
+///
+/// # Safety
+/// As for [`super::FinishFn`].
+pub unsafe fn finish(f: &Finish) {
+    // SAFETY: by the caller's promise.
+    unsafe { super::finish::finish(f) }
+}
+
+/// See [`super::Kernels::multiply_add`].
+///
+/// # Safety
+/// None is needed; it has the type of its fellows.
+pub unsafe fn multiply_add(rounds: usize) -> f32 {
+    let (scale, step) = std::hint::black_box((0.999_f32, 0.001_f32));
+    let mut sums = [[1.0_f32; LANES]; MULTIPLY_ADD_CHAINS];
+    for _ in 0..rounds * MULTIPLY_ADD_STEPS {
+        for sum in &mut sums {
+            for lane in sum {
+                *lane = lane.mul_add(scale, step);
+            }
+        }
+    }
+    sums.as_flattened().iter().sum()
+}
+
+/// See [`super::Kernels::read`].
+///
+/// # Safety
+/// None is needed; it has the type of its fellows.
+pub unsafe fn read(floats: &[f32]) -> f32 {
+    let mut sums = [[0.0_f32; LANES]; 8];
+    for lines in floats.chunks_exact(LANES * 8) {
+        for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(LANES)) {
+            for (sum, x) in sum.iter_mut().zip(line) {
+                *sum += x;
+            }
+        }
+    }
+    sums.as_flattened().iter().sum()
+}

@@ -1,0 +1,215 @@
+//! What this machine can do, measured: fused multiply-adds per second, and bytes read per second from
+//! memory of several sizes.
+//!
+//! The idea: a share of a limit means something on any machine, a time only on one. So the limits are
+//! measured in the same run, by loops that do nothing else, with the threads and the instruction set
+//! that the engine uses.
+
+use std::time::Instant;
+
+use super::buffer::Buffer;
+use super::kernels::Kernels;
+use super::team;
+use crate::network::{Network, Stream};
+use crate::schedule;
+
+/// Seconds that one repeat of a measurement takes at least.
+const REPEAT_SECONDS: f64 = 0.02;
+/// Repeats; the best counts, since everything that disturbs a measurement slows it.
+const REPEATS: usize = 7;
+
+/// Bytes at which reading comes from the main memory on nearly any machine.
+pub const MAIN_MEMORY_BYTES: usize = 512 << 20;
+
+/// Fused multiply-adds per second of a team of threads, counted as two operations each.
+pub fn peak_flops(kernels: &Kernels, threads: usize) -> f64 {
+    rate(threads, |_, rounds| kernels.multiply_add(rounds) as f64)
+}
+
+/// Bytes per second at which a team reads `bytes` of memory over and over, each thread its own part.
+pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> f64 {
+    let buffer = {
+        let mut buffer = Buffer::zeroed(bytes / size_of::<f32>());
+        // Zeroed pages may all be one page until they are written.
+        buffer.as_mut_slice().fill(1.0);
+        buffer
+    };
+    let floats = buffer.as_slice();
+    rate(threads, |index, rounds| {
+        let part = &floats[team::share(floats.len() / 16, index, threads).start * 16..]
+            [..team::share(floats.len() / 16, index, threads).len() * 16];
+        for _ in 0..rounds {
+            kernels.read(part);
+        }
+        (rounds * size_of_val(part)) as f64
+    })
+}
+
+/// Work per second of a team. `work(index, rounds)` does so many rounds and returns how much that was.
+fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
+    let timed = |rounds: usize| {
+        let done = std::sync::Mutex::new(0.0);
+        let begin = std::sync::Mutex::new(None);
+        team::run(&[threads], |_, member| {
+            work(member.index, 1);
+            member.meet();
+            begin.lock().expect("no panics").get_or_insert_with(Instant::now);
+            let mine = work(member.index, rounds);
+            *done.lock().expect("no panics") += mine;
+        });
+        let begin = begin
+            .into_inner()
+            .expect("no panics")
+            .expect("set by the first member");
+        (
+            begin.elapsed().as_secs_f64(),
+            done.into_inner().expect("no panics"),
+        )
+    };
+    let mut rounds = 1;
+    while timed(rounds).0 < REPEAT_SECONDS {
+        rounds *= 2;
+    }
+    let rates = (0..REPEATS).map(|_| {
+        let (seconds, done) = timed(rounds);
+        done / seconds
+    });
+    rates.fold(0.0, f64::max)
+}
+
+/// The limits that bound a generation.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Floating point operations per second.
+    pub flops: f64,
+    /// Bytes per second from memory of the size of the weights that every pixel needs.
+    pub every_pixel: f64,
+    /// Bytes per second from memory of the size of the weights that some pixels need.
+    pub some_pixels: f64,
+    /// Bytes per second from the main memory.
+    pub main_memory: f64,
+}
+
+/// Weights of the pixel phase in bytes: of level 1, and of all levels.
+fn pixel_bytes(network: &Network) -> [usize; 2] {
+    let sets = level_weights(network);
+    let bytes = |set: &LevelWeights| set.pixel as usize * size_of::<f32>();
+    [bytes(&sets[0]), sets.iter().map(bytes).sum()]
+}
+
+impl Limits {
+    /// Measures this machine for one network. Takes about two seconds.
+    pub fn measure(kernels: &Kernels, threads: usize, network: &Network) -> Limits {
+        let [every, all] = pixel_bytes(network);
+        let bandwidth = |bytes: usize| read_bandwidth(kernels, threads, bytes.max(1 << 16));
+        Limits {
+            flops: peak_flops(kernels, threads),
+            every_pixel: bandwidth(every),
+            some_pixels: bandwidth(all),
+            main_memory: bandwidth(MAIN_MEMORY_BYTES),
+        }
+    }
+
+    /// Seconds below which no cached generation of `batch` images can come on this machine: for each
+    /// level and phase the longer of the time to multiply and the time to read the weights once for
+    /// each use. The row phase uses its weights once for each row, from the main memory, since all of
+    /// them together fit into no cache; the pixel phase once for each pixel, whatever the batch.
+    pub fn cached_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
+        let mut seconds = 0.0;
+        for (i, set) in level_weights(network).iter().enumerate() {
+            let (rows, columns) = ((height / set.level) as f64, (width / set.level) as f64);
+            let flops = |weights: f64| 2.0 * weights * rows * columns * batch as f64;
+            let bytes = |weights: f64, uses: f64| weights * size_of::<f32>() as f64 * uses;
+            let phase = |weights, uses, bandwidth| {
+                f64::max(flops(weights) / self.flops, bytes(weights, uses) / bandwidth)
+            };
+            seconds += phase(set.row, rows, self.main_memory);
+            let bandwidth = if i == 0 {
+                self.every_pixel
+            } else {
+                self.some_pixels
+            };
+            seconds += phase(set.pixel, rows * columns, bandwidth);
+        }
+        seconds
+    }
+
+    /// Seconds below which no full forward pass over `batch` images can come.
+    pub fn forward_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
+        2.0 * network.multiply_adds(height, width) as f64 * batch as f64 / self.flops
+    }
+}
+
+/// Weights by phase at one level, counted for one position of the level's grid.
+struct LevelWeights {
+    level: usize,
+    row: f64,
+    pixel: f64,
+}
+
+/// A transposed convolution uses one of its parities for each output, so it counts with the mean.
+fn level_weights(network: &Network) -> Vec<LevelWeights> {
+    let mut sets: Vec<_> = [1, 2, 4]
+        .map(|level| LevelWeights {
+            level,
+            row: 0.0,
+            pixel: 0.0,
+        })
+        .into();
+    for layer in &network.layers {
+        let set = sets
+            .iter_mut()
+            .find(|s| s.level == layer.level)
+            .expect("three levels");
+        let parities = layer.parities();
+        for &parity in parities {
+            let hoisted = schedule::hoisted_taps(network, layer, parity);
+            for (i, tap) in layer.taps_of(parity).enumerate() {
+                let weights = (tap.depth() * layer.sums) as f64 / parities.len() as f64;
+                match layer.stream == Stream::Vertical || i < hoisted {
+                    true => set.row += weights,
+                    false => set.pixel += weights,
+                }
+            }
+        }
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+
+    /// The machine for which the floors of the paper's model have been worked out.
+    const LIMITS: Limits = Limits {
+        flops: 480e9,
+        every_pixel: 190e9,
+        some_pixels: 75e9,
+        main_memory: 39e9,
+    };
+
+    #[test]
+    fn the_floor_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
+        let network = Network::new(ModelConfig::PAPER);
+        let infinite = Limits {
+            every_pixel: 1e30,
+            some_pixels: 1e30,
+            main_memory: 1e30,
+            ..LIMITS
+        };
+        let seconds = infinite.cached_seconds(&network, 3, 32, 32);
+        let exact = 3.0 * 2.0 * 24_370_216_960.0 / 480e9;
+        assert!((seconds / exact - 1.0).abs() < 1e-9, "{seconds} {exact}");
+        assert!((infinite.forward_seconds(&network, 3, 32, 32) / exact - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_image_waits_for_memory_and_many_do_not() {
+        let network = Network::new(ModelConfig::PAPER);
+        let one = LIMITS.cached_seconds(&network, 1, 32, 32);
+        assert!((0.2..0.3).contains(&one), "{one}");
+        let many = LIMITS.cached_seconds(&network, 64, 32, 32) / 64.0;
+        assert!((0.10..0.125).contains(&many), "{many}");
+    }
+}

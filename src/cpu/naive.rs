@@ -1,0 +1,104 @@
+//! The full forward pass: every layer on all positions, one layer after the other.
+//!
+//! The idea: this is what the cached engine is measured against, so it is a matrix product as good as
+//! the machine allows, not a straw man: packed weights, panels that stay in the cache while all rows of
+//! the image pass by, the activation fused into the producer. Images go through in chunks that keep
+//! the tensors' memory bounded; a pass costs the same for each.
+
+use std::ops::Range;
+
+use super::buffer::Shared;
+use super::grid::{Grid, Layout, Storage};
+use super::packed::Packed;
+use super::pixels::Pixels;
+use super::stage::{Context, Part, Span, Stage};
+use crate::network::{Form, IMAGE, Network};
+
+/// Bytes that the tensors of a chunk may take, unless a single image takes more.
+const CHUNK_BYTES: usize = 256 << 20;
+
+/// A full forward pass over a chunk of images.
+pub struct Plan {
+    /// Images in a chunk.
+    pub chunk: usize,
+    /// Floats that the tensors of a chunk take.
+    pub len: usize,
+    layers: Vec<Vec<Stage>>,
+    image: Grid,
+    logits: Grid,
+    height: usize,
+    width: usize,
+}
+
+impl Plan {
+    /// Images in a chunk of a batch, and the floats that a chunk takes.
+    pub fn chunk(network: &Network, batch: usize, height: usize, width: usize) -> (usize, usize) {
+        let len = |images| Layout::new(network, Storage::Full, images, height, width).len;
+        let chunk = (CHUNK_BYTES / size_of::<f32>() / len(1)).clamp(1, batch);
+        (chunk, len(chunk))
+    }
+
+    /// Plans passes over `chunk` images at once.
+    pub fn new(network: &Network, packed: &Packed, chunk: usize, height: usize, width: usize) -> Plan {
+        let mut layout = Layout::new(network, Storage::Full, chunk, height, width);
+        let mut layers = Vec::new();
+        for (layer, packed) in network.layers.iter().zip(&packed.layers) {
+            let stages = layer.parities().iter().zip(packed);
+            let stages = stages.map(|(&parity, packed)| {
+                Stage::new(network, layer, parity, packed.clone(), &mut layout, None)
+            });
+            layers.push(stages.collect());
+        }
+        let grid = |tensor| {
+            layout
+                .grid(tensor, Form::Raw)
+                .expect("image and logits are stored raw")
+        };
+        let (image, logits) = (grid(IMAGE), grid(network.logits()));
+        Plan {
+            chunk,
+            len: layout.len,
+            layers,
+            image,
+            logits,
+            height,
+            width,
+        }
+    }
+
+    /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
+    /// stand in `pixels` to the logits.
+    pub fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
+        for slot in context.team.share(images.len()) {
+            for row in 0..self.height {
+                for column in 0..self.width {
+                    let at = [images.start + slot, row, column];
+                    // SAFETY: members share the images out, and the team meets before anyone reads.
+                    unsafe { pixels.enter(context.memory, self.image, slot, at) };
+                }
+            }
+        }
+        context.team.meet();
+        for stages in &self.layers {
+            for stage in stages {
+                let span = Span {
+                    rows: 0..stage.steps(self.height),
+                    columns: 0..stage.steps(self.width),
+                };
+                // SAFETY: the layers come in order and the team meets after each one.
+                unsafe { stage.run(context, &span, Part::Whole) };
+            }
+            context.team.meet();
+        }
+    }
+
+    /// The logits of a pixel of the chunk's image `slot`, after [`Plan::forward`].
+    ///
+    /// # Safety
+    /// Nobody writes them.
+    pub unsafe fn logits<'a>(&self, memory: Shared<'a>, slot: usize, row: usize, column: usize) -> &'a [f32] {
+        let at = self.logits.at(row as isize, column as isize) + slot * self.logits.channels;
+        // SAFETY: by the caller's promise.
+        unsafe { std::slice::from_raw_parts(memory.at(at, self.logits.channels), self.logits.channels) }
+    }
+}

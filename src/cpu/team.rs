@@ -1,0 +1,215 @@
+//! A team of threads that walk through the same schedule side by side.
+//!
+//! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
+//! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
+//! for a bounded time, since the others are nearly always about to arrive, and then sleeps, so that a
+//! team does not collapse when another process takes one of its cores.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::{Condvar, Mutex};
+
+/// Turns of the spin loop before a waiting thread yields, some tens of microseconds.
+const SPINS: usize = 1000;
+/// Times a waiting thread yields before it sleeps.
+const YIELDS: usize = 20;
+
+/// A barrier for a fixed number of threads.
+pub struct Barrier {
+    members: usize,
+    arrived: AtomicUsize,
+    epoch: AtomicUsize,
+    broken: AtomicBool,
+    sleepers: AtomicUsize,
+    door: Mutex<()>,
+    bell: Condvar,
+}
+
+impl Barrier {
+    fn new(members: usize) -> Barrier {
+        Barrier {
+            members,
+            arrived: AtomicUsize::new(0),
+            epoch: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            door: Mutex::new(()),
+            bell: Condvar::new(),
+        }
+    }
+
+    fn wait(&self) {
+        if self.members == 1 {
+            return;
+        }
+        let epoch = self.epoch.load(Relaxed);
+        // AcqRel: the last to arrive has seen what all others wrote before they arrived.
+        if self.arrived.fetch_add(1, AcqRel) + 1 == self.members {
+            self.arrived.store(0, Relaxed);
+            // SeqCst pairs with the sleepers' count: either this thread sees the sleeper, or the
+            // sleeper sees the new epoch before it sleeps.
+            self.epoch.store(epoch.wrapping_add(1), SeqCst);
+            self.ring();
+        } else {
+            self.wait_beyond(epoch);
+        }
+        if self.broken.load(Relaxed) {
+            panic!("another thread of the team panicked");
+        }
+    }
+
+    fn passed(&self, epoch: usize) -> bool {
+        self.epoch.load(Acquire) != epoch || self.broken.load(Relaxed)
+    }
+
+    fn wait_beyond(&self, epoch: usize) {
+        for _ in 0..SPINS {
+            if self.passed(epoch) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        for _ in 0..YIELDS {
+            if self.passed(epoch) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        self.sleepers.fetch_add(1, SeqCst);
+        let mut door = self.door.lock().unwrap_or_else(|e| e.into_inner());
+        while self.epoch.load(SeqCst) == epoch && !self.broken.load(SeqCst) {
+            door = self.bell.wait(door).unwrap_or_else(|e| e.into_inner());
+        }
+        drop(door);
+        self.sleepers.fetch_sub(1, SeqCst);
+    }
+
+    fn ring(&self) {
+        if self.sleepers.load(SeqCst) > 0 {
+            let _door = self.door.lock().unwrap_or_else(|e| e.into_inner());
+            self.bell.notify_all();
+        }
+    }
+}
+
+/// One thread of a team.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    /// Which one, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+    barrier: &'a Barrier,
+}
+
+impl Member<'_> {
+    /// Waits until every member of the team has come here. What any of them wrote before is then
+    /// visible to all.
+    pub fn meet(&self) {
+        self.barrier.wait();
+    }
+
+    /// This member's share of `items`: consecutive, and as even as can be.
+    pub fn share(&self, items: usize) -> std::ops::Range<usize> {
+        share(items, self.index, self.count)
+    }
+}
+
+/// Part `index` of `count` of the range `0..items`.
+pub fn share(items: usize, index: usize, count: usize) -> std::ops::Range<usize> {
+    items * index / count..items * (index + 1) / count
+}
+
+/// Breaks the barrier if its thread unwinds, so that the others do not wait for ever.
+struct Guard<'a>(&'a Barrier);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.store(true, SeqCst);
+            let _door = self.0.door.lock().unwrap_or_else(|e| e.into_inner());
+            self.0.bell.notify_all();
+        }
+    }
+}
+
+/// Runs `work(team, member)` on every member of several teams at once, and waits for all. The calling
+/// thread is member 0 of team 0.
+pub fn run(sizes: &[usize], work: impl Fn(usize, Member) + Sync) {
+    let barriers: Vec<Barrier> = sizes.iter().map(|&n| Barrier::new(n)).collect();
+    let body = |team: usize, index: usize| {
+        let barrier = &barriers[team];
+        let _guard = Guard(barrier);
+        work(
+            team,
+            Member {
+                index,
+                count: barrier.members,
+                barrier,
+            },
+        );
+    };
+    let body = &body;
+    std::thread::scope(|scope| {
+        for (team, &size) in sizes.iter().enumerate() {
+            for index in 0..size {
+                if (team, index) != (0, 0) {
+                    scope.spawn(move || body(team, index));
+                }
+            }
+        }
+        if !sizes.is_empty() {
+            body(0, 0);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_barrier_orders_writes_for_any_number_of_threads() {
+        for members in [1, 2, 3, 5] {
+            let cells: Vec<AtomicUsize> = (0..members).map(|_| AtomicUsize::new(0)).collect();
+            run(&[members], |_, member| {
+                for round in 1..=300 {
+                    cells[member.index].store(round, Relaxed);
+                    member.meet();
+                    assert!(cells.iter().all(|c| c.load(Relaxed) == round));
+                    member.meet();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_sleeping_member_is_woken() {
+        run(&[2], |_, member| {
+            for _ in 0..3 {
+                if member.index == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(30));
+                }
+                member.meet();
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_ends_the_whole_team() {
+        let result = std::panic::catch_unwind(|| {
+            run(&[3], |_, member| {
+                assert!(member.index != 1, "planted");
+                member.meet();
+            })
+        });
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for (items, count) in [(0, 3), (1, 2), (10, 2), (7, 3), (3, 5)] {
+            let all: Vec<usize> = (0..count).flat_map(|i| share(items, i, count)).collect();
+            assert_eq!(all, (0..items).collect::<Vec<_>>());
+        }
+    }
+}
