@@ -77,10 +77,7 @@ impl WeightsArgs {
 
     /// The choices as the library takes them.
     pub fn options(&self) -> Options {
-        Options {
-            raw: self.raw,
-            nonlinearity: self.nonlinearity,
-        }
+        Options { raw: self.raw, nonlinearity: self.nonlinearity }
     }
 
     /// The path given, else the demo model's: below the current folder, or in the package that this
@@ -92,10 +89,7 @@ impl WeightsArgs {
         if let Some(path) = &self.checkpoint {
             return Ok(path.clone());
         }
-        let places = [
-            PathBuf::from(DEMO),
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(DEMO),
-        ];
+        let places = [PathBuf::from(DEMO), Path::new(env!("CARGO_MANIFEST_DIR")).join(DEMO)];
         let found = places.iter().find(|p| p.is_dir());
         found.cloned().ok_or_else(|| Error::Unsupported {
             file: DEMO.into(),
@@ -126,11 +120,6 @@ mod tests {
         let args = Program::try_parse_from(args).unwrap().weights;
         assert_eq!(args.path().unwrap(), Path::new("there"));
         assert!(args.options().raw && args.options().nonlinearity == Some(Nonlinearity::Relu));
-        assert!(
-            args.load()
-                .unwrap_err()
-                .to_string()
-                .starts_with("there: no such file")
-        );
+        assert!(args.load().unwrap_err().to_string().starts_with("there: no such file"));
     }
 }

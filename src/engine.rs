@@ -115,11 +115,7 @@ pub fn check_size(height: usize, width: usize) -> Result<()> {
 pub fn check_labels(config: &ModelConfig, labels: Option<&[u32]>, size: usize) -> Result<()> {
     match (config.classes, labels) {
         (0, None) => Ok(()),
-        (0, Some(_)) => Err(Error::argument(
-            "class",
-            "none: the model is unconditional",
-            "class labels",
-        )),
+        (0, Some(_)) => Err(Error::argument("class", "none: the model is unconditional", "class labels")),
         (k, None) => Err(Error::argument(
             "class",
             format!("a class for each image: the model is conditional on {k} classes"),
@@ -128,18 +124,12 @@ pub fn check_labels(config: &ModelConfig, labels: Option<&[u32]>, size: usize) -
         (k, Some(labels)) => {
             if labels.len() != size {
                 let expected = format!("one for each of {size} images");
-                return Err(Error::argument(
-                    "class",
-                    expected,
-                    format!("{} labels", labels.len()),
-                ));
+                return Err(Error::argument("class", expected, format!("{} labels", labels.len())));
             }
             match labels.iter().find(|&&l| l as usize >= k) {
-                Some(label) => Err(Error::argument(
-                    "class",
-                    format!("classes 0 to {}", k - 1),
-                    label.to_string(),
-                )),
+                Some(label) => {
+                    Err(Error::argument("class", format!("classes 0 to {}", k - 1), label.to_string()))
+                }
                 None => Ok(()),
             }
         }
@@ -151,21 +141,12 @@ impl Batch<'_> {
     pub fn reborrow(&self) -> Batch<'_> {
         let noise = match self.noise {
             Noise::Philox { seed, first_index } => Noise::Philox { seed, first_index },
-            Noise::Given { mixture, logistic } => Noise::Given {
-                mixture: mixture.reborrow(),
-                logistic: logistic.reborrow(),
-            },
+            Noise::Given { mixture, logistic } => {
+                Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
+            }
         };
-        let given = self.given.map(|g| Given {
-            images: g.images.reborrow(),
-            rows: g.rows,
-        });
-        Batch {
-            noise,
-            given,
-            labels: self.labels,
-            ..*self
-        }
+        let given = self.given.map(|g| Given { images: g.images.reborrow(), rows: g.rows });
+        Batch { noise, given, labels: self.labels, ..*self }
     }
 
     /// Refuses a batch whose parts do not fit each other or the model.
@@ -180,18 +161,11 @@ impl Batch<'_> {
             if found == expected {
                 return Ok(());
             }
-            Err(Error::argument(
-                name,
-                format!("shape {expected:?}"),
-                format!("{found:?}"),
-            ))
+            Err(Error::argument(name, format!("shape {expected:?}"), format!("{found:?}")))
         };
         match &self.noise {
             Noise::Philox { first_index, .. } => {
-                if first_index
-                    .checked_add(self.size as u64)
-                    .is_none_or(|end| end > 1 << 32)
-                {
+                if first_index.checked_add(self.size as u64).is_none_or(|end| end > 1 << 32) {
                     let expected = "image indices below 2^32";
                     return Err(Error::argument("first index", expected, first_index.to_string()));
                 }
@@ -215,11 +189,7 @@ impl Batch<'_> {
                 return Err(Error::argument("given rows", expected, given.rows.to_string()));
             }
             if let Some(v) = given.images.iter().find(|v| !(-1.0..=1.0).contains(*v)) {
-                return Err(Error::argument(
-                    "given images",
-                    "values in [-1, 1]",
-                    v.to_string(),
-                ));
+                return Err(Error::argument("given images", "values in [-1, 1]", v.to_string()));
             }
         }
         Ok(())

@@ -129,10 +129,6 @@ impl Error {
 
     /// An [`Error::Argument`].
     pub fn argument(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::Argument {
-            name: name.into(),
-            expected: expected.into(),
-            found: found.into(),
-        }
+        Error::Argument { name: name.into(), expected: expected.into(), found: found.into() }
     }
 }

@@ -41,10 +41,7 @@ fn component(logits: &[f32], mixtures: usize, k: usize) -> [[f32; 3]; 3] {
 /// If `logits` is not ten times as long as `u_mixture`, or either of the others is too short.
 pub fn sample(logits: &[f32], u_mixture: &[f32], u_logistic: &[f32]) -> [f32; 3] {
     let mixtures = u_mixture.len();
-    assert!(
-        mixtures > 0 && logits.len() == 10 * mixtures,
-        "10 logits for each mixture component"
-    );
+    assert!(mixtures > 0 && logits.len() == 10 * mixtures, "10 logits for each mixture component");
     let (mut chosen, mut best) = (0, f32::NEG_INFINITY);
     for (k, (&logit, &u)) in logits.iter().zip(u_mixture).enumerate() {
         let score = logit - ln(-ln(u));
@@ -75,10 +72,7 @@ pub fn sample(logits: &[f32], u_mixture: &[f32], u_logistic: &[f32]) -> [f32; 3]
 /// # Panics
 /// If the length of `logits` is not a multiple of 10.
 pub fn log_likelihood(logits: &[f32], pixel: [f32; 3]) -> f64 {
-    assert!(
-        logits.len().is_multiple_of(10),
-        "10 logits for each mixture component"
-    );
+    assert!(logits.len().is_multiple_of(10), "10 logits for each mixture component");
     let mixtures = logits.len() / 10;
     let [red, green, blue] = pixel.map(f64::from);
     let mut joint = LogSumExp::default();
@@ -126,10 +120,7 @@ struct LogSumExp {
 
 impl Default for LogSumExp {
     fn default() -> Self {
-        LogSumExp {
-            greatest: f64::NEG_INFINITY,
-            sum: 0.0,
-        }
+        LogSumExp { greatest: f64::NEG_INFINITY, sum: 0.0 }
     }
 }
 

@@ -215,9 +215,7 @@ impl Layer {
 
     /// The taps that serve outputs of one parity.
     pub fn taps_of(&self, parity: [usize; 2]) -> impl Iterator<Item = &Tap> {
-        self.taps
-            .iter()
-            .filter(move |t| t.parity.is_none_or(|p| p == parity))
+        self.taps.iter().filter(move |t| t.parity.is_none_or(|p| p == parity))
     }
 
     /// Multiply-adds for one output position, the mean over parities.
@@ -271,11 +269,7 @@ impl Network {
 
     /// Channels of a tensor in a form.
     pub fn channels(&self, tensor: TensorId, form: Form) -> usize {
-        let width = if form == Form::Activated {
-            self.config.nonlinearity.width()
-        } else {
-            1
-        };
+        let width = if form == Form::Activated { self.config.nonlinearity.width() } else { 1 };
         self.tensors[tensor].channels * width
     }
 
@@ -296,12 +290,8 @@ struct Builder {
 
 impl Builder {
     fn new(config: ModelConfig) -> Builder {
-        let image = Tensor {
-            name: "image".into(),
-            stream: Stream::Horizontal,
-            level: 1,
-            channels: IMAGE_CHANNELS,
-        };
+        let image =
+            Tensor { name: "image".into(), stream: Stream::Horizontal, level: 1, channels: IMAGE_CHANNELS };
         let network = Network {
             config,
             variables: Vec::new(),
@@ -312,10 +302,7 @@ impl Builder {
             down: Vec::new(),
             deconvs: Vec::new(),
         };
-        Builder {
-            network,
-            counts: [0; 4],
-        }
+        Builder { network, counts: [0; 4] }
     }
 
     fn variable(&mut self, kind: VariableKind, inputs: usize, outputs: usize) -> VariableId {
@@ -327,22 +314,12 @@ impl Builder {
         };
         let name = format!("{prefix}_{}", self.counts[slot]);
         self.counts[slot] += 1;
-        self.network.variables.push(Variable {
-            name,
-            kind,
-            inputs,
-            outputs,
-        });
+        self.network.variables.push(Variable { name, kind, inputs, outputs });
         self.network.variables.len() - 1
     }
 
     fn tensor(&mut self, name: String, stream: Stream, level: usize, channels: usize) -> TensorId {
-        self.network.tensors.push(Tensor {
-            name,
-            stream,
-            level,
-            channels,
-        });
+        self.network.tensors.push(Tensor { name, stream, level, channels });
         self.network.tensors.len() - 1
     }
 
@@ -426,16 +403,8 @@ impl Builder {
         ];
         let output = self.tensor("ul/0".into(), Stream::Horizontal, 1, n);
         let mut layer = plain("ul/input", Stream::Horizontal, 1, taps, left, output);
-        layer.biases = vec![
-            Bias::OnOnes {
-                variable: above,
-                tap: 1,
-            },
-            Bias::OnOnes {
-                variable: left,
-                tap: 4,
-            },
-        ];
+        layer.biases =
+            vec![Bias::OnOnes { variable: above, tap: 1 }, Bias::OnOnes { variable: left, tap: 4 }];
         layer.form = Form::Raw;
         self.layer(layer);
         self.network.up_horizontal.push(output);
@@ -473,15 +442,10 @@ impl Builder {
             // slice of the kernel's inputs for each of its own halves.
             let slices =
                 |i: usize| (0..width).map(move |h| (h * skips.len() + i) * n..(h * skips.len() + i + 1) * n);
-            let first_own = taps
-                .iter()
-                .position(|t| t.row == 0)
-                .expect("a conv reads its own row");
+            let first_own = taps.iter().position(|t| t.row == 0).expect("a conv reads its own row");
             let skips = skips.iter().enumerate();
-            let skips = skips.map(|(i, &source)| Tap {
-                inputs: slices(i).collect(),
-                ..tap(source, 0, 0, nin, 0, 0)
-            });
+            let skips =
+                skips.map(|(i, &source)| Tap { inputs: slices(i).collect(), ..tap(source, 0, 0, nin, 0, 0) });
             taps.splice(first_own..first_own, skips.collect::<Vec<_>>());
         }
         let mid = self.tensor(format!("{prefix}/{name}/conv1"), stream, level, n);
@@ -490,19 +454,8 @@ impl Builder {
 
         let taps = conv_taps(stream, mid, conv2, width * n, kernel[0]);
         let output = self.tensor(format!("{prefix}/{name}"), stream, level, n);
-        let layer = plain(
-            &format!("{prefix}/{name}/conv2"),
-            stream,
-            level,
-            taps,
-            conv2,
-            output,
-        );
-        self.layer(Layer {
-            epilogue: Epilogue::Gate { residual: x },
-            class_term,
-            ..layer
-        });
+        let layer = plain(&format!("{prefix}/{name}/conv2"), stream, level, taps, conv2, output);
+        self.layer(Layer { epilogue: Epilogue::Gate { residual: x }, class_term, ..layer });
         output
     }
 
@@ -517,19 +470,8 @@ impl Builder {
         let variable = self.variable(VariableKind::Conv { kernel }, n, n);
         let taps = conv_taps(stream, source, variable, n, kernel[0]);
         let output = self.tensor(name, stream, level, n);
-        let layer = plain(
-            &format!("{prefix}/down_sample/{level}"),
-            stream,
-            level,
-            taps,
-            variable,
-            output,
-        );
-        self.layer(Layer {
-            sampling: Sampling::Down,
-            form: Form::Raw,
-            ..layer
-        });
+        let layer = plain(&format!("{prefix}/down_sample/{level}"), stream, level, taps, variable, output);
+        self.layer(Layer { sampling: Sampling::Down, form: Form::Raw, ..layer });
         match stream {
             Stream::Vertical => self.network.up_vertical.push(output),
             Stream::Horizontal => self.network.up_horizontal.push(output),
@@ -557,27 +499,13 @@ impl Builder {
                 for &(column, b) in *list {
                     let position = row * kernel[1] + b;
                     let t = tap(source, 0, column, variable, position, n);
-                    taps.push(Tap {
-                        parity: Some([row, parity]),
-                        ..t
-                    });
+                    taps.push(Tap { parity: Some([row, parity]), ..t });
                 }
             }
         }
         let output = self.tensor(format!("{prefix}/up_sample/{level}"), stream, level, n);
-        let layer = plain(
-            &format!("{prefix}/up_sample/{level}"),
-            stream,
-            level,
-            taps,
-            variable,
-            output,
-        );
-        self.layer(Layer {
-            sampling: Sampling::Up,
-            form: Form::Raw,
-            ..layer
-        });
+        let layer = plain(&format!("{prefix}/up_sample/{level}"), stream, level, taps, variable, output);
+        self.layer(Layer { sampling: Sampling::Up, form: Form::Raw, ..layer });
         output
     }
 
@@ -619,9 +547,7 @@ fn conv_taps(
         Stream::Horizontal => -1..1,
     };
     let offsets = grid(1 - height as isize..1, columns);
-    let taps = offsets
-        .enumerate()
-        .map(|(p, (row, column))| tap(source, row, column, variable, p, depth));
+    let taps = offsets.enumerate().map(|(p, (row, column))| tap(source, row, column, variable, p, depth));
     taps.collect()
 }
 
@@ -638,15 +564,7 @@ fn tap(
     position: usize,
     depth: usize,
 ) -> Tap {
-    Tap {
-        source,
-        row,
-        column,
-        variable,
-        position,
-        inputs: std::iter::once(0..depth).collect(),
-        parity: None,
-    }
+    Tap { source, row, column, variable, position, inputs: std::iter::once(0..depth).collect(), parity: None }
 }
 
 /// A layer on one grid that reads activated sources and stores its sum; callers change what differs.
@@ -685,19 +603,13 @@ mod tests {
         assert_eq!((count("conv2d"), count("dense"), count("deconv2d")), (135, 50, 4));
         assert_eq!(network.parameters(), 53_659_080);
         assert_eq!(network.multiply_adds(32, 32), 24_370_216_960);
-        let conditional = Network::new(ModelConfig {
-            classes: 10,
-            ..ModelConfig::PAPER
-        });
+        let conditional = Network::new(ModelConfig { classes: 10, ..ModelConfig::PAPER });
         assert_eq!(conditional.parameters(), 53_863_880);
     }
 
     #[test]
     fn every_source_is_made_before_it_is_read_and_is_causal() {
-        let network = Network::new(ModelConfig {
-            resnets: 2,
-            ..ModelConfig::PAPER
-        });
+        let network = Network::new(ModelConfig { resnets: 2, ..ModelConfig::PAPER });
         let mut made = vec![false; network.tensors.len()];
         made[IMAGE] = true;
         for layer in &network.layers {
@@ -709,11 +621,7 @@ mod tests {
                     assert_eq!(source.stream, Stream::Vertical, "{}", layer.name);
                 }
                 if tap.source == IMAGE {
-                    assert!(
-                        tap.row < 0 || tap.column < 0,
-                        "{} reads its own pixel",
-                        layer.name
-                    );
+                    assert!(tap.row < 0 || tap.column < 0, "{} reads its own pixel", layer.name);
                 }
                 if layer.stream == Stream::Horizontal && source.stream == Stream::Horizontal && tap.row == 0 {
                     assert!(tap.column <= 0, "{} reads to the right", layer.name);

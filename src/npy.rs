@@ -99,12 +99,7 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     };
     if header.shape.len() != 1 {
         let found = format!("shape {:?}", header.shape);
-        return Err(Error::malformed(
-            path,
-            "header",
-            "class labels of shape [N]",
-            found,
-        ));
+        return Err(Error::malformed(path, "header", "class labels of shape [N]", found));
     }
     let narrow = |(i, label): (usize, i64)| {
         u32::try_from(label).map_err(|_| {
@@ -176,11 +171,7 @@ pub fn write_to<T: Element>(
 pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if !metadata.is_file() {
-        let found = if metadata.is_dir() {
-            "a folder"
-        } else {
-            "a pipe or device"
-        };
+        let found = if metadata.is_dir() { "a folder" } else { "a pipe or device" };
         return Err(Error::Unsupported {
             file: path.into(),
             found: found.into(),
@@ -265,16 +256,11 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     let (size, left) = (u32::from_le_bytes(size), limited.limit());
     if u64::from(size) > left || size as usize > MAX_HEADER {
         let expected = format!("a header of at most {MAX_HEADER} bytes, within the file");
-        return Err(bad(
-            &expected,
-            format!("{size} bytes, with {left} left in the file"),
-        ));
+        return Err(bad(&expected, format!("{size} bytes, with {left} left in the file")));
     }
     let start = head.len();
     head.resize(start + size as usize, 0);
-    limited
-        .read_exact(&mut head[start..])
-        .map_err(Error::io(path, "read"))?;
+    limited.read_exact(&mut head[start..]).map_err(Error::io(path, "read"))?;
     check_header(&head[start..]).map_err(|found| bad("a dict that describes an array", found))?;
     let npy = NpyHeader::from_reader(&head[..])
         .map_err(|e| bad("a dict that describes an array", e.to_string().replace('\n', " ")))?;
@@ -286,12 +272,7 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     let shape = shape.map_err(|_| bad("a shape within memory", format!("{:?}", npy.shape())))?;
     let kind = little_endian_kind(&npy.dtype());
     let data = left - u64::from(size);
-    Ok(Header {
-        npy,
-        shape,
-        kind,
-        data,
-    })
+    Ok(Header { npy, shape, kind, data })
 }
 
 /// Kind and size of a plain little-endian type.

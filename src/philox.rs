@@ -64,16 +64,8 @@ mod tests {
     fn gives_the_known_answers_of_random123() {
         // kat_vectors of Random123 1.14, lines "philox4x32 10".
         let cases = [
-            (
-                [0; 4],
-                [0; 2],
-                [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
-            ),
-            (
-                [u32::MAX; 4],
-                [u32::MAX; 2],
-                [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
-            ),
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
             (
                 [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
                 [0xa409_3822, 0x299f_31d0],
@@ -129,10 +121,7 @@ mod tests {
                 cells[(number * 64.0) as usize] += 1;
             }
         }
-        let chi_square: f64 = cells
-            .iter()
-            .map(|&n| (f64::from(n) - 1024.0).powi(2) / 1024.0)
-            .sum();
+        let chi_square: f64 = cells.iter().map(|&n| (f64::from(n) - 1024.0).powi(2) / 1024.0).sum();
         assert!(chi_square < 104.0, "{chi_square}");
     }
 }

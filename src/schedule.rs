@@ -27,10 +27,7 @@ pub fn hoisted_taps(network: &Network, layer: &Layer, parity: [usize; 2]) -> usi
 /// reaches.
 pub fn rows_kept(network: &Network, tensor: TensorId) -> usize {
     let taps = network.layers.iter().flat_map(|l| &l.taps);
-    let reach = taps
-        .filter(|t| t.source == tensor)
-        .map(|t| t.row.unsigned_abs())
-        .max();
+    let reach = taps.filter(|t| t.source == tensor).map(|t| t.row.unsigned_abs()).max();
     1 + reach.unwrap_or(0)
 }
 
@@ -66,11 +63,7 @@ pub struct Work {
 
 /// Counts the work of one image.
 pub fn work(network: &Network, height: usize, width: usize) -> Work {
-    let mut work = Work {
-        vertical: 0,
-        hoisted: 0,
-        pixel: 0,
-    };
+    let mut work = Work { vertical: 0, hoisted: 0, pixel: 0 };
     for layer in &network.layers {
         let positions = (height / layer.level) * (width / layer.level) / layer.parities().len();
         for &parity in layer.parities() {
@@ -103,10 +96,7 @@ mod tests {
 
     #[test]
     fn two_rows_are_kept_where_a_convolution_reads_and_three_of_the_image() {
-        let network = Network::new(ModelConfig {
-            resnets: 1,
-            ..ModelConfig::PAPER
-        });
+        let network = Network::new(ModelConfig { resnets: 1, ..ModelConfig::PAPER });
         assert_eq!(rows_kept(&network, IMAGE), 3);
         assert_eq!(rows_kept(&network, network.up_vertical[0]), 2);
         assert_eq!(rows_kept(&network, network.down.last().unwrap()[1]), 1);

@@ -25,9 +25,7 @@ const MODELS: [(&str, &[&str]); 5] = [
 ];
 
 fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
 }
 
 fn json(path: &Path) -> Value {
@@ -40,38 +38,24 @@ fn every_golden_checkpoint_converts_alike_from_every_format() {
         let mut first = None;
         for format in formats {
             let place = Place::new();
-            let run = place
-                .convert(&golden(&format!("{model}/{format}/params.ckpt")), &[])
-                .succeeds();
+            let run = place.convert(&golden(&format!("{model}/{format}/params.ckpt")), &[]).succeeds();
             assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
             let version = &format[..2];
-            assert!(run.stdout.ends_with(&format!(
-                "averaged weights from a {} checkpoint\n",
-                version.to_uppercase()
-            )));
-
-            let (found, expected) = (
-                json(&place.out().join("model.json")),
-                json(&golden(&format!("{model}/config.json"))),
+            assert!(
+                run.stdout
+                    .ends_with(&format!("averaged weights from a {} checkpoint\n", version.to_uppercase()))
             );
+
+            let (found, expected) =
+                (json(&place.out().join("model.json")), json(&golden(&format!("{model}/config.json"))));
             for key in ["nr_resnet", "nr_filters", "nr_logistic_mix"] {
                 assert_eq!(found["config"][key], expected[key], "{model} {key}");
             }
-            assert_eq!(
-                found["config"]["num_classes"],
-                expected["num_classes"].as_u64().unwrap_or(0)
-            );
-            assert_eq!(
-                found["source"],
-                serde_json::json!({"format": version, "averaged": true})
-            );
+            assert_eq!(found["config"]["num_classes"], expected["num_classes"].as_u64().unwrap_or(0));
+            assert_eq!(found["source"], serde_json::json!({"format": version, "averaged": true}));
 
             let files = place.files();
-            assert_eq!(
-                *first.get_or_insert_with(|| files.clone()),
-                files,
-                "{model} {format}"
-            );
+            assert_eq!(*first.get_or_insert_with(|| files.clone()), files, "{model} {format}");
         }
     }
 }
@@ -86,30 +70,18 @@ fn the_nonlinearity_follows_the_width_unless_it_is_given() {
     ];
     for (model, flags, expected, warned) in cases {
         let place = Place::new();
-        let run = place
-            .convert(&golden(&format!("{model}/v2/params.ckpt")), flags)
-            .succeeds();
+        let run = place.convert(&golden(&format!("{model}/v2/params.ckpt")), flags).succeeds();
+        assert_eq!(json(&place.out().join("model.json"))["config"]["nonlinearity"], expected);
         assert_eq!(
-            json(&place.out().join("model.json"))["config"]["nonlinearity"],
-            expected
-        );
-        assert_eq!(
-            run.stderr
-                .starts_with("warning: elu and relu models have the same shapes"),
+            run.stderr.starts_with("warning: elu and relu models have the same shapes"),
             warned,
             "{}",
             run.stderr
         );
     }
-    for (model, given, expected) in [
-        ("tiny", "relu", "concat_elu"),
-        ("elu", "concat_elu", "elu or relu"),
-    ] {
+    for (model, given, expected) in [("tiny", "relu", "concat_elu"), ("elu", "concat_elu", "elu or relu")] {
         let place = Place::new();
-        let run = place.convert(
-            &golden(&format!("{model}/v2/params.ckpt")),
-            &["--nonlinearity", given],
-        );
+        let run = place.convert(&golden(&format!("{model}/v2/params.ckpt")), &["--nonlinearity", given]);
         run.fails_with(&["--nonlinearity: expected", expected, given]);
         place.assert_empty();
     }
@@ -121,12 +93,7 @@ fn raw_weights_are_others_than_the_averaged_ones() {
     let (averaged, raw) = (Place::new(), Place::new());
     averaged.convert(&checkpoint, &[]).succeeds();
     let run = raw.convert(&checkpoint, &["--raw"]).succeeds();
-    assert!(
-        run.stdout.contains("raw weights") && run.stderr.is_empty(),
-        "{} {}",
-        run.stdout,
-        run.stderr
-    );
+    assert!(run.stdout.contains("raw weights") && run.stderr.is_empty(), "{} {}", run.stdout, run.stderr);
     assert_eq!(json(&raw.out().join("model.json"))["source"]["averaged"], false);
     for ((name, a), (other, b)) in averaged.files().iter().zip(&raw.files()) {
         assert_eq!(name, other);
@@ -136,28 +103,13 @@ fn raw_weights_are_others_than_the_averaged_ones() {
 
 #[test]
 fn a_checkpoint_and_its_folder_load_alike() {
-    for options in [
-        Options::default(),
-        Options {
-            raw: true,
-            nonlinearity: None,
-        },
-    ] {
+    for options in [Options::default(), Options { raw: true, nonlinearity: None }] {
         let (place, checkpoint) = (Place::new(), golden("cond/v1_sharded/params.ckpt"));
-        place
-            .convert(&checkpoint, if options.raw { &["--raw"] } else { &[] })
-            .succeeds();
+        place.convert(&checkpoint, if options.raw { &["--raw"] } else { &[] }).succeeds();
         let direct = Weights::load(&checkpoint, &options).unwrap();
         let folder = Weights::load(&place.out(), &options).unwrap();
-        assert_eq!(
-            (direct.config(), direct.source()),
-            (folder.config(), folder.source())
-        );
-        for (name, _) in Network::new(*direct.config())
-            .variables
-            .iter()
-            .flat_map(|v| v.tensors())
-        {
+        assert_eq!((direct.config(), direct.source()), (folder.config(), folder.source()));
+        for (name, _) in Network::new(*direct.config()).variables.iter().flat_map(|v| v.tensors()) {
             assert_eq!(direct.tensor(&name), folder.tensor(&name), "{name}");
         }
     }
@@ -169,12 +121,8 @@ fn list_prints_every_variable() {
         let run = convert(&[Path::new("--list"), &golden("cond").join(format)]).succeeds();
         let mut expected = Vec::new();
         for v in json(&golden("cond/variables.json")).as_array().unwrap() {
-            let shape: Vec<u64> = v["shape"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|d| d.as_u64().unwrap())
-                .collect();
+            let shape: Vec<u64> =
+                v["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
             expected.push(format!(
                 "{} {} {shape:?}",
                 v["name"].as_str().unwrap(),
@@ -192,16 +140,10 @@ fn list_prints_every_variable() {
 #[test]
 fn a_reader_who_leaves_early_is_no_error() {
     let mut child = Command::cargo_bin("convert").unwrap();
-    child
-        .arg("--list")
-        .arg(golden("tiny/v2/params.ckpt"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    child.arg("--list").arg(golden("tiny/v2/params.ckpt")).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child.spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
@@ -255,11 +197,7 @@ fn damaged_checkpoints_leave_nothing_behind() {
     let damage = |file: &str, edit: &dyn Fn(&mut Vec<u8>)| {
         let (place, copy) = (Place::new(), tempfile::tempdir().unwrap());
         for name in [index, data] {
-            fs::write(
-                copy.path().join(name),
-                fs::read(golden("tiny/v2").join(name)).unwrap(),
-            )
-            .unwrap();
+            fs::write(copy.path().join(name), fs::read(golden("tiny/v2").join(name)).unwrap()).unwrap();
         }
         let mut bytes = fs::read(copy.path().join(file)).unwrap();
         edit(&mut bytes);
@@ -299,9 +237,7 @@ fn a_missing_shard_leaves_nothing_behind() {
                 fs::write(copy.path().join(&name), fs::read(entry.path()).unwrap()).unwrap();
             }
         }
-        place
-            .convert(&copy.path().join("params.ckpt"), &[])
-            .fails_with(&["params.ckpt", "-00001-of-00002"]);
+        place.convert(&copy.path().join("params.ckpt"), &[]).fails_with(&["params.ckpt", "-00001-of-00002"]);
         place.assert_empty();
     }
 }
@@ -315,27 +251,14 @@ fn an_interrupted_conversion_leaves_nothing_behind() {
     place.assert_empty();
 }
 
-const SMALL: ModelConfig = ModelConfig {
-    resnets: 1,
-    filters: 4,
-    mixtures: 2,
-    classes: 3,
-    nonlinearity: Nonlinearity::ConcatElu,
-};
+const SMALL: ModelConfig =
+    ModelConfig { resnets: 1, filters: 4, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::ConcatElu };
 
 /// A checkpoint as training leaves it: averages (seed 1), raw values (seed 2), slots and labels.
 fn training() -> Vec<Tensor> {
     let (averaged, raw) = (Weights::synthetic(SMALL, 1), Weights::synthetic(SMALL, 2));
-    let mut tensors = vec![
-        Tensor::i64("Variable", &[3, 1, 2]),
-        Tensor::f32("beta1_power", &[], &[0.9]),
-    ];
-    for (i, (name, shape)) in Network::new(SMALL)
-        .variables
-        .iter()
-        .flat_map(|v| v.tensors())
-        .enumerate()
-    {
+    let mut tensors = vec![Tensor::i64("Variable", &[3, 1, 2]), Tensor::f32("beta1_power", &[], &[0.9])];
+    for (i, (name, shape)) in Network::new(SMALL).variables.iter().flat_map(|v| v.tensors()).enumerate() {
         let average = format!("model/{name}/ExponentialMovingAverage");
         tensors.push(Tensor::f32(&average, &shape, averaged.tensor(&name)));
         tensors.push(Tensor::f32(&format!("model/{name}"), &shape, raw.tensor(&name)));
@@ -359,14 +282,9 @@ fn convert_tensors(tensors: &[Tensor], flags: &[&str]) -> (Run, Place) {
 #[test]
 fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
     let same = |place: &Place, seed: u64| {
-        let (found, expected) = (
-            Weights::load(&place.out(), &Options::default()).unwrap(),
-            Weights::synthetic(SMALL, seed),
-        );
-        let mut names = Network::new(SMALL)
-            .variables
-            .into_iter()
-            .flat_map(|v| v.tensors());
+        let (found, expected) =
+            (Weights::load(&place.out(), &Options::default()).unwrap(), Weights::synthetic(SMALL, seed));
+        let mut names = Network::new(SMALL).variables.into_iter().flat_map(|v| v.tensors());
         names.all(|(name, _)| found.tensor(&name) == expected.tensor(&name))
     };
     let is_average = |t: &Tensor| t.name.ends_with("/ExponentialMovingAverage");
@@ -383,8 +301,7 @@ fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
     let run = run.succeeds();
     assert!(run.stdout.contains("raw weights"), "{}", run.stdout);
     assert!(
-        run.stderr
-            .starts_with("warning: no variable ends in /ExponentialMovingAverage"),
+        run.stderr.starts_with("warning: no variable ends in /ExponentialMovingAverage"),
         "{}",
         run.stderr
     );
@@ -402,12 +319,7 @@ fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
     let mixed: Vec<_> = all.iter().filter(|t| t.name != lacks).cloned().collect();
     let (run, place) = convert_tensors(&mixed, &[]);
     let run = run.succeeds();
-    assert!(
-        run.stderr
-            .starts_with("warning: 1 of 187 tensors have no average"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.starts_with("warning: 1 of 187 tensors have no average"), "{}", run.stderr);
     assert_eq!(json(&place.out().join("model.json"))["source"]["averaged"], false);
     assert!(!same(&place, 1) && !same(&place, 2));
 }
@@ -416,9 +328,7 @@ fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
 fn every_difference_from_a_pixelcnn_is_listed() {
     let mut tensors = training();
     tensors.retain(|t| !t.name.starts_with("model/conv2d_7/") && !t.name.starts_with("model/dense_2/g"));
-    find(&mut tensors, "model/dense_1/V/ExponentialMovingAverage")
-        .shape
-        .reverse();
+    find(&mut tensors, "model/dense_1/V/ExponentialMovingAverage").shape.reverse();
     let wrong = find(&mut tensors, "model/conv2d_0/g/ExponentialMovingAverage");
     (wrong.dtype, wrong.shape) = (3, vec![4]);
     tensors.push(Tensor::f32("model/conv2d_200/g", &[4], &[1.0; 4]));
@@ -454,23 +364,10 @@ fn unusable_numbers_are_named_and_leave_nothing_behind() {
         place.assert_empty();
     };
     let nan = f32::NAN.to_le_bytes();
-    edit(
-        "dense_13/b",
-        &|b| b[4..8].copy_from_slice(&nan),
-        &["expected finite numbers, found NaN at [1]"],
-    );
-    edit(
-        "conv2d_0/V",
-        &|b| b.fill(0),
-        &["norm above 0, found nothing but zeros for output channel 0"],
-    );
+    edit("dense_13/b", &|b| b[4..8].copy_from_slice(&nan), &["expected finite numbers, found NaN at [1]"]);
+    edit("conv2d_0/V", &|b| b.fill(0), &["norm above 0, found nothing but zeros for output channel 0"]);
     // Output channel 2 of [2, 3, 4, 4] with outputs on axis 2.
-    let channel = |b: &mut [u8]| {
-        b.chunks_exact_mut(16)
-            .skip(2)
-            .step_by(4)
-            .for_each(|row| row.fill(0))
-    };
+    let channel = |b: &mut [u8]| b.chunks_exact_mut(16).skip(2).step_by(4).for_each(|row| row.fill(0));
     edit("deconv2d_0/V", &channel, &["output channel 2"]);
 }
 

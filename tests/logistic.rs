@@ -122,10 +122,7 @@ fn extreme_numbers_give_pixels_in_range() {
         let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
         for u in [least, 0.5, most] {
             let pixel = logistic::sample(&logits, &[least, most, u], &[u; 3]);
-            assert!(
-                pixel.iter().all(|v| (-1.0..=1.0).contains(v)),
-                "{log_scale} {u} {pixel:?}"
-            );
+            assert!(pixel.iter().all(|v| (-1.0..=1.0).contains(v)), "{log_scale} {u} {pixel:?}");
             assert!(logistic::log_likelihood(&logits, pixel) <= 0.0);
         }
     }
@@ -133,10 +130,7 @@ fn extreme_numbers_give_pixels_in_range() {
     let mut logits = uniform_logits(2, [0.0; 3], [-7.0; 3], [0.0; 3]);
     (logits[2], logits[3]) = (-0.5, 0.5);
     let red = |u: [f32; 2]| logistic::sample(&logits, &u, &[0.5; 3])[0];
-    assert_eq!(
-        (red([least, most]), red([most, least]), red([0.5, 0.5])),
-        (0.5, -0.5, -0.5)
-    );
+    assert_eq!((red([least, most]), red([most, least]), red([0.5, 0.5])), (0.5, -0.5, -0.5));
 }
 
 /// A mixture whose draws practically never reach -1 or 1: m = 2, two channels depend on others.
@@ -187,10 +181,8 @@ fn draws_follow_the_distribution() {
         }
         for (channel, values) in transformed.iter_mut().enumerate() {
             values.sort_by(f64::total_cmp);
-            let distances = values
-                .iter()
-                .enumerate()
-                .map(|(i, u)| (u - (i as f64 + 0.5) / DRAWS as f64).abs());
+            let distances =
+                values.iter().enumerate().map(|(i, u)| (u - (i as f64 + 0.5) / DRAWS as f64).abs());
             let statistic = distances.fold(0.0, f64::max) * (DRAWS as f64).sqrt();
             // Exceeded with probability 0.001 by right draws.
             assert!(statistic < 1.95, "seed {seed}, channel {channel}: {statistic}");

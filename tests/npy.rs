@@ -97,10 +97,7 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
         (vec![], "found 0 bytes"),
         (b"\x93NUMPY\x01".to_vec(), "found 7 bytes"),
         (b"<!DOCTYPE html><html>".to_vec(), "found \"<!DOCTYP\""),
-        (
-            b"version https://git-lfs.github.com/spec/v1".to_vec(),
-            "found \"version \"",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1".to_vec(), "found \"version \""),
         (version_9, "expected version 1.0, 2.0 or 3.0, found 9.0"),
         (b"\x93NUMPY\x02\0\x10\0".to_vec(), "found the end of the file"),
         (long_header, "found 4294967295 bytes, with 0 left"),
@@ -113,18 +110,9 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
         (bytes(1, r"{'descr': '\x3cf4' }", &[]), "an escape in a string"),
         (bytes(1, &nested, &[]), "brackets nested more than 6 deep"),
         (bytes(1, &twice_nested, &[]), "brackets nested more than 6 deep"),
-        (
-            plain("(18446744073709551615, 2)"),
-            "more elements than 64 bits can count",
-        ),
-        (
-            plain("(0, 18446744073709551615, 2)"),
-            "more elements than 64 bits can count",
-        ),
-        (
-            plain("(18446744073709551616,)"),
-            "more elements than 64 bits can count",
-        ),
+        (plain("(18446744073709551615, 2)"), "more elements than 64 bits can count"),
+        (plain("(0, 18446744073709551615, 2)"), "more elements than 64 bits can count"),
+        (plain("(18446744073709551616,)"), "more elements than 64 bits can count"),
         (plain("(0xffffffffffffffff, 2)"), "found 'x'"),
         (plain("(18_446_744_073_709_551_615, 2)"), "found '_'"),
         (plain("(-2,)"), "found '-'"),
@@ -134,69 +122,26 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
             plain("(1000000000000,)"),
             "expected 4000000000000 bytes of data for shape [1000000000000], found 8",
         ),
-        (
-            plain("(4611686018427387904,)"),
-            "expected data for shape [4611686018427387904], found 8 bytes",
-        ),
-        (
-            plain("(3,)"),
-            "expected 12 bytes of data for shape [3], found 8 bytes",
-        ),
-        (
-            plain("(1,)"),
-            "expected 4 bytes of data for shape [1], found 8 bytes",
-        ),
+        (plain("(4611686018427387904,)"), "expected data for shape [4611686018427387904], found 8 bytes"),
+        (plain("(3,)"), "expected 12 bytes of data for shape [3], found 8 bytes"),
+        (plain("(1,)"), "expected 4 bytes of data for shape [1], found 8 bytes"),
         (
             bytes(1, &header("'<f4'", "False", "(0, 9223372036854775808)"), &[]),
             "a shape that an array can have",
         ),
-        (
-            bytes(1, &header("'<f4'", "True", "(2,)"), &DATA),
-            "expected C order, found Fortran order",
-        ),
-        (
-            bytes(1, &header("'<f4'", "1", "(2,)"), &DATA),
-            "'fortran_order' value is not a bool",
-        ),
-        (
-            bytes(1, &header("'>f4'", "False", "(2,)"), &DATA),
-            "little-endian float32, found type '>f4'",
-        ),
-        (
-            bytes(1, &header("'<f8'", "False", "(1,)"), &DATA),
-            "little-endian float32, found type '<f8'",
-        ),
-        (
-            bytes(1, &header("'<i4'", "False", "(2,)"), &DATA),
-            "little-endian float32, found type '<i4'",
-        ),
-        (
-            bytes(1, &header("'|O'", "False", "(2,)"), &DATA),
-            "little-endian float32, found type '|O'",
-        ),
-        (
-            bytes(1, &header("'<f99999999999999999999'", "False", "(2,)"), &DATA),
-            "invalid type string",
-        ),
-        (
-            bytes(1, &header("[('r', '<f4'), ('g', '<f4')]", "False", "(1,)"), &DATA),
-            "structured type",
-        ),
-        (
-            bytes(
-                1,
-                &header("[('r', '<f4', (4294967296, 4294967296))]", "False", "(1,)"),
-                &DATA,
-            ),
-            "64 bits",
-        ),
+        (bytes(1, &header("'<f4'", "True", "(2,)"), &DATA), "expected C order, found Fortran order"),
+        (bytes(1, &header("'<f4'", "1", "(2,)"), &DATA), "'fortran_order' value is not a bool"),
+        (bytes(1, &header("'>f4'", "False", "(2,)"), &DATA), "little-endian float32, found type '>f4'"),
+        (bytes(1, &header("'<f8'", "False", "(1,)"), &DATA), "little-endian float32, found type '<f8'"),
+        (bytes(1, &header("'<i4'", "False", "(2,)"), &DATA), "little-endian float32, found type '<i4'"),
+        (bytes(1, &header("'|O'", "False", "(2,)"), &DATA), "little-endian float32, found type '|O'"),
+        (bytes(1, &header("'<f99999999999999999999'", "False", "(2,)"), &DATA), "invalid type string"),
+        (bytes(1, &header("[('r', '<f4'), ('g', '<f4')]", "False", "(1,)"), &DATA), "structured type"),
+        (bytes(1, &header("[('r', '<f4', (4294967296, 4294967296))]", "False", "(1,)"), &DATA), "64 bits"),
     ];
     for (bytes, message) in cases {
         let error = parse(&bytes).expect_err(message);
-        assert!(
-            error.starts_with("a.npy: ") && error.contains(message),
-            "{error}\nlacks: {message}"
-        );
+        assert!(error.starts_with("a.npy: ") && error.contains(message), "{error}\nlacks: {message}");
         assert!(!error.contains('\n') && error.len() < 600, "{error}");
     }
 }
@@ -205,25 +150,15 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
 fn what_is_not_a_regular_file_is_refused_without_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |path: &Path, message: &str| {
-        for error in [
-            npy::read_f32(path).unwrap_err(),
-            npy::read_labels(path).unwrap_err(),
-        ] {
+        for error in [npy::read_f32(path).unwrap_err(), npy::read_labels(path).unwrap_err()] {
             let error = error.to_string();
             assert!(error.contains(message), "{error}");
         }
     };
-    refused(
-        &folder.path().join("none.npy"),
-        "none.npy: cannot open: No such file",
-    );
+    refused(&folder.path().join("none.npy"), "none.npy: cannot open: No such file");
     refused(folder.path(), "a folder; give a regular file");
     let pipe = folder.path().join("pipe.npy");
-    if std::process::Command::new("mkfifo")
-        .arg(&pipe)
-        .status()
-        .is_ok_and(|s| s.success())
-    {
+    if std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|s| s.success()) {
         refused(&pipe, "a pipe or device; give a regular file");
     }
     #[cfg(unix)]

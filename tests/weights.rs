@@ -11,13 +11,8 @@ use ndarray::ArrayD;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const TINY: ModelConfig = ModelConfig {
-    resnets: 1,
-    filters: 4,
-    mixtures: 2,
-    classes: 3,
-    nonlinearity: Nonlinearity::ConcatElu,
-};
+const TINY: ModelConfig =
+    ModelConfig { resnets: 1, filters: 4, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::ConcatElu };
 
 /// A saved model in a temporary folder.
 struct Saved {
@@ -30,10 +25,7 @@ impl Saved {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("model");
         Weights::synthetic(config, 1).save(&folder).unwrap();
-        Saved {
-            _place: place,
-            folder,
-        }
+        Saved { _place: place, folder }
     }
 
     fn load(&self) -> Result<Weights, Error> {
@@ -111,18 +103,9 @@ fn nothing_is_overwritten() {
         &["model: something is there already", "empty folder"],
     );
     assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
-    assert_contains(
-        &save(&saved.folder.join("model.json")).unwrap_err(),
-        &["something is there already"],
-    );
-    assert_contains(
-        &save(&saved.folder.join("none/new")).unwrap_err(),
-        &["none: cannot create a folder"],
-    );
-    assert_contains(
-        &save(Path::new("..")).unwrap_err(),
-        &["OUT_DIR: expected the name of a new folder"],
-    );
+    assert_contains(&save(&saved.folder.join("model.json")).unwrap_err(), &["something is there already"]);
+    assert_contains(&save(&saved.folder.join("none/new")).unwrap_err(), &["none: cannot create a folder"]);
+    assert_contains(&save(Path::new("..")).unwrap_err(), &["OUT_DIR: expected the name of a new folder"]);
 
     let empty = saved.folder.with_file_name("empty");
     fs::create_dir(&empty).unwrap();
@@ -136,17 +119,10 @@ fn nothing_is_overwritten() {
 fn paths_without_weights_get_told_what_weights_look_like() {
     let place = tempfile::tempdir().unwrap();
     let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
-    let both = [
-        "model.json and one .npy for each tensor",
-        "PREFIX.index",
-        "one V1 file",
-    ];
+    let both = ["model.json and one .npy for each tensor", "PREFIX.index", "one V1 file"];
     assert_contains(&error(place.path()), &["a folder without model.json"]);
     assert_contains(&error(place.path()), &both);
-    assert_contains(
-        &error(&place.path().join("x")),
-        &["no such file, folder or checkpoint prefix"],
-    );
+    assert_contains(&error(&place.path().join("x")), &["no such file, folder or checkpoint prefix"]);
     assert_contains(&error(&place.path().join("x")), &both);
 }
 
@@ -179,9 +155,7 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
             "../../etc/passwd is extra in model.json",
         ],
     );
-    let Err(Error::Mismatch { problems, .. }) = saved.load() else {
-        panic!("{error}")
-    };
+    let Err(Error::Mismatch { problems, .. }) = saved.load() else { panic!("{error}") };
     assert_eq!(problems.len(), 7, "{problems:?}");
 }
 
@@ -189,17 +163,10 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
 fn a_tensor_under_the_wrong_name_fails_its_hash() {
     // Where the shapes agree nothing but the hash can tell.
     let saved = Saved::new(TINY);
-    fs::copy(
-        saved.folder.join("conv2d_0.b.npy"),
-        saved.folder.join("conv2d_1.b.npy"),
-    )
-    .unwrap();
+    fs::copy(saved.folder.join("conv2d_0.b.npy"), saved.folder.join("conv2d_1.b.npy")).unwrap();
     assert_contains(
         &saved.error(),
-        &[
-            "conv2d_1.b.npy: contents: expected SHA-256",
-            "as in model.json, found",
-        ],
+        &["conv2d_1.b.npy: contents: expected SHA-256", "as in model.json, found"],
     );
 }
 
@@ -226,11 +193,7 @@ fn unusable_numbers_are_named() {
         assert_contains(&saved.error(), &["conditional_weights_2.hw.npy", &found]);
     }
     // A channel of zeros along the output axis of each kind: the last, but the third of a deconv.
-    for (file, axis) in [
-        ("conv2d_4.V.npy", 3),
-        ("deconv2d_1.V.npy", 2),
-        ("dense_3.V.npy", 1),
-    ] {
+    for (file, axis) in [("conv2d_4.V.npy", 3), ("deconv2d_1.V.npy", 2), ("dense_3.V.npy", 1)] {
         let saved = Saved::new(TINY);
         saved.edit_tensor(file, |mut v| {
             v.index_axis_mut(ndarray::Axis(axis), 2).fill(0.0);
@@ -249,11 +212,7 @@ fn unusable_numbers_are_named() {
 #[test]
 fn a_wrong_type_is_named() {
     let saved = Saved::new(TINY);
-    npy::write(
-        &saved.folder.join("conv2d_0.g.npy"),
-        &ndarray::array![1i32, 2, 3, 4].view(),
-    )
-    .unwrap();
+    npy::write(&saved.folder.join("conv2d_0.g.npy"), &ndarray::array![1i32, 2, 3, 4].view()).unwrap();
     assert_contains(
         &saved.error(),
         &["conv2d_0.g.npy: header: expected little-endian float32, found type '<i4'"],
@@ -269,40 +228,16 @@ fn hostile_descriptions_are_refused() {
             "nr_resnet is 1000000000; 1 to 100 are supported",
         ),
         (|j| j["config"]["nr_resnet"] = 0.into(), "nr_resnet is 0"),
-        (
-            |j| j["config"]["nr_filters"] = u64::MAX.into(),
-            "nr_filters is 18446744073709551615",
-        ),
-        (
-            |j| j["config"]["nr_logistic_mix"] = 0.into(),
-            "nr_logistic_mix is 0",
-        ),
-        (
-            |j| j["config"]["num_classes"] = u64::MAX.into(),
-            "num_classes is 18446744073709551615",
-        ),
-        (
-            |j| j["config"]["nr_filters"] = (-1).into(),
-            "invalid value: integer `-1`",
-        ),
-        (
-            |j| j["config"]["nr_filters"] = "many".into(),
-            "invalid type: string \"many\"",
-        ),
-        (
-            |j| j["config"]["nonlinearity"] = "gelu".into(),
-            "unknown variant `gelu`",
-        ),
+        (|j| j["config"]["nr_filters"] = u64::MAX.into(), "nr_filters is 18446744073709551615"),
+        (|j| j["config"]["nr_logistic_mix"] = 0.into(), "nr_logistic_mix is 0"),
+        (|j| j["config"]["num_classes"] = u64::MAX.into(), "num_classes is 18446744073709551615"),
+        (|j| j["config"]["nr_filters"] = (-1).into(), "invalid value: integer `-1`"),
+        (|j| j["config"]["nr_filters"] = "many".into(), "invalid type: string \"many\""),
+        (|j| j["config"]["nonlinearity"] = "gelu".into(), "unknown variant `gelu`"),
         (|j| j["config"] = serde_json::Value::Null, "invalid type: null"),
-        (
-            |j| j["schema"] = "fast-pixel-cnn/weights/2".into(),
-            "expected \"fast-pixel-cnn/weights/1\", found",
-        ),
+        (|j| j["schema"] = "fast-pixel-cnn/weights/2".into(), "expected \"fast-pixel-cnn/weights/1\", found"),
         (|j| j["schema"] = 1.into(), "invalid type: integer `1`"),
-        (
-            |j| j["sha256"] = serde_json::json!({"conv2d_0.V.npy": 5}),
-            "invalid type: integer `5`",
-        ),
+        (|j| j["sha256"] = serde_json::json!({"conv2d_0.V.npy": 5}), "invalid type: integer `5`"),
     ];
     for (edit, message) in cases {
         let saved = Saved::new(TINY);
@@ -314,10 +249,7 @@ fn hostile_descriptions_are_refused() {
     // Another, possible, configuration: everything that does not fit it is listed.
     let saved = Saved::new(TINY);
     saved.edit_manifest(|j| j["config"]["nr_resnet"] = 2.into());
-    assert_contains(
-        &saved.error(),
-        &["conv2d_62.V.npy [2, 2, 8, 8] is missing", "(2 resnets"],
-    );
+    assert_contains(&saved.error(), &["conv2d_62.V.npy [2, 2, 8, 8] is missing", "(2 resnets"]);
     // The largest that may be claimed with few files behind it is counted, not listed.
     saved.edit_manifest(|j| j["config"]["nr_resnet"] = 100.into());
     let error = saved.error();
@@ -345,9 +277,7 @@ fn mutated_descriptions_never_panic() {
     let good = fs::read(&path).unwrap();
     let mut state = 2702u64;
     let mut next = |n: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % n
     };
     // The part before the list of hashes says more; mutate it more often.
@@ -371,50 +301,20 @@ fn mutated_descriptions_never_panic() {
 #[test]
 fn options_must_fit_the_folder() {
     let load = |saved: &Saved, options: Options| Weights::load(&saved.folder, &options);
-    let with = |nonlinearity| Options {
-        nonlinearity: Some(nonlinearity),
-        raw: false,
-    };
+    let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), raw: false };
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
     let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "--nonlinearity: expected concat_elu, since the model's channels double, found elu"
-    );
-    let plain = Saved::new(ModelConfig {
-        nonlinearity: Nonlinearity::Elu,
-        ..TINY
-    });
+    assert_eq!(error, "--nonlinearity: expected concat_elu, since the model's channels double, found elu");
+    let plain = Saved::new(ModelConfig { nonlinearity: Nonlinearity::Elu, ..TINY });
     let relu = load(&plain, with(Nonlinearity::Relu)).unwrap();
     assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
     load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
     // Synthetic weights are no averages; claim that they are.
-    load(
-        &plain,
-        Options {
-            raw: true,
-            nonlinearity: None,
-        },
-    )
-    .unwrap();
+    load(&plain, Options { raw: true, nonlinearity: None }).unwrap();
     plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
-    let error = load(
-        &plain,
-        Options {
-            raw: true,
-            nonlinearity: None,
-        },
-    )
-    .unwrap_err()
-    .to_string();
-    assert_contains(
-        &error,
-        &[
-            "--raw: expected a TensorFlow checkpoint",
-            "found averaged weights in",
-        ],
-    );
+    let error = load(&plain, Options { raw: true, nonlinearity: None }).unwrap_err().to_string();
+    assert_contains(&error, &["--raw: expected a TensorFlow checkpoint", "found averaged weights in"]);
 }
 
 #[test]
@@ -423,33 +323,18 @@ fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
     let weights = Weights::synthetic(ModelConfig::PAPER, 1);
     // 54 million numbers; a second on one core, with room for a busy machine.
     assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
-    assert_eq!(
-        weights.tensor("conv2d_0/V"),
-        Weights::synthetic(TINY_WIDE, 1).tensor("conv2d_0/V")
-    );
+    assert_eq!(weights.tensor("conv2d_0/V"), Weights::synthetic(TINY_WIDE, 1).tensor("conv2d_0/V"));
     let network = Network::new(ModelConfig::PAPER);
-    for variable in network
-        .variables
-        .iter()
-        .filter(|v| v.kind != VariableKind::Conditional)
-        .step_by(20)
-    {
+    for variable in network.variables.iter().filter(|v| v.kind != VariableKind::Conditional).step_by(20) {
         let folded = weights.fold(variable);
         let g = weights.tensor(&format!("{}/g", variable.name));
         for (o, g) in g.iter().enumerate() {
             let column = folded.kernel.iter().skip(o).step_by(variable.outputs);
             let norm = column.map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
-            assert!(
-                (norm - f64::from(g.abs())).abs() < 1e-5,
-                "{} {o}: {norm} {g}",
-                variable.name
-            );
+            assert!((norm - f64::from(g.abs())).abs() < 1e-5, "{} {o}: {norm} {g}", variable.name);
         }
     }
 }
 
 /// The paper's model with fewer layers: the first ones are the same.
-const TINY_WIDE: ModelConfig = ModelConfig {
-    resnets: 1,
-    ..ModelConfig::PAPER
-};
+const TINY_WIDE: ModelConfig = ModelConfig { resnets: 1, ..ModelConfig::PAPER };

@@ -47,10 +47,7 @@ fn main() -> ExitCode {
 
 fn list(args: &Args) -> Result<ExitCode> {
     for variable in Checkpoint::open(&args.checkpoint)?.variables() {
-        cli::print(format_args!(
-            "{} {} {:?}",
-            variable.name, variable.dtype, variable.shape
-        ))?;
+        cli::print(format_args!("{} {} {:?}", variable.name, variable.dtype, variable.shape))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -63,18 +60,12 @@ fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
         action: "handle Ctrl-C".into(),
         source: std::io::Error::other(e),
     })?;
-    let options = Options {
-        raw: args.raw,
-        nonlinearity: args.nonlinearity,
-    };
+    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity };
     let watch = |_| !INTERRUPTED.load(Ordering::Relaxed);
     let done = weights::convert(&args.checkpoint, out_dir, &options, &watch)?;
     done.warnings.iter().for_each(cli::warn);
     let weights = if done.source.averaged { "averaged" } else { "raw" };
-    let format = done
-        .source
-        .format
-        .map_or_else(String::new, |f| format!(" from a {f} checkpoint"));
+    let format = done.source.format.map_or_else(String::new, |f| format!(" from a {f} checkpoint"));
     cli::print(format_args!(
         "{}: {}; {} parameters, {weights} weights{format}",
         out_dir.display(),

@@ -98,11 +98,7 @@ fn read_at(path: &Path, at: u64, n: u64) -> Result<Vec<u8>> {
     f.seek(SeekFrom::Start(at)).map_err(Error::io(path, "seek"))?;
     let mut b = Vec::new();
     f.take(n).read_to_end(&mut b).map_err(Error::io(path, "read"))?;
-    if b.len() as u64 == n {
-        Ok(b)
-    } else {
-        Err(bad(path))
-    }
+    if b.len() as u64 == n { Ok(b) } else { Err(bad(path)) }
 }
 /// Entries of a block: key, offset of value in the block, length.
 fn entries(block: &[u8]) -> Option<Vec<(Vec<u8>, usize, usize)>> {
@@ -111,11 +107,8 @@ fn entries(block: &[u8]) -> Option<Vec<(Vec<u8>, usize, usize)>> {
     let body = block.get(..n.checked_sub(restarts.checked_mul(4)?)?)?;
     let (mut out, mut b, mut key) = (Vec::new(), body, Vec::new());
     while !b.is_empty() {
-        let (shared, fresh, value) = (
-            varint(&mut b)? as usize,
-            varint(&mut b)? as usize,
-            varint(&mut b)? as usize,
-        );
+        let (shared, fresh, value) =
+            (varint(&mut b)? as usize, varint(&mut b)? as usize, varint(&mut b)? as usize);
         key.truncate(shared);
         key.extend(b.get(..fresh)?);
         let at = body.len() - b.len() + fresh;
@@ -160,13 +153,7 @@ fn shape(b: &[u8]) -> Option<Vec<usize>> {
             out.push(
                 fields(d)?
                     .iter()
-                    .find_map(|f| {
-                        if let (1, Field::Int(n)) = f {
-                            Some(*n as usize)
-                        } else {
-                            None
-                        }
-                    })
+                    .find_map(|f| if let (1, Field::Int(n)) = f { Some(*n as usize) } else { None })
                     .unwrap_or(0),
             );
         }
@@ -181,10 +168,7 @@ fn sibling(path: &Path, ending: &str) -> PathBuf {
 
 impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
-        let prefix = path
-            .to_string_lossy()
-            .strip_suffix(".index")
-            .map_or(path.to_path_buf(), PathBuf::from);
+        let prefix = path.to_string_lossy().strip_suffix(".index").map_or(path.to_path_buf(), PathBuf::from);
         let index = sibling(&prefix, ".index");
         let mut c = Checkpoint {
             path: path.into(),
@@ -202,9 +186,7 @@ impl Checkpoint {
                 let n = (1..100)
                     .find(|n| sibling(path, &format!("-00000-of-{n:05}")).exists())
                     .ok_or_else(|| bad(path))?;
-                shards = (0..n)
-                    .map(|k| sibling(path, &format!("-{k:05}-of-{n:05}")))
-                    .collect();
+                shards = (0..n).map(|k| sibling(path, &format!("-{k:05}-of-{n:05}"))).collect();
             }
             for shard in shards {
                 c.v1(&shard)?;
@@ -238,13 +220,8 @@ impl Checkpoint {
                     shards = int(1);
                     continue;
                 }
-                let dims = message.iter().find_map(|f| {
-                    if let (2, Field::Bytes(b)) = f {
-                        shape(b)
-                    } else {
-                        None
-                    }
-                });
+                let dims =
+                    message.iter().find_map(|f| if let (2, Field::Bytes(b)) = f { shape(b) } else { None });
                 let name = String::from_utf8_lossy(&key).into_owned();
                 self.variables.push(Variable {
                     name: name.clone(),
@@ -270,11 +247,8 @@ impl Checkpoint {
                             let (1, Field::Bytes(meta)) = (tag, field) else {
                                 continue;
                             };
-                            let mut v = Variable {
-                                name: String::new(),
-                                dtype: DType::Other(0),
-                                shape: vec![],
-                            };
+                            let mut v =
+                                Variable { name: String::new(), dtype: DType::Other(0), shape: vec![] };
                             for (tag, field) in fields(meta).ok_or_else(none)? {
                                 match (tag, field) {
                                     (1, Field::Bytes(b)) => v.name = String::from_utf8_lossy(b).into_owned(),
@@ -289,8 +263,7 @@ impl Checkpoint {
                         for (tag, field) in fields(body).ok_or_else(none)? {
                             if let (1, Field::Bytes(b)) = (tag, field) {
                                 let name = String::from_utf8_lossy(b).into_owned();
-                                self.places
-                                    .insert(name, (path.into(), block_at + at as u64, n as u64));
+                                self.places.insert(name, (path.into(), block_at + at as u64, n as u64));
                             }
                         }
                     }
@@ -337,9 +310,6 @@ impl Checkpoint {
             })()
             .ok_or_else(|| bad(file))?,
         };
-        Ok(data
-            .chunks_exact(4)
-            .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-            .collect())
+        Ok(data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
     }
 }

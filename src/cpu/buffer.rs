@@ -21,9 +21,7 @@ pub struct Buffer {
 impl Buffer {
     /// Allocates at least `len` floats, all 0.
     pub fn zeroed(len: usize) -> Buffer {
-        Buffer {
-            lines: bytemuck::zeroed_slice_box(len.div_ceil(16)),
-        }
+        Buffer { lines: bytemuck::zeroed_slice_box(len.div_ceil(16)) }
     }
 
     /// The floats.
@@ -59,11 +57,7 @@ unsafe impl Sync for Shared<'_> {}
 impl<'a> Shared<'a> {
     /// Takes the exclusive borrow of a slice apart, to be shared out among threads.
     pub fn new(slice: &'a mut [f32]) -> Shared<'a> {
-        Shared {
-            base: slice.as_mut_ptr(),
-            len: slice.len(),
-            lifetime: PhantomData,
-        }
+        Shared { base: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
     }
 
     /// Pointer to the `count` floats that begin at `offset`.

@@ -52,38 +52,14 @@ impl Plan {
         for (layer, packed) in network.layers.iter().zip(&packed.layers) {
             let positions = width / layer.level * images.len();
             let stages = layer.parities().iter().zip(packed).map(|(&parity, packed)| {
-                Stage::new(
-                    network,
-                    layer,
-                    parity,
-                    packed.clone(),
-                    &mut layout,
-                    Some(positions),
-                )
+                Stage::new(network, layer, parity, packed.clone(), &mut layout, Some(positions))
             });
             let stages = stages.collect();
-            steps.push(Step {
-                stream: layer.stream,
-                logits: layer.output == network.logits(),
-                stages,
-            });
+            steps.push(Step { stream: layer.stream, logits: layer.output == network.logits(), stages });
         }
-        let grid = |tensor| {
-            layout
-                .grid(tensor, Form::Raw)
-                .expect("image and logits are stored raw")
-        };
+        let grid = |tensor| layout.grid(tensor, Form::Raw).expect("image and logits are stored raw");
         let (image, logits) = (grid(IMAGE), grid(network.logits()));
-        Plan {
-            steps,
-            image,
-            logits,
-            images,
-            classes,
-            height,
-            width,
-            len: layout.len,
-        }
+        Plan { steps, image, logits, images, classes, height, width, len: layout.len }
     }
 
     /// Bytes that the plan's block takes.
@@ -129,12 +105,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             memory,
             team,
         };
-        Walk {
-            plan,
-            context,
-            pixels,
-            watch: None,
-        }
+        Walk { plan, context, pixels, watch: None }
     }
 
     /// Generates the images. `stop` is where the team agrees to stop: one flag for each team.
@@ -185,10 +156,7 @@ impl<'a, 'p> Walk<'a, 'p> {
 
     /// All columns of the image, in a stage's steps.
     fn whole_row(&self, stage: &Stage, row: usize) -> Span {
-        Span {
-            rows: row..row + 1,
-            columns: 0..stage.steps(self.plan.width),
-        }
+        Span { rows: row..row + 1, columns: 0..stage.steps(self.plan.width) }
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
@@ -251,10 +219,7 @@ impl<'a, 'p> Walk<'a, 'p> {
                 let (Some(row), Some(column)) = (stage.row_step(row), stage.column_step(column)) else {
                     continue;
                 };
-                let span = Span {
-                    rows: row..row + 1,
-                    columns: column..column + 1,
-                };
+                let span = Span { rows: row..row + 1, columns: column..column + 1 };
                 // SAFETY: the layers come in order and the team meets after each one.
                 unsafe { stage.run(&self.context, &span, part) };
                 ran = true;

@@ -34,18 +34,9 @@ pub struct Grid {
 impl Grid {
     /// Where image 0 of the batch lies at (row, column); both may be in the padding.
     pub fn at(&self, row: isize, column: isize) -> usize {
-        let row = if self.ring {
-            row.rem_euclid(self.rows as isize)
-        } else {
-            row + self.above as isize
-        };
+        let row = if self.ring { row.rem_euclid(self.rows as isize) } else { row + self.above as isize };
         debug_assert!((0..self.rows as isize).contains(&row) && column >= -1);
         self.base + row as usize * self.row_stride + (column + 1) as usize * self.column_stride
-    }
-
-    /// Floats from one row to the next.
-    pub fn row_len(&self) -> usize {
-        self.row_stride
     }
 }
 
@@ -60,10 +51,7 @@ pub struct Layout {
 impl Layout {
     /// Lays out every tensor of the network in every form in which it is read.
     pub fn new(network: &Network, storage: Storage, batch: usize, height: usize, width: usize) -> Layout {
-        let mut layout = Layout {
-            grids: Vec::new(),
-            len: 0,
-        };
+        let mut layout = Layout { grids: Vec::new(), len: 0 };
         for (id, tensor) in network.tensors.iter().enumerate() {
             let kept = schedule::rows_kept(network, id);
             // All rows of the image stay, so that given rows can be written before the first pass.
@@ -78,15 +66,8 @@ impl Layout {
                 let row_stride = (width / tensor.level + 2) * column_stride;
                 let base = layout.reserve(rows * row_stride);
                 let ring = storage == Storage::Ring && id != IMAGE;
-                forms[form as usize] = Some(Grid {
-                    base,
-                    rows,
-                    above,
-                    ring,
-                    row_stride,
-                    column_stride,
-                    channels,
-                });
+                forms[form as usize] =
+                    Some(Grid { base, rows, above, ring, row_stride, column_stride, channels });
             }
             layout.grids.push(forms);
         }

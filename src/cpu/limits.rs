@@ -57,14 +57,8 @@ fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
             let mine = work(member.index, rounds);
             *done.lock().expect("no panics") += mine;
         });
-        let begin = begin
-            .into_inner()
-            .expect("no panics")
-            .expect("set by the first member");
-        (
-            begin.elapsed().as_secs_f64(),
-            done.into_inner().expect("no panics"),
-        )
+        let begin = begin.into_inner().expect("no panics").expect("set by the first member");
+        (begin.elapsed().as_secs_f64(), done.into_inner().expect("no panics"))
     };
     let mut rounds = 1;
     while timed(rounds).0 < REPEAT_SECONDS {
@@ -124,11 +118,7 @@ impl Limits {
                 f64::max(flops(weights) / self.flops, bytes(weights, uses) / bandwidth)
             };
             seconds += phase(set.row, rows, self.main_memory);
-            let bandwidth = if i == 0 {
-                self.every_pixel
-            } else {
-                self.some_pixels
-            };
+            let bandwidth = if i == 0 { self.every_pixel } else { self.some_pixels };
             seconds += phase(set.pixel, rows * columns, bandwidth);
         }
         seconds
@@ -149,18 +139,9 @@ struct LevelWeights {
 
 /// A transposed convolution uses one of its parities for each output, so it counts with the mean.
 fn level_weights(network: &Network) -> Vec<LevelWeights> {
-    let mut sets: Vec<_> = [1, 2, 4]
-        .map(|level| LevelWeights {
-            level,
-            row: 0.0,
-            pixel: 0.0,
-        })
-        .into();
+    let mut sets: Vec<_> = [1, 2, 4].map(|level| LevelWeights { level, row: 0.0, pixel: 0.0 }).into();
     for layer in &network.layers {
-        let set = sets
-            .iter_mut()
-            .find(|s| s.level == layer.level)
-            .expect("three levels");
+        let set = sets.iter_mut().find(|s| s.level == layer.level).expect("three levels");
         let parities = layer.parities();
         for &parity in parities {
             let hoisted = schedule::hoisted_taps(network, layer, parity);
@@ -182,22 +163,12 @@ mod tests {
     use crate::config::ModelConfig;
 
     /// The machine for which the floors of the paper's model have been worked out.
-    const LIMITS: Limits = Limits {
-        flops: 480e9,
-        every_pixel: 190e9,
-        some_pixels: 75e9,
-        main_memory: 39e9,
-    };
+    const LIMITS: Limits = Limits { flops: 480e9, every_pixel: 190e9, some_pixels: 75e9, main_memory: 39e9 };
 
     #[test]
     fn the_floor_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
         let network = Network::new(ModelConfig::PAPER);
-        let infinite = Limits {
-            every_pixel: 1e30,
-            some_pixels: 1e30,
-            main_memory: 1e30,
-            ..LIMITS
-        };
+        let infinite = Limits { every_pixel: 1e30, some_pixels: 1e30, main_memory: 1e30, ..LIMITS };
         let seconds = infinite.cached_seconds(&network, 3, 32, 32);
         let exact = 3.0 * 2.0 * 24_370_216_960.0 / 480e9;
         assert!((seconds / exact - 1.0).abs() < 1e-9, "{seconds} {exact}");

@@ -68,11 +68,7 @@ impl CpuEngine {
             None => std::thread::available_parallelism().map_or(1, |n| n.get()),
         };
         if threads == 0 || threads > 1024 {
-            return Err(Error::argument(
-                "--threads",
-                "1 to 1024 threads",
-                threads.to_string(),
-            ));
+            return Err(Error::argument("--threads", "1 to 1024 threads", threads.to_string()));
         }
         let isa = match options.isa {
             Some(isa) => isa,
@@ -82,13 +78,7 @@ impl CpuEngine {
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
         let network = Network::new(*weights.config());
         let packed = Packed::new(&network, weights);
-        Ok(CpuEngine {
-            network,
-            packed,
-            kernels,
-            threads,
-            naive_block: None,
-        })
+        Ok(CpuEngine { network, packed, kernels, threads, naive_block: None })
     }
 
     /// The instruction set in use.
@@ -155,15 +145,8 @@ impl CpuEngine {
         let stops: Vec<_> = plans.iter().map(|_| AtomicBool::new(false)).collect();
         team::run(&self.teams(batch.size), |team, member| {
             let (plan, block) = (&plans[team], blocks[team]);
-            let mut walk = cached::Walk::new(
-                plan,
-                &self.packed,
-                self.kernels,
-                &self.network,
-                block,
-                member,
-                pixels,
-            );
+            let mut walk =
+                cached::Walk::new(plan, &self.packed, self.kernels, &self.network, block, member, pixels);
             walk.watch = (team == 0 && member.index == 0).then_some(watch);
             walk.run(&stops[team]);
         });
@@ -181,14 +164,7 @@ impl CpuEngine {
         let classes = self.classes(batch.labels, 0..batch.size);
         let engine = &*self;
         team::run(&[self.threads], |_, team| {
-            work(&NaiveMember {
-                engine,
-                plan: &plan,
-                memory,
-                classes: &classes,
-                team,
-                pixels,
-            })
+            work(&NaiveMember { engine, plan: &plan, memory, classes: &classes, team, pixels })
         });
         self.naive_block = Some((key, block));
     }
@@ -321,10 +297,7 @@ impl Engine for CpuEngine {
             height,
             width,
             labels,
-            noise: Noise::Philox {
-                seed: 0,
-                first_index: 0,
-            },
+            noise: Noise::Philox { seed: 0, first_index: 0 },
             given: Some(Given { images, rows: height }),
             method: Method::Naive,
             keep_logits: true,
@@ -345,3 +318,6 @@ impl Engine for CpuEngine {
         Ok(made)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,6 @@ const CHUNK_BYTES: usize = 256 << 20;
 pub struct Plan {
     /// Images in a chunk.
     pub chunk: usize,
-    /// Floats that the tensors of a chunk take.
-    pub len: usize,
     layers: Vec<Vec<Stage>>,
     image: Grid,
     logits: Grid,
@@ -49,21 +47,9 @@ impl Plan {
             });
             layers.push(stages.collect());
         }
-        let grid = |tensor| {
-            layout
-                .grid(tensor, Form::Raw)
-                .expect("image and logits are stored raw")
-        };
+        let grid = |tensor| layout.grid(tensor, Form::Raw).expect("image and logits are stored raw");
         let (image, logits) = (grid(IMAGE), grid(network.logits()));
-        Plan {
-            chunk,
-            len: layout.len,
-            layers,
-            image,
-            logits,
-            height,
-            width,
-        }
+        Plan { chunk, layers, image, logits, height, width }
     }
 
     /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
@@ -81,10 +67,7 @@ impl Plan {
         context.team.meet();
         for stages in &self.layers {
             for stage in stages {
-                let span = Span {
-                    rows: 0..stage.steps(self.height),
-                    columns: 0..stage.steps(self.width),
-                };
+                let span = Span { rows: 0..stage.steps(self.height), columns: 0..stage.steps(self.width) };
                 // SAFETY: the layers come in order and the team meets after each one.
                 unsafe { stage.run(context, &span, Part::Whole) };
             }

@@ -74,13 +74,7 @@ fn plan(network: &Network) -> (Vec<Vec<PackedLayer>>, usize) {
         let mut parities = Vec::new();
         for &parity in layer.parities() {
             let inputs: usize = layer.taps_of(parity).map(Tap::depth).sum();
-            let mut packed = PackedLayer {
-                weights: len,
-                inputs,
-                units,
-                unit,
-                biases: 0,
-            };
+            let mut packed = PackedLayer { weights: len, inputs, units, unit, biases: 0 };
             len += inputs * packed.width();
             packed.biases = len;
             len += classes * packed.width();
@@ -113,10 +107,7 @@ fn fill(
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();
     ids.dedup();
-    let folded: Vec<_> = ids
-        .iter()
-        .map(|&id| weights.fold(&network.variables[id]))
-        .collect();
+    let folded: Vec<_> = ids.iter().map(|&id| weights.fold(&network.variables[id])).collect();
     let folded = |id| &folded[ids.binary_search(&id).expect("collected above")];
 
     let mut row = 0;

@@ -31,10 +31,7 @@ pub struct Pixels<'a> {
 /// Allocates what a batch returns.
 pub fn allocate(batch: &Batch, logits: usize) -> Made {
     let shape = |channels| (batch.size, batch.height, batch.width, channels);
-    Made {
-        images: Array4::zeros(shape(3)),
-        logits: batch.keep_logits.then(|| Array4::zeros(shape(logits))),
-    }
+    Made { images: Array4::zeros(shape(3)), logits: batch.keep_logits.then(|| Array4::zeros(shape(logits))) }
 }
 
 impl<'a> Pixels<'a> {
@@ -102,10 +99,7 @@ impl<'a> Pixels<'a> {
         if let Some(kept) = self.logits {
             let to = self.offset(image, row, column) * logits.len();
             // SAFETY: the position is in the array.
-            unsafe {
-                kept.at(to, logits.len())
-                    .copy_from_nonoverlapping(logits.as_ptr(), logits.len())
-            };
+            unsafe { kept.at(to, logits.len()).copy_from_nonoverlapping(logits.as_ptr(), logits.len()) };
         }
     }
 
@@ -125,10 +119,7 @@ impl<'a> Pixels<'a> {
                 let index = (first_index + image as u64) as u32;
                 philox::uniforms(*seed, index, row as u32, column as u32, uniforms);
             }
-            Noise::Given {
-                mixture: given_mixture,
-                logistic: given_logistic,
-            } => {
+            Noise::Given { mixture: given_mixture, logistic: given_logistic } => {
                 for (k, u) in mixture.iter_mut().enumerate() {
                     *u = given_mixture[[image, row, column, k]];
                 }

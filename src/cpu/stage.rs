@@ -98,17 +98,9 @@ impl Stage {
         let mut first = 0;
         let mut taps = Vec::new();
         for tap in layer.taps_of(parity) {
-            let grid = layout
-                .grid(tap.source, layer.form)
-                .expect("a form that is read is stored");
+            let grid = layout.grid(tap.source, layer.form).expect("a form that is read is stored");
             let depth = tap.depth();
-            taps.push(StageTap {
-                grid,
-                row: tap.row,
-                column: tap.column,
-                first,
-                depth,
-            });
+            taps.push(StageTap { grid, row: tap.row, column: tap.column, first, depth });
             first += depth;
         }
         assert!(taps.len() <= MAX_TAPS);
@@ -119,9 +111,7 @@ impl Stage {
             Sampling::Up => (1, 2),
         };
         let split = 0 < hoisted && hoisted < taps.len();
-        let sums = keep_sums
-            .filter(|_| split)
-            .map(|positions| layout.reserve(positions * packed.width()));
+        let sums = keep_sums.filter(|_| split).map(|positions| layout.reserve(positions * packed.width()));
         let residual = match layer.epilogue {
             Epilogue::Store => None,
             Epilogue::Gate { residual } => layout.grid(residual, Form::Raw),
@@ -141,11 +131,6 @@ impl Stage {
             sums,
             level,
         }
-    }
-
-    /// Whether the stage is done when its row begins.
-    pub fn ends_in_row_phase(&self) -> bool {
-        self.hoisted == self.taps.len()
     }
 
     /// The part to run when the row begins, if there is any.
@@ -218,14 +203,8 @@ impl Stage {
         for first in units.clone().step_by(shape.panels / self.packed.unit) {
             let units = first..units.end.min(first + shape.panels / self.packed.unit);
             for row in span.rows.clone() {
-                let line = Line {
-                    context,
-                    stage: self,
-                    taps: taps.clone(),
-                    part,
-                    row,
-                    columns: &span.columns,
-                };
+                let line =
+                    Line { context, stage: self, taps: taps.clone(), part, row, columns: &span.columns };
                 for m in rows.clone().step_by(shape.rows) {
                     // SAFETY: by the caller's promise; members' shares do not overlap.
                     unsafe { line.tile(units.clone(), m..rows.end.min(m + shape.rows)) };
@@ -258,22 +237,14 @@ impl Line<'_> {
         let first_panel = units.start * packed.unit;
         let depth = stage.taps[0].grid.channels;
 
-        let mut segments = [Segment {
-            inputs: std::ptr::null(),
-            first: 0,
-            depth: 0,
-        }; MAX_TAPS];
+        let mut segments = [Segment { inputs: std::ptr::null(), first: 0, depth: 0 }; MAX_TAPS];
         let segments = &mut segments[..self.taps.len()];
         for (segment, tap) in segments.iter_mut().zip(&stage.taps[self.taps.clone()]) {
             let row = (self.row * stage.input_step) as isize + tap.row;
             let column = (self.columns.start * stage.input_step) as isize + tap.column;
             // SAFETY: the grid has this position, by the caller's promise.
             let inputs = unsafe { context.memory.at(tap.grid.at(row, column), tap.depth) };
-            *segment = Segment {
-                inputs,
-                first: tap.first,
-                depth: tap.depth,
-            };
+            *segment = Segment { inputs, first: tap.first, depth: tap.depth };
         }
 
         let width = packed.width();
@@ -303,15 +274,7 @@ impl Line<'_> {
         let panel_stride = packed.inputs * LANES;
         let from = packed.weights + first_panel * panel_stride;
         let weights = weights[from..from + panels * panel_stride].as_ptr();
-        let tile = Tile {
-            segments,
-            offsets,
-            init,
-            weights,
-            panel_stride,
-            sums,
-            sums_stride,
-        };
+        let tile = Tile { segments, offsets, init, weights, panel_stride, sums, sums_stride };
         // SAFETY: the kernels exist only where the processor has their instruction set; the extents
         // hold by the construction above and the caller's promise.
         unsafe { context.kernels.tile(rows.len(), panels)(&tile) };

@@ -139,14 +139,7 @@ pub fn run(sizes: &[usize], work: impl Fn(usize, Member) + Sync) {
     let body = |team: usize, index: usize| {
         let barrier = &barriers[team];
         let _guard = Guard(barrier);
-        work(
-            team,
-            Member {
-                index,
-                count: barrier.members,
-                barrier,
-            },
-        );
+        work(team, Member { index, count: barrier.members, barrier });
     };
     let body = &body;
     std::thread::scope(|scope| {

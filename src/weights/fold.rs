@@ -34,9 +34,7 @@ pub(super) fn fold(variable: &Variable, v: &[f32], g: &[f32], b: &[f32]) -> Fold
         *scale = f64::from(*g) / square.sqrt();
     }
     let mut kernel = vec![0.0; v.len()];
-    let positions = kernel
-        .chunks_exact_mut(inputs * outputs)
-        .zip(v.chunks_exact(inputs * outputs));
+    let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
     for (to, from) in positions {
         if let VariableKind::Deconv { .. } = variable.kind {
             for (o, (row, scale)) in from.chunks_exact(inputs).zip(&scales).enumerate() {
@@ -52,10 +50,7 @@ pub(super) fn fold(variable: &Variable, v: &[f32], g: &[f32], b: &[f32]) -> Fold
             }
         }
     }
-    Folded {
-        kernel,
-        bias: b.to_vec(),
-    }
+    Folded { kernel, bias: b.to_vec() }
 }
 
 /// `sum V^2` of each output channel.
@@ -120,12 +115,7 @@ mod tests {
     use super::*;
 
     fn variable(kind: VariableKind, inputs: usize, outputs: usize) -> Variable {
-        Variable {
-            name: "v".into(),
-            kind,
-            inputs,
-            outputs,
-        }
+        Variable { name: "v".into(), kind, inputs, outputs }
     }
 
     #[test]
@@ -144,10 +134,7 @@ mod tests {
         let v = [1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
         let folded = fold(&deconv, &v, &[5.0, 10.0], &[0.0, 0.0]);
         // Norms: output 0 has 1 + 4 + 4 + 16 = 25, output 1 has 9 + 16 = 25.
-        assert_eq!(
-            folded.kernel,
-            [1.0, 0.0, 2.0, 0.0, 0.0, 6.0, 2.0, 0.0, 0.0, 8.0, 4.0, 0.0]
-        );
+        assert_eq!(folded.kernel, [1.0, 0.0, 2.0, 0.0, 0.0, 6.0, 2.0, 0.0, 0.0, 8.0, 4.0, 0.0]);
     }
 
     #[test]
@@ -168,15 +155,9 @@ mod tests {
         };
         assert_eq!(check(&[1.0; 6]), Ok(()));
         let nan = check(&[1.0, 1.0, 1.0, 1.0, f32::NAN, 1.0]).unwrap_err();
-        assert_eq!(
-            nan,
-            "file: tensor dense_0/V: expected finite numbers, found NaN at [1, 1]"
-        );
+        assert_eq!(nan, "file: tensor dense_0/V: expected finite numbers, found NaN at [1, 1]");
         let zero = check(&[1.0, 1.0, 0.0, 1.0, 1.0, -0.0]).unwrap_err();
-        assert!(
-            zero.ends_with("found nothing but zeros for output channel 2"),
-            "{zero}"
-        );
+        assert!(zero.ends_with("found nothing but zeros for output channel 2"), "{zero}");
         // Squares of the smallest floats are above zero in float64.
         assert_eq!(check(&[1e-45; 6]), Ok(()));
         assert!(check(&[1.0; 5]).is_err());

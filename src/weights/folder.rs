@@ -68,11 +68,7 @@ impl Writer {
                 });
             }
         }
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         prefix.push(".");
@@ -84,13 +80,8 @@ impl Writer {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
-        let draft = builder
-            .tempdir_in(parent)
-            .map_err(Error::io(parent, "create a folder"))?;
-        Ok(Writer {
-            place: place.into(),
-            draft,
-        })
+        let draft = builder.tempdir_in(parent).map_err(Error::io(parent, "create a folder"))?;
+        Ok(Writer { place: place.into(), draft })
     }
 
     /// Asks for each tensor in turn by variable, name and shape, writes it, and puts the folder in its
@@ -110,13 +101,7 @@ impl Writer {
             sha256.insert(file, hash);
         }
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        let manifest = Manifest {
-            schema: SCHEMA.into(),
-            program,
-            config,
-            source,
-            sha256,
-        };
+        let manifest = Manifest { schema: SCHEMA.into(), program, config, source, sha256 };
         self.write(MANIFEST, |w| {
             serde_json::to_writer_pretty(&mut *w, &manifest)?;
             w.write_all(b"\n")
@@ -163,11 +148,7 @@ impl Writer {
 
 /// Waits until a folder's list of names is on the disk. Other systems than Unix cannot open folders.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()
-    } else {
-        Ok(())
-    }
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// A file that hashes what is written to it.
@@ -191,18 +172,10 @@ impl Write for Hashing {
 /// Text from a file, fit for a line of a message.
 fn short(text: &str) -> String {
     let printable = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
     };
     let line: String = text.chars().take(200).map(printable).collect();
-    if line.len() < text.len() {
-        line + "..."
-    } else {
-        line
-    }
+    if line.len() < text.len() { line + "..." } else { line }
 }
 
 fn hex(hash: &[u8]) -> String {
@@ -216,11 +189,7 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     check_limits(&path, &manifest.config)?;
     if options.raw && manifest.source.averaged {
         let expected = "a TensorFlow checkpoint, or a folder that was converted with --raw";
-        return Err(Error::argument(
-            "--raw",
-            expected,
-            format!("averaged weights in {}", folder.display()),
-        ));
+        return Err(Error::argument("--raw", expected, format!("averaged weights in {}", folder.display())));
     }
     let network = Network::new(manifest.config);
     compare(folder, &network, &manifest)?;
@@ -239,16 +208,8 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
         tensors.insert(name, values);
     }
     let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig {
-        nonlinearity,
-        ..manifest.config
-    };
-    Ok(Weights {
-        config,
-        source: manifest.source,
-        warnings: Vec::new(),
-        tensors,
-    })
+    let config = ModelConfig { nonlinearity, ..manifest.config };
+    Ok(Weights { config, source: manifest.source, warnings: Vec::new(), tensors })
 }
 
 /// Reads a manifest of a known schema.
@@ -263,9 +224,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
         return Err(Error::malformed(path, "length", expected, length.to_string()));
     }
     let mut text = Vec::new();
-    file.take(MAX_MANIFEST)
-        .read_to_end(&mut text)
-        .map_err(Error::io(path, "read"))?;
+    file.take(MAX_MANIFEST).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
     let bad = |e: serde_json::Error| {
         Error::malformed(path, "JSON", "the description of a model", short(&e.to_string()))
     };
@@ -281,11 +240,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> {
     let mut present = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
-        let name = entry
-            .map_err(Error::io(folder, "list"))?
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
+        let name = entry.map_err(Error::io(folder, "list"))?.file_name().to_string_lossy().into_owned();
         if name.ends_with(".npy") {
             present.insert(name);
         }
@@ -293,15 +248,9 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
     let expected = tensors_of(network).count();
     if expected > 2 * present.len() + 1000 {
         // Not an accident to list, but a description of something else.
-        let problems = vec![format!(
-            "at least {} of {expected} tensors are missing",
-            expected - present.len()
-        )];
-        return Err(Error::Mismatch {
-            file: folder.into(),
-            expected: manifest.config.to_string(),
-            problems,
-        });
+        let problems =
+            vec![format!("at least {} of {expected} tensors are missing", expected - present.len())];
+        return Err(Error::Mismatch { file: folder.into(), expected: manifest.config.to_string(), problems });
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
@@ -319,24 +268,12 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
             problems.push(format!("{file}: expected shape {shape:?}, found {found:?}"));
         }
     }
-    problems.extend(
-        present
-            .iter()
-            .map(|name| format!("{} is extra", name.escape_debug())),
-    );
-    problems.extend(
-        listed
-            .iter()
-            .map(|name| format!("{} is extra in {MANIFEST}", name.escape_debug())),
-    );
+    problems.extend(present.iter().map(|name| format!("{} is extra", name.escape_debug())));
+    problems.extend(listed.iter().map(|name| format!("{} is extra in {MANIFEST}", name.escape_debug())));
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::Mismatch {
-        file: folder.into(),
-        expected: manifest.config.to_string(),
-        problems,
-    })
+    Err(Error::Mismatch { file: folder.into(), expected: manifest.config.to_string(), problems })
 }
 
 /// Reads a whole file that was seen to hold an array of that shape, and no more should it have grown.
@@ -344,8 +281,6 @@ fn read_all(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
     let most = shape.iter().product::<usize>() * size_of::<f32>() + npy::MAX_HEADER + 12;
     let (file, length) = npy::open_regular(path)?;
     let mut bytes = Vec::with_capacity(most.min(length as usize));
-    file.take(most as u64)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path, "read"))?;
+    file.take(most as u64).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
     Ok(bytes)
 }

@@ -29,10 +29,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn source(&self, format: Format) -> Source {
-        Source {
-            format: Some(format),
-            averaged: self.averaged,
-        }
+        Source { format: Some(format), averaged: self.averaged }
     }
 
     /// The name in the checkpoint of a tensor of the network.
@@ -49,32 +46,19 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
         return Err(Error::Mismatch {
             file: file.into(),
             expected: "variables named model/conv2d_0/V and so on".into(),
-            problems: vec![format!(
-                "{} variables of other names: {} ...",
-                variables.len(),
-                names.join(", ")
-            )],
+            problems: vec![format!("{} variables of other names: {} ...", variables.len(), names.join(", "))],
         });
     }
     let shapes = found.infer(file)?;
     let nonlinearity = choose_nonlinearity(shapes.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig {
-        nonlinearity,
-        ..shapes
-    };
+    let config = ModelConfig { nonlinearity, ..shapes };
     check_limits(file, &config)?;
     let chosen = found.compare(file, &config)?;
 
     let mut warnings = Vec::new();
-    let raw: Vec<_> = chosen
-        .iter()
-        .filter(|(_, c)| !c.averaged)
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let raw: Vec<_> = chosen.iter().filter(|(_, c)| !c.averaged).map(|(name, _)| name.as_str()).collect();
     if !options.raw && raw.len() == chosen.len() {
-        warnings.push(format!(
-            "no variable ends in /{AVERAGED}: the raw weights are used"
-        ));
+        warnings.push(format!("no variable ends in /{AVERAGED}: the raw weights are used"));
     } else if !options.raw && !raw.is_empty() {
         let (some, of) = (raw.len(), chosen.len());
         let names = raw[..some.min(5)].join(", ") + if some > 5 { ", ..." } else { "" };
@@ -88,16 +72,8 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
         warnings.push(advice.into());
     }
     let averaged = raw.is_empty();
-    let stored = chosen
-        .into_iter()
-        .map(|(name, c)| (name, c.variable.name.clone()))
-        .collect();
-    Ok(Plan {
-        config,
-        warnings,
-        averaged,
-        stored,
-    })
+    let stored = chosen.into_iter().map(|(name, c)| (name, c.variable.name.clone())).collect();
+    Ok(Plan { config, warnings, averaged, stored })
 }
 
 /// The variables of a checkpoint that are, or look like, a model's.
@@ -118,10 +94,7 @@ impl<'a> Found<'a> {
     /// Steps over what training leaves beside the weights: everything out of the scope (`Variable_1`,
     /// `beta1_power`) and whatever hangs on a weight's name (`model/conv2d_0/V/Adam`).
     fn sort(variables: &'a [Variable], raw: bool) -> Found<'a> {
-        let mut found = Found {
-            tensors: BTreeMap::new(),
-            foreign: Vec::new(),
-        };
+        let mut found = Found { tensors: BTreeMap::new(), foreign: Vec::new() };
         for variable in variables {
             let Some(name) = variable.name.strip_prefix(SCOPE) else {
                 continue;
@@ -153,14 +126,8 @@ impl<'a> Found<'a> {
 
     /// The sorted numbers of the layers of a kind.
     fn layers(&self, kind: &str) -> Vec<u64> {
-        let names = self
-            .tensors
-            .keys()
-            .filter_map(|name| parse_layer(name.split('/').next()?));
-        let mut layers: Vec<u64> = names
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, number)| number)
-            .collect();
+        let names = self.tensors.keys().filter_map(|name| parse_layer(name.split('/').next()?));
+        let mut layers: Vec<u64> = names.filter(|(k, _)| *k == kind).map(|(_, number)| number).collect();
         layers.sort_unstable();
         layers.dedup();
         layers
@@ -182,21 +149,14 @@ impl<'a> Found<'a> {
             }
         }
         // The first of equals: names are given in order of trust.
-        votes
-            .into_iter()
-            .rev()
-            .max_by_key(|(_, count)| *count)
-            .map(|(size, _)| size)
+        votes.into_iter().rev().max_by_key(|(_, count)| *count).map(|(size, _)| size)
     }
 
     /// The configuration whose network is most like what was found.
     fn infer(&self, file: &Path) -> Result<ModelConfig> {
         let resnets = self.resnets();
         let names = |layers: &[&str], parts: &[&str]| -> Vec<String> {
-            layers
-                .iter()
-                .flat_map(|l| parts.iter().map(move |p| format!("{l}/{p}")))
-                .collect()
+            layers.iter().flat_map(|l| parts.iter().map(move |p| format!("{l}/{p}"))).collect()
         };
         let inputs = ["conv2d_0", "conv2d_1", "conv2d_2", "conv2d_3"];
         let filters = self.vote(0, &names(&inputs, &["V", "g", "b"])).unwrap_or(0);
@@ -212,11 +172,7 @@ impl<'a> Found<'a> {
             resnets,
             filters,
             mixtures: logits.div_ceil(10),
-            classes: if terms.is_empty() {
-                0
-            } else {
-                self.vote(1, &terms).unwrap_or(0).max(1)
-            },
+            classes: if terms.is_empty() { 0 } else { self.vote(1, &terms).unwrap_or(0).max(1) },
             nonlinearity: match doubled {
                 Some(inputs) if inputs == filters => Nonlinearity::Elu,
                 _ => Nonlinearity::ConcatElu,
@@ -240,11 +196,7 @@ impl<'a> Found<'a> {
     /// The number of resnets per stage for which the fewest layers are missing or extra.
     fn resnets(&self) -> usize {
         // Layers of each kind: a * R + b.
-        let kinds = [
-            ("conv2d", 24, 15),
-            ("dense", 9, 5),
-            ("conditional_weights", 12, 4),
-        ];
+        let kinds = [("conv2d", 24, 15), ("dense", 9, 5), ("conditional_weights", 12, 4)];
         let layers = kinds.map(|(kind, a, b)| (self.layers(kind), a, b));
         let present = || layers.iter().filter(|(list, ..)| !list.is_empty());
         let difference = |resnets: u64| -> u64 {
@@ -257,9 +209,7 @@ impl<'a> Found<'a> {
         };
         let guesses = present().flat_map(|(list, a, b)| {
             let sizes = [list.len() as u64, list.last().map_or(0, |k| k.saturating_add(1))];
-            sizes
-                .into_iter()
-                .flat_map(move |n| [n.saturating_sub(*b) / a, n.saturating_sub(*b).div_ceil(*a)])
+            sizes.into_iter().flat_map(move |n| [n.saturating_sub(*b) / a, n.saturating_sub(*b).div_ceil(*a)])
         });
         let limit = LIMITS[0].1 as u64;
         let guesses = guesses.map(|r| r.clamp(1, limit));
@@ -277,33 +227,20 @@ impl<'a> Found<'a> {
             };
             let variable = found.variable;
             if variable.dtype != DType::Float32 {
-                problems.push(format!(
-                    "{}: expected float32, found {}",
-                    variable.name, variable.dtype
-                ));
+                problems.push(format!("{}: expected float32, found {}", variable.name, variable.dtype));
             }
             if variable.shape != shape {
-                problems.push(format!(
-                    "{}: expected shape {shape:?}, found {:?}",
-                    variable.name, variable.shape
-                ));
+                problems
+                    .push(format!("{}: expected shape {shape:?}, found {:?}", variable.name, variable.shape));
             }
             chosen.insert(name, found);
         }
-        let extra = self
-            .tensors
-            .values()
-            .map(|c| c.variable.name.as_str())
-            .chain(self.foreign);
+        let extra = self.tensors.values().map(|c| c.variable.name.as_str()).chain(self.foreign);
         problems.extend(extra.map(|name| format!("{name} is extra")));
         if problems.is_empty() {
             return Ok(chosen);
         }
-        Err(Error::Mismatch {
-            file: file.into(),
-            expected: config.to_string(),
-            problems,
-        })
+        Err(Error::Mismatch { file: file.into(), expected: config.to_string(), problems })
     }
 }
 

@@ -83,28 +83,23 @@ impl Weights {
             tensors.insert(name, values);
         }
         let source = plan.source(checkpoint.format());
-        Ok(Weights {
-            config: plan.config,
-            source,
-            warnings: plan.warnings,
-            tensors,
-        })
+        Ok(Weights { config: plan.config, source, warnings: plan.warnings, tensors })
     }
 
     /// Random weights that keep activations near unit variance. The same seed makes the same weights
     /// on every machine.
     pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
         let tensors = synthetic::tensors(&Network::new(config), seed);
-        let source = Source {
-            format: None,
-            averaged: false,
-        };
-        Weights {
-            config,
-            source,
-            warnings: Vec::new(),
-            tensors,
-        }
+        let source = Source { format: None, averaged: false };
+        Weights { config, source, warnings: Vec::new(), tensors }
+    }
+
+    /// Random weights for a network made by hand.
+    #[cfg(test)]
+    pub(crate) fn synthetic_for(network: &Network, seed: u64) -> Weights {
+        let tensors = synthetic::tensors(network, seed);
+        let source = Source { format: None, averaged: false };
+        Weights { config: network.config, source, warnings: Vec::new(), tensors }
     }
 
     /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
@@ -114,9 +109,7 @@ impl Weights {
     /// [`Error::Unsupported`] if `folder` exists and is not empty, [`Error::Io`] if it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let write = folder::Writer::create(folder)?;
-        write.finish(self.config, self.source, |_, name, _| {
-            Ok(Cow::Borrowed(self.tensor(name)))
-        })
+        write.finish(self.config, self.source, |_, name, _| Ok(Cow::Borrowed(self.tensor(name))))
     }
 
     /// The model's configuration.
@@ -139,9 +132,7 @@ impl Weights {
     /// # Panics
     /// If the model has no tensor of that name.
     pub fn tensor(&self, name: &str) -> &[f32] {
-        self.tensors
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config))
+        self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config))
     }
 
     /// Kernel and bias of a convolution, transposed convolution or dense layer, without weight
@@ -191,12 +182,7 @@ pub fn convert(
         parameters += values.len();
         Ok(Cow::Owned(values))
     })?;
-    Ok(Conversion {
-        config: plan.config,
-        source,
-        parameters,
-        warnings: plan.warnings,
-    })
+    Ok(Conversion { config: plan.config, source, parameters, warnings: plan.warnings })
 }
 
 /// Opens a checkpoint; where there is nothing, says what would be accepted.
@@ -223,21 +209,13 @@ fn has_parts(path: &Path) -> bool {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return false;
     };
-    let parent = if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let name = name.as_encoded_bytes();
-    std::fs::read_dir(parent)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| {
-            let entry = entry.file_name();
-            let rest = entry.as_encoded_bytes().strip_prefix(name);
-            rest.is_some_and(|r| r.starts_with(b".index") || r.starts_with(b".data-") || r.starts_with(b"-0"))
-        })
+    std::fs::read_dir(parent).into_iter().flatten().flatten().any(|entry| {
+        let entry = entry.file_name();
+        let rest = entry.as_encoded_bytes().strip_prefix(name);
+        rest.is_some_and(|r| r.starts_with(b".index") || r.starts_with(b".data-") || r.starts_with(b"-0"))
+    })
 }
 
 /// Reads a tensor of a checkpoint and checks its values.
@@ -256,22 +234,13 @@ fn read_checked(
 
 /// Every tensor of a network with its variable, name and shape.
 fn tensors_of(network: &Network) -> impl Iterator<Item = (Variable, String, Vec<usize>)> {
-    let of = |v: &Variable| {
-        v.tensors()
-            .into_iter()
-            .map(|(name, shape)| (v.clone(), name, shape))
-            .collect()
-    };
+    let of = |v: &Variable| v.tensors().into_iter().map(|(name, shape)| (v.clone(), name, shape)).collect();
     network.variables.iter().flat_map(of as fn(&Variable) -> Vec<_>)
 }
 
 /// The largest of each number that is taken for a model rather than for damage.
-const LIMITS: [(&str, usize); 4] = [
-    ("nr_resnet", 100),
-    ("nr_filters", 10_000),
-    ("nr_logistic_mix", 1_000),
-    ("num_classes", 1_000_000),
-];
+const LIMITS: [(&str, usize); 4] =
+    [("nr_resnet", 100), ("nr_filters", 10_000), ("nr_logistic_mix", 1_000), ("num_classes", 1_000_000)];
 
 /// Refuses configurations out of all proportion, before anything is sized by them.
 fn check_limits(file: &Path, config: &ModelConfig) -> Result<()> {

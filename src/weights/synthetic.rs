@@ -22,10 +22,7 @@ pub(super) fn tensors(network: &Network, seed: u64) -> HashMap<String, Vec<f32>>
             Some("hw") => (0.0, 0.1),
             _ => (0.0, 1.0),
         };
-        tensors.insert(
-            name,
-            (0..count).map(|_| mean + deviation * random.bell()).collect(),
-        );
+        tensors.insert(name, (0..count).map(|_| mean + deviation * random.bell()).collect());
     }
     tensors
 }
@@ -63,9 +60,6 @@ mod tests {
         let values: Vec<f64> = (0..100_000).map(|_| f64::from(random.bell())).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
-        assert!(
-            mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
     }
 }

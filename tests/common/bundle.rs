@@ -17,22 +17,12 @@ pub struct Tensor {
 impl Tensor {
     pub fn f32(name: &str, shape: &[usize], values: &[f32]) -> Tensor {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Tensor {
-            name: name.into(),
-            dtype: 1,
-            shape: shape.to_vec(),
-            bytes,
-        }
+        Tensor { name: name.into(), dtype: 1, shape: shape.to_vec(), bytes }
     }
 
     pub fn i64(name: &str, values: &[i64]) -> Tensor {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Tensor {
-            name: name.into(),
-            dtype: 9,
-            shape: vec![values.len()],
-            bytes,
-        }
+        Tensor { name: name.into(), dtype: 9, shape: vec![values.len()], bytes }
     }
 }
 

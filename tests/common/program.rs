@@ -16,17 +16,9 @@ pub struct Run {
 
 /// Runs `convert`.
 pub fn convert<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
-    let output = Command::cargo_bin("convert")
-        .unwrap()
-        .args(args)
-        .output()
-        .unwrap();
+    let output = Command::cargo_bin("convert").unwrap().args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 impl Run {
@@ -38,12 +30,7 @@ impl Run {
 
     /// One line of error, no line of results, status 2.
     pub fn fails_with(&self, parts: &[&str]) {
-        assert_eq!(
-            (self.code, self.stdout.as_str()),
-            (Some(2), ""),
-            "{}",
-            self.stderr
-        );
+        assert_eq!((self.code, self.stdout.as_str()), (Some(2), ""), "{}", self.stderr);
         assert!(
             self.stderr.starts_with("error: ") && self.stderr.trim_end().lines().count() == 1,
             "{}",
@@ -80,10 +67,7 @@ impl Place {
         let mut files = Vec::new();
         for entry in fs::read_dir(self.out()).unwrap() {
             let entry = entry.unwrap();
-            files.push((
-                entry.file_name().into_string().unwrap(),
-                fs::read(entry.path()).unwrap(),
-            ));
+            files.push((entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
         }
         files.retain(|(name, _)| name != "model.json");
         files.sort();
@@ -92,10 +76,7 @@ impl Place {
 
     /// Checks that neither the folder nor a draft of it is left.
     pub fn assert_empty(&self) {
-        let left: Vec<_> = fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{left:?} is left behind");
     }
 }

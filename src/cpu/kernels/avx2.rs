@@ -8,7 +8,7 @@ use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile,
 /// Tiles whose sums leave registers for the weights and an input.
 pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
     tile_table!(product, rows, panels,
-        1 x [1, 2, 4],
+        1 x [1, 2, 3, 4],
         2 x [1, 2],
         3 x [1, 2],
         4 x [1, 2],
@@ -24,10 +24,7 @@ pub fn shape(rows: usize) -> Shape {
         2 => 2,
         _ => 1,
     };
-    Shape {
-        rows: rows.min(6),
-        panels,
-    }
+    Shape { rows: rows.min(6), panels }
 }
 
 /// See [`Tile`]. Panels are taken one after the other where the rows fill the registers.
@@ -66,9 +63,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize>(t: &Tile, first_panel: 
         }
         for segment in t.segments {
             let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
-            let weights = t
-                .weights
-                .add(first_panel * t.panel_stride + segment.first * LANES);
+            let weights = t.weights.add(first_panel * t.panel_stride + segment.first * LANES);
             for k in 0..segment.depth {
                 for p in 0..PANELS {
                     let w = weights.add(p * t.panel_stride + k * LANES);

@@ -7,8 +7,8 @@ use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile,
 /// Tiles whose sums, weights and one broadcast input fit into 32 registers.
 pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
     tile_table!(product, rows, panels,
-        1 x [1, 2, 3, 4, 5, 6, 8, 10],
-        2 x [1, 2, 3, 4, 5, 6, 8, 10],
+        1 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+        2 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
         3 x [1, 2, 3, 4, 5, 6],
         4 x [1, 2, 3, 4, 5, 6],
         5 x [1, 2, 3, 4],
@@ -31,10 +31,7 @@ pub fn shape(rows: usize) -> Shape {
         7 | 8 => 3,
         _ => 2,
     };
-    Shape {
-        rows: rows.min(12),
-        panels,
-    }
+    Shape { rows: rows.min(12), panels }
 }
 
 /// See [`Tile`].

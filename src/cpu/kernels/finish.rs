@@ -87,11 +87,7 @@ pub unsafe fn finish(f: &Finish) {
                     }
                 }
                 if let Some(target) = f.elu {
-                    store(
-                        target.base.add(position * target.channels + first),
-                        &concat_elu(&x).0,
-                        lanes,
-                    );
+                    store(target.base.add(position * target.channels + first), &concat_elu(&x).0, lanes);
                 }
             }
         }

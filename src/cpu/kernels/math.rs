@@ -61,10 +61,7 @@ mod tests {
         for x in samples().filter(|x| *x <= 0.0) {
             let exact = f64::from(x).exp_m1();
             let error = (f64::from(elu_tail(x)) - exact).abs();
-            assert!(
-                error <= 1.2e-7_f64.min(exact.abs() * 3e-7 + 1e-45),
-                "elu({x}): off by {error:e}"
-            );
+            assert!(error <= 1.2e-7_f64.min(exact.abs() * 3e-7 + 1e-45), "elu({x}): off by {error:e}");
             assert_eq!(elu_tail(-x).to_bits(), elu_tail(x).to_bits());
         }
     }
@@ -74,10 +71,7 @@ mod tests {
         for x in samples() {
             let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
             let error = (f64::from(sigmoid(x)) - exact).abs();
-            assert!(
-                error <= 1.2e-7_f64.min(3e-7 * exact + 1e-37),
-                "sigmoid({x}): off by {error:e}"
-            );
+            assert!(error <= 1.2e-7_f64.min(3e-7 * exact + 1e-37), "sigmoid({x}): off by {error:e}");
         }
     }
 

@@ -76,16 +76,10 @@ impl Isa {
         const VARIABLE: &str = "FAST_PIXEL_CNN_ISA";
         let available = || Isa::ALL.into_iter().filter(|i| i.available());
         match std::env::var(VARIABLE) {
-            Err(_) => Ok(available()
-                .next()
-                .expect("the portable kernels are always available")),
+            Err(_) => Ok(available().next().expect("the portable kernels are always available")),
             Ok(name) => available().find(|i| i.name() == name).ok_or_else(|| {
                 let names: Vec<_> = available().map(Isa::name).collect();
-                Error::argument(
-                    VARIABLE,
-                    format!("one of {} on this machine", names.join(", ")),
-                    name,
-                )
+                Error::argument(VARIABLE, format!("one of {} on this machine", names.join(", ")), name)
             }),
         }
     }
@@ -237,3 +231,6 @@ macro_rules! tile_table {
     };
 }
 use tile_table;
+
+#[cfg(test)]
+mod tests;

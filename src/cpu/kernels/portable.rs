@@ -33,10 +33,7 @@ unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
                         }
                     }
                 }
-                t.sums
-                    .add(m * t.sums_stride + p * LANES)
-                    .cast::<[f32; LANES]>()
-                    .write_unaligned(sums);
+                t.sums.add(m * t.sums_stride + p * LANES).cast::<[f32; LANES]>().write_unaligned(sums);
             }
         }
     }

@@ -1,0 +1,259 @@
+//! The engine against what the reference TensorFlow code computed, and against itself.
+
+use std::path::{Path, PathBuf};
+
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
+use ndarray::{Array4, Ix4, s};
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+fn array(path: &str) -> Array4<f32> {
+    npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()
+}
+
+fn images(folder: &str) -> Array4<f32> {
+    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
+    bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5)
+}
+
+fn labels(folder: &str) -> Option<Vec<u32>> {
+    let path = golden(&format!("{folder}/labels.npy"));
+    path.exists().then(|| npy::read_labels(&path).unwrap())
+}
+
+fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
+    Weights::load(&golden(path), &weights::Options { raw, nonlinearity }).unwrap()
+}
+
+fn engine(weights: &Weights, threads: usize, isa: Option<Isa>) -> CpuEngine {
+    CpuEngine::new(weights, &Options { threads: Some(threads), isa }).unwrap()
+}
+
+fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
+    assert_eq!(a.dim(), b.dim());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// The bits, so that -0 and 0 differ and a failure does not print a thousand numbers.
+fn bits(a: &Array4<f32>) -> Vec<u32> {
+    a.iter().map(|x| x.to_bits()).collect()
+}
+
+fn relu(folder: &str) -> Option<Nonlinearity> {
+    (folder == "relu").then_some(Nonlinearity::Relu)
+}
+
+#[test]
+fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
+    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+        let (images, labels) = (images(folder), labels(folder));
+        let expected = array(&format!("{folder}/logits.npy"));
+        let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
+        for format in ["v1", "v2", "v1_sharded", "v2_sharded"] {
+            let path = format!("{folder}/{format}/params.ckpt");
+            if !golden(&format!("{folder}/{format}")).exists() {
+                assert!(format.ends_with("sharded") && !["tiny", "cond"].contains(&folder));
+                continue;
+            }
+            let mut engine = engine(&load(&path, false, relu(folder)), 2, None);
+            let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
+            let off = largest(&logits, &expected);
+            let nats = logistic::nats(logits.view(), images.view()).unwrap();
+            let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
+            let relative = relative.fold(0.0, f64::max);
+            println!("{path}: logits within {off:e}, nats within {relative:e} relative");
+            assert!(off <= 1e-4 && relative <= 1e-5);
+        }
+        let mut raw = engine(&load(&format!("{folder}/v2/params.ckpt"), true, relu(folder)), 1, None);
+        let logits = raw.logits(images.view(), labels.as_deref()).unwrap();
+        let off = largest(&logits, &array(&format!("{folder}/logits_raw_weights.npy")));
+        println!("{folder}, raw weights: logits within {off:e}");
+        assert!(off <= 1e-4);
+    }
+}
+
+#[test]
+fn the_demo_model_gives_the_reference_s_logits() {
+    let weights = Weights::load(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits"),
+        &weights::Options::default(),
+    );
+    let mut engine = engine(&weights.unwrap(), 2, None);
+    let images = images("digits");
+    let logits = engine.logits(images.view(), labels("digits").as_deref()).unwrap();
+    let off = largest(&logits, &array("digits/logits.npy"));
+    println!("digits: logits within {off:e}");
+    assert!(off <= 1e-4);
+}
+
+#[test]
+fn given_the_reference_s_noise_the_images_are_the_reference_s() {
+    for folder in ["tiny", "cond"] {
+        let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
+        let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
+        let labels = labels(folder);
+        let mut engine = engine(&load(&format!("{folder}/v2/params.ckpt"), false, None), 2, None);
+        for method in [Method::Cached, Method::Naive] {
+            let batch = Batch {
+                size: mixture.dim().0,
+                height: mixture.dim().1,
+                width: mixture.dim().2,
+                labels: labels.as_deref(),
+                noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
+                given: None,
+                method,
+                keep_logits: true,
+            };
+            let made = engine.make(&batch, &|_| true).unwrap();
+            let off = largest(&made.images, &file("x_gen"));
+            let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
+            println!("{folder}, {method:?}: images within {off:e}, logits within {off_logits:e}");
+            assert!(off <= 1e-4 && off_logits <= 1e-4);
+        }
+    }
+}
+
+/// A model small enough for every instruction set, with all that a PixelCNN++ can have.
+const SMALL: ModelConfig =
+    ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
+
+fn generate(
+    engine: &mut CpuEngine,
+    first_index: u64,
+    labels: &[u32],
+    size: [usize; 2],
+    method: Method,
+) -> Made {
+    let [height, width] = size;
+    let batch = Batch {
+        size: labels.len(),
+        height,
+        width,
+        labels: Some(labels),
+        noise: Noise::Philox { seed: 2702, first_index },
+        given: None,
+        method,
+        keep_logits: true,
+    };
+    engine.make(&batch, &|_| true).unwrap()
+}
+
+#[test]
+fn an_image_is_one_array_of_bits_whatever_makes_it() {
+    let weights = Weights::synthetic(SMALL, 7);
+    let labels = [3, 0, 2, 1, 3];
+    for size in [[4, 4], [4, 32], [12, 20]] {
+        let all = generate(&mut engine(&weights, 1, None), 10, &labels, size, Method::Cached);
+        let logits = all.logits.clone().unwrap();
+        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            for threads in [1, 2, 3] {
+                if isa == Isa::Portable && (threads == 3 || size != [4, 4]) {
+                    println!("not run: portable, {threads} threads, {size:?}, which takes minutes");
+                    continue;
+                }
+                let mut engine = engine(&weights, threads, Some(isa));
+                for method in [Method::Cached, Method::Naive] {
+                    let made = generate(&mut engine, 10, &labels, size, method);
+                    let name = format!("{isa:?}, {threads} threads, {method:?}, {size:?}");
+                    assert!(bits(&made.images) == bits(&all.images), "{name}");
+                    assert!(bits(&made.logits.unwrap()) == bits(&logits), "{name}");
+                }
+                // Alone, and elsewhere in another batch.
+                let alone = generate(&mut engine, 12, &labels[2..3], size, Method::Cached);
+                let at =
+                    |made: &Made, i: usize| bits(&made.images.slice(s![i..i + 1, .., .., ..]).to_owned());
+                assert!(at(&alone, 0) == at(&all, 2), "{isa:?}, {threads} threads, {size:?}, alone");
+                let other = generate(&mut engine, 11, &labels[1..4], size, Method::Cached);
+                assert!(at(&other, 1) == at(&all, 2), "{isa:?}, {threads} threads, {size:?}, other batch");
+                let naive = engine.logits(all.images.view(), Some(&labels)).unwrap();
+                assert!(bits(&naive) == bits(&logits), "{isa:?}, {threads} threads, {size:?}, forward");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pixel_changes_nothing_before_or_at_itself_and_something_after() {
+    let weights = Weights::synthetic(ModelConfig { classes: 0, ..SMALL }, 3);
+    let mut engine = engine(&weights, 2, None);
+    let (height, width) = (12, 8);
+    let image = Array4::from_shape_fn((1, height, width, 3), |(_, r, c, k)| {
+        ((r * 31 + c * 17 + k * 7) % 256) as f32 / 127.5 - 1.0
+    });
+    let before = engine.logits(image.view(), None).unwrap();
+    for pixel in 0..height * width {
+        for channel in 0..3 {
+            let mut changed = image.clone();
+            let value = &mut changed[[0, pixel / width, pixel % width, channel]];
+            *value = if *value > 0.0 { -0.9 } else { 0.9 };
+            let after = engine.logits(changed.view(), None).unwrap();
+            let differs = |p: usize| {
+                let at = s![0, p / width, p % width, ..];
+                before.slice(at) != after.slice(at)
+            };
+            assert!(!(0..=pixel).any(differs), "pixel {pixel} moves itself or what is before it");
+            let later = (pixel + 1..height * width).any(differs);
+            assert!(later || pixel == height * width - 1, "pixel {pixel} moves nothing");
+        }
+    }
+}
+
+#[test]
+fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came() {
+    let weights = Weights::synthetic(SMALL, 9);
+    let labels = [1, 2];
+    for threads in [1, 2] {
+        let mut engine = engine(&weights, threads, None);
+        let whole = generate(&mut engine, 0, &labels, [8, 12], Method::Cached);
+        for method in [Method::Cached, Method::Naive] {
+            for rows in 0..=8 {
+                // Below the given rows stands what must not be looked at.
+                let mut images = whole.images.clone();
+                images.slice_mut(s![.., rows.., .., ..]).fill(0.5);
+                let batch = Batch {
+                    size: 2,
+                    height: 8,
+                    width: 12,
+                    labels: Some(&labels),
+                    noise: Noise::Philox { seed: 2702, first_index: 0 },
+                    given: Some(Given { images: images.view(), rows }),
+                    method,
+                    keep_logits: true,
+                };
+                let made = engine.make(&batch, &|_| true).unwrap();
+                assert!(bits(&made.images) == bits(&whole.images), "{method:?}, {rows} rows");
+                let logits = (made.logits.unwrap(), whole.logits.clone().unwrap());
+                assert!(bits(&logits.0) == bits(&logits.1), "{method:?}, {rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn unusable_weights_and_an_interruption_end_with_an_error() {
+    let config = ModelConfig { classes: 0, ..SMALL };
+    let mut engine = engine(&Weights::synthetic(config, 1), 2, None);
+    let noise = Noise::Philox { seed: 1, first_index: 0 };
+    let batch = |method| Batch {
+        size: 3,
+        height: 8,
+        width: 8,
+        labels: None,
+        noise,
+        given: None,
+        method,
+        keep_logits: false,
+    };
+    for method in [Method::Cached, Method::Naive] {
+        let error = engine.make(&batch(method), &|rows| rows < 2).unwrap_err();
+        assert_eq!(error.to_string(), "interrupted", "{method:?}");
+        let bad = Batch { height: 6, ..batch(method) };
+        assert!(engine.make(&bad, &|_| true).unwrap_err().to_string().contains("multiples of 4"));
+        let bad = Batch { labels: Some(&[0, 0, 0]), ..batch(method) };
+        assert!(engine.make(&bad, &|_| true).unwrap_err().to_string().contains("unconditional"));
+    }
+}
