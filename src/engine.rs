@@ -100,7 +100,7 @@ pub trait Engine {
 
 /// Refuses image sizes that the network's two halvings cannot divide.
 pub fn check_size(height: usize, width: usize) -> Result<()> {
-    if height == 0 || width == 0 || height % 4 != 0 || width % 4 != 0 {
+    if height == 0 || width == 0 || !height.is_multiple_of(4) || !width.is_multiple_of(4) {
         let found = format!("{height}x{width}");
         return Err(Error::argument(
             "image size",

@@ -10,8 +10,10 @@ mod math;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod avx512;
 
 pub use finish::{Activation, Finish, Target};

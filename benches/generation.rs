@@ -1,0 +1,67 @@
+//! Where the time of an image goes, in pieces that can be compared from one change to the next:
+//! whole generations, a full forward pass, and what a pixel costs beside the network.
+//!
+//! `cargo bench` runs all of it, `cargo bench -- cached` a part. For the figures against the paper use
+//! the program `bench`.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fast_pixel_cnn::cpu::{CpuEngine, Options};
+use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, philox};
+use ndarray::Array4;
+
+/// The shape of the bundled demo model, without classes.
+const DEMO: ModelConfig =
+    ModelConfig { resnets: 2, filters: 32, mixtures: 5, classes: 0, nonlinearity: Nonlinearity::ConcatElu };
+
+/// Images are 32x32, as in the paper.
+const SIDE: usize = 32;
+
+fn engines(c: &mut Criterion) {
+    for (model, config, batches) in [("demo", DEMO, [1, 16]), ("paper", ModelConfig::PAPER, [1, 4])] {
+        let weights = Weights::synthetic(config, 1);
+        let mut engine =
+            CpuEngine::new(&weights, &Options::default()).expect("the default options are sound");
+        let mut group = c.benchmark_group(format!("{model} on {}", engine.name()));
+        group.sample_size(10);
+        for size in batches {
+            group.throughput(Throughput::Elements(size as u64));
+            group.bench_function(format!("cached, batch {size}"), |b| {
+                let noise = Noise::Philox { seed: 1, first_index: 0 };
+                let batch = Batch {
+                    size,
+                    height: SIDE,
+                    width: SIDE,
+                    labels: None,
+                    noise,
+                    given: None,
+                    method: Method::Cached,
+                    keep_logits: false,
+                };
+                b.iter(|| engine.make(&batch, &|_| true).expect("a sound batch"))
+            });
+            group.bench_function(format!("forward pass, batch {size}"), |b| {
+                let images = Array4::zeros((size, SIDE, SIDE, 3));
+                b.iter(|| engine.logits(images.view(), None).expect("sound images"))
+            });
+        }
+    }
+}
+
+fn pixel(c: &mut Criterion) {
+    let mixtures = ModelConfig::PAPER.mixtures;
+    let logits: Vec<f32> = (0..10 * mixtures).map(|i| (i as f32 * 0.7).sin()).collect();
+    let mut uniforms = vec![0.0; mixtures + 3];
+    c.bench_function("random numbers of a pixel", |b| {
+        b.iter(|| philox::uniforms(1, 2, 3, 4, black_box(&mut uniforms)))
+    });
+    c.bench_function("sample of a pixel", |b| {
+        let (mixture, logistic) = uniforms.split_at(mixtures);
+        b.iter(|| logistic::sample(black_box(&logits), mixture, logistic))
+    });
+}
+
+criterion_group!(benches, engines, pixel);
+criterion_main!(benches);
