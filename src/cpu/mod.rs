@@ -33,8 +33,8 @@ use pixels::Pixels;
 use stage::Context;
 use team::Member;
 
-/// Packed weights up to this size stay in each core's own cache or nearly so; then threads are better
-/// used on different images, with no barriers, than together on each one.
+/// Packed weights up to this size stay in each core's own cache or nearly so, and a stage is done in less
+/// time than threads take to meet; then each thread works on images of its own.
 const SMALL_MODEL_BYTES: u64 = 8 << 20;
 
 /// How to run on the CPU.
@@ -108,7 +108,7 @@ impl CpuEngine {
 
     /// Threads in each team and so, for each team, its share of the images.
     fn teams(&self, batch: usize) -> Vec<usize> {
-        if batch > 1 && self.packed.bytes() <= SMALL_MODEL_BYTES {
+        if self.packed.bytes() <= SMALL_MODEL_BYTES {
             vec![1; self.threads.min(batch)]
         } else {
             vec![self.threads]

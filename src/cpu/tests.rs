@@ -38,10 +38,8 @@ impl Stack {
     /// A layer with the taps `(source, row, column, parity)`, each with its own position of one kernel.
     fn layer(
         &mut self,
-        stream: Stream,
-        level: usize,
-        sampling: Sampling,
-        form: Form,
+        (stream, level): (Stream, usize),
+        (sampling, form): (Sampling, Form),
         taps: &[(TensorId, isize, isize, Option<[usize; 2]>)],
         epilogue: Epilogue,
         class_term: bool,
@@ -88,7 +86,7 @@ impl Stack {
             Stream::Vertical => &[(IMAGE, -2, 0, None), (IMAGE, -1, -1, None), (IMAGE, -1, 1, None)],
             Stream::Horizontal => &[(IMAGE, -1, 1, None), (IMAGE, 0, -1, None)],
         };
-        self.layer(stream, 1, Sampling::Same, Form::Raw, taps, Epilogue::Store, false)
+        self.layer((stream, 1), (Sampling::Same, Form::Raw), taps, Epilogue::Store, false)
     }
 
     /// A 2x3 or 2x2 convolution.
@@ -109,7 +107,7 @@ impl Stack {
         let columns = || -1..=last;
         let taps: Vec<_> = (-1..1).flat_map(|r| columns().map(move |c| (source, r, c, None))).collect();
         let epilogue = if gate { Epilogue::Gate { residual: source } } else { Epilogue::Store };
-        self.layer(stream, level, sampling, form, &taps, epilogue, class)
+        self.layer((stream, level), (sampling, form), &taps, epilogue, class)
     }
 
     /// A transposed convolution.
@@ -123,14 +121,20 @@ impl Stack {
                 taps.push((source, 0, 1, Some([row, 1])));
             }
         }
-        self.layer(stream, level, Sampling::Up, Form::Raw, &taps, Epilogue::Store, false)
+        self.layer((stream, level), (Sampling::Up, Form::Raw), &taps, Epilogue::Store, false)
     }
 
     /// A 1x1 layer over two sources of one level, both at the same position.
     fn join(&mut self, u: TensorId, ul: TensorId) -> TensorId {
         let level = self.network.tensors[ul].level;
         let taps = [(u, -1, 0, None), (u, 0, 0, None), (ul, 0, -1, None), (ul, 0, 0, None)];
-        self.layer(Stream::Horizontal, level, Sampling::Same, Form::Activated, &taps, Epilogue::Store, true)
+        self.layer(
+            (Stream::Horizontal, level),
+            (Sampling::Same, Form::Activated),
+            &taps,
+            Epilogue::Store,
+            true,
+        )
     }
 
     /// Ends with the logits and returns the network.
@@ -138,10 +142,8 @@ impl Stack {
         let logits = self.network.config.logits();
         let variable = self.variable(VariableKind::Dense, FILTERS, logits);
         self.layer(
-            Stream::Horizontal,
-            1,
-            Sampling::Same,
-            Form::Elu,
+            (Stream::Horizontal, 1),
+            (Sampling::Same, Form::Elu),
             &[(source, 0, 0, None)],
             Epilogue::Store,
             false,
@@ -200,10 +202,8 @@ fn stacks(classes: usize) -> Vec<(&'static str, Network)> {
         }
         u = s.conv(Vertical, u, Sampling::Same, false, class);
         let level_1 = s.layer(
-            Horizontal,
-            1,
-            Sampling::Same,
-            Form::Activated,
+            (Horizontal, 1),
+            (Sampling::Same, Form::Activated),
             &[(u, 0, 0, None), (ul, 0, 0, None)],
             Epilogue::Gate { residual: ul },
             class,
