@@ -9,6 +9,7 @@ pub mod config;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+pub mod images;
 pub mod logistic;
 pub mod network;
 pub mod npy;
