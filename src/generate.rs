@@ -5,14 +5,17 @@
 //! series into runs.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array4, ArrayView4, s};
+use ndarray::{Array4, ArrayView4, Ix4, s};
 
 use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
+use crate::npy;
+use crate::philox::BOUNDS;
 
 /// Which classes a class-conditional model makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,9 +143,12 @@ impl Run<'_> {
         }
     }
 
-    /// Refuses what can be refused before the first batch, in an order in which nothing is allocated
-    /// before its size was found acceptable. Returns the labels.
-    fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
+    /// Refuses what [`generate`] would refuse before its first batch, in an order in which nothing is
+    /// allocated before its size was found acceptable. Returns the labels.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] and [`Error::Memory`] as for [`generate`].
+    pub fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
         engine::check_size(self.height, self.width)?;
         for (name, number) in [("count", self.count), ("batch size", self.batch_size)] {
             if number == 0 {
@@ -224,6 +230,45 @@ fn part<'b>(whole: &Batch<'b>, range: Range<usize>) -> Batch<'b> {
         }),
         ..*whole
     }
+}
+
+/// Reads the uniform numbers of a run from `u_mix.npy` (`[N, H, W, m]`) and `u_logistic.npy`
+/// (`[N, H, W, 3]`) in a folder, in this order.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Malformed`] for a file that is not such an array, and for numbers outside of
+/// [`BOUNDS`].
+pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
+    let mut shape: Option<[usize; 3]> = None;
+    let mut read = |name: &str, channels: usize| {
+        let file = folder.join(name);
+        let array = npy::read_f32(&file)?;
+        let (found, any) = (format!("{:?}", array.shape()), ["N", "H", "W"].map(String::from));
+        let [n, h, w] = shape.map_or(any, |shape| shape.map(|d| d.to_string()));
+        let bad = || {
+            let expected = format!("[{n}, {h}, {w}, {channels}]");
+            Error::malformed(&file, "shape", expected, found)
+        };
+        let Ok(array) = array.into_dimensionality::<Ix4>() else {
+            return Err(bad());
+        };
+        let (count, height, width, depth) = array.dim();
+        let first = *shape.get_or_insert([count, height, width]);
+        if first != [count, height, width] || depth != channels || count == 0 {
+            return Err(bad());
+        }
+        if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !BOUNDS.contains(u)) {
+            let expected = format!("a number from {} to {}", BOUNDS.start(), BOUNDS.end());
+            return Err(Error::malformed(
+                &file,
+                format!("element {at:?}"),
+                expected,
+                u.to_string(),
+            ));
+        }
+        Ok(array)
+    };
+    Ok([read("u_mix.npy", mixtures)?, read("u_logistic.npy", 3)?])
 }
 
 /// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread. When
