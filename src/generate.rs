@@ -14,6 +14,7 @@ use ndarray::{Array4, ArrayView4, Ix4, s};
 use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::npy;
 use crate::philox::BOUNDS;
 
@@ -150,7 +151,7 @@ impl Run<'_> {
     /// [`Error::Argument`] and [`Error::Memory`] as for [`generate`].
     pub fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
         engine::check_size(self.height, self.width)?;
-        for (name, number) in [("count", self.count), ("batch size", self.batch_size)] {
+        for (name, number) in [("batch size", self.batch_size), ("count", self.count)] {
             if number == 0 {
                 return Err(Error::argument(name, "at least 1 image", "0"));
             }
@@ -171,7 +172,7 @@ impl Run<'_> {
                 return Err(Error::argument("count", expected, self.count.to_string()));
             }
             let size = self.batch_size.min(self.count);
-            check_memory(available - kept, size, |size| {
+            memory::check_batch(available - kept, size, |size| {
                 engine.batch_bytes(self.method, size, self.height, self.width)
             })?;
         }
@@ -179,33 +180,6 @@ impl Run<'_> {
         self.whole(labels.as_deref()).check(engine.config())?;
         Ok(labels)
     }
-}
-
-/// Refuses a batch of `size` images if it needs more than `available` bytes, and finds the largest that
-/// fits. `bytes` must not fall as the batch grows.
-///
-/// # Errors
-/// [`Error::Memory`].
-pub fn check_memory(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> Result<()> {
-    let needed = bytes(size);
-    if needed <= available {
-        return Ok(());
-    }
-    let (mut fits, mut too_many) = (0, size);
-    while too_many - fits > 1 {
-        let middle = fits + (too_many - fits) / 2;
-        if bytes(middle) <= available {
-            fits = middle;
-        } else {
-            too_many = middle;
-        }
-    }
-    Err(Error::Memory {
-        batch: size,
-        needed,
-        available,
-        fits,
-    })
 }
 
 /// The images `range` of a batch.

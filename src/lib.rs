@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod evaluate;
 pub mod generate;
 pub mod images;
 pub mod logistic;

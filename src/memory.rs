@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::error::{Error, Result};
+
 /// Bytes that can be allocated without swapping or being killed; `None` if the system does not say.
 pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -14,6 +16,41 @@ pub fn available() -> Option<u64> {
         .into_iter()
         .filter_map(|f| left_in_group(Path::new(&f)));
     Some(limits.fold(machine, u64::min))
+}
+
+/// The largest batch of at most `size` images that needs no more than `available` bytes, 0 if none does.
+/// `bytes` tells what a batch needs and must not fall as the batch grows.
+pub fn largest_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> usize {
+    if bytes(size) <= available {
+        return size;
+    }
+    let (mut fits, mut too_many) = (0, size);
+    while too_many - fits > 1 {
+        let middle = fits + (too_many - fits) / 2;
+        if bytes(middle) <= available {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    fits
+}
+
+/// Refuses a batch of `size` images, at least 1, that is beyond [`largest_batch`].
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn check_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> Result<()> {
+    let fits = largest_batch(available, size, &bytes);
+    if fits == size {
+        return Ok(());
+    }
+    Err(Error::Memory {
+        batch: size,
+        needed: bytes(size),
+        available,
+        fits,
+    })
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes.
