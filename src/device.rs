@@ -16,10 +16,7 @@ pub const NAMES: &str = "auto or cpu";
 pub fn open(name: &str, weights: &Weights, threads: Option<usize>) -> Result<Box<dyn Engine>> {
     match name {
         "auto" | "cpu" => {
-            let options = Options {
-                threads,
-                ..Options::default()
-            };
+            let options = Options { threads, ..Options::default() };
             Ok(Box::new(CpuEngine::new(weights, &options)?))
         }
         _ => Err(Error::argument("--device", NAMES, format!("\"{name}\""))),

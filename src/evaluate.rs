@@ -61,11 +61,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
         let expected = [count, height, width, depth];
         if found != expected {
             let expected = format!("shape {expected:?}");
-            return Err(Error::argument(
-                "logits to compare with",
-                expected,
-                format!("{found:?}"),
-            ));
+            return Err(Error::argument("logits to compare with", expected, format!("{found:?}")));
         }
     }
     let batch = batch_size(engine, task, available)?;
@@ -85,10 +81,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
         scores.nats.extend(logistic::nats(logits.view(), floats.view())?);
         if let Some((compare, so_far)) = task.compare.as_ref().zip(scores.max_logit_difference.as_mut()) {
             let other = compare.slice(s![range, .., .., ..]);
-            let differences = logits
-                .iter()
-                .zip(other)
-                .map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
+            let differences = logits.iter().zip(other).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
             *so_far = differences.fold(*so_far, largest);
         }
         if task.keep_logits {

@@ -129,14 +129,10 @@ impl Run<'_> {
             width: self.width,
             labels,
             noise: match self.noise {
-                RunNoise::Seed(seed) => Noise::Philox {
-                    seed,
-                    first_index: self.first_index,
-                },
-                RunNoise::Given { mixture, logistic } => Noise::Given {
-                    mixture: mixture.reborrow(),
-                    logistic: logistic.reborrow(),
-                },
+                RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
+                RunNoise::Given { mixture, logistic } => {
+                    Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
+                }
             },
             given,
             method: self.method,
@@ -161,9 +157,7 @@ impl Run<'_> {
             let found = format!("{} images from {}", self.count, self.first_index);
             return Err(Error::argument("first index", "image indices below 2^32", found));
         }
-        let image = (self.height as u64)
-            .saturating_mul(self.width as u64)
-            .saturating_mul(KEPT_PER_PIXEL);
+        let image = (self.height as u64).saturating_mul(self.width as u64).saturating_mul(KEPT_PER_PIXEL);
         let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available {
             if kept > available {
@@ -189,19 +183,14 @@ fn part<'b>(whole: &Batch<'b>, range: Range<usize>) -> Batch<'b> {
         size: range.len(),
         labels: whole.labels.map(|labels| &labels[range.clone()]),
         noise: match whole.noise {
-            Noise::Philox { seed, first_index } => Noise::Philox {
-                seed,
-                first_index: first_index + range.start as u64,
-            },
-            Noise::Given { mixture, logistic } => Noise::Given {
-                mixture: cut(mixture),
-                logistic: cut(logistic),
-            },
+            Noise::Philox { seed, first_index } => {
+                Noise::Philox { seed, first_index: first_index + range.start as u64 }
+            }
+            Noise::Given { mixture, logistic } => {
+                Noise::Given { mixture: cut(mixture), logistic: cut(logistic) }
+            }
         },
-        given: whole.given.map(|given| Given {
-            images: cut(given.images),
-            rows: given.rows,
-        }),
+        given: whole.given.map(|given| Given { images: cut(given.images), rows: given.rows }),
         ..*whole
     }
 }
@@ -233,12 +222,7 @@ pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
         }
         if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !BOUNDS.contains(u)) {
             let expected = format!("a number from {} to {}", BOUNDS.start(), BOUNDS.end());
-            return Err(Error::malformed(
-                &file,
-                format!("element {at:?}"),
-                expected,
-                u.to_string(),
-            ));
+            return Err(Error::malformed(&file, format!("element {at:?}"), expected, u.to_string()));
         }
         Ok(array)
     };
@@ -266,11 +250,7 @@ pub fn generate(
     while done < run.count && !stop.load(Ordering::Relaxed) {
         let end = run.count.min(done.saturating_add(run.batch_size));
         let watch = |rows| {
-            progress(Progress {
-                images: done,
-                batch: end - done,
-                rows,
-            });
+            progress(Progress { images: done, batch: end - done, rows });
             !stop.load(Ordering::Relaxed)
         };
         let start = Instant::now();
@@ -289,10 +269,5 @@ pub fn generate(
         labels.truncate(done);
         labels
     });
-    Ok(Generated {
-        images,
-        labels,
-        batch_seconds,
-        interrupted: done < run.count,
-    })
+    Ok(Generated { images, labels, batch_seconds, interrupted: done < run.count })
 }

@@ -54,25 +54,16 @@ impl Grid {
     /// The layout whose picture is nearest to a square, for `count` images of `height x width`.
     pub fn near_square(count: usize, height: usize, width: usize) -> Grid {
         let columns = (count as f64 * height as f64 / width as f64).sqrt().ceil() as usize;
-        Grid {
-            columns: columns.clamp(1, count.max(1)),
-            skip: 0,
-        }
+        Grid { columns: columns.clamp(1, count.max(1)), skip: 0 }
     }
 
     /// The layout with one class in each column, where image i has the class `(first_class + i) %
     /// classes`: a column for each class, or a single row if there are no more images than classes.
     pub fn by_class(count: usize, first_class: usize, classes: usize) -> Grid {
         if count <= classes {
-            return Grid {
-                columns: count.max(1),
-                skip: 0,
-            };
+            return Grid { columns: count.max(1), skip: 0 };
         }
-        Grid {
-            columns: classes,
-            skip: first_class % classes,
-        }
+        Grid { columns: classes, skip: first_class % classes }
     }
 
     /// Images `[N, H, W, 3]` as one picture, row by row, unscaled, [`GAP`] pixels apart; the gaps and
@@ -86,9 +77,7 @@ impl Grid {
             let cell = self.skip + i;
             let top = cell / self.columns * (height + GAP);
             let left = cell % self.columns * (width + GAP);
-            picture
-                .slice_mut(s![top..top + height, left..left + width, ..])
-                .assign(&image);
+            picture.slice_mut(s![top..top + height, left..left + width, ..]).assign(&image);
         }
         picture
     }
@@ -110,9 +99,7 @@ pub fn write_atomically(
         .and_then(|()| writer.get_ref().sync_all())
         .map_err(Error::io(path, "write"))?;
     drop(writer);
-    draft
-        .persist(path)
-        .map_err(|e| Error::io(path, "create")(e.error))?;
+    draft.persist(path).map_err(|e| Error::io(path, "create")(e.error))?;
     Ok(())
 }
 
@@ -151,9 +138,7 @@ fn draft(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
 /// # Errors
 /// As for [`write_atomically`].
 pub fn write_npy<T: npy::Element, D: Dimension>(path: &Path, array: &ndarray::ArrayRef<T, D>) -> Result<()> {
-    write_atomically(path, |writer| {
-        npy::write_to(writer, array.shape(), array.iter().copied())
-    })
+    write_atomically(path, |writer| npy::write_to(writer, array.shape(), array.iter().copied()))
 }
 
 /// Writes a picture `[H, W, 3]` as PNG, 8-bit RGB, atomically.
@@ -164,11 +149,7 @@ pub fn write_png(path: &Path, picture: ArrayView3<u8>) -> Result<()> {
     let (height, width, channels) = picture.dim();
     let (Ok(h), Ok(w), 3) = (u32::try_from(height), u32::try_from(width), channels) else {
         let expected = "[H, W, 3] with sides below 2^32";
-        return Err(Error::argument(
-            "picture",
-            expected,
-            format!("{:?}", picture.shape()),
-        ));
+        return Err(Error::argument("picture", expected, format!("{:?}", picture.shape())));
     };
     let bytes: Vec<u8> = picture.iter().copied().collect();
     write_atomically(path, |writer| {
@@ -192,18 +173,10 @@ pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
     let mut stacks: Vec<Array4<u8>> = Vec::new();
     for file in files {
         let stack = read_one(file.as_ref())?;
-        if let Some(first) = stacks
-            .first()
-            .filter(|first| first.shape()[1..] != stack.shape()[1..])
-        {
+        if let Some(first) = stacks.first().filter(|first| first.shape()[1..] != stack.shape()[1..]) {
             let size = |s: &Array4<u8>| format!("{}x{}", s.shape()[1], s.shape()[2]);
             let expected = format!("{} like the files before", size(first));
-            return Err(Error::malformed(
-                file.as_ref(),
-                "image size",
-                expected,
-                size(&stack),
-            ));
+            return Err(Error::malformed(file.as_ref(), "image size", expected, size(&stack)));
         }
         stacks.push(stack);
     }
@@ -216,10 +189,7 @@ pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
 fn read_one(path: &Path) -> Result<Array4<u8>> {
     let (mut file, length) = npy::open_regular(path)?;
     let mut start = Vec::new();
-    (&mut file)
-        .take(8)
-        .read_to_end(&mut start)
-        .map_err(Error::io(path, "read"))?;
+    (&mut file).take(8).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
     if start.starts_with(b"\x93NUMPY") {
         return read_npy(path);
     }
@@ -237,11 +207,7 @@ fn read_one(path: &Path) -> Result<Array4<u8>> {
 fn read_npy(path: &Path) -> Result<Array4<u8>> {
     let array = npy::read_u8(path)?;
     let shape = array.shape().to_vec();
-    let array = if shape.len() == 3 {
-        array.insert_axis(Axis(0))
-    } else {
-        array
-    };
+    let array = if shape.len() == 3 { array.insert_axis(Axis(0)) } else { array };
     match array.into_dimensionality::<Ix4>() {
         Ok(images) if images.shape()[3] == 3 && !images.is_empty() => Ok(images),
         _ => {
@@ -271,18 +237,10 @@ fn decode_png(path: &Path, file: File) -> Result<Array3<u8>> {
     let (width, height) = info.size();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         let expected = format!("at most {MAX_PIXELS} pixels");
-        return Err(Error::malformed(
-            path,
-            "PNG header",
-            expected,
-            format!("{height}x{width}"),
-        ));
+        return Err(Error::malformed(path, "PNG header", expected, format!("{height}x{width}")));
     }
     if info.bit_depth == BitDepth::Sixteen {
-        return Err(unsupported(
-            "16 bits per channel",
-            "convert it to 8 bits per channel",
-        ));
+        return Err(unsupported("16 bits per channel", "convert it to 8 bits per channel"));
     }
     let mut reader = decoder.read_info().map_err(bad)?;
     if reader.info().is_animated() {

@@ -12,9 +12,7 @@ pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let machine = mem_available(&meminfo)?;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = group_folders(&groups)
-        .into_iter()
-        .filter_map(|f| left_in_group(Path::new(&f)));
+    let limits = group_folders(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
     Some(limits.fold(machine, u64::min))
 }
 
@@ -45,12 +43,7 @@ pub fn check_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) ->
     if fits == size {
         return Ok(());
     }
-    Err(Error::Memory {
-        batch: size,
-        needed: bytes(size),
-        available,
-        fits,
-    })
+    Err(Error::Memory { batch: size, needed: bytes(size), available, fits })
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes.

@@ -41,14 +41,7 @@ fn every_byte_survives_the_way_through_floats() {
         assert_eq!(images::to_byte(images::to_float(byte)), byte);
     }
     assert_eq!((images::to_float(0), images::to_float(255)), (-1.0, 1.0));
-    let edges = [
-        (-1.0, 0),
-        (1.0, 255),
-        (-3.0, 0),
-        (3.0, 255),
-        (0.0, 128),
-        (f32::NAN, 0),
-    ];
+    let edges = [(-1.0, 0), (1.0, 255), (-3.0, 0), (3.0, 255), (0.0, 128), (f32::NAN, 0)];
     for (value, byte) in edges {
         assert_eq!(images::to_byte(value), byte, "{value}");
     }
@@ -58,10 +51,7 @@ fn every_byte_survives_the_way_through_floats() {
 fn grids_are_near_square_unless_columns_are_classes() {
     let columns = |n, h, w| Grid::near_square(n, h, w).columns;
     assert_eq!([1, 4, 5, 16, 17].map(|n| columns(n, 32, 32)), [1, 2, 3, 4, 5]);
-    assert_eq!(
-        (columns(4, 4, 32), columns(4, 32, 4), columns(9, 8, 32)),
-        (1, 4, 2)
-    );
+    assert_eq!((columns(4, 4, 32), columns(4, 32, 4), columns(9, 8, 32)), (1, 4, 2));
     let by_class = |n, first| {
         let grid = Grid::by_class(n, first, 10);
         (grid.columns, grid.skip)
@@ -83,11 +73,7 @@ fn a_picture_holds_its_images_unscaled() {
         assert_eq!(cell, stack.index_axis(Axis(0), i));
     }
     let sum = |a: &mut dyn Iterator<Item = &u8>| a.map(|&b| u64::from(b)).sum::<u64>();
-    assert_eq!(
-        sum(&mut picture.iter()),
-        sum(&mut stack.iter()),
-        "the rest is black"
-    );
+    assert_eq!(sum(&mut picture.iter()), sum(&mut stack.iter()), "the rest is black");
 }
 
 #[test]
@@ -121,13 +107,7 @@ fn other_kinds_of_png_are_converted_where_nothing_is_lost() {
     assert_eq!(read(&palette), [40, 50, 60, 10, 20, 30]);
     let opaque = png(&path, (1, 1), ColorType::Rgba, BitDepth::Eight, &[1, 2, 3, 255]);
     assert_eq!(read(&opaque), [1, 2, 3]);
-    let grey = png(
-        &path,
-        (1, 1),
-        ColorType::GrayscaleAlpha,
-        BitDepth::Eight,
-        &[9, 255],
-    );
+    let grey = png(&path, (1, 1), ColorType::GrayscaleAlpha, BitDepth::Eight, &[9, 255]);
     assert_eq!(read(&grey), [9, 9, 9]);
     let clear = png(&path, (1, 1), ColorType::Rgba, BitDepth::Eight, &[1, 2, 3, 254]);
     assert!(refusal(&clear).contains("transparent"));
@@ -141,20 +121,11 @@ fn what_is_not_an_image_is_refused() {
     let path = folder.path().join("a");
     assert!(refusal(&path).contains("cannot open"));
     assert!(refusal(folder.path()).contains("folder"));
-    for (contents, found) in [
-        (&b""[..], "empty"),
-        (b"<html>\n", "<html>\\n"),
-        (b"\x89PNG", "x89PNG"),
-    ] {
+    for (contents, found) in [(&b""[..], "empty"), (b"<html>\n", "<html>\\n"), (b"\x89PNG", "x89PNG")] {
         std::fs::write(&path, contents).unwrap();
         assert!(refusal(&path).contains(found));
     }
-    for shape in [
-        vec![2, 4, 4, 1],
-        vec![4, 4],
-        vec![0, 4, 4, 3],
-        vec![1, 2, 4, 4, 3],
-    ] {
+    for shape in [vec![2, 4, 4, 1], vec![4, 4], vec![0, 4, 4, 3], vec![1, 2, 4, 4, 3]] {
         images::write_npy(&path, &ndarray::ArrayD::<u8>::zeros(shape.clone())).unwrap();
         assert!(refusal(&path).contains(&format!("{shape:?}")));
     }
@@ -166,10 +137,7 @@ fn what_is_not_an_image_is_refused() {
     images::write_npy(&path, &numbered(1, 4, 8)).unwrap();
     images::write_npy(&other, &numbered(1, 8, 4)).unwrap();
     let message = images::read(&[&path, &other]).unwrap_err().to_string();
-    assert!(
-        message.contains("expected 4x8") && message.contains("found 8x4"),
-        "{message}"
-    );
+    assert!(message.contains("expected 4x8") && message.contains("found 8x4"), "{message}");
 }
 
 #[test]
@@ -201,9 +169,7 @@ fn a_broken_png_is_an_error_wherever_it_breaks() {
 /// The checksum of PNG chunks (ISO 3309).
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
-            (c >> 1) ^ if c & 1 == 1 { 0xedb8_8320 } else { 0 }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ if c & 1 == 1 { 0xedb8_8320 } else { 0 })
     };
     !bytes.iter().fold(u32::MAX, step)
 }
@@ -223,11 +189,7 @@ fn a_file_appears_whole_or_not_at_all() {
     assert_eq!(images::read(&[&path]).unwrap().index_axis(Axis(0), 0), old);
     images::check_writable(&path).unwrap();
     images::check_writable(&folder.path().join("b")).unwrap();
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "no draft is left"
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
     assert!(images::check_writable(folder.path()).is_err());
     assert!(images::check_writable(&folder.path().join("none/b")).is_err());
     let wide = Array3::zeros((1, 1, 4));

@@ -16,15 +16,8 @@ struct Fake {
 const BYTES_PER_IMAGE: u64 = 1 << 20;
 
 fn fake(classes: usize) -> Fake {
-    let config = ModelConfig {
-        classes,
-        mixtures: 2,
-        ..ModelConfig::PAPER
-    };
-    Fake {
-        config,
-        sizes: Vec::new(),
-    }
+    let config = ModelConfig { classes, mixtures: 2, ..ModelConfig::PAPER };
+    Fake { config, sizes: Vec::new() }
 }
 
 impl Engine for Fake {
@@ -98,35 +91,17 @@ fn an_image_depends_on_its_index_however_the_run_is_split() {
     assert_eq!(whole.labels.as_deref(), Some(&[1, 2, 3, 0, 1, 2, 3][..]));
     let expected = [105, 106, 107, 108, 109, 110, 111].map(|noise| noise as f32);
     let classes = [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0];
-    let sums: Vec<f32> = expected
-        .iter()
-        .zip(classes)
-        .map(|(n, c)| n + 1000.0 * c)
-        .collect();
+    let sums: Vec<f32> = expected.iter().zip(classes).map(|(n, c)| n + 1000.0 * c).collect();
     assert_eq!(firsts(&whole.images), sums);
     assert_eq!((whole.batch_seconds.len(), whole.interrupted), (3, false));
     for batch_size in [1, 2, 7, usize::MAX] {
-        let other = make(
-            &mut fake(4),
-            &Run {
-                batch_size,
-                ..seven()
-            },
-        )
-        .unwrap();
+        let other = make(&mut fake(4), &Run { batch_size, ..seven() }).unwrap();
         assert_eq!(other.images, whole.images);
     }
-    let tail = Run {
-        first_index: 9,
-        count: 3,
-        ..seven()
-    };
+    let tail = Run { first_index: 9, count: 3, ..seven() };
     let tail = make(&mut fake(4), &tail).unwrap();
     assert_eq!(firsts(&tail.images), sums[4..]);
-    let one = Run {
-        classes: Some(Classes::One(2)),
-        ..seven()
-    };
+    let one = Run { classes: Some(Classes::One(2)), ..seven() };
     assert_eq!(make(&mut fake(4), &one).unwrap().labels, Some(vec![2; 7]));
     assert_eq!(make(&mut fake(0), &seven()).unwrap().labels, None);
 }
@@ -137,69 +112,24 @@ fn given_noise_and_images_are_cut_with_the_batches() {
         Array4::from_shape_fn((7, 4, 8, channels), |(n, ..)| scale * (n + 1) as f32)
     };
     let (mixture, logistic, images) = (ramp(2, 0.01), ramp(3, 0.1), ramp(3, -0.125));
-    let noise = RunNoise::Given {
-        mixture: mixture.view(),
-        logistic: logistic.view(),
-    };
-    let given = Some(Given {
-        images: images.view(),
-        rows: 2,
-    });
-    let made = make(
-        &mut fake(0),
-        &Run {
-            noise,
-            given,
-            ..seven()
-        },
-    )
-    .unwrap();
+    let noise = RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() };
+    let given = Some(Given { images: images.view(), rows: 2 });
+    let made = make(&mut fake(0), &Run { noise, given, ..seven() }).unwrap();
     for (i, value) in firsts(&made.images).into_iter().enumerate() {
         assert!((value - (0.11 - 0.125) * (i + 1) as f32).abs() < 1e-6);
     }
     // One given image is for all, another number of them an error, as is noise for another count.
     let first = images.slice_axis(Axis(0), (0..1).into());
-    let given = Given {
-        images: first,
-        rows: 4,
-    };
-    let made = make(
-        &mut fake(0),
-        &Run {
-            given: Some(given),
-            ..seven()
-        },
-    )
-    .unwrap();
+    let given = Given { images: first, rows: 4 };
+    let made = make(&mut fake(0), &Run { given: Some(given), ..seven() }).unwrap();
     assert_eq!(firsts(&made.images)[6], 111.0 - 0.125);
-    let two = Given {
-        images: images.slice_axis(Axis(0), (0..2).into()),
-        rows: 4,
-    };
+    let two = Given { images: images.slice_axis(Axis(0), (0..2).into()), rows: 4 };
     let wrong = [
-        Run {
-            given: Some(two),
-            ..seven()
-        },
-        Run {
-            given: Some(Given { rows: 5, ..given }),
-            ..seven()
-        },
-        Run {
-            noise,
-            count: 6,
-            ..seven()
-        },
-        Run {
-            noise,
-            count: 8,
-            ..seven()
-        },
-        Run {
-            noise,
-            width: 4,
-            ..seven()
-        },
+        Run { given: Some(two), ..seven() },
+        Run { given: Some(Given { rows: 5, ..given }), ..seven() },
+        Run { noise, count: 6, ..seven() },
+        Run { noise, count: 8, ..seven() },
+        Run { noise, width: 4, ..seven() },
     ];
     for run in wrong {
         let mut engine = fake(0);
@@ -213,73 +143,16 @@ fn given_noise_and_images_are_cut_with_the_batches() {
 fn what_cannot_be_made_is_refused_before_anything_is() {
     let one = |class| Some(Classes::One(class));
     let wrong = [
-        (
-            4,
-            Run {
-                classes: one(4),
-                ..seven()
-            },
-            "class",
-        ),
-        (
-            0,
-            Run {
-                classes: one(0),
-                ..seven()
-            },
-            "class",
-        ),
-        (
-            0,
-            Run {
-                classes: Some(Classes::All),
-                ..seven()
-            },
-            "class",
-        ),
+        (4, Run { classes: one(4), ..seven() }, "class"),
+        (0, Run { classes: one(0), ..seven() }, "class"),
+        (0, Run { classes: Some(Classes::All), ..seven() }, "class"),
         (0, Run { count: 0, ..seven() }, "count"),
-        (
-            0,
-            Run {
-                batch_size: 0,
-                ..seven()
-            },
-            "batch size",
-        ),
+        (0, Run { batch_size: 0, ..seven() }, "batch size"),
         (0, Run { height: 6, ..seven() }, "image size"),
-        (
-            0,
-            Run {
-                first_index: (1 << 32) - 6,
-                ..seven()
-            },
-            "first index",
-        ),
-        (
-            0,
-            Run {
-                first_index: u64::MAX,
-                ..seven()
-            },
-            "first index",
-        ),
-        (
-            0,
-            Run {
-                count: 1 << 31,
-                ..seven()
-            },
-            "count",
-        ),
-        (
-            0,
-            Run {
-                height: 1 << 63,
-                width: 4,
-                ..seven()
-            },
-            "count",
-        ),
+        (0, Run { first_index: (1 << 32) - 6, ..seven() }, "first index"),
+        (0, Run { first_index: u64::MAX, ..seven() }, "first index"),
+        (0, Run { count: 1 << 31, ..seven() }, "count"),
+        (0, Run { height: 1 << 63, width: 4, ..seven() }, "count"),
     ];
     for (classes, run, name) in wrong {
         let mut engine = fake(classes);
@@ -287,21 +160,14 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
         assert!(message.starts_with(&format!("{name}: expected")), "{message}");
         assert!(engine.sizes.is_empty());
     }
-    let last = Run {
-        first_index: (1 << 32) - 7,
-        ..seven()
-    };
+    let last = Run { first_index: (1 << 32) - 7, ..seven() };
     assert!(make(&mut fake(0), &last).is_ok());
 }
 
 #[test]
 fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     let refused = |batch_size, mebibytes: u64| {
-        let run = Run {
-            batch_size,
-            count: 50,
-            ..seven()
-        };
+        let run = Run { batch_size, count: 50, ..seven() };
         let available = Some(mebibytes * BYTES_PER_IMAGE);
         match generate(&mut fake(0), &run, available, &AtomicBool::new(false), &|_| {}) {
             Err(Error::Memory { batch, fits, .. }) => Some((batch, fits)),
@@ -314,11 +180,7 @@ fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     assert_eq!(refused(16, 16), Some((16, 15)));
     assert_eq!(refused(1000, 18), Some((50, 17)));
     assert_eq!(refused(16, 1), Some((16, 0)));
-    let unknown = Run {
-        count: 2,
-        batch_size: 2,
-        ..seven()
-    };
+    let unknown = Run { count: 2, batch_size: 2, ..seven() };
     assert!(generate(&mut fake(0), &unknown, None, &AtomicBool::new(false), &|_| {}).is_ok());
 }
 

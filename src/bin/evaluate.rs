@@ -109,9 +109,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     if let Some((file, logits)) = args.logits_out.as_ref().zip(scores.logits.as_ref()) {
         images::write_npy(file, logits)?;
     }
-    let above = scores
-        .max_logit_difference
-        .filter(|d| d.is_nan() || *d > args.tolerance);
+    let above = scores.max_logit_difference.filter(|d| d.is_nan() || *d > args.tolerance);
     if args.json {
         print_json(&scores, &config, engine.name())?;
     } else {
@@ -136,11 +134,7 @@ fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result
     };
     let size = engine::check_size(height, width);
     size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
-    let labels = args
-        .labels
-        .as_ref()
-        .map(|file| npy::read_labels(file))
-        .transpose()?;
+    let labels = args.labels.as_ref().map(|file| npy::read_labels(file)).transpose()?;
     let fit = engine::check_labels(config, labels.as_deref(), count);
     fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
     Ok(labels)
@@ -148,11 +142,7 @@ fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result
 
 fn rename(error: Error, name: String) -> Error {
     match error {
-        Error::Argument { expected, found, .. } => Error::Argument {
-            name,
-            expected,
-            found,
-        },
+        Error::Argument { expected, found, .. } => Error::Argument { name, expected, found },
         other => other,
     }
 }
@@ -165,9 +155,7 @@ fn read_logits(file: &Path, config: &ModelConfig, images: &Array4<u8>) -> Result
     if found != expected {
         return Err(wrong());
     }
-    npy::read_f32(file)?
-        .into_dimensionality::<Ix4>()
-        .map_err(|_| wrong())
+    npy::read_f32(file)?.into_dimensionality::<Ix4>().map_err(|_| wrong())
 }
 
 fn print_table(scores: &Scores) -> Result<()> {

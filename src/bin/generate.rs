@@ -75,13 +75,7 @@ struct Args {
     naive: bool,
 
     /// What to write
-    #[arg(
-        long,
-        value_enum,
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "png,npy"
-    )]
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "png,npy")]
     format: Vec<Format>,
 
     /// Complete given images (PNG, or .npy of type uint8 and shape [H, W, 3] or [N, H, W, 3]): the first
@@ -193,9 +187,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     report(args, &*engine, &run, &made, &written)?;
     if made.interrupted {
         let (done, count) = (made.images.dim().0, run.count);
-        cli::warn(format_args!(
-            "interrupted: {done} of {count} images were finished"
-        ));
+        cli::warn(format_args!("interrupted: {done} of {count} images were finished"));
         return Ok(ExitCode::from(INTERRUPTED));
     }
     Ok(ExitCode::SUCCESS)
@@ -203,10 +195,7 @@ fn body(args: &Args) -> Result<ExitCode> {
 
 impl Inputs {
     fn read(args: &Args, config: &ModelConfig) -> Result<Inputs> {
-        let noise = args
-            .noise
-            .as_ref()
-            .map(|dir| generate::read_noise(dir, config.mixtures));
+        let noise = args.noise.as_ref().map(|dir| generate::read_noise(dir, config.mixtures));
         let given = args.complete.as_ref().map(|file| images::read(&[file]));
         Ok(Inputs {
             noise: noise.transpose()?,
@@ -216,25 +205,14 @@ impl Inputs {
 
     /// The run that the flags and the files describe together.
     fn run<'a>(&'a self, args: &'a Args) -> Result<Run<'a>> {
-        let noise = args
-            .noise
-            .as_ref()
-            .zip(self.noise.as_ref().map(|[mixture, _]| mixture.dim()));
+        let noise = args.noise.as_ref().zip(self.noise.as_ref().map(|[mixture, _]| mixture.dim()));
         let noise = noise.map(|(dir, dim)| (dir.display().to_string(), dim));
-        let given = args
-            .complete
-            .as_ref()
-            .zip(self.given.as_ref().map(|given| given.dim()));
+        let given = args.complete.as_ref().zip(self.given.as_ref().map(|given| given.dim()));
         let given = given.map(|(file, dim)| (file.display().to_string(), dim));
         let dictated = || [&noise, &given].into_iter().flatten();
 
         let sizes = dictated().map(|(whose, (_, h, w, _))| (whose.as_str(), Size([*h, *w])));
-        let size = agree(
-            args.image_size
-                .map(|size| ("--image-size", size))
-                .into_iter()
-                .chain(sizes),
-        )?;
+        let size = agree(args.image_size.map(|size| ("--image-size", size)).into_iter().chain(sizes))?;
         let Size([height, width]) = size.unwrap_or(Size([32, 32]));
 
         // A single image is completed as often as is asked for.
@@ -250,19 +228,15 @@ impl Inputs {
             classes: args.class,
             noise: match &self.noise {
                 None => RunNoise::Seed(args.seed),
-                Some([mixture, logistic]) => RunNoise::Given {
-                    mixture: mixture.view(),
-                    logistic: logistic.view(),
-                },
+                Some([mixture, logistic]) => {
+                    RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() }
+                }
             },
             given: self
                 .given
                 .as_ref()
                 .zip(args.keep_rows)
-                .map(|(images, rows)| Given {
-                    images: images.view(),
-                    rows,
-                }),
+                .map(|(images, rows)| Given { images: images.view(), rows }),
             method: if args.naive { Method::Naive } else { Method::Cached },
         })
     }
@@ -277,11 +251,7 @@ fn agree<'a, T: PartialEq + fmt::Display>(sources: impl Iterator<Item = (&'a str
             Some((_, first)) if *first == value => {}
             Some((first_name, first)) => {
                 let found = format!("{first}");
-                return Err(Error::argument(
-                    first_name,
-                    format!("{value} as in {name}"),
-                    found,
-                ));
+                return Err(Error::argument(first_name, format!("{value} as in {name}"), found));
             }
         }
     }
@@ -355,11 +325,7 @@ impl Files {
         };
         let labels = usize::from(config.classes == 0);
         let npy = files.npy.iter().flat_map(|npy| &npy[..3 - labels]);
-        files
-            .png
-            .iter()
-            .chain(npy)
-            .try_for_each(|file| images::check_writable(file))?;
+        files.png.iter().chain(npy).try_for_each(|file| images::check_writable(file))?;
         Ok(files)
     }
 
