@@ -1,1 +1,186 @@
-fn main() {}
+//! `evaluate`: how likely a model finds given images, and how its logits compare with another
+//! implementation's.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use fast_pixel_cnn::evaluate::{self, Scores, Task};
+use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, memory, npy};
+use ndarray::{Array4, Ix4};
+use serde::Serialize;
+
+/// Exit status when logits differ by more than the tolerance.
+const DIFFERENT: u8 = 1;
+
+/// Measure the likelihood of images under a PixelCNN++.
+///
+/// Prints nats and bits per dimension of each image, and their mean. With --compare-logits also the
+/// largest difference of the logits; above the tolerance the exit status is 1.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    weights: cli::WeightsArgs,
+
+    /// Images of one size: PNG, or .npy of type uint8 and shape [N, H, W, 3] or [H, W, 3]
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    images: Vec<PathBuf>,
+
+    /// Classes of the images, for a class-conditional model: .npy of type int64, int32 or uint8, shape [N]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// Write the logits: .npy, float32 [N, H, W, 10 m]
+    #[arg(long, value_name = "FILE")]
+    logits_out: Option<PathBuf>,
+
+    /// Compare the logits with these: .npy, float32 [N, H, W, 10 m]
+    #[arg(long, value_name = "FILE")]
+    compare_logits: Option<PathBuf>,
+
+    /// Largest absolute difference of logits that counts as equal
+    #[arg(long, value_name = "X", default_value_t = 1e-4, requires = "compare_logits", value_parser = parse_tolerance)]
+    tolerance: f64,
+
+    /// Where to run: auto or cpu
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+
+    /// Threads on the CPU [default: as many as there are]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_tolerance(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(tolerance) if tolerance >= 0.0 => Ok(tolerance),
+        _ => Err("expected a number that is not negative".into()),
+    }
+}
+
+/// The `--json` object.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    version: &'static str,
+    device: String,
+    model: &'a ModelConfig,
+    images: usize,
+    nats: &'a [f64],
+    bits_per_dim: &'a [f64],
+    mean_bits_per_dim: f64,
+    /// Null for a difference that is not a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_logit_difference: Option<f64>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    cli::run(|| body(&args))
+}
+
+fn body(args: &Args) -> Result<ExitCode> {
+    let weights = args.weights.load()?;
+    let config = *weights.config();
+    let bytes = images::read(&args.images)?;
+    let labels = read_labels(args, &config, &bytes)?;
+    let compare = match &args.compare_logits {
+        Some(file) => Some(read_logits(file, &config, &bytes)?),
+        None => None,
+    };
+    if let Some(file) = &args.logits_out {
+        images::check_writable(file)?;
+    }
+    let mut engine = device::open(&args.device, &weights, args.threads)?;
+    drop(weights);
+
+    let task = Task {
+        images: bytes.view(),
+        labels: labels.as_deref(),
+        compare: compare.as_ref().map(|logits| logits.view()),
+        keep_logits: args.logits_out.is_some(),
+    };
+    let scores = evaluate::evaluate(&mut *engine, &task, memory::available())?;
+    if let Some((file, logits)) = args.logits_out.as_ref().zip(scores.logits.as_ref()) {
+        images::write_npy(file, logits)?;
+    }
+    let above = scores.max_logit_difference.filter(|d| d.is_nan() || *d > args.tolerance);
+    if args.json {
+        print_json(&scores, &config, engine.name())?;
+    } else {
+        print_table(&scores)?;
+        if let Some(difference) = scores.max_logit_difference {
+            let relation = if above.is_some() { "above" } else { "within" };
+            let tolerance = args.tolerance;
+            cli::print(format_args!(
+                "largest logit difference: {difference:e}, {relation} the tolerance of {tolerance:e}"
+            ))?;
+        }
+    }
+    Ok(above.map_or(ExitCode::SUCCESS, |_| ExitCode::from(DIFFERENT)))
+}
+
+/// Reads and checks the labels, and the size of the images, so that messages name the flag and the file.
+fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
+    let (count, height, width, _) = images.dim();
+    let shown = |flag: &str, file: Option<&PathBuf>| match file {
+        Some(file) => format!("{flag} {}", file.display()),
+        None => flag.into(),
+    };
+    let size = engine::check_size(height, width);
+    size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
+    let labels = args.labels.as_ref().map(|file| npy::read_labels(file)).transpose()?;
+    let fit = engine::check_labels(config, labels.as_deref(), count);
+    fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
+    Ok(labels)
+}
+
+fn rename(error: Error, name: String) -> Error {
+    match error {
+        Error::Argument { expected, found, .. } => Error::Argument { name, expected, found },
+        other => other,
+    }
+}
+
+fn read_logits(file: &Path, config: &ModelConfig, images: &Array4<u8>) -> Result<Array4<f32>> {
+    let (count, height, width, _) = images.dim();
+    let expected = [count, height, width, config.logits()];
+    let found = npy::shape_of::<f32>(file)?;
+    let wrong = || Error::malformed(file, "shape", format!("{expected:?}"), format!("{found:?}"));
+    if found != expected {
+        return Err(wrong());
+    }
+    npy::read_f32(file)?.into_dimensionality::<Ix4>().map_err(|_| wrong())
+}
+
+fn print_table(scores: &Scores) -> Result<()> {
+    cli::print(format_args!("{:>6} {:>14} {:>14}", "image", "nats", "bits/dim"))?;
+    for (i, (nats, bits)) in scores.nats.iter().zip(&scores.bits_per_dim).enumerate() {
+        cli::print(format_args!("{i:>6} {nats:>14.3} {bits:>14.5}"))?;
+    }
+    let mean_nats = scores.nats.iter().sum::<f64>() / scores.nats.len() as f64;
+    let mean_bits = scores.mean_bits_per_dim();
+    cli::print(format_args!("{:>6} {mean_nats:>14.3} {mean_bits:>14.5}", "mean"))
+}
+
+fn print_json(scores: &Scores, config: &ModelConfig, device: String) -> Result<()> {
+    let report = Report {
+        schema: "fast-pixel-cnn/evaluate/1",
+        version: env!("CARGO_PKG_VERSION"),
+        device,
+        model: config,
+        images: scores.nats.len(),
+        nats: &scores.nats,
+        bits_per_dim: &scores.bits_per_dim,
+        mean_bits_per_dim: scores.mean_bits_per_dim(),
+        max_logit_difference: scores.max_logit_difference,
+    };
+    let json =
+        serde_json::to_string(&report).map_err(|e| Error::io(Path::new("stdout"), "write")(e.into()))?;
+    cli::print(json)
+}

@@ -1,0 +1,118 @@
+//! How likely a model finds given images, and how far its logits are from given ones.
+//!
+//! The idea: images go through full forward passes in batches as large as memory allows; nothing is kept
+//! of a batch but its likelihoods, unless the logits are asked for.
+
+use ndarray::{Array4, ArrayView4, s};
+
+use crate::engine::{self, Engine, Method};
+use crate::error::{Error, Result};
+use crate::{images, logistic, memory};
+
+/// Images in a batch, if so many fit into memory. More would not be faster.
+const BATCH: usize = 16;
+
+/// What to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// `[N, H, W, 3]`.
+    pub images: ArrayView4<'a, u8>,
+    /// The class of each image, for a class-conditional model: `[N]`.
+    pub labels: Option<&'a [u32]>,
+    /// Logits to compare with: `[N, H, W, 10 m]`.
+    pub compare: Option<ArrayView4<'a, f32>>,
+    /// Whether [`Scores::logits`] is wanted.
+    pub keep_logits: bool,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Negative log-likelihood of each image, in nats.
+    pub nats: Vec<f64>,
+    /// The same in bits per pixel and channel.
+    pub bits_per_dim: Vec<f64>,
+    /// The largest absolute difference to the logits to compare with, NaN if any is; `None` if none were
+    /// given.
+    pub max_logit_difference: Option<f64>,
+    /// `[N, H, W, 10 m]`, if they were asked for.
+    pub logits: Option<Array4<f32>>,
+}
+
+impl Scores {
+    /// Bits per dimension, averaged over the images.
+    pub fn mean_bits_per_dim(&self) -> f64 {
+        self.bits_per_dim.iter().sum::<f64>() / self.bits_per_dim.len() as f64
+    }
+}
+
+/// Evaluates images. `available` is the memory that may be used, in bytes (see
+/// [`crate::memory::available`]; `None`: not checked).
+///
+/// # Errors
+/// [`Error::Argument`] for a task that does not fit the model or itself, [`Error::Memory`] if not even one
+/// image fits, and the engine's own.
+pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) -> Result<Scores> {
+    let (count, height, width, _) = task.images.dim();
+    let depth = engine.config().logits();
+    engine::check_size(height, width)?;
+    engine::check_labels(engine.config(), task.labels, count)?;
+    if let Some(found) = task.compare.as_ref().map(|c| c.shape()) {
+        let expected = [count, height, width, depth];
+        if found != expected {
+            let expected = format!("shape {expected:?}");
+            return Err(Error::argument("logits to compare with", expected, format!("{found:?}")));
+        }
+    }
+    let batch = batch_size(engine, task, available)?;
+
+    let mut scores = Scores {
+        nats: Vec::new(),
+        bits_per_dim: Vec::new(),
+        max_logit_difference: task.compare.map(|_| 0.0),
+        logits: None,
+    };
+    let mut kept = Vec::new();
+    for start in (0..count).step_by(batch) {
+        let range = start..count.min(start + batch);
+        let floats = images::to_floats(task.images.slice(s![range.clone(), .., .., ..]));
+        let labels = task.labels.map(|labels| &labels[range.clone()]);
+        let logits = engine.logits(floats.view(), labels)?;
+        scores.nats.extend(logistic::nats(logits.view(), floats.view())?);
+        if let Some((compare, so_far)) = task.compare.as_ref().zip(scores.max_logit_difference.as_mut()) {
+            let other = compare.slice(s![range, .., .., ..]);
+            let differences = logits.iter().zip(other).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
+            *so_far = differences.fold(*so_far, largest);
+        }
+        if task.keep_logits {
+            kept.extend(logits);
+        }
+    }
+    let bits = |&nats: &f64| logistic::bits_per_dim(nats, height, width);
+    scores.bits_per_dim = scores.nats.iter().map(bits).collect();
+    scores.logits = task.keep_logits.then(|| {
+        Array4::from_shape_vec((count, height, width, depth), kept)
+            .expect("an engine gives the logits of every pixel it was given")
+    });
+    Ok(scores)
+}
+
+/// The larger number; not a number if either is none.
+fn largest(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// The largest batch up to [`BATCH`] that fits, with its logits and what is kept.
+fn batch_size(engine: &dyn Engine, task: &Task, available: Option<u64>) -> Result<usize> {
+    let (count, height, width, _) = task.images.dim();
+    let wanted = BATCH.min(count).max(1);
+    let Some(available) = available else {
+        return Ok(wanted);
+    };
+    let logits =
+        |images: usize| (images * height * width * engine.config().logits() * size_of::<f32>()) as u64;
+    let kept = if task.keep_logits { logits(count) } else { 0 };
+    let bytes = |size| kept + logits(size) + engine.batch_bytes(Method::Naive, size, height, width);
+    memory::check_batch(available, 1, bytes)?;
+    Ok(memory::largest_batch(available, wanted, bytes))
+}

@@ -1,0 +1,273 @@
+//! Runs of many images on any engine: batches, classes, noise, completion, and stopping in between.
+//!
+//! The idea: image i of a run is image `first_index + i` of an endless series. Its noise and its class
+//! follow from that index alone, so it is the same image however a run is split into batches or the
+//! series into runs.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ndarray::{Array4, ArrayView4, Ix4, s};
+
+use crate::config::ModelConfig;
+use crate::engine::{self, Batch, Engine, Given, Method, Noise};
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::npy;
+use crate::philox::BOUNDS;
+
+/// Which classes a class-conditional model makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Classes {
+    /// All images are of this class.
+    One(u32),
+    /// The image with index i has the class i modulo the number of classes.
+    All,
+}
+
+/// A run of images to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Number of images, at least 1.
+    pub count: usize,
+    /// Images in a batch; the last batch may be smaller.
+    pub batch_size: usize,
+    /// Rows of an image, a multiple of 4.
+    pub height: usize,
+    /// Columns of an image, a multiple of 4.
+    pub width: usize,
+    /// Index of the first image. Indices are below 2^32.
+    pub first_index: u64,
+    /// `None` for an unconditional model; for a conditional one it means [`Classes::All`].
+    pub classes: Option<Classes>,
+    /// The random numbers of the whole run; [`Noise::Philox`] begins at [`Run::first_index`].
+    pub noise: RunNoise<'a>,
+    /// The given part, for completion: one image for each of the run, or one for all.
+    pub given: Option<Given<'a>>,
+    /// Cached or naive.
+    pub method: Method,
+}
+
+/// Where the uniform random numbers of a run come from.
+#[derive(Clone, Copy, Debug)]
+pub enum RunNoise<'a> {
+    /// Philox4x32-10 with this key.
+    Seed(u64),
+    /// Given numbers, each in [1e-5, 1 - 1e-5].
+    Given {
+        /// `[count, height, width, m]`.
+        mixture: ArrayView4<'a, f32>,
+        /// `[count, height, width, 3]`.
+        logistic: ArrayView4<'a, f32>,
+    },
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Images in finished batches.
+    pub images: usize,
+    /// Images in the current batch.
+    pub batch: usize,
+    /// Rows of the current batch that are finished.
+    pub rows: usize,
+}
+
+/// What a run made.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// `[N, height, width, 3]` in [-1, 1], as sampled. N is below the count if the run was interrupted.
+    pub images: Array4<f32>,
+    /// The class of each image, for a class-conditional model.
+    pub labels: Option<Vec<u32>>,
+    /// Seconds that each finished batch took.
+    pub batch_seconds: Vec<f64>,
+    /// Whether the run was stopped before its end.
+    pub interrupted: bool,
+}
+
+/// Bytes that a run keeps for each pixel until its files are written: float32, bytes, and bytes in a grid.
+const KEPT_PER_PIXEL: u64 = 3 * (4 + 1 + 1);
+
+impl Run<'_> {
+    /// The class of each image, for a class-conditional model.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if classes are asked of an unconditional model.
+    pub fn labels(&self, config: &ModelConfig) -> Result<Option<Vec<u32>>> {
+        let classes = match (config.classes, self.classes) {
+            (0, None) => return Ok(None),
+            (0, Some(_)) => {
+                let expected = "none: the model is unconditional";
+                return Err(Error::argument("class", expected, "a class"));
+            }
+            (_, classes) => classes.unwrap_or(Classes::All),
+        };
+        let label = |i: u64| match classes {
+            Classes::One(class) => class,
+            Classes::All => ((self.first_index + i) % config.classes as u64) as u32,
+        };
+        Ok(Some((0..self.count as u64).map(label).collect()))
+    }
+
+    /// The whole run as one batch, which is never made but sliced.
+    fn whole<'b>(&'b self, labels: Option<&'b [u32]>) -> Batch<'b> {
+        let given = self.given.as_ref().map(|given| {
+            let (images, height, width, channels) = given.images.dim();
+            let spread = given.images.broadcast((self.count, height, width, channels));
+            Given {
+                // One image is for all; any other number that differs is refused by the batch's check.
+                images: spread.filter(|_| images == 1).unwrap_or(given.images.reborrow()),
+                rows: given.rows,
+            }
+        });
+        Batch {
+            size: self.count,
+            height: self.height,
+            width: self.width,
+            labels,
+            noise: match self.noise {
+                RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
+                RunNoise::Given { mixture, logistic } => {
+                    Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
+                }
+            },
+            given,
+            method: self.method,
+            keep_logits: false,
+        }
+    }
+
+    /// Refuses what [`generate`] would refuse before its first batch, in an order in which nothing is
+    /// allocated before its size was found acceptable. Returns the labels.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] and [`Error::Memory`] as for [`generate`].
+    pub fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
+        engine::check_size(self.height, self.width)?;
+        for (name, number) in [("batch size", self.batch_size), ("count", self.count)] {
+            if number == 0 {
+                return Err(Error::argument(name, "at least 1 image", "0"));
+            }
+        }
+        let end = self.first_index.checked_add(self.count as u64);
+        if end.is_none_or(|end| end > 1 << 32) {
+            let found = format!("{} images from {}", self.count, self.first_index);
+            return Err(Error::argument("first index", "image indices below 2^32", found));
+        }
+        let image = (self.height as u64).saturating_mul(self.width as u64).saturating_mul(KEPT_PER_PIXEL);
+        let kept = image.saturating_mul(self.count as u64);
+        if let Some(available) = available {
+            if kept > available {
+                let (h, w, fit) = (self.height, self.width, available / image);
+                let expected = format!("at most {fit} images of {h}x{w}, which is what memory holds");
+                return Err(Error::argument("count", expected, self.count.to_string()));
+            }
+            let size = self.batch_size.min(self.count);
+            memory::check_batch(available - kept, size, |size| {
+                engine.batch_bytes(self.method, size, self.height, self.width)
+            })?;
+        }
+        let labels = self.labels(engine.config())?;
+        self.whole(labels.as_deref()).check(engine.config())?;
+        Ok(labels)
+    }
+}
+
+/// The images `range` of a batch.
+fn part<'b>(whole: &Batch<'b>, range: Range<usize>) -> Batch<'b> {
+    let cut = |array: ArrayView4<'b, f32>| array.slice_move(s![range.clone(), .., .., ..]);
+    Batch {
+        size: range.len(),
+        labels: whole.labels.map(|labels| &labels[range.clone()]),
+        noise: match whole.noise {
+            Noise::Philox { seed, first_index } => {
+                Noise::Philox { seed, first_index: first_index + range.start as u64 }
+            }
+            Noise::Given { mixture, logistic } => {
+                Noise::Given { mixture: cut(mixture), logistic: cut(logistic) }
+            }
+        },
+        given: whole.given.map(|given| Given { images: cut(given.images), rows: given.rows }),
+        ..*whole
+    }
+}
+
+/// Reads the uniform numbers of a run from `u_mix.npy` (`[N, H, W, m]`) and `u_logistic.npy`
+/// (`[N, H, W, 3]`) in a folder, in this order.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Malformed`] for a file that is not such an array, and for numbers outside of
+/// [`BOUNDS`].
+pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
+    let mut shape: Option<[usize; 3]> = None;
+    let mut read = |name: &str, channels: usize| {
+        let file = folder.join(name);
+        let array = npy::read_f32(&file)?;
+        let (found, any) = (format!("{:?}", array.shape()), ["N", "H", "W"].map(String::from));
+        let [n, h, w] = shape.map_or(any, |shape| shape.map(|d| d.to_string()));
+        let bad = || {
+            let expected = format!("[{n}, {h}, {w}, {channels}]");
+            Error::malformed(&file, "shape", expected, found)
+        };
+        let Ok(array) = array.into_dimensionality::<Ix4>() else {
+            return Err(bad());
+        };
+        let (count, height, width, depth) = array.dim();
+        let first = *shape.get_or_insert([count, height, width]);
+        if first != [count, height, width] || depth != channels || count == 0 {
+            return Err(bad());
+        }
+        if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !BOUNDS.contains(u)) {
+            let expected = format!("a number from {} to {}", BOUNDS.start(), BOUNDS.end());
+            return Err(Error::malformed(&file, format!("element {at:?}"), expected, u.to_string()));
+        }
+        Ok(array)
+    };
+    Ok([read("u_mix.npy", mixtures)?, read("u_logistic.npy", 3)?])
+}
+
+/// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread. When
+/// `stop` becomes true, the run ends after the current row with the batches that are finished.
+///
+/// # Errors
+/// [`Error::Argument`] for a run that does not fit the model or itself, [`Error::Memory`] for a batch
+/// that does not fit into `available` bytes (see [`crate::memory::available`]; `None`: not checked), both
+/// before anything large is allocated; [`Error::NotFinite`] and the engine's own.
+pub fn generate(
+    engine: &mut dyn Engine,
+    run: &Run,
+    available: Option<u64>,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Generated> {
+    let labels = run.check(engine, available)?;
+    let mut values = Vec::new();
+    let mut batch_seconds = Vec::new();
+    let mut done = 0;
+    while done < run.count && !stop.load(Ordering::Relaxed) {
+        let end = run.count.min(done.saturating_add(run.batch_size));
+        let watch = |rows| {
+            progress(Progress { images: done, batch: end - done, rows });
+            !stop.load(Ordering::Relaxed)
+        };
+        let start = Instant::now();
+        let whole = run.whole(labels.as_deref());
+        match engine.make(&part(&whole, done..end), &watch) {
+            Ok(made) => values.extend(made.images),
+            Err(Error::Interrupted) => break,
+            Err(error) => return Err(error),
+        }
+        batch_seconds.push(start.elapsed().as_secs_f64());
+        done = end;
+    }
+    let images = Array4::from_shape_vec((done, run.height, run.width, 3), values)
+        .expect("an engine makes images of the size it was asked for");
+    let labels = labels.map(|mut labels| {
+        labels.truncate(done);
+        labels
+    });
+    Ok(Generated { images, labels, batch_seconds, interrupted: done < run.count })
+}

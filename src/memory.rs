@@ -1,0 +1,135 @@
+//! How much memory the machine has to give, so that a batch can be refused before it is allocated.
+//!
+//! The idea: the least of what the kernel says and what the control groups around this process leave,
+//! read from the files in which Linux says so; on other systems nothing is known and nothing refused.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Bytes that can be allocated without swapping or being killed; `None` if the system does not say.
+pub fn available() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let machine = mem_available(&meminfo)?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = group_folders(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
+    Some(limits.fold(machine, u64::min))
+}
+
+/// The largest batch of at most `size` images that needs no more than `available` bytes, 0 if none does.
+/// `bytes` tells what a batch needs and must not fall as the batch grows.
+pub fn largest_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> usize {
+    if bytes(size) <= available {
+        return size;
+    }
+    let (mut fits, mut too_many) = (0, size);
+    while too_many - fits > 1 {
+        let middle = fits + (too_many - fits) / 2;
+        if bytes(middle) <= available {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    fits
+}
+
+/// Refuses a batch of `size` images, at least 1, that is beyond [`largest_batch`].
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn check_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> Result<()> {
+    let fits = largest_batch(available, size, &bytes);
+    if fits == size {
+        return Ok(());
+    }
+    Err(Error::Memory { batch: size, needed: bytes(size), available, fits })
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn mem_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The folders of the process's memory control group and those around it, from `/proc/self/cgroup`:
+/// version 2 (`0::/a/b`) and version 1 (`4:memory:/a/b`), whose own folder a container sees as the root.
+fn group_folders(groups: &str) -> Vec<String> {
+    let mut folders = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (root, path) = match (fields.next(), fields.next()) {
+            (Some(""), Some(path)) => ("/sys/fs/cgroup", path),
+            (Some(names), Some(path)) if names.split(',').any(|n| n == "memory") => {
+                ("/sys/fs/cgroup/memory", path)
+            }
+            _ => continue,
+        };
+        let around = Path::new(path).ancestors().filter_map(Path::to_str);
+        folders.extend(around.map(|path| format!("{root}{}", path.trim_end_matches('/'))));
+    }
+    folders
+}
+
+/// What a control group's limit leaves, page cache that can be dropped counted as free; `None` without
+/// a limit.
+fn left_in_group(folder: &Path) -> Option<u64> {
+    let number = |name: &str| {
+        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
+    let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
+    let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let cache = statistics.lines().find_map(|line| {
+        let (name, bytes) = line.split_once(' ')?;
+        let named = ["total_inactive_file", "inactive_file"].contains(&name);
+        named.then(|| bytes.parse::<u64>().ok()).flatten()
+    });
+    Some(limit.saturating_sub(used.saturating_sub(cache.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_figure_is_in_bytes() {
+        let meminfo = "MemTotal:  100 kB\nMemAvailable:    5242880 kB\nBuffers: 1 kB\n";
+        assert_eq!(mem_available(meminfo), Some(5 << 30));
+        assert_eq!(mem_available("MemTotal: 100 kB\n"), None);
+        assert_eq!(mem_available("MemAvailable: lots\n"), None);
+    }
+
+    #[test]
+    fn groups_of_both_versions_are_followed_outwards() {
+        let groups = "9:name=systemd:/\n4:cpu,memory:/a\n0::/b/c\n";
+        assert_eq!(
+            group_folders(groups),
+            [
+                "/sys/fs/cgroup/memory/a",
+                "/sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/b/c",
+                "/sys/fs/cgroup/b",
+                "/sys/fs/cgroup"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_group_s_limit_less_its_use_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        assert_eq!(left_in_group(folder.path()), None);
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        assert_eq!(left_in_group(folder.path()), None);
+        write("memory.max", "1000\n");
+        assert_eq!(left_in_group(folder.path()), Some(300));
+        write("memory.stat", "anon 600\ninactive_file 50\n");
+        assert_eq!(left_in_group(folder.path()), Some(350));
+        write("memory.current", "2000\n");
+        assert_eq!(left_in_group(folder.path()), Some(0));
+    }
+}

@@ -1,0 +1,205 @@
+//! Runs on an engine that computes nothing: what reaches an engine, and what comes back.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
+use fast_pixel_cnn::generate::{Classes, Generated, Progress, Run, RunNoise, generate};
+use fast_pixel_cnn::{Error, ModelConfig, Result};
+use ndarray::{Array4, ArrayView4, Axis};
+
+/// Each image is filled with a number that tells its noise, class and given part.
+struct Fake {
+    config: ModelConfig,
+    sizes: Vec<usize>,
+}
+
+const BYTES_PER_IMAGE: u64 = 1 << 20;
+
+fn fake(classes: usize) -> Fake {
+    let config = ModelConfig { classes, mixtures: 2, ..ModelConfig::PAPER };
+    Fake { config, sizes: Vec::new() }
+}
+
+impl Engine for Fake {
+    fn name(&self) -> String {
+        "fake".into()
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn batch_bytes(&self, _: Method, size: usize, _: usize, _: usize) -> u64 {
+        BYTES_PER_IMAGE * size as u64
+    }
+
+    fn logits(&mut self, _: ArrayView4<f32>, _: Option<&[u32]>) -> Result<Array4<f32>> {
+        Err(Error::Interrupted)
+    }
+
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+        batch.check(&self.config)?;
+        self.sizes.push(batch.size);
+        let mut images = Array4::zeros((batch.size, batch.height, batch.width, 3));
+        for (b, mut image) in images.outer_iter_mut().enumerate() {
+            let noise = match batch.noise {
+                Noise::Philox { seed, first_index } => (seed + first_index) as f32 + b as f32,
+                Noise::Given { mixture, logistic } => mixture[[b, 0, 0, 0]] + logistic[[b, 0, 0, 0]],
+            };
+            let class = batch.labels.map_or(0, |labels| labels[b]);
+            let given = batch.given.map_or(0.0, |g| g.images[[b, 0, 0, 0]]);
+            image.fill(noise + 1000.0 * class as f32 + given);
+        }
+        for row in 0..batch.height {
+            if !watch(row + 1) {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(Made { images, logits: None })
+    }
+}
+
+/// Seven images from index 5 in batches of three. Not a constant: its lifetime would be 'static, and
+/// array views do not shorten.
+fn seven<'a>() -> Run<'a> {
+    Run {
+        count: 7,
+        batch_size: 3,
+        height: 4,
+        width: 8,
+        first_index: 5,
+        classes: None,
+        noise: RunNoise::Seed(100),
+        given: None,
+        method: Method::Cached,
+    }
+}
+
+fn make(engine: &mut Fake, run: &Run) -> Result<Generated> {
+    generate(engine, run, Some(1 << 30), &AtomicBool::new(false), &|_| {})
+}
+
+fn firsts(images: &Array4<f32>) -> Vec<f32> {
+    images.outer_iter().map(|image| image[[0, 0, 0]]).collect()
+}
+
+#[test]
+fn an_image_depends_on_its_index_however_the_run_is_split() {
+    let mut engine = fake(4);
+    let whole = make(&mut engine, &seven()).unwrap();
+    assert_eq!(engine.sizes, [3, 3, 1]);
+    assert_eq!(whole.labels.as_deref(), Some(&[1, 2, 3, 0, 1, 2, 3][..]));
+    let expected = [105, 106, 107, 108, 109, 110, 111].map(|noise| noise as f32);
+    let classes = [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0];
+    let sums: Vec<f32> = expected.iter().zip(classes).map(|(n, c)| n + 1000.0 * c).collect();
+    assert_eq!(firsts(&whole.images), sums);
+    assert_eq!((whole.batch_seconds.len(), whole.interrupted), (3, false));
+    for batch_size in [1, 2, 7, usize::MAX] {
+        let other = make(&mut fake(4), &Run { batch_size, ..seven() }).unwrap();
+        assert_eq!(other.images, whole.images);
+    }
+    let tail = Run { first_index: 9, count: 3, ..seven() };
+    let tail = make(&mut fake(4), &tail).unwrap();
+    assert_eq!(firsts(&tail.images), sums[4..]);
+    let one = Run { classes: Some(Classes::One(2)), ..seven() };
+    assert_eq!(make(&mut fake(4), &one).unwrap().labels, Some(vec![2; 7]));
+    assert_eq!(make(&mut fake(0), &seven()).unwrap().labels, None);
+}
+
+#[test]
+fn given_noise_and_images_are_cut_with_the_batches() {
+    let ramp = |channels: usize, scale: f32| {
+        Array4::from_shape_fn((7, 4, 8, channels), |(n, ..)| scale * (n + 1) as f32)
+    };
+    let (mixture, logistic, images) = (ramp(2, 0.01), ramp(3, 0.1), ramp(3, -0.125));
+    let noise = RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() };
+    let given = Some(Given { images: images.view(), rows: 2 });
+    let made = make(&mut fake(0), &Run { noise, given, ..seven() }).unwrap();
+    for (i, value) in firsts(&made.images).into_iter().enumerate() {
+        assert!((value - (0.11 - 0.125) * (i + 1) as f32).abs() < 1e-6);
+    }
+    // One given image is for all, another number of them an error, as is noise for another count.
+    let first = images.slice_axis(Axis(0), (0..1).into());
+    let given = Given { images: first, rows: 4 };
+    let made = make(&mut fake(0), &Run { given: Some(given), ..seven() }).unwrap();
+    assert_eq!(firsts(&made.images)[6], 111.0 - 0.125);
+    let two = Given { images: images.slice_axis(Axis(0), (0..2).into()), rows: 4 };
+    let wrong = [
+        Run { given: Some(two), ..seven() },
+        Run { given: Some(Given { rows: 5, ..given }), ..seven() },
+        Run { noise, count: 6, ..seven() },
+        Run { noise, count: 8, ..seven() },
+        Run { noise, width: 4, ..seven() },
+    ];
+    for run in wrong {
+        let mut engine = fake(0);
+        let error = make(&mut engine, &run).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }), "{error}");
+        assert!(engine.sizes.is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_before_anything_is() {
+    let one = |class| Some(Classes::One(class));
+    let wrong = [
+        (4, Run { classes: one(4), ..seven() }, "class"),
+        (0, Run { classes: one(0), ..seven() }, "class"),
+        (0, Run { classes: Some(Classes::All), ..seven() }, "class"),
+        (0, Run { count: 0, ..seven() }, "count"),
+        (0, Run { batch_size: 0, ..seven() }, "batch size"),
+        (0, Run { height: 6, ..seven() }, "image size"),
+        (0, Run { first_index: (1 << 32) - 6, ..seven() }, "first index"),
+        (0, Run { first_index: u64::MAX, ..seven() }, "first index"),
+        (0, Run { count: 1 << 31, ..seven() }, "count"),
+        (0, Run { height: 1 << 63, width: 4, ..seven() }, "count"),
+    ];
+    for (classes, run, name) in wrong {
+        let mut engine = fake(classes);
+        let message = make(&mut engine, &run).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{name}: expected")), "{message}");
+        assert!(engine.sizes.is_empty());
+    }
+    let last = Run { first_index: (1 << 32) - 7, ..seven() };
+    assert!(make(&mut fake(0), &last).is_ok());
+}
+
+#[test]
+fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
+    let refused = |batch_size, mebibytes: u64| {
+        let run = Run { batch_size, count: 50, ..seven() };
+        let available = Some(mebibytes * BYTES_PER_IMAGE);
+        match generate(&mut fake(0), &run, available, &AtomicBool::new(false), &|_| {}) {
+            Err(Error::Memory { batch, fits, .. }) => Some((batch, fits)),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        }
+    };
+    // The results take less than one mebibyte.
+    assert_eq!(refused(16, 17), None);
+    assert_eq!(refused(16, 16), Some((16, 15)));
+    assert_eq!(refused(1000, 18), Some((50, 17)));
+    assert_eq!(refused(16, 1), Some((16, 0)));
+    let unknown = Run { count: 2, batch_size: 2, ..seven() };
+    assert!(generate(&mut fake(0), &unknown, None, &AtomicBool::new(false), &|_| {}).is_ok());
+}
+
+#[test]
+fn an_interrupted_run_keeps_its_finished_batches() {
+    let (rows, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let progress = |p: Progress| {
+        assert_eq!(p.batch, 3);
+        // In the third row of the second batch.
+        if rows.fetch_add(1, Ordering::Relaxed) == 6 {
+            assert_eq!((p.images, p.rows), (3, 3));
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let made = generate(&mut fake(4), &seven(), None, &stop, &progress).unwrap();
+    assert!(made.interrupted);
+    assert_eq!(made.images.dim(), (3, 4, 8, 3));
+    assert_eq!(made.labels, Some(vec![1, 2, 3]));
+    assert_eq!(made.batch_seconds.len(), 1);
+    let none = generate(&mut fake(4), &seven(), None, &stop, &|_| {}).unwrap();
+    assert!(none.interrupted && none.images.is_empty() && none.batch_seconds.is_empty());
+}
