@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
 use ndarray::{Array4, Ix4, s};
@@ -29,8 +29,13 @@ fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
     Weights::load(&golden(path), &weights::Options { raw, nonlinearity }).unwrap()
 }
 
+/// An engine whose threads meet after every layer, which small models otherwise avoid.
 fn engine(weights: &Weights, threads: usize, isa: Option<Isa>) -> CpuEngine {
-    CpuEngine::new(weights, &Options { threads: Some(threads), isa }).unwrap()
+    split_engine(weights, threads, isa, Split::Outputs)
+}
+
+fn split_engine(weights: &Weights, threads: usize, isa: Option<Isa>, split: Split) -> CpuEngine {
+    CpuEngine::new(weights, &Options { threads: Some(threads), isa, split: Some(split) }).unwrap()
 }
 
 fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
@@ -150,12 +155,14 @@ fn an_image_is_one_array_of_bits_whatever_makes_it() {
         let all = generate(&mut engine(&weights, 1, None), 10, &labels, size, Method::Cached);
         let logits = all.logits.clone().unwrap();
         for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
-            for threads in [1, 2, 3] {
+            for (threads, split) in
+                [(1, Split::Outputs), (2, Split::Outputs), (2, Split::Images), (3, Split::Outputs)]
+            {
                 if isa == Isa::Portable && (threads == 3 || size != [4, 4]) {
                     println!("not run: portable, {threads} threads, {size:?}, which takes minutes");
                     continue;
                 }
-                let mut engine = engine(&weights, threads, Some(isa));
+                let mut engine = split_engine(&weights, threads, Some(isa), split);
                 for method in [Method::Cached, Method::Naive] {
                     let made = generate(&mut engine, 10, &labels, size, method);
                     let name = format!("{isa:?}, {threads} threads, {method:?}, {size:?}");

@@ -37,6 +37,16 @@ use team::Member;
 /// time than threads take to meet; then each thread works on images of its own.
 const SMALL_MODEL_BYTES: u64 = 8 << 20;
 
+/// How threads share the cached generation of a batch. Which one is faster depends on the model; the
+/// images are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Each thread makes images of its own.
+    Images,
+    /// All threads work on every image together, each on its share of every layer's outputs.
+    Outputs,
+}
+
 /// How to run on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -44,6 +54,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The instruction set; `None` for [`Isa::from_environment`].
     pub isa: Option<Isa>,
+    /// How threads share the work; `None` for what suits the size of the model.
+    pub split: Option<Split>,
 }
 
 /// The CPU engine with the weights of one model.
@@ -52,6 +64,7 @@ pub struct CpuEngine {
     packed: Packed,
     kernels: Kernels,
     threads: usize,
+    split: Split,
     /// The block of the last full forward pass and what it was for: chunk, height and width. A new one
     /// would cost a sixth of a pass in page faults; its padding is still zero.
     naive_block: Option<([usize; 3], Buffer)>,
@@ -78,7 +91,9 @@ impl CpuEngine {
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
         let network = Network::new(*weights.config());
         let packed = Packed::new(&network, weights);
-        Ok(CpuEngine { network, packed, kernels, threads, naive_block: None })
+        let small = packed.bytes() <= SMALL_MODEL_BYTES;
+        let split = options.split.unwrap_or(if small { Split::Images } else { Split::Outputs });
+        Ok(CpuEngine { network, packed, kernels, threads, split, naive_block: None })
     }
 
     /// The instruction set in use.
@@ -108,10 +123,9 @@ impl CpuEngine {
 
     /// Threads in each team and so, for each team, its share of the images.
     fn teams(&self, batch: usize) -> Vec<usize> {
-        if self.packed.bytes() <= SMALL_MODEL_BYTES {
-            vec![1; self.threads.min(batch)]
-        } else {
-            vec![self.threads]
+        match self.split {
+            Split::Images => vec![1; self.threads.min(batch)],
+            Split::Outputs => vec![self.threads],
         }
     }
 

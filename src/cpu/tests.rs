@@ -284,10 +284,10 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
         .expect("one vector of logits for each pixel")
 }
 
-fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa) -> CpuEngine {
+fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa, split: Split) -> CpuEngine {
     let packed = Packed::new(network, weights);
     let kernels = Kernels::new(isa).expect("available");
-    CpuEngine { network: network.clone(), packed, kernels, threads, naive_block: None }
+    CpuEngine { network: network.clone(), packed, kernels, threads, split, naive_block: None }
 }
 
 #[test]
@@ -298,7 +298,8 @@ fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
             let labels: Vec<u32> = (0..3).map(|i| i % classes.max(1) as u32).collect();
             let labels = (classes > 0).then_some(&labels[..]);
             for (i, isa) in Isa::ALL.into_iter().filter(|i| i.available()).enumerate() {
-                let mut engine = engine(&network, &weights, 1 + i, isa);
+                let split = if i % 2 == 0 { Split::Outputs } else { Split::Images };
+                let mut engine = engine(&network, &weights, 2 + i, isa, split);
                 let mut batch = Batch {
                     size: 3,
                     height: 12,
