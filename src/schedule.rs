@@ -50,35 +50,37 @@ pub fn forms_read(network: &Network, tensor: TensorId) -> Vec<Form> {
     forms
 }
 
-/// Multiply-adds of one image of `height` x `width` pixels by phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// The vertical stream: matrix products over a row.
-    pub vertical: u64,
-    /// The part of the horizontal stream that is done when its row begins.
-    pub hoisted: u64,
-    /// What is left for each pixel.
-    pub pixel: u64,
+/// Weights that one position of a level's grid is multiplied with, by phase. A transposed convolution
+/// uses one parity's weights at each position, so it counts with the mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelWeights {
+    /// The stride of the grid.
+    pub level: usize,
+    /// Row phase: the vertical stream, and what the horizontal stream sums when its row begins.
+    pub row: f64,
+    /// Pixel phase: the rest of the horizontal stream.
+    pub pixel: f64,
 }
 
-/// Counts the work of one image.
-pub fn work(network: &Network, height: usize, width: usize) -> Work {
-    let mut work = Work { vertical: 0, hoisted: 0, pixel: 0 };
+/// Counts the weights of a network by level and phase.
+pub fn level_weights(network: &Network) -> [LevelWeights; 3] {
+    let mut levels = [1, 2, 4].map(|level| LevelWeights { level, row: 0.0, pixel: 0.0 });
     for layer in &network.layers {
-        let positions = (height / layer.level) * (width / layer.level) / layer.parities().len();
-        for &parity in layer.parities() {
+        let at = levels.iter_mut().find(|l| l.level == layer.level).expect("levels are 1, 2 and 4");
+        let parities = layer.parities();
+        for &parity in parities {
             let hoisted = hoisted_taps(network, layer, parity);
             for (i, tap) in layer.taps_of(parity).enumerate() {
-                let count = (positions * tap.depth() * layer.sums) as u64;
-                match (layer.stream, i < hoisted) {
-                    (Stream::Vertical, _) => work.vertical += count,
-                    (Stream::Horizontal, true) => work.hoisted += count,
-                    (Stream::Horizontal, false) => work.pixel += count,
+                let weights = (tap.depth() * layer.sums) as f64 / parities.len() as f64;
+                if i < hoisted {
+                    at.row += weights;
+                } else {
+                    at.pixel += weights;
                 }
             }
         }
     }
-    work
+    levels
 }
 
 #[cfg(test)]
@@ -87,11 +89,14 @@ mod tests {
     use crate::config::ModelConfig;
 
     #[test]
-    fn the_work_of_the_paper_s_model_is_that_of_its_definition() {
-        let work = work(&Network::new(ModelConfig::PAPER), 32, 32);
-        assert_eq!(work.vertical, 14_079_754_240);
-        assert_eq!(work.hoisted, 5_309_071_360);
-        assert_eq!(work.vertical + work.hoisted + work.pixel, 24_370_216_960);
+    fn four_fifths_of_the_work_are_done_when_a_row_begins() {
+        let levels = level_weights(&Network::new(ModelConfig::PAPER));
+        let total = |weights: fn(&LevelWeights) -> f64| -> f64 {
+            levels.iter().map(|l| weights(l) * (32 / l.level * (32 / l.level)) as f64).sum()
+        };
+        let (row, pixel) = (total(|l| l.row), total(|l| l.pixel));
+        assert_eq!(row + pixel, 24_370_216_960.0);
+        assert_eq!(pixel, 4_981_391_360.0);
     }
 
     #[test]

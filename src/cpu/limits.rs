@@ -10,8 +10,8 @@ use std::time::Instant;
 use super::buffer::Buffer;
 use super::kernels::Kernels;
 use super::team;
-use crate::network::{Network, Stream};
-use crate::schedule;
+use crate::network::Network;
+use crate::schedule::{LevelWeights, level_weights};
 
 /// Seconds that one repeat of a measurement takes at least.
 const REPEAT_SECONDS: f64 = 0.02;
@@ -128,33 +128,6 @@ impl Limits {
     pub fn forward_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
         2.0 * network.multiply_adds(height, width) as f64 * batch as f64 / self.flops
     }
-}
-
-/// Weights by phase at one level, counted for one position of the level's grid.
-struct LevelWeights {
-    level: usize,
-    row: f64,
-    pixel: f64,
-}
-
-/// A transposed convolution uses one of its parities for each output, so it counts with the mean.
-fn level_weights(network: &Network) -> Vec<LevelWeights> {
-    let mut sets: Vec<_> = [1, 2, 4].map(|level| LevelWeights { level, row: 0.0, pixel: 0.0 }).into();
-    for layer in &network.layers {
-        let set = sets.iter_mut().find(|s| s.level == layer.level).expect("three levels");
-        let parities = layer.parities();
-        for &parity in parities {
-            let hoisted = schedule::hoisted_taps(network, layer, parity);
-            for (i, tap) in layer.taps_of(parity).enumerate() {
-                let weights = (tap.depth() * layer.sums) as f64 / parities.len() as f64;
-                match layer.stream == Stream::Vertical || i < hoisted {
-                    true => set.row += weights,
-                    false => set.pixel += weights,
-                }
-            }
-        }
-    }
-    sets
 }
 
 #[cfg(test)]
