@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 use common::bundle::{self, Tensor};
-use common::program::{Place, Run, convert};
+use common::program::{Place, convert};
+use common::run::Run;
 use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::weights::{self, Options, Weights};
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity};

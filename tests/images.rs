@@ -67,7 +67,8 @@ fn a_picture_holds_its_images_unscaled() {
     let picture = Grid { columns: 2, skip: 1 }.picture(stack.view());
     assert_eq!(picture.dim(), (3 * 4 + 2 * GAP, 2 * 8 + GAP, 3));
     for i in 0..4 {
-        let (row, column) = ((i + 1) / 2, (i + 1) % 2);
+        let cell = i + 1;
+        let (row, column) = (cell / 2, cell % 2);
         let (top, left) = (row * (4 + GAP), column * (8 + GAP));
         let cell = picture.slice(s![top..top + 4, left..left + 8, ..]);
         assert_eq!(cell, stack.index_axis(Axis(0), i));

@@ -1,5 +1,7 @@
 //! `evaluate`: how likely a model finds given images, and how its logits compare with another
 //! implementation's.
+//!
+//! The idea: whatever can be wrong with the files is found, with the file's name, before the first pass.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

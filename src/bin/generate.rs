@@ -1,4 +1,7 @@
 //! `generate`: images from weights.
+//!
+//! The idea: flags and the files they name are made one [`Run`] before anything is generated or written;
+//! what they say twice must agree. Then the library works, and here is only the telling of it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

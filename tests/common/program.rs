@@ -1,45 +1,15 @@
-//! Runs the program `convert` as a user does, in a folder of its own.
+//! Conversions, each in a folder of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use assert_cmd::cargo::CommandCargoExt;
 use tempfile::TempDir;
 
-/// What a run of a program left.
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
+use super::run::{Run, run};
 
 /// Runs `convert`.
 pub fn convert<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
-    let output = Command::cargo_bin("convert").unwrap().args(args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-impl Run {
-    /// Checks for status 0.
-    pub fn succeeds(self) -> Run {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        self
-    }
-
-    /// One line of error, no line of results, status 2.
-    pub fn fails_with(&self, parts: &[&str]) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(2), ""), "{}", self.stderr);
-        assert!(
-            self.stderr.starts_with("error: ") && self.stderr.trim_end().lines().count() == 1,
-            "{}",
-            self.stderr
-        );
-        for part in parts {
-            assert!(self.stderr.contains(part), "{}\nlacks: {part}", self.stderr);
-        }
-    }
+    run("convert", args)
 }
 
 /// A place for one conversion; it must be empty again after a failure.

@@ -1,0 +1,188 @@
+//! The program `evaluate` as a user runs it, on the golden data.
+
+#[path = "common/run.rs"]
+mod run;
+
+use std::fs;
+use std::path::Path;
+
+use fast_pixel_cnn::{images, npy};
+use ndarray::{Array4, Axis};
+use run::Run;
+use serde_json::Value;
+
+fn golden(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
+}
+
+fn evaluate(args: &[&str]) -> Run {
+    run::run("evaluate", args)
+}
+
+fn json(run: &Run) -> Value {
+    assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+fn list(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+/// The flags for a golden folder.
+fn flags(folder: &str) -> Vec<String> {
+    let weights = golden(&format!("{folder}/v2/params.ckpt"));
+    let mut flags = vec!["-c".into(), weights, "--images".into(), golden(&format!("{folder}/images_u8.npy"))];
+    if folder == "cond" {
+        flags.extend(["--labels".into(), golden("cond/labels.npy")]);
+    }
+    if folder == "relu" {
+        flags.extend(["--nonlinearity".into(), "relu".into()]);
+    }
+    flags
+}
+
+fn evaluate_golden(folder: &str, more: &[&str]) -> Run {
+    let flags = flags(folder);
+    evaluate(&[flags.iter().map(String::as_str).collect(), more.to_vec()].concat())
+}
+
+#[test]
+fn every_golden_model_scores_as_in_the_reference() {
+    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+        let logits = golden(&format!("{folder}/logits.npy"));
+        let run = evaluate_golden(folder, &["--compare-logits", &logits, "--json"]).succeeds();
+        let json = json(&run);
+        let expected = |name: &str| npy::read_f32(Path::new(&golden(&format!("{folder}/{name}")))).unwrap();
+        for (key, file) in [("nats", "nll.npy"), ("bits_per_dim", "bits_per_dim.npy")] {
+            let (found, expected) = (list(&json[key]), expected(file));
+            assert_eq!(json["images"], found.len());
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a / f64::from(b) - 1.0).abs() < 1e-5, "{folder} {key}: {a} {b}");
+            }
+        }
+        let bits = list(&json["bits_per_dim"]);
+        let mean = bits.iter().sum::<f64>() / bits.len() as f64;
+        assert!((json["mean_bits_per_dim"].as_f64().unwrap() - mean).abs() < 1e-12);
+        assert!(json["max_logit_difference"].as_f64().unwrap() < 1e-4);
+        assert_eq!(json["schema"], "fast-pixel-cnn/evaluate/1");
+    }
+}
+
+#[test]
+fn raw_and_averaged_weights_are_told_apart() {
+    let raw = golden("tiny/logits_raw_weights.npy");
+    evaluate_golden("tiny", &["--raw", "--compare-logits", &raw]).succeeds();
+    let run = evaluate_golden("tiny", &["--compare-logits", &raw, "--json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""));
+    assert!(json(&run)["max_logit_difference"].as_f64().unwrap() > 1.0);
+    let run = evaluate_golden("tiny", &["--compare-logits", &raw]);
+    assert!(run.code == Some(1) && run.stdout.contains("above the tolerance of 1e-4"), "{}", run.stdout);
+    evaluate_golden("tiny", &["--compare-logits", &raw, "--tolerance", "1e3"]).succeeds();
+}
+
+#[test]
+fn the_demo_model_scores_held_out_digits() {
+    let [images, labels, logits] =
+        ["images_u8", "labels", "logits"].map(|name| golden(&format!("digits/{name}.npy")));
+    let args = ["--images", &images, "--labels", &labels, "--compare-logits", &logits];
+    let run = evaluate(&args).succeeds();
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 13, "{}", run.stdout);
+    let words = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
+    assert_eq!(words(lines[0]), ["image", "nats", "bits/dim"]);
+    assert_eq!(words(lines[11])[0], "mean");
+    assert!(lines[12].starts_with("largest logit difference: "));
+    let expected = npy::read_f32(Path::new(&golden("digits/nll.npy"))).unwrap();
+    for (line, expected) in lines[1..11].iter().zip(expected) {
+        let nats: f64 = words(line)[1].parse().unwrap();
+        assert!((nats / f64::from(expected) - 1.0).abs() < 1e-5, "{line}");
+    }
+}
+
+#[test]
+fn logits_that_were_written_compare_as_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logits.npy").display().to_string();
+    let run = evaluate_golden("cond", &["--logits-out", &out, "--json"]).succeeds();
+    assert!(json(&run).get("max_logit_difference").is_none());
+    let same = ["--compare-logits", &out, "--tolerance", "0", "--threads", "1", "--json"];
+    let run = evaluate_golden("cond", &same).succeeds();
+    assert_eq!(json(&run)["max_logit_difference"], 0.0);
+    // A number that is none is above any tolerance.
+    let mut logits = npy::read_f32(Path::new(&out)).unwrap();
+    logits[[0, 0, 0, 0]] = f32::NAN;
+    images::write_npy(Path::new(&out), &logits).unwrap();
+    let run = evaluate_golden("cond", &["--compare-logits", &out, "--tolerance", "inf", "--json"]);
+    assert_eq!(run.code, Some(1));
+    assert!(json(&run)["max_logit_difference"].is_null());
+}
+
+#[test]
+fn png_files_score_as_the_same_images_in_one_file() {
+    let stack = images::read(&[golden("tiny/images_u8.npy")]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<String> = (0..stack.dim().0)
+        .map(|i| {
+            let file = dir.path().join(format!("{i}.png"));
+            images::write_png(&file, stack.index_axis(Axis(0), i)).unwrap();
+            file.display().to_string()
+        })
+        .collect();
+    let weights = golden("tiny/v1/params.ckpt");
+    let mut args = vec!["-c", &weights, "--json", "--images"];
+    args.extend(files.iter().map(String::as_str));
+    let pngs = evaluate(&args).succeeds();
+    let one = evaluate_golden("tiny", &["--json"]).succeeds();
+    assert_eq!(json(&pngs)["nats"], json(&one)["nats"]);
+}
+
+#[test]
+fn bad_input_is_one_line_of_error_and_status_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let write =
+        |name: &str, shape| images::write_npy(Path::new(&at(name)), &Array4::<u8>::zeros(shape)).unwrap();
+    write("odd.npy", (1, 6, 8, 3));
+    write("grey.npy", (1, 8, 8, 1));
+    fs::write(at("text"), "hello\n").unwrap();
+    let (tiny, cond) = (golden("tiny/v2/params.ckpt"), golden("cond/v2/params.ckpt"));
+    let [tiny_images, images, labels] =
+        ["tiny/images_u8.npy", "cond/images_u8.npy", "cond/labels.npy"].map(golden);
+    images::write_npy(Path::new(&at("high.npy")), &ndarray::array![0_i64, 1, 2, 10]).unwrap();
+    images::write_npy(Path::new(&at("low.npy")), &ndarray::array![0_i64, 1, 2, -1]).unwrap();
+    images::write_npy(Path::new(&at("few.npy")), &ndarray::array![0_i64, 1]).unwrap();
+    let wrong = |args: &[&str], parts: &[&str]| evaluate(args).fails_with(parts);
+
+    wrong(&["-c", &tiny, "--images", &at("none.npy")], &["none.npy", "cannot open"]);
+    wrong(&["-c", &tiny, "--images", &at("odd.npy")], &["odd.npy", "multiples of 4", "6x8"]);
+    wrong(&["-c", &tiny, "--images", &at("grey.npy")], &["grey.npy", "[1, 8, 8, 1]"]);
+    wrong(&["-c", &tiny, "--images", &at("text")], &["text", "hello"]);
+    wrong(&["-c", &tiny, "--images", &at("")], &["folder"]);
+    wrong(&["-c", &tiny, "--images", &tiny_images, &at("text")], &["text", "hello"]);
+    wrong(&["-c", &tiny, "--images", &images, "--labels", &labels], &["--labels", "unconditional"]);
+    wrong(&["-c", &cond, "--images", &images], &["--labels", "conditional on 10 classes"]);
+    for (labels, part) in [("high.npy", "found 10"), ("low.npy", "-1"), ("few.npy", "2 labels")] {
+        wrong(&["-c", &cond, "--images", &images, "--labels", &at(labels)], &[labels, part]);
+    }
+    let given = ["-c", &tiny, "--images", &tiny_images];
+    let with = |more: &[&str], parts: &[&str]| wrong(&[&given, more].concat(), parts);
+    with(&["--compare-logits", &golden("rect/logits.npy")], &["rect/logits.npy", "shape", "[3, 8, 12, 30]"]);
+    with(&["--compare-logits", &tiny_images], &["images_u8.npy", "float32"]);
+    with(&["--logits-out", &at("none/logits.npy")], &["none/logits.npy", "cannot create"]);
+    with(&["--logits-out", &at("")], &["folder"]);
+    with(&["--threads", "0"], &["--threads"]);
+    with(&["--device", "tpu"], &["auto or cpu", "tpu"]);
+
+    let usage: [&[&str]; 5] = [
+        &[],
+        &["--images"],
+        &["--images", "a", "--tolerance", "1"],
+        &["--images", "a", "--compare-logits", "b", "--tolerance", "nan"],
+        &["--images", "a", "--compare-logits", "b", "--tolerance=-1"],
+    ];
+    for args in usage {
+        let run = evaluate(args);
+        assert!(run.code == Some(2) && run.stderr.starts_with("error: "), "{args:?}: {}", run.stderr);
+    }
+}
