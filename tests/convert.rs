@@ -42,10 +42,10 @@ fn every_golden_checkpoint_converts_alike_from_every_format() {
             let run = place.convert(&golden(&format!("{model}/{format}/params.ckpt")), &[]).succeeds();
             assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
             let version = &format[..2];
-            assert!(
-                run.stdout
-                    .ends_with(&format!("averaged weights from a {} checkpoint\n", version.to_uppercase()))
-            );
+            assert!(run.stdout.ends_with(&format!(
+                "averaged weights from a TensorFlow {} checkpoint\n",
+                version.to_uppercase()
+            )));
 
             let (found, expected) =
                 (json(&place.out().join("model.json")), json(&golden(&format!("{model}/config.json"))));
