@@ -2,7 +2,7 @@
 //! likelihood of a pixel under it (Salimans et al. 2017, "PixelCNN++", section 2.1; openai/pixel-cnn,
 //! `pixel_cnn_pp/nn.py`).
 //!
-//! The idea: one reader, [`component`], knows where a number stands among the 10 m logits; drawing works in
+//! The idea: one reader, `component`, knows where a number stands among the 10 m logits; drawing works in
 //! f32 in the reference's steps and likelihoods in f64. Logarithms, exponentials and tanh are the crate
 //! `libm`'s in f64 throughout, so that an image does not depend on the platform's C library.
 //!

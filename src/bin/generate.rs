@@ -278,7 +278,7 @@ fn with_progress(engine: &mut dyn Engine, run: &Run, available: Option<u64>) -> 
     let rows = (run.count * run.height) as u64;
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::with_draw_target(Some(rows), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left").expect("a valid template");
+    let style = ProgressStyle::with_template("{wide_bar} {msg} {eta} left").expect("a valid template");
     bar.set_style(style);
     let start = Instant::now();
     let progress = |p: Progress| {
@@ -286,11 +286,11 @@ fn with_progress(engine: &mut dyn Engine, run: &Run, available: Option<u64>) -> 
         let speed = done as f64 / run.height as f64 / start.elapsed().as_secs_f64();
         let (first, last) = (p.images + 1, p.images + p.batch);
         let (row, height) = (p.rows, run.height);
+        bar.set_position(done as u64);
         bar.set_message(format!(
-            "images {first}-{last} of {}: row {row} of {height}, {speed:.2} images/s",
+            "images {first}-{last} of {}: row {row} of {height}, {speed:.2} images/s,",
             run.count
         ));
-        bar.set_position(done as u64);
     };
     let made = generate::generate(engine, run, available, &STOP, &progress);
     bar.finish_and_clear();
