@@ -226,7 +226,7 @@ fn read<R: Read + Seek>(
     index: &Path,
     name: &str,
 ) -> Result<Vec<f32>> {
-    if place.size / 4 != count as u64 || place.size % 4 != 0 {
+    if place.size / 4 != count as u64 || !place.size.is_multiple_of(4) {
         let found = format!("{} bytes", place.size);
         return Err(Fault::new(format!("{count} values of 4 bytes"), found).at(index, name));
     }

@@ -73,9 +73,9 @@ impl Variable {
     }
 }
 
-/// Index of a [`Variable`] in [`Network::variables`].
+/// Index of a [`Variable`] in [`super::Network::variables`].
 pub type VariableId = usize;
-/// Index of a [`Tensor`] in [`Network::tensors`].
+/// Index of a [`Tensor`] in [`super::Network::tensors`].
 pub type TensorId = usize;
 
 /// What a layer reads and writes: `[height / level, width / level, channels]` for each image.

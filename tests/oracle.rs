@@ -1,0 +1,136 @@
+//! The oracle against the reference's float64 numbers, and the engine against the oracle where there is
+//! no golden data: other sizes, other shapes of model.
+
+#[path = "oracle/mod.rs"]
+mod plain;
+
+use std::path::{Path, PathBuf};
+
+use fast_pixel_cnn::cpu::{CpuEngine, Options};
+use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use ndarray::Array4;
+use plain::Map;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+/// A float64 or float32 array, flat.
+fn array(path: &str) -> Vec<f64> {
+    let bytes = std::fs::read(golden(path)).unwrap();
+    let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
+    match npy.dtype().descr().contains("f8") {
+        true => npy.into_vec::<f64>().unwrap(),
+        false => npy.into_vec::<f32>().unwrap().into_iter().map(f64::from).collect(),
+    }
+}
+
+fn largest(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// The images of a golden folder, each with its class.
+fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
+    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
+    let shape = bytes.shape().to_vec();
+    let images = bytes.outer_iter();
+    let images = images.map(|i| i.iter().map(|p| (f32::from(*p) - 127.5) / 127.5).collect());
+    let labels = golden(&format!("{folder}/labels.npy"));
+    let classes = match labels.exists() {
+        true => npy::read_labels(&labels).unwrap().into_iter().map(|l| Some(l as usize)).collect(),
+        false => vec![None; shape[0]],
+    };
+    (images.collect(), [shape[1], shape[2]], classes)
+}
+
+fn load(folder: &str) -> Weights {
+    let nonlinearity = (folder == "relu").then_some(Nonlinearity::Relu);
+    let options = weights::Options { raw: false, nonlinearity };
+    Weights::load(&golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
+}
+
+fn flat(maps: &[Map]) -> Vec<f64> {
+    maps.iter().flat_map(|m| m.values.iter().copied()).collect()
+}
+
+#[test]
+fn the_oracle_is_the_reference_in_float64() {
+    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+        let weights = load(folder);
+        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let (images, size, classes) = images(folder);
+        let mut logits = Vec::new();
+        let mut nats = Vec::new();
+        for (image, class) in images.iter().zip(classes) {
+            let pass = plain::forward(*weights.config(), &tensor, image, size, class);
+            nats.push(plain::nats(&pass.logits, image));
+            logits.push(pass.logits);
+        }
+        let off = largest(&flat(&logits), &array(&format!("{folder}/logits_f64.npy")));
+        let expected = array(&format!("{folder}/nll_f64.npy"));
+        let relative = nats.iter().zip(&expected).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
+        println!("{folder}: logits within {off:e}, nats within {relative:e} relative");
+        assert!(off < 1e-9 && relative < 1e-9);
+    }
+}
+
+#[test]
+fn every_activation_is_the_reference_s() {
+    let weights = load("tiny");
+    let tensor = |name: &str| weights.tensor(name).to_vec();
+    let (images, size, _) = images("tiny");
+    let passes: Vec<_> =
+        images.iter().map(|image| plain::forward(*weights.config(), &tensor, image, size, None)).collect();
+    type List = fn(&plain::Pass) -> &Vec<Map>;
+    let lists: [(&str, List); 6] = [
+        ("u_list", |p| &p.u),
+        ("ul_list", |p| &p.ul),
+        ("down_u", |p| &p.down_u),
+        ("down_ul", |p| &p.down_ul),
+        ("deconv_u", |p| &p.deconv_u),
+        ("deconv_ul", |p| &p.deconv_ul),
+    ];
+    for (name, list) in lists {
+        for i in 0..list(&passes[0]).len() {
+            let maps: Vec<Map> = passes.iter().map(|p| list(p)[i].clone()).collect();
+            let off = largest(&flat(&maps), &array(&format!("tiny/act/{name}_{i}.npy")));
+            assert!(off < 1e-5, "{name}_{i}: off by {off:e}");
+        }
+        let beyond = golden(&format!("tiny/act/{name}_{}.npy", list(&passes[0]).len()));
+        assert!(!beyond.exists(), "{} has no counterpart", beyond.display());
+    }
+}
+
+#[test]
+fn the_engine_is_the_oracle_on_other_sizes_and_models() {
+    for (resnets, filters, mixtures, classes, nonlinearity) in [
+        (1, 17, 1, 0, Nonlinearity::ConcatElu),
+        (2, 9, 2, 3, Nonlinearity::ConcatElu),
+        (1, 33, 3, 2, Nonlinearity::Elu),
+        (2, 16, 2, 0, Nonlinearity::Relu),
+    ] {
+        let config = ModelConfig { resnets, filters, mixtures, classes, nonlinearity };
+        let weights = Weights::synthetic(config, 11);
+        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
+        for [height, width] in [[4, 4], [4, 32], [12, 20]] {
+            let images = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
+                ((i * 101 + r * 31 + c * 57 + k * 83) % 256) as f32 / 127.5 - 1.0
+            });
+            let labels = [0, classes.max(1) as u32 - 1];
+            let labels = (classes > 0).then_some(&labels[..]);
+            let logits = engine.logits(images.view(), labels).unwrap();
+            for (i, image) in images.outer_iter().enumerate() {
+                let class = labels.map(|l| l[i] as usize);
+                let pixels: Vec<f32> = image.iter().copied().collect();
+                let exact = plain::forward(config, &tensor, &pixels, [height, width], class).logits;
+                let found: Vec<f64> =
+                    logits.outer_iter().nth(i).unwrap().iter().map(|x| f64::from(*x)).collect();
+                let off = largest(&found, &exact.values);
+                assert!(off < 5e-5, "{config}, {height}x{width}: off by {off:e}");
+            }
+        }
+    }
+}
