@@ -69,6 +69,15 @@ pub struct Reader<R> {
     parts: Vec<Part>,
 }
 
+/// Whether the table is an index of this format, judged by its first entry: in field 1 the header of an
+/// index has a number, the list of variables of a V1 table a message.
+///
+/// # Errors
+/// As [`Table::get`].
+pub fn is_index<R: Read + Seek>(table: &mut Table<R>) -> Result<bool> {
+    Ok(table.get(b"")?.is_some_and(|entry| entry.first() == Some(&0x08)))
+}
+
 impl<R: Read + Seek> Reader<R> {
     /// Reads the whole index. `open_shard` opens a data file, given its number and how many there are.
     ///
