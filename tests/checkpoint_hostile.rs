@@ -1,5 +1,5 @@
-//! Files that are no checkpoint and tables that are damaged, one by one: each is refused with a message of one line that
-//! names the file, the place in it, what was expected and what was found.
+//! Files that are no checkpoint and tables that are damaged, one by one: each is refused with a message
+//! of one line that names the file, the place in it, what was expected and what was found.
 
 #[path = "support/refusals.rs"]
 mod refusals;
@@ -117,7 +117,7 @@ fn special_files_are_not_waited_for() {
 fn files_without_permission_say_so() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new().with("c", &table(&v1_entries()));
-    fs::set_permissions(folder.path("c"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.path("c"), fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads everything.
     if fs::read(folder.path("c")).is_err() {
         assert!(

@@ -358,7 +358,7 @@ fn bundles_with_damaged_slices_are_refused() {
         let value = v2_variable(dtype, &shape(&[1]), offset as u64, &data[offset..offset + size]);
         (slice_key("w", extents), value)
     };
-    let of = |entries: &[(Vec<u8>, Vec<u8>)]| v2_of(&[&[v2_header(1)], entries].concat(), &data);
+    let of = |entries: &[Entry]| v2_of(&[&[v2_header(1)], entries].concat(), &data);
     let cases = [
         (
             of(&[part(halves[0], 1, 0, 4), sliced(&halves)]),

@@ -106,7 +106,7 @@ fn read(files: &Files) -> Result<Contents> {
 fn read_bounded(files: &Files) -> Result<Contents> {
     let (contents, peak) = peak(|| read(files));
     let length = files.table.len() + files.data.as_ref().map_or(0, Vec::len);
-    assert!(peak < 64 * length + 8192, "{peak} bytes for files of {length}");
+    assert!(peak < 16 * length + 8192, "{peak} bytes for files of {length}");
     contents
 }
 

@@ -47,11 +47,11 @@ pub fn v1(bytes: &[u8]) -> String {
     message.strip_prefix("c: ").unwrap_or(&message).to_string()
 }
 
-pub fn v1_of(entries: &[(Vec<u8>, Vec<u8>)]) -> String {
+pub fn v1_of(entries: &[Entry]) -> String {
     v1(&table(entries))
 }
 
-pub fn v2_of(entries: &[(Vec<u8>, Vec<u8>)], data: &[u8]) -> String {
+pub fn v2_of(entries: &[Entry], data: &[u8]) -> String {
     Folder::new()
         .with("c.index", &table(entries))
         .with("c.data-00000-of-00001", data)

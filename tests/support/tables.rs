@@ -73,6 +73,9 @@ pub fn footer(metaindex: &[u8], index: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// A table in the making.
 #[derive(Default)]
 pub struct Writer {
@@ -100,7 +103,7 @@ impl Writer {
     }
 
     /// Adds a data block of these entries, in their order, whose keys share what they can.
-    pub fn data(&mut self, entries: &[(Vec<u8>, Vec<u8>)]) -> &mut Writer {
+    pub fn data(&mut self, entries: &[Entry]) -> &mut Writer {
         let mut bytes = Vec::new();
         let mut last: &[u8] = &[];
         for (key, value) in entries {
@@ -122,7 +125,7 @@ impl Writer {
 }
 
 /// A table of one block for each entry, in their order.
-pub fn table(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+pub fn table(entries: &[Entry]) -> Vec<u8> {
     let mut writer = Writer::default();
     for entry in entries {
         writer.data(std::slice::from_ref(entry));
@@ -191,19 +194,19 @@ pub fn v1_variable(name: &str, dtype: u64, shape: &[u8], slices: &[Extents<'_>])
 }
 
 /// The entry that lists variables.
-pub fn v1_list(variables: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {
+pub fn v1_list(variables: &[Vec<u8>]) -> Entry {
     let list: Vec<u8> = variables.iter().flat_map(|variable| run(1, variable)).collect();
     (Vec::new(), run(1, &list))
 }
 
 /// The entry of a slice whose TensorProto is `tensor`.
-pub fn v1_slice(name: &str, extents: Extents<'_>, tensor: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub fn v1_slice(name: &str, extents: Extents<'_>, tensor: &[u8]) -> Entry {
     let saved = [run(1, name.as_bytes()), run(2, &slice(extents)), run(3, tensor)].concat();
     (slice_key(name, extents), run(2, &saved))
 }
 
 /// The entries of a checkpoint of the variable `w` of two values and `n` of one int64.
-pub fn v1_entries() -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn v1_entries() -> Vec<Entry> {
     let list = v1_list(&[
         v1_variable("n", 9, &[], &[&[]]),
         v1_variable("w", 1, &shape(&[2]), &[&[None]]),
@@ -217,7 +220,7 @@ pub fn v1_entries() -> Vec<(Vec<u8>, Vec<u8>)> {
 
 // The V2 format.
 
-pub fn v2_header(shards: u64) -> (Vec<u8>, Vec<u8>) {
+pub fn v2_header(shards: u64) -> Entry {
     (Vec::new(), [number(1, shards), run(3, &number(1, 1))].concat())
 }
 
@@ -235,7 +238,7 @@ pub fn v2_variable(dtype: u64, shape: &[u8], offset: u64, data: &[u8]) -> Vec<u8
 }
 
 /// The entries of an index, and the data, of a checkpoint of the same variables as [`v1_entries`].
-pub fn v2_entries() -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>) {
+pub fn v2_entries() -> (Vec<Entry>, Vec<u8>) {
     let (n, w) = (5u64.to_le_bytes(), packed(&[1.5, -2.0]));
     let entries = vec![
         v2_header(1),
