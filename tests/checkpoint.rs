@@ -83,9 +83,6 @@ fn shards_hold_what_the_single_file_holds() {
     }
 }
 
-/// The values themselves, not only their agreement: what the reference's logistic code and a NumPy
-/// array of the same checkpoint have in common is checked through the network's golden logits; here
-/// it is enough that a known variable has known values.
 #[test]
 fn labels_and_optimiser_slots_are_listed_but_only_floats_are_read() {
     for format in ["v1", "v2"] {
@@ -114,5 +111,21 @@ fn the_order_of_reading_does_not_matter() {
     for (name, bits) in expected.iter().rev() {
         let read = checkpoint.read_f32(name).unwrap();
         assert!(read.iter().map(|value| value.to_bits()).eq(bits.iter().copied()), "{name}");
+    }
+}
+
+#[test]
+fn partitioned_variables_are_put_together() {
+    for format in ["v1", "v2"] {
+        let mut checkpoint = open(&golden(&format!("partitioned/{format}/params.ckpt")));
+        let listed: Vec<_> =
+            checkpoint.variables().iter().map(|v| (v.name.as_str(), v.shape.clone())).collect();
+        let expected =
+            [("box", vec![4, 6, 3]), ("count", vec![3]), ("plain", vec![5]), ("rows", vec![9000, 2])];
+        assert_eq!(listed, expected);
+        for (name, length) in [("rows", 18_000), ("box", 72), ("plain", 5)] {
+            let counted: Vec<f32> = (0..length).map(|i| i as f32).collect();
+            assert_eq!(checkpoint.read_f32(name).unwrap(), counted, "{format} {name}");
+        }
     }
 }

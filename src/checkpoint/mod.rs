@@ -158,8 +158,12 @@ impl Checkpoint {
         let reader = match locate(path)? {
             Location::Single(file) => {
                 let mut table = open_table(&file)?;
-                if !v1::is_v1(&mut table)? {
-                    return Err(misnamed(&file));
+                if v2::is_index(&mut table)? {
+                    return Err(Error::Unsupported {
+                        file,
+                        found: "the index of a TensorFlow V2 checkpoint under another name".into(),
+                        hint: "name it PREFIX.index, beside its PREFIX.data files".into(),
+                    });
                 }
                 Reader::V1(v1::Reader::open(vec![table])?)
             }
@@ -244,15 +248,5 @@ fn open_table(file: &Path) -> Result<Table<File>> {
             Err(Error::Unsupported { file: file.to_path_buf(), found: found.into(), hint: hint.into() })
         }
         None => Table::open(source, file),
-    }
-}
-
-/// A table that was not found by a V2 name and is no V1 checkpoint.
-fn misnamed(file: &Path) -> Error {
-    Error::Unsupported {
-        file: file.to_path_buf(),
-        found: "a table that is no TensorFlow V1 checkpoint".into(),
-        hint: "the index of a V2 checkpoint must be named PREFIX.index, beside PREFIX.data-00000-of-00001"
-            .into(),
     }
 }

@@ -31,15 +31,6 @@ pub struct Reader<R> {
     parts: Vec<Vec<Part>>,
 }
 
-/// Whether the table is of this format, judged by its first entry: a list of variables is a message
-/// in field 1, the header of a V2 index a number there.
-///
-/// # Errors
-/// As [`Table::get`].
-pub fn is_v1<R: Read + Seek>(table: &mut Table<R>) -> Result<bool> {
-    Ok(table.get(b"")?.is_some_and(|entry| entry.first() == Some(&0x0a)))
-}
-
 impl<R: Read + Seek> Reader<R> {
     /// Takes in the list of variables of the tables, which are all shards of one checkpoint.
     ///

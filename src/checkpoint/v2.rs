@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, quote};
 use super::messages::{BundleEntry, BundleHeader};
-use super::slices::{cover, volume};
+use super::slices::{Slice, cover, volume};
 use super::table::{Table, masked};
-use super::{VARIABLES, Variable, find_float};
+use super::{DType, VARIABLES, Variable, find_float};
 use crate::error::{Error, Result};
 
 /// The most data files: their names count with five digits.
@@ -41,12 +41,20 @@ struct Place {
     checksum: u32,
 }
 
-/// What the index has under one key.
+/// What the index has of a variable.
 #[derive(Debug)]
 struct Entry {
     place: Place,
     /// The slices under whose keys the values are, if not at `place`.
-    slices: Vec<super::slices::Slice>,
+    slices: Vec<Slice>,
+}
+
+/// What the index has of a slice.
+#[derive(Debug)]
+struct Part {
+    key: Vec<u8>,
+    dtype: DType,
+    place: Place,
 }
 
 /// A checkpoint in the V2 format.
@@ -57,8 +65,17 @@ pub struct Reader<R> {
     variables: Vec<Variable>,
     /// Of each variable, in the same order.
     entries: Vec<Entry>,
-    /// Slices of variables by their keys, sorted.
-    parts: Vec<(Vec<u8>, Entry)>,
+    /// Slices of variables, sorted by key.
+    parts: Vec<Part>,
+}
+
+/// Whether the table is an index of this format, judged by its first entry: in field 1 the header of an
+/// index has a number, the list of variables of a V1 table a message.
+///
+/// # Errors
+/// As [`Table::get`].
+pub fn is_index<R: Read + Seek>(table: &mut Table<R>) -> Result<bool> {
+    Ok(table.get(b"")?.is_some_and(|entry| entry.first() == Some(&0x08)))
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -93,53 +110,46 @@ impl<R: Read + Seek> Reader<R> {
             if reader.entries.len() + reader.parts.len() == VARIABLES || slices > VARIABLES {
                 return Err(at(Fault::new(format!("at most {VARIABLES} variables and slices"), "more")));
             }
-            let (variable, entry) = reader.place(entry).map_err(at)?;
+            let place = reader.place(&entry).map_err(at)?;
             // The key of a slice begins with a zero byte, which no name does.
             if key[0] == 0 {
-                reader.parts.push((key.to_vec(), entry));
+                reader.parts.push(Part { key: key.to_vec(), dtype: entry.dtype, place });
                 return Ok(());
             }
             let name = std::str::from_utf8(key)
                 .map_err(|_| at(Fault::new("a variable's name in UTF-8", "other bytes")))?
                 .to_string();
-            reader.variables.push(Variable { name, ..variable });
-            reader.entries.push(entry);
+            reader.variables.push(Variable { name, dtype: entry.dtype, shape: entry.shape });
+            reader.entries.push(Entry { place, slices: entry.slices });
             Ok(())
         })?;
         reader.check_apart()?;
         Ok(reader)
     }
 
-    /// Checks an entry against the shards. The variable it returns has no name yet.
-    fn place(&self, entry: BundleEntry) -> std::result::Result<(Variable, Entry), Fault> {
+    /// Where an entry's values are, which must be in a shard; nowhere if they are in slices.
+    fn place(&self, entry: &BundleEntry) -> std::result::Result<Place, Fault> {
         let count = self.shards.len();
-        let shard = usize::try_from(entry.shard).ok().filter(|&shard| shard < count);
-        let Some(shard) = shard else {
-            return Err(Fault::new(format!("a shard below {count}"), entry.shard.to_string()));
+        let number = usize::try_from(entry.shard).unwrap_or(usize::MAX);
+        let Some(shard) = self.shards.get(number) else {
+            let found = entry.shard.to_string();
+            return Err(Fault::new(format!("a shard below {count}"), found));
         };
-        let length = self.shards[shard].length;
-        let end = entry.offset.checked_add(entry.size);
-        if entry.slices.is_empty() && end.is_none_or(|end| end > length) {
+        let size = if entry.slices.is_empty() { entry.size } else { 0 };
+        if entry.offset.checked_add(size).is_none_or(|end| end > shard.length) {
             return Err(Fault::new(
-                format!("{} bytes at {} of {}", entry.size, entry.offset, self.shards[shard].file.display()),
-                format!("a file of {length} bytes"),
+                format!("{size} bytes at {} of {}", entry.offset, shard.file.display()),
+                format!("a file of {} bytes", shard.length),
             ));
         }
-        let place = Place {
-            shard,
-            offset: entry.offset,
-            size: if entry.slices.is_empty() { entry.size } else { 0 },
-            checksum: entry.checksum,
-        };
-        let variable = Variable { name: String::new(), dtype: entry.dtype, shape: entry.shape };
-        Ok((variable, Entry { place, slices: entry.slices }))
+        Ok(Place { shard: number, offset: entry.offset, size, checksum: entry.checksum })
     }
 
     /// No two entries share bytes: reading every variable reads no more than the files hold.
     fn check_apart(&self) -> Result<()> {
-        let entries = self.entries.iter().chain(self.parts.iter().map(|(_, entry)| entry));
-        let mut places: Vec<&Place> =
-            entries.map(|entry| &entry.place).filter(|place| place.size > 0).collect();
+        let entries = self.entries.iter().map(|entry| &entry.place);
+        let places = entries.chain(self.parts.iter().map(|part| &part.place));
+        let mut places: Vec<&Place> = places.filter(|place| place.size > 0).collect();
         places.sort_by_key(|place| (place.shard, place.offset));
         for pair in places.windows(2) {
             let end = pair[0].offset + pair[0].size;
@@ -178,11 +188,14 @@ impl<R: Read + Seek> Reader<R> {
         let mut whole = vec![0.0; volume];
         for (slice, region) in entry.slices.iter().zip(&regions) {
             let key = slice.key(name);
-            let Ok(found) = self.parts.binary_search_by(|(part, _)| part.cmp(&key)) else {
+            let found = self.parts.binary_search_by(|part| part.key.cmp(&key)).ok();
+            let Some(part) = found.map(|found| &self.parts[found]) else {
                 return Err(at(Fault::new("an entry for each of its slices", "none for one")));
             };
-            let part = &self.parts[found].1.place;
-            let values = read(&mut self.shards, part, region.volume(), &self.index, &place)?;
+            if part.dtype != DType::Float32 {
+                return Err(at(Fault::new("float32 slices", part.dtype.to_string())));
+            }
+            let values = read(&mut self.shards, &part.place, region.volume(), &self.index, &place)?;
             region.scatter(&values, shape, &mut whole);
         }
         Ok(whole)
@@ -226,7 +239,7 @@ fn read<R: Read + Seek>(
     index: &Path,
     name: &str,
 ) -> Result<Vec<f32>> {
-    if place.size / 4 != count as u64 || !place.size.is_multiple_of(4) {
+    if place.size != 4 * count as u64 {
         let found = format!("{} bytes", place.size);
         return Err(Fault::new(format!("{count} values of 4 bytes"), found).at(index, name));
     }

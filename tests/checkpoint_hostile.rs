@@ -1,0 +1,319 @@
+//! Files that are no checkpoint and tables that are damaged, one by one: each is refused with a message
+//! of one line that names the file, the place in it, what was expected and what was found.
+
+#[path = "support/refusals.rs"]
+mod refusals;
+#[path = "support/tables.rs"]
+mod tables;
+
+use std::fs;
+use std::path::Path;
+
+use fast_pixel_cnn::checkpoint::{Checkpoint, is_checkpoint};
+use refusals::*;
+use tables::*;
+
+#[test]
+fn the_sound_checkpoints_that_the_others_are_made_from_are_read() {
+    let folder = Folder::new();
+    let (entries, data) = v2_entries();
+    let folder = folder.with("a", &table(&v1_entries())).with("b.index", &table(&entries));
+    let folder = folder.with("b.data-00000-of-00001", &data);
+    for name in ["a", "b"] {
+        let mut checkpoint = Checkpoint::open(&folder.path(name)).unwrap();
+        let names: Vec<_> = checkpoint.variables().iter().map(|v| v.name.as_str()).collect();
+        assert_eq!(names, ["n", "w"]);
+        assert_eq!(checkpoint.read_f32("w").unwrap(), [1.5, -2.0]);
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let mut tar = vec![b'a'; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let cases: [(&[u8], &str); 18] = [
+        (b"", "length: expected a checkpoint, found an empty file"),
+        (b"\0\0\x01", "footer: expected at least 48 bytes, found 3 bytes"),
+        (&[0; 60], "footer at 12: expected magic db4775248b80fb57, found 0000000000000000"),
+        (b"PK\x03\x04\x14\0\0\0\x08\0weights.ckpt", "a zip archive; unzip it"),
+        (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", "a PyTorch file; "),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "a Python pickle (PyTorch); "),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "a compressed file (gzip"),
+        (b"BZh91AY&SY", "a compressed file (gzip"),
+        (&tar, "a tar archive; unpack it"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page; the download went wrong"),
+        (b"\xef\xbb\xbf<HTML>", "an HTML page; "),
+        (b"\n  <html lang=en>", "an HTML page; "),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a Git LFS pointer; run `git lfs pull`",
+        ),
+        (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file (Keras); "),
+        (b"\x93NUMPY\x01\0", "a NumPy array; give the folder"),
+        (b"model_checkpoint_path: \"x\"\n", "TensorFlow's note of its latest checkpoint; "),
+        (b"something else that is long enough to have a footer", "footer at 3: expected magic"),
+        (&[1; 47], "footer: expected at least 48 bytes, found 47 bytes"),
+    ];
+    for (bytes, expected) in cases {
+        let message = v1(bytes);
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_named() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("d")).unwrap();
+    assert!(folder.refusal("d").starts_with("d: a folder; give the checkpoint in it"));
+    assert!(folder.refusal("none").starts_with("none: cannot open: "));
+    assert!(!is_checkpoint(&folder.path("d")) && !is_checkpoint(&folder.path("none")));
+}
+
+#[cfg(unix)]
+#[test]
+fn special_files_are_not_waited_for() {
+    let folder = Folder::new();
+    let made = std::process::Command::new("mkfifo").arg(folder.path("p")).status();
+    if made.is_ok_and(|status| status.success()) {
+        assert_eq!(folder.refusal("p"), "p: a named pipe; give a regular file");
+        let (entries, _) = v2_entries();
+        let folder = folder.with("c.index", &table(&entries));
+        fs::rename(folder.path("p"), folder.path("c.data-00000-of-00001")).unwrap();
+        assert!(folder.refusal("c").starts_with("c.data-00000-of-00001: a named pipe; "));
+    }
+    let message = Checkpoint::open(Path::new("/dev/null")).unwrap_err().to_string();
+    assert_eq!(message, "/dev/null: a device; give a regular file");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_without_permission_say_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new().with("c", &table(&v1_entries()));
+    fs::set_permissions(folder.path("c"), fs::Permissions::from_mode(0o000)).unwrap();
+    // Root reads everything.
+    if fs::read(folder.path("c")).is_err() {
+        assert!(folder.refusal("c").starts_with("c: cannot open: Permission denied"));
+    }
+}
+
+#[test]
+fn missing_and_short_files_of_a_set_are_named() {
+    let (entries, data) = v2_entries();
+    let index = table(&entries);
+    let folder = Folder::new().with("c.index", &index);
+    for name in ["c", "c.index"] {
+        assert!(folder.refusal(name).starts_with("c.data-00000-of-00001: cannot open: "));
+    }
+    let folder = Folder::new().with("c.data-00000-of-00001", &data);
+    for name in ["c", "c.data-00000-of-00001"] {
+        assert!(folder.refusal(name).starts_with("c.index: cannot open: "));
+    }
+    let folder = Folder::new().with("c.index", &index).with("c.data-00000-of-00001", &data[..15]);
+    assert_eq!(
+        folder.refusal("c"),
+        "c.index: entry \"w\": expected 8 bytes at 8 of c.data-00000-of-00001, found a file of 15 bytes"
+    );
+    let folder = Folder::new().with("index", &index);
+    assert!(
+        folder
+            .refusal("index")
+            .starts_with("index: the index of a TensorFlow V2 checkpoint under another name; ")
+    );
+
+    let shard = table(&v1_entries());
+    let folder = Folder::new().with("c-00000-of-00003", &shard).with("c-00002-of-00003", &shard);
+    for name in ["c", "c-00000-of-00003"] {
+        assert!(folder.refusal(name).starts_with("c-00001-of-00003: cannot open: "));
+    }
+    let folder = Folder::new().with("c-00000-of-00000", &shard);
+    assert_eq!(folder.refusal("c"), "c: the names of its shards: expected at least 1 shard, found 0");
+}
+
+#[test]
+fn shards_that_contradict_each_other_are_refused() {
+    let mut other = v1_entries();
+    other[0] = v1_list(&[v1_variable("w", 1, &shape(&[3]), &[&[None]])]);
+    let folder = Folder::new().with("c-00000-of-00002", &table(&v1_entries()));
+    let folder = folder.with("c-00001-of-00002", &table(&other));
+    assert_eq!(
+        folder.refusal("c"),
+        "c-00001-of-00002: the list of variables: expected \"w\" as in another shard, float32 [2], \
+         found float32 [3]"
+    );
+    let folder = folder.with("c-00001-of-00002", &table(&v1_entries()));
+    let message = folder.refusal("c");
+    assert!(message.contains("tensor \"w\": expected slices that do not overlap"), "{message}");
+}
+
+/// A table whose index is `index`, behind a data block of the list of variables at 0.
+fn with_index(index: &[u8]) -> String {
+    let mut writer = Writer::default();
+    writer.data(&v1_entries());
+    writer.index = index.to_vec();
+    v1(&writer.finish())
+}
+
+/// A table whose one data block has these contents.
+fn with_block(contents: &[u8]) -> String {
+    let mut writer = Writer::default();
+    v1(&writer.raw(contents, b"\xff").finish())
+}
+
+#[test]
+fn damaged_footers_and_indices_are_refused() {
+    let sound = table(&v1_entries());
+    let end = sound.len() - 48;
+    let with_footer =
+        |metaindex: &[u8], index: &[u8]| v1(&[&sound[..end], &footer(metaindex, index)].concat());
+    let far = handle(u64::MAX - 3, 8);
+    let long = [[0xff; 10], [0x01; 10]].concat();
+    let cases = [
+        (with_footer(&far, &handle(0, 8)), "a block that ends by byte"),
+        (with_footer(&handle(0, 8), &far), "a block that ends by byte"),
+        (with_footer(&handle(0, 8), &handle(end as u64 - 8, 8)), "found one of 8 bytes at"),
+        (
+            with_footer(&handle(0, 8), &handle(4, 8)),
+            "expected metaindex and index apart, found them at 0 and 4",
+        ),
+        (with_footer(&handle(0, 8), &handle(30, 8)), "metaindex block at 0: expected checksum"),
+        (with_footer(&long, &[]), "a varint of at most 64 bits, found a longer one"),
+        (with_footer(&[0x80; 40], &[]), "a varint of at most 10 bytes, found a longer one"),
+        (with_index(&entry(0, b"z", &handle(u64::MAX, 1))), "index block at"),
+        (with_index(&entry(0, b"z", &handle(1 << 40, 1))), "found one of 1 bytes at 1099511627776"),
+        (with_index(&entry(0, b"z", &[0x80])), "expected a varint, found the end of the data inside it"),
+        (with_index(&entry(0, b"z", &[])), "expected a varint, found the end of the data inside it"),
+        (
+            with_index(&entry(1, b"z", &handle(0, 8))),
+            "at most the last key's 0 bytes shared with it, found 1",
+        ),
+        (
+            with_index(&[entry(0, b"z", &handle(0, 8)), entry(0, b"y", &handle(13, 8))].concat()),
+            "expected a key greater than \"z\", found \"y\"",
+        ),
+        (with_index(&[]), "expected an entry under the empty key, found none"),
+    ];
+    for (message, expected) in cases {
+        assert!(message.contains(expected), "{message}\nis not\n{expected}");
+    }
+}
+
+#[test]
+fn an_index_cannot_make_a_reader_read_more_than_the_file() {
+    // A million entries with one block, which would be some terabytes with a large block.
+    let mut index = Vec::new();
+    for number in 0..300_000_u32 {
+        index.extend(entry(0, &number.to_be_bytes(), &handle(0, 8)));
+    }
+    let message = with_index(&index);
+    assert!(
+        message.contains("expected a data block behind the last, which ends at 13, found one at 0"),
+        "{message}"
+    );
+    // The index as its own data block.
+    let mut writer = Writer::default();
+    writer.data(&v1_entries());
+    let place = writer.bytes.len() as u64 + 13;
+    writer.index.extend(entry(0, b"\xff", &handle(place, 8)));
+    let message = v1(&writer.finish());
+    assert!(message.contains("expected a block that ends by byte"), "{message}");
+    // Keys that share nearly everything: a few bytes each in the file, a megabyte each in memory.
+    let mut index = entry(0, &vec![b'a'; 1 << 20], &handle(0, 8));
+    for number in 1..100 {
+        index.extend(entry((1 << 20) + number - 1, b"a", &handle(13 * number, 8)));
+    }
+    let mut writer = Writer::default();
+    for _ in 0..100 {
+        writer.put(seal(&block(&[]), 0));
+    }
+    writer.index = index;
+    let message = v1(&writer.finish());
+    assert!(message.contains("expected keys of at most 4194304 bytes, found more"), "{message}");
+    // The same in the names of a V2 checkpoint.
+    let mut names = entry(0, b"", &v2_header(1).1);
+    names.extend(entry(0, &vec![b'a'; 1 << 20], &[]));
+    for number in 0..100 {
+        names.extend(entry((1 << 20) + number, b"a", &[]));
+    }
+    let mut writer = Writer::default();
+    let folder = Folder::new().with("c.index", &writer.raw(&block(&names), b"\xff").finish());
+    let message = folder.with("c.data-00000-of-00001", b"").refusal("c");
+    assert!(message.contains("expected keys of at most 4194304 bytes, found more"), "{message}");
+}
+
+#[test]
+fn metadata_beyond_all_measure_is_refused() {
+    let many: Vec<u8> =
+        (0..70_000).flat_map(|i| run(1, &v1_variable(&format!("{i:06}"), 1, &[], &[&[]]))).collect();
+    let cases = [
+        v1_of(&[(Vec::new(), run(1, &many))]),
+        v1_of(&[v1_list(&[v1_variable("w", 1, &shape(&[2]), &vec![&[][..]; 70_000])])]),
+        v1_of(&[(Vec::new(), run(1, &run(9, &vec![0; 4 << 20])))]),
+        v1_of(&[v1_list(&[v1_variable("w", 1, &shape(&[1; 255]), &[])])]),
+        v1_of(&[v1_list(&[v1_variable("w", 1, &shape(&[2]), &[&[None; 255]])])]),
+        v1_of(&[v1_list(&[v1_variable("w", 1, &shape(&[2]), &vec![&[None][..]; 2000])])]),
+    ];
+    for (message, expected) in cases.iter().zip([
+        "at most 65536 variables and slices",
+        "at most 65536 variables and slices",
+        "at most 4194304 bytes",
+        "at most 254 dimensions",
+        "a slice of at most 254 dimensions",
+        "at most 1024 slices, found 2000",
+    ]) {
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn damaged_blocks_are_refused() {
+    let list = v1_entries().remove(0);
+    let whole = entry(0, &list.0, &list.1);
+    let counted = |count: u32| [&whole[..], &count.to_le_bytes()].concat();
+    let mut flipped = table(&v1_entries());
+    flipped[9] ^= 1;
+    let mut compressed = Writer::default();
+    let handle = compressed.put(seal(&block(&whole), 1));
+    compressed.index = entry(0, b"\xff", &handle);
+    let mut unknown = Writer::default();
+    let handle = unknown.put(seal(&block(&whole), 7));
+    unknown.index = entry(0, b"\xff", &handle);
+    let cases = [
+        (v1(&flipped), "data block at 0: expected checksum "),
+        (v1(&compressed.finish()), "data block at 0 is compressed with Snappy; "),
+        (v1(&unknown.finish()), "data block at 0: expected compression type 0 (none), found 7"),
+        (with_block(&[0; 3]), "expected a block of at least 4 bytes, found 3 bytes"),
+        (with_block(&counted(u32::MAX)), "restart offsets in a block of"),
+        (with_block(&counted(1 << 20)), "restart offsets in a block of"),
+        (with_block(&block(&entry(3, b"", b""))), "at most the last key's 0 bytes shared with it, found 3"),
+        (with_block(&block(&[[0x80; 10], [0; 10]].concat())), "a varint of at most 10 bytes"),
+        (with_block(&block(&[[0xff; 10], [1; 10]].concat())), "a varint of at most 64 bits"),
+        (
+            with_block(&block(&[0, 5, 5, 1])),
+            "a key and value of at most the 1 bytes left in the block, found 5 and 5",
+        ),
+        (with_block(&block(&[0])), "expected a varint, found the end of the data inside it"),
+        (
+            with_block(&block(&[&entry(0, b"b", b"")[..], &entry(0, b"a", b"")].concat())),
+            "a key greater than \"b\", found \"a\"",
+        ),
+        (
+            with_block(&block(&[&entry(0, b"b", b"")[..], &entry(1, b"", b"")].concat())),
+            "a key greater than \"b\", found \"b\"",
+        ),
+        (
+            with_block(&block(&[&entry(0, b"b", b"")[..], &entry(0, b"", b"")].concat())),
+            "a key greater than \"b\", found \"\"",
+        ),
+    ];
+    for (message, expected) in cases {
+        assert!(message.contains(expected), "{message}\nis not\n{expected}");
+    }
+    // The keys of a later block belong behind those of the one before.
+    let mut writer = Writer::default();
+    writer.data(&[v2_header(1)]).data(&[(b"b".to_vec(), vec![])]);
+    writer.raw(&block(&entry(0, b"a", b"")), b"c");
+    let folder = Folder::new().with("c.index", &writer.finish()).with("c.data-00000-of-00001", b"");
+    let message = folder.refusal("c");
+    assert!(message.contains("expected keys above \"b\" and up to \"c\", found \"a\""), "{message}");
+}
