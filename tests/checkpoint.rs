@@ -129,3 +129,14 @@ fn partitioned_variables_are_put_together() {
         }
     }
 }
+
+#[test]
+fn a_prefix_may_also_be_the_name_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    for suffix in [".index", ".data-00000-of-00001"] {
+        let from = golden(&format!("tiny/v2/params.ckpt{suffix}"));
+        std::fs::copy(from, folder.path().join(format!("c{suffix}"))).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("c")).unwrap();
+    assert_eq!(open(&folder.path().join("c")).format(), Format::V2);
+}

@@ -126,6 +126,12 @@ fn missing_and_short_files_of_a_set_are_named() {
     for name in ["c", "c-00000-of-00003"] {
         assert!(folder.refusal(name).starts_with("c-00001-of-00003: cannot open: "));
     }
+    let folder = folder.with("c-00000-of-00001", &shard);
+    assert_eq!(
+        folder.refusal("c"),
+        "c: the names of its shards: expected one number of shards, found 1 and 3"
+    );
+    assert!(Checkpoint::open(&folder.path("c-00000-of-00001")).is_ok());
     let folder = Folder::new().with("c-00000-of-00000", &shard);
     assert_eq!(folder.refusal("c"), "c: the names of its shards: expected at least 1 shard, found 0");
 }

@@ -3,6 +3,7 @@
 //! The idea: names decide, contents do not. A file is named by itself; a prefix, which names no file,
 //! by the files that begin with it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
@@ -87,16 +88,26 @@ pub(super) fn locate(path: &Path) -> Result<Location> {
     if index.exists() {
         return Ok(Location::Bundle(path.to_path_buf()));
     }
+    let (mut counts, mut data) = (BTreeSet::new(), false);
     for file in siblings(path) {
         match split_shard(&file) {
-            Some((stem, _, count)) if stem == name => return shards(path, count),
-            Some((stem, ..)) if stem.strip_suffix(".data") == Some(name) => {
-                return Err(Error::io(&index, "open")(missing));
+            Some((stem, _, count)) if stem == name => {
+                counts.insert(count);
             }
-            _ => {}
+            Some((stem, ..)) => data |= stem.strip_suffix(".data") == Some(name),
+            None => {}
         }
     }
-    Err(Error::io(path, "open")(missing))
+    match (counts.pop_first(), counts.pop_first()) {
+        (Some(few), Some(many)) => Err(Error::malformed(
+            path,
+            "the names of its shards",
+            "one number of shards",
+            format!("{few} and {many}"),
+        )),
+        (Some(count), None) => shards(path, count),
+        (None, _) => Err(Error::io(if data { &index } else { path }, "open")(missing)),
+    }
 }
 
 fn of_file(path: &Path, name: &str) -> Result<Location> {

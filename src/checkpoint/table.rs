@@ -23,7 +23,7 @@ use super::wire::varint;
 use crate::error::{Error, Result};
 
 /// The length of a footer in bytes.
-pub(super) const FOOTER: u64 = 48;
+const FOOTER: u64 = 48;
 
 /// The last eight bytes of every table.
 const MAGIC: u64 = 0xdb47_7524_8b80_fb57;

@@ -12,7 +12,9 @@ use fast_pixel_cnn::checkpoint::table::Table;
 use libfuzzer_sys::fuzz_target;
 
 fn read(bytes: &[u8]) {
-    let Ok(mut table) = Table::open(Cursor::new(bytes), Path::new("input")) else { return };
+    let Ok(mut table) = Table::open(Cursor::new(bytes), Path::new("input")) else {
+        return;
+    };
     let mut entries = Vec::new();
     let read = table.for_each(|key, value| {
         entries.push((key.to_vec(), value.to_vec()));
