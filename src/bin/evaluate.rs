@@ -3,6 +3,8 @@
 //!
 //! The idea: whatever can be wrong with the files is found, with the file's name, before the first pass.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -3,6 +3,8 @@
 //! The idea: flags and the files they name are made one [`Run`] before anything is generated or written;
 //! what they say twice must agree. Then the library works, and here is only the telling of it.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -220,12 +220,6 @@ impl Checkpoint {
     }
 }
 
-/// Whether `path` names files as [`Checkpoint::open`] wants them, rather than a folder or nothing. That
-/// they hold a checkpoint is for `open` to find out.
-pub fn is_checkpoint(path: &Path) -> bool {
-    locate(path).is_ok()
-}
-
 fn open_file(file: &Path) -> Result<(File, u64)> {
     require_file(file)?;
     let source = File::open(file).map_err(Error::io(file, "open"))?;

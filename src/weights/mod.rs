@@ -13,6 +13,7 @@ pub use fold::Folded;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -187,12 +188,12 @@ pub fn convert(
 
 /// Opens a checkpoint; where there is nothing, says what would be accepted.
 fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let found = if path.is_dir() {
-        "a folder without model.json"
-    } else if !path.exists() && !has_parts(path) {
-        "no such file, folder or checkpoint prefix"
-    } else {
-        return Checkpoint::open(path);
+    let found = match Checkpoint::open(path) {
+        Err(Error::Io { file, source, .. }) if file == path && source.kind() == ErrorKind::NotFound => {
+            "no such file, folder or checkpoint prefix"
+        }
+        Err(Error::Unsupported { .. }) if path.is_dir() => "a folder without model.json",
+        result => return result,
     };
     Err(Error::Unsupported {
         file: path.into(),
@@ -201,20 +202,6 @@ fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
                checkpoint (one V1 file, or the prefix of PREFIX.index and PREFIX.data-00000-of-00001, or of \
                PREFIX-00000-of-00002)"
             .into(),
-    })
-}
-
-/// Whether a file beside `path` carries its name and an ending of a checkpoint's parts.
-fn has_parts(path: &Path) -> bool {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return false;
-    };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let name = name.as_encoded_bytes();
-    std::fs::read_dir(parent).into_iter().flatten().flatten().any(|entry| {
-        let entry = entry.file_name();
-        let rest = entry.as_encoded_bytes().strip_prefix(name);
-        rest.is_some_and(|r| r.starts_with(b".index") || r.starts_with(b".data-") || r.starts_with(b"-0"))
     })
 }
 
