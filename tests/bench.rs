@@ -1,0 +1,53 @@
+//! The program `bench` as a user runs it. Its figures are whatever the machine gives; here it is checked
+//! that they are there, that they fit each other, and that bad input is refused.
+
+#[path = "common/run.rs"]
+mod run;
+
+use std::path::Path;
+
+use run::run;
+use serde_json::Value;
+
+fn golden(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
+}
+
+#[test]
+fn the_report_has_a_row_for_each_batch_and_its_numbers_fit_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bench.json");
+    let weights = golden("cond/v2/params.ckpt");
+    let args = ["-c", &weights, "--batch-sizes", "1,3", "--naive-passes", "2", "--threads", "2", "--json"];
+    let done = run("bench", &[&args[..], &[file.to_str().unwrap()]].concat()).succeeds();
+    let table = done.stdout.lines().filter(|l| l.starts_with("| 1 |") || l.starts_with("| 3 |"));
+    assert_eq!(table.count(), 2, "{}", done.stdout);
+    assert!(done.stdout.contains("2 full forward passes timed for each batch, the median times 1024 pixels"));
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(report["machine"]["threads"], 2);
+    assert!(report["limit"]["flops"].as_f64().unwrap() > 0.0);
+    assert_eq!(report["model"]["nr_filters"], 8);
+    let rows = report["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, (batch, paper)) in rows.iter().zip([(1, Some(2.9)), (3, None)]) {
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+        assert_eq!((number("batch"), row["paper_speedup"].as_f64()), (f64::from(batch), paper));
+        assert_eq!(number("naive_passes"), 2.0);
+        let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+        close(number("speedup"), number("naive_seconds") / number("cached_seconds"));
+        close(number("images_per_second"), f64::from(batch) / number("cached_seconds"));
+        assert!(number("share_of_limit") > 0.0);
+    }
+}
+
+#[test]
+fn bad_input_is_one_line_of_error_and_status_2() {
+    let tiny = golden("tiny/v2/params.ckpt");
+    run("bench", &["-c", &tiny, "--batch-sizes", "0"]).fails_with(&["--batch-sizes", "at least 1"]);
+    run("bench", &["-c", &tiny, "--naive-passes", "0"]).fails_with(&["--naive-passes", "at least 1"]);
+    run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["--threads"]);
+    run("bench", &["-c", "no/such/weights"]).fails_with(&["no/such/weights"]);
+    run("bench", &["-c", &tiny, "--json", "no/such/folder/bench.json"]).fails_with(&["no/such/folder"]);
+    run("bench", &["-c", &tiny, "--batch-sizes", "1000000000"]).fails_with(&["would fit"]);
+}
