@@ -50,9 +50,9 @@ impl Plan {
         let mut layout = Layout::new(network, Storage::Ring, images.len(), height, width);
         let mut steps = Vec::new();
         for (layer, packed) in network.layers.iter().zip(&packed.layers) {
-            let positions = width / layer.level * images.len();
+            let row = [images.len(), width / layer.level];
             let stages = layer.parities().iter().zip(packed).map(|(&parity, packed)| {
-                Stage::new(network, layer, parity, packed.clone(), &mut layout, Some(positions))
+                Stage::new(network, layer, parity, packed.clone(), &mut layout, Some(row))
             });
             let stages = stages.collect();
             steps.push(Step { stream: layer.stream, logits: layer.output == network.logits(), stages });
@@ -250,7 +250,7 @@ impl<'a, 'p> Walk<'a, 'p> {
     /// They are complete and nobody writes them.
     unsafe fn logits(&self, slot: usize, row: usize, column: usize) -> &[f32] {
         let grid = self.plan.logits;
-        let at = grid.at(row as isize, column as isize) + slot * grid.channels;
+        let at = grid.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.
         unsafe { std::slice::from_raw_parts(self.context.memory.at(at, grid.channels), grid.channels) }
     }

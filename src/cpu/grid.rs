@@ -1,6 +1,6 @@
 //! Where the tensors of a batch lie in memory.
 //!
-//! The idea: a grid is `[rows][columns + 2][batch][channels]` with a column of zeros on each side, and
+//! The idea: a grid is `[rows][batch][columns + 2][channels]` with a column of zeros on each side, and
 //! either all rows with zeros above (naive), or a ring of the few rows that are still read (cached).
 //! A neighbour is then a fixed distance away for a whole row of a whole batch, padding needs no
 //! special case, a push into the cache is the producer's store, and a pop is an index.
@@ -26,17 +26,22 @@ pub struct Grid {
     above: usize,
     ring: bool,
     row_stride: usize,
-    column_stride: usize,
+    /// Columns of an image, padding included: positions from one image to the next.
+    pub columns: usize,
     /// Channels of a position.
     pub channels: usize,
 }
 
 impl Grid {
-    /// Where image 0 of the batch lies at (row, column); both may be in the padding.
-    pub fn at(&self, row: isize, column: isize) -> usize {
+    /// Where the position (row, column) of an image lies; it may be in the padding.
+    pub fn at(&self, image: usize, row: isize, column: isize) -> usize {
         let row = if self.ring { row.rem_euclid(self.rows as isize) } else { row + self.above as isize };
-        debug_assert!((0..self.rows as isize).contains(&row) && column >= -1);
-        self.base + row as usize * self.row_stride + (column + 1) as usize * self.column_stride
+        debug_assert!((0..self.rows as isize).contains(&row));
+        debug_assert!((-1..self.columns as isize - 1).contains(&column));
+        let position = image * self.columns + (column + 1) as usize;
+        let offset = row as usize * self.row_stride + position * self.channels;
+        debug_assert!(position * self.channels < self.row_stride);
+        self.base + offset
     }
 }
 
@@ -62,12 +67,11 @@ impl Layout {
             let mut forms = [None; 3];
             for form in schedule::forms_read(network, id) {
                 let channels = network.channels(id, form);
-                let column_stride = batch * channels;
-                let row_stride = (width / tensor.level + 2) * column_stride;
+                let columns = width / tensor.level + 2;
+                let row_stride = batch * columns * channels;
                 let base = layout.reserve(rows * row_stride);
                 let ring = storage == Storage::Ring && id != IMAGE;
-                forms[form as usize] =
-                    Some(Grid { base, rows, above, ring, row_stride, column_stride, channels });
+                forms[form as usize] = Some(Grid { base, rows, above, ring, row_stride, columns, channels });
             }
             layout.grids.push(forms);
         }

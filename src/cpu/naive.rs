@@ -80,7 +80,7 @@ impl Plan {
     /// # Safety
     /// Nobody writes them.
     pub unsafe fn logits<'a>(&self, memory: Shared<'a>, slot: usize, row: usize, column: usize) -> &'a [f32] {
-        let at = self.logits.at(row as isize, column as isize) + slot * self.logits.channels;
+        let at = self.logits.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.
         unsafe { std::slice::from_raw_parts(memory.at(at, self.logits.channels), self.logits.channels) }
     }

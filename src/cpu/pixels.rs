@@ -83,7 +83,7 @@ impl<'a> Pixels<'a> {
         // SAFETY: the position is in the image and in the grid.
         unsafe {
             let pixel = self.images.at(3 * self.offset(image, row, column), 3);
-            let to = grid.at(row as isize, column as isize) + slot * IMAGE_CHANNELS;
+            let to = grid.at(slot, row as isize, column as isize);
             let to = memory.at(to, IMAGE_CHANNELS);
             to.copy_from_nonoverlapping(pixel, 3);
             *to.add(3) = 1.0;

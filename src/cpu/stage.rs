@@ -15,6 +15,9 @@ use crate::config::Nonlinearity;
 use crate::network::{Epilogue, Form, Layer, Network, Sampling};
 use crate::schedule;
 
+/// Tiles of positions that go through all units of outputs before the next ones do.
+const BLOCK_TILES: usize = 8;
+
 /// Most taps of a layer: two skips beside the six of a 2x3 convolution.
 const MAX_TAPS: usize = 8;
 
@@ -59,10 +62,12 @@ pub struct Stage {
     output_step: usize,
     parity: [usize; 2],
     outputs: [Option<Grid>; 3],
+    /// Positions from one image to the next in the output grids.
+    output_columns: usize,
     residual: Option<Grid>,
     filters: usize,
-    /// Where the row's sums begin: `[columns][batch][width]`.
-    sums: Option<usize>,
+    /// Where the row's sums begin, `[batch][columns][width]`, and how many columns there are.
+    sums: Option<(usize, usize)>,
     /// The level of the output.
     pub level: usize,
 }
@@ -86,14 +91,15 @@ pub struct Context<'a> {
 }
 
 impl Stage {
-    /// Resolves a layer for outputs of one parity. `keep_sums` reserves room for the row's sums.
+    /// Resolves a layer for outputs of one parity. `keep_sums` reserves room for the sums of a row of so
+    /// many images and columns.
     pub fn new(
         network: &Network,
         layer: &Layer,
         parity: [usize; 2],
         packed: PackedLayer,
         layout: &mut Layout,
-        keep_sums: Option<usize>,
+        keep_sums: Option<[usize; 2]>,
     ) -> Stage {
         let mut first = 0;
         let mut taps = Vec::new();
@@ -111,12 +117,14 @@ impl Stage {
             Sampling::Up => (1, 2),
         };
         let split = 0 < hoisted && hoisted < taps.len();
-        let sums = keep_sums.filter(|_| split).map(|positions| layout.reserve(positions * packed.width()));
+        let sums = keep_sums.filter(|_| split);
+        let sums = sums.map(|[batch, columns]| (layout.reserve(batch * columns * packed.width()), columns));
         let residual = match layer.epilogue {
             Epilogue::Store => None,
             Epilogue::Gate { residual } => layout.grid(residual, Form::Raw),
         };
         let outputs = [Form::Raw, Form::Activated, Form::Elu].map(|form| layout.grid(layer.output, form));
+        let output_columns = outputs.iter().flatten().next().map_or(0, |g| g.columns);
         let (filters, level) = (network.tensors[layer.output].channels, layer.level);
         Stage {
             packed,
@@ -126,6 +134,7 @@ impl Stage {
             output_step,
             parity,
             outputs,
+            output_columns,
             residual,
             filters,
             sums,
@@ -200,14 +209,17 @@ impl Stage {
         }
         let panels = units.len() * self.packed.unit;
         let shape = context.kernels.shape(rows.len(), panels, self.packed.unit);
-        for first in units.clone().step_by(shape.panels / self.packed.unit) {
-            let units = first..units.end.min(first + shape.panels / self.packed.unit);
-            for row in span.rows.clone() {
-                let line =
-                    Line { context, stage: self, taps: taps.clone(), part, row, columns: &span.columns };
-                for m in rows.clone().step_by(shape.rows) {
-                    // SAFETY: by the caller's promise; members' shares do not overlap.
-                    unsafe { line.tile(units.clone(), m..rows.end.min(m + shape.rows)) };
+        for row in span.rows.clone() {
+            let line = Line { context, stage: self, taps: taps.clone(), part, row, columns: &span.columns };
+            // A block of inputs stays in the core's cache while all its units of weights pass by.
+            for block in rows.clone().step_by(shape.rows * BLOCK_TILES) {
+                let block = block..rows.end.min(block + shape.rows * BLOCK_TILES);
+                for first in units.clone().step_by(shape.panels / self.packed.unit) {
+                    let units = first..units.end.min(first + shape.panels / self.packed.unit);
+                    for m in block.clone().step_by(shape.rows) {
+                        // SAFETY: by the caller's promise; members' shares do not overlap.
+                        unsafe { line.tile(units.clone(), m..block.end.min(m + shape.rows)) };
+                    }
                 }
             }
         }
@@ -225,17 +237,18 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Computes `units` of the outputs at the positions `rows` (`column * batch + image`).
+    /// Computes `units` of the outputs at the positions `rows` (`image * columns + column`).
     ///
     /// # Safety
     /// As for [`Stage::run`].
     unsafe fn tile(&self, units: Range<usize>, rows: Range<usize>) {
-        let (stage, context, batch) = (self.stage, self.context, self.context.batch);
+        let (stage, context) = (self.stage, self.context);
         let packed = &stage.packed;
         let weights = context.packed.floats.as_slice();
         let panels = units.len() * packed.unit;
         let first_panel = units.start * packed.unit;
-        let depth = stage.taps[0].grid.channels;
+        // All sources of a layer have the same grid and the same channels.
+        let inputs = stage.taps[0].grid;
 
         let mut segments = [Segment { inputs: std::ptr::null(), first: 0, depth: 0 }; MAX_TAPS];
         let segments = &mut segments[..self.taps.len()];
@@ -243,7 +256,7 @@ impl Line<'_> {
             let row = (self.row * stage.input_step) as isize + tap.row;
             let column = (self.columns.start * stage.input_step) as isize + tap.column;
             // SAFETY: the grid has this position, by the caller's promise.
-            let inputs = unsafe { context.memory.at(tap.grid.at(row, column), tap.depth) };
+            let inputs = unsafe { context.memory.at(tap.grid.at(0, row, column), tap.depth) };
             *segment = Segment { inputs, first: tap.first, depth: tap.depth };
         }
 
@@ -252,9 +265,9 @@ impl Line<'_> {
         let mut positions = [0; MAX_ROWS];
         let mut init = [std::ptr::null(); MAX_ROWS];
         for (i, m) in rows.clone().enumerate() {
-            let (column, image) = (m / batch, m % batch);
-            offsets[i] = (column * stage.input_step * batch + image) * depth;
-            positions[i] = column * stage.output_step * batch + image;
+            let (image, column) = (m / self.columns.len(), m % self.columns.len());
+            offsets[i] = (image * inputs.columns + column * stage.input_step) * inputs.channels;
+            positions[i] = image * stage.output_columns + column * stage.output_step;
             init[i] = match self.part {
                 Part::Whole | Part::Hoisted => {
                     let bias = packed.biases + context.classes[image] * width + first_panel * LANES;
@@ -287,7 +300,7 @@ impl Line<'_> {
         let target = |grid: Option<Grid>| {
             grid.map(|g| Target {
                 // SAFETY: the grid has this position, by the caller's promise.
-                base: unsafe { context.memory.at(g.at(row, column), g.channels) },
+                base: unsafe { context.memory.at(g.at(0, row, column), g.channels) },
                 channels: g.channels,
             })
         };
@@ -314,8 +327,9 @@ impl Line<'_> {
     /// # Safety
     /// The stage keeps sums and the position is in the row.
     unsafe fn sums(&self, m: usize, first_panel: usize, panels: usize) -> *mut f32 {
-        let base = self.stage.sums.expect("only stages that keep sums are split");
-        let position = self.columns.start * self.context.batch + m;
+        let (base, columns) = self.stage.sums.expect("only stages that keep sums are split");
+        let (image, column) = (m / self.columns.len(), self.columns.start + m % self.columns.len());
+        let position = image * columns + column;
         let offset = base + position * self.stage.packed.width() + first_panel * LANES;
         // SAFETY: by the caller's promise.
         unsafe { self.context.memory.at(offset, panels * LANES) }

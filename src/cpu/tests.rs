@@ -379,7 +379,7 @@ fn every_tensor_stored_is_the_reference_s() {
                                     x.iter().map(|x| elu(*x)).chain(x.iter().map(|x| elu(-*x))).collect()
                                 }
                             };
-                            let at = grid.at(r as isize, c as isize) + image * grid.channels;
+                            let at = grid.at(image, r as isize, c as isize);
                             let found = &block.as_slice()[at..at + grid.channels];
                             assert_eq!(found.len(), x.len());
                             let off = found.iter().zip(&x).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
