@@ -75,8 +75,9 @@ pub struct Made {
     pub logits: Option<Array4<f32>>,
 }
 
-/// Called after each row with the number of rows done; `false` stops the batch with
-/// [`Error::Interrupted`].
+/// Called with the number of rows done, after each row, or once for all given rows; where a batch is
+/// parted among threads, with the rows of the largest share. `false` stops the batch with
+/// [`Error::Interrupted`], except after the last row, when there is nothing left to stop.
 pub type Watch<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 
 /// A backend with the weights of one model.
@@ -87,14 +88,23 @@ pub trait Engine {
     /// The model's configuration.
     fn config(&self) -> &ModelConfig;
 
-    /// Bytes that a batch needs beyond the weights.
+    /// Bytes that a batch needs beyond the weights, without [`Made::logits`]; what is beyond counting is
+    /// `u64::MAX`. 0 for a batch of none.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
 
     /// A full forward pass: images `[batch, height, width, 3]` in [-1, 1] to logits
-    /// `[batch, height, width, 10 m]`. `labels` as in [`Batch::labels`].
+    /// `[batch, height, width, 10 m]`. `labels` as in [`Batch::labels`]. The logits of unusable weights may
+    /// be infinite or not a number.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes and labels that do not fit; what the device refuses.
     fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>>;
 
-    /// Makes a batch of images. `watch` is called on one thread, after each row.
+    /// Makes a batch of images. `watch` is called on one thread.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] as for [`Batch::check`], [`Error::Interrupted`] when `watch` says so,
+    /// [`Error::NotFinite`] for logits from which no pixel can be drawn; what the device refuses.
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made>;
 }
 
@@ -154,6 +164,13 @@ impl Batch<'_> {
         check_size(self.height, self.width)?;
         if self.size == 0 {
             return Err(Error::argument("batch size", "at least 1 image", "0"));
+        }
+        // The largest array is that of the logits; memory is for the caller to check, counting is not.
+        let dimensions = [self.height, self.width, config.logits().max(3), size_of::<f32>()];
+        let bytes = dimensions.iter().try_fold(self.size, |bytes, d| bytes.checked_mul(*d));
+        if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+            let found = format!("{} of {}x{}", self.size, self.height, self.width);
+            return Err(Error::argument("batch", "images that an address can reach", found));
         }
         check_labels(config, self.labels, self.size)?;
         let same = |name: &str, found: &[usize], channels: usize| {

@@ -100,6 +100,15 @@ pub enum Error {
         column: usize,
     },
 
+    /// The system would not start the threads.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were to work together.
+        threads: usize,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -72,7 +72,8 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
         max_logit_difference: task.compare.map(|_| 0.0),
         logits: None,
     };
-    let mut kept = Vec::new();
+    // All at once: a vector that grows would hold twice what has been counted.
+    let mut kept = Vec::with_capacity(if task.keep_logits { count * height * width * depth } else { 0 });
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
         let floats = images::to_floats(task.images.slice(s![range.clone(), .., .., ..]));

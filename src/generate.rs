@@ -105,9 +105,10 @@ impl Run<'_> {
             }
             (_, classes) => classes.unwrap_or(Classes::All),
         };
+        let k = config.classes as u64;
         let label = |i: u64| match classes {
             Classes::One(class) => class,
-            Classes::All => ((self.first_index + i) % config.classes as u64) as u32,
+            Classes::All => ((self.first_index % k + i % k) % k) as u32,
         };
         Ok(Some((0..self.count as u64).map(label).collect()))
     }
@@ -244,7 +245,12 @@ pub fn generate(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Generated> {
     let labels = run.check(engine, available)?;
+    // All at once: a vector that grows would hold twice what `check` has counted.
     let mut values = Vec::new();
+    let numbers = run.count.saturating_mul(run.height * run.width * 3);
+    values
+        .try_reserve_exact(numbers)
+        .map_err(|_| Error::argument("count", "images that memory holds", run.count.to_string()))?;
     let mut batch_seconds = Vec::new();
     let mut done = 0;
     while done < run.count && !stop.load(Ordering::Relaxed) {

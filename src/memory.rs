@@ -82,11 +82,13 @@ fn left_in_group(folder: &Path) -> Option<u64> {
     let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
     let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
     let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-    let cache = statistics.lines().find_map(|line| {
-        let (name, bytes) = line.split_once(' ')?;
-        let named = ["total_inactive_file", "inactive_file"].contains(&name);
-        named.then(|| bytes.parse::<u64>().ok()).flatten()
-    });
+    let entry = |wanted: &str| {
+        let bytes =
+            statistics.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == wanted);
+        bytes.and_then(|(_, bytes)| bytes.parse::<u64>().ok())
+    };
+    // Version 1 counts the groups below under the first name.
+    let cache = entry("total_inactive_file").or_else(|| entry("inactive_file"));
     Some(limit.saturating_sub(used.saturating_sub(cache.unwrap_or(0))))
 }
 

@@ -46,7 +46,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     let tiny = golden("tiny/v2/params.ckpt");
     run("bench", &["-c", &tiny, "--batch-sizes", "0"]).fails_with(&["--batch-sizes", "at least 1"]);
     run("bench", &["-c", &tiny, "--naive-passes", "0"]).fails_with(&["--naive-passes", "at least 1"]);
-    run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["--threads"]);
+    run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["threads", "1 to 1024"]);
     run("bench", &["-c", "no/such/weights"]).fails_with(&["no/such/weights"]);
     run("bench", &["-c", &tiny, "--json", "no/such/folder/bench.json"]).fails_with(&["no/such/folder"]);
     run("bench", &["-c", &tiny, "--batch-sizes", "1000000000"]).fails_with(&["would fit"]);

@@ -171,7 +171,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     with(&["--compare-logits", &tiny_images], &["images_u8.npy", "float32"]);
     with(&["--logits-out", &at("none/logits.npy")], &["none/logits.npy", "cannot create"]);
     with(&["--logits-out", &at("")], &["folder"]);
-    with(&["--threads", "0"], &["--threads"]);
+    with(&["--threads", "0"], &["threads: expected 1 to 1024"]);
     with(&["--device", "tpu"], &["auto or cpu", "tpu"]);
 
     let usage: [&[&str]; 5] = [

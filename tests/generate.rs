@@ -245,7 +245,7 @@ fn wrong_flags_are_one_line_of_error_and_status_2() {
         (&["-n", "4000000000"], "memory"),
         (&["--first-index", "4294967290"], "2^32"),
         (&["--first-index", "18446744073709551615"], "2^32"),
-        (&["--threads", "0"], "--threads"),
+        (&["--threads", "0"], "threads: expected 1 to 1024"),
         (&["--device", "cuda:0"], "auto or cpu"),
         (&["--class", "0"], "unconditional"),
         (&["--complete", "/nonexistent.png", "--keep-rows", "1"], "/nonexistent.png"),

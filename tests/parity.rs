@@ -258,6 +258,11 @@ fn unusable_weights_and_an_interruption_end_with_an_error() {
     for method in [Method::Cached, Method::Naive] {
         let error = engine.make(&batch(method), &|rows| rows < 2).unwrap_err();
         assert_eq!(error.to_string(), "interrupted", "{method:?}");
+        engine.make(&batch(method), &|rows| rows < 8).expect("nothing is left to stop after the last row");
+        let huge = Batch { size: 1, height: 1 << 31, width: 1 << 31, ..batch(method) };
+        assert!(engine.make(&huge, &|_| true).unwrap_err().to_string().contains("an address can reach"));
+        assert_eq!(engine.batch_bytes(method, 1, 1 << 31, 1 << 31), u64::MAX);
+        assert_eq!(engine.batch_bytes(method, 0, 32, 32), 0);
         let bad = Batch { height: 6, ..batch(method) };
         assert!(engine.make(&bad, &|_| true).unwrap_err().to_string().contains("multiples of 4"));
         let bad = Batch { labels: Some(&[0, 0, 0]), ..batch(method) };

@@ -176,10 +176,10 @@ fn run(args: &Args) -> Result<ExitCode> {
     let machine =
         Machine { processor: processor(), threads: engine.threads(), instruction_set: engine.isa().name() };
     progress("measuring what this machine can do");
-    let limits = engine.limits();
+    let limits = engine.limits()?;
     let limit = Limit {
         flops: limits.flops,
-        flops_by_instruction_set: flops_by_instruction_set(&engine, limits.flops),
+        flops_by_instruction_set: flops_by_instruction_set(&engine, limits.flops)?,
         read_every_pixel_set: limits.every_pixel,
         read_pixel_set: limits.some_pixels,
         read_main_memory: limits.main_memory,
@@ -209,13 +209,13 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The peak of the instruction set in use has been measured; the others' are for comparison.
-fn flops_by_instruction_set(engine: &CpuEngine, in_use: f64) -> Vec<(&'static str, f64)> {
+fn flops_by_instruction_set(engine: &CpuEngine, in_use: f64) -> Result<Vec<(&'static str, f64)>> {
     let kernels = Isa::ALL.into_iter().filter_map(Kernels::new);
     let flops = |k: &Kernels| match k.isa() == engine.isa() {
-        true => in_use,
+        true => Ok(in_use),
         false => peak_flops(k, engine.threads()),
     };
-    kernels.map(|k| (k.isa().name(), flops(&k))).collect()
+    kernels.map(|k| Ok((k.isa().name(), flops(&k)?))).collect()
 }
 
 fn describe(machine: &Machine, limit: &Limit, model: &Model) -> Result<()> {

@@ -70,4 +70,14 @@ impl<'a> Shared<'a> {
         // SAFETY: within the block, by the caller's promise.
         unsafe { self.base.add(offset) }
     }
+
+    /// The `count` floats that begin at `offset`, to read.
+    ///
+    /// # Safety
+    /// `offset + count` is at most the block's length, and nobody writes these floats while they are
+    /// borrowed.
+    pub unsafe fn slice(&self, offset: usize, count: usize) -> &'a [f32] {
+        // SAFETY: by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.at(offset, count), count) }
+    }
 }

@@ -10,11 +10,9 @@ use std::ops::Range;
 
 use super::buffer::Buffer;
 use super::grid::{Grid, Layout, Storage};
-use super::kernels::Kernels;
 use super::packed::Packed;
 use super::pixels::Pixels;
 use super::stage::{Context, Part, Span, Stage};
-use super::team::Member;
 use crate::engine::Watch;
 use crate::network::{Form, IMAGE, Network, Stream};
 
@@ -31,19 +29,17 @@ pub struct Plan {
     image: Grid,
     logits: Grid,
     images: Range<usize>,
-    classes: Vec<usize>,
     height: usize,
     width: usize,
     len: usize,
 }
 
 impl Plan {
-    /// Plans `images` of a batch. `classes` are those images' classes, all 0 for an unconditional model.
+    /// Plans `images` of a batch.
     pub fn new(
         network: &Network,
         packed: &Packed,
         images: Range<usize>,
-        classes: Vec<usize>,
         height: usize,
         width: usize,
     ) -> Plan {
@@ -59,12 +55,17 @@ impl Plan {
         }
         let grid = |tensor| layout.grid(tensor, Form::Raw).expect("image and logits are stored raw");
         let (image, logits) = (grid(IMAGE), grid(network.logits()));
-        Plan { steps, image, logits, images, classes, height, width, len: layout.len }
+        Plan { steps, image, logits, images, height, width, len: layout.len }
     }
 
     /// Bytes that the plan's block takes.
     pub fn bytes(&self) -> u64 {
-        (self.len * size_of::<f32>()) as u64
+        (self.len as u64).saturating_mul(size_of::<f32>() as u64)
+    }
+
+    /// The images planned, counted in the batch.
+    pub fn images(&self) -> Range<usize> {
+        self.images.clone()
     }
 
     /// Allocates the block.
@@ -86,34 +87,14 @@ pub struct Walk<'a, 'p> {
 }
 
 impl<'a, 'p> Walk<'a, 'p> {
-    /// Puts together what a member needs.
-    pub fn new(
-        plan: &'a Plan,
-        packed: &'a Packed,
-        kernels: Kernels,
-        network: &Network,
-        memory: super::buffer::Shared<'a>,
-        team: Member<'a>,
-        pixels: &'a Pixels<'p>,
-    ) -> Walk<'a, 'p> {
-        let context = Context {
-            kernels,
-            activation: network.config.nonlinearity,
-            packed,
-            batch: plan.images.len(),
-            classes: &plan.classes,
-            memory,
-            team,
-        };
-        Walk { plan, context, pixels, watch: None }
-    }
-
     /// Generates the images. `stop` is where the team agrees to stop: one flag for each team.
     pub fn run(&self, stop: &std::sync::atomic::AtomicBool) {
         use std::sync::atomic::Ordering::Relaxed;
         let given = self.pixels.rows_given();
         let mut uniforms = self.pixels.uniforms();
-        self.enter_rows(0..given);
+        let Context { memory, team, .. } = &self.context;
+        // SAFETY: the team meets before anyone reads.
+        unsafe { self.pixels.enter_rows(*memory, self.plan.image, team, &self.plan.images, 0..given) };
         self.context.team.meet();
         for row in 0..self.plan.height {
             if row < given {
@@ -127,9 +108,8 @@ impl<'a, 'p> Walk<'a, 'p> {
                 }
             }
             if self.context.team.index == 0 {
-                if let Some(watch) = self.watch
-                    && !watch(row + 1)
-                {
+                // After the last row there is nothing left to stop.
+                if self.watch.is_some_and(|watch| !watch(row + 1)) && row + 1 < self.plan.height {
                     self.pixels.interrupt();
                 }
                 stop.store(self.pixels.stopped(), Relaxed);
@@ -137,19 +117,6 @@ impl<'a, 'p> Walk<'a, 'p> {
             self.context.team.meet();
             if stop.load(Relaxed) {
                 return;
-            }
-        }
-    }
-
-    /// Copies given rows into the image grid.
-    fn enter_rows(&self, rows: Range<usize>) {
-        for row in rows {
-            for slot in self.context.team.share(self.plan.images.len()) {
-                for column in 0..self.plan.width {
-                    let at = [self.plan.images.start + slot, row, column];
-                    // SAFETY: members share the images out, and nobody reads before the team meets.
-                    unsafe { self.pixels.enter(self.context.memory, self.plan.image, slot, at) };
-                }
             }
         }
     }
@@ -231,7 +198,7 @@ impl<'a, 'p> Walk<'a, 'p> {
     }
 
     /// Draws this member's images' pixels and feeds them back.
-    fn sample(&self, row: usize, column: usize, uniforms: &mut Vec<f32>) {
+    fn sample(&self, row: usize, column: usize, uniforms: &mut [f32]) {
         for slot in self.context.team.share(self.plan.images.len()) {
             let at = [self.plan.images.start + slot, row, column];
             // SAFETY: the logits are complete, and each image's pixel is one member's.
@@ -252,6 +219,6 @@ impl<'a, 'p> Walk<'a, 'p> {
         let grid = self.plan.logits;
         let at = grid.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.context.memory.at(at, grid.channels), grid.channels) }
+        unsafe { self.context.memory.slice(at, grid.channels) }
     }
 }

@@ -68,8 +68,8 @@ impl Layout {
             for form in schedule::forms_read(network, id) {
                 let channels = network.channels(id, form);
                 let columns = width / tensor.level + 2;
-                let row_stride = batch * columns * channels;
-                let base = layout.reserve(rows * row_stride);
+                let row_stride = batch.saturating_mul(columns).saturating_mul(channels);
+                let base = layout.reserve(row_stride.saturating_mul(rows));
                 let ring = storage == Storage::Ring && id != IMAGE;
                 forms[form as usize] = Some(Grid { base, rows, above, ring, row_stride, columns, channels });
             }
@@ -78,10 +78,11 @@ impl Layout {
         layout
     }
 
-    /// Reserves `len` floats that begin on a cache line.
+    /// Reserves `len` floats that begin on a cache line. What is beyond counting stays `usize::MAX`,
+    /// which no allocation is granted.
     pub fn reserve(&mut self, len: usize) -> usize {
         let base = self.len;
-        self.len += len.next_multiple_of(16);
+        self.len = base.saturating_add(len.checked_next_multiple_of(16).unwrap_or(usize::MAX));
         base
     }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::buffer::Buffer;
 use super::kernels::Kernels;
 use super::team;
+use crate::error::Result;
 use crate::network::Network;
 use crate::schedule::{LevelWeights, level_weights};
 
@@ -18,26 +19,38 @@ const REPEAT_SECONDS: f64 = 0.02;
 /// Repeats; the best counts, since everything that disturbs a measurement slows it.
 const REPEATS: usize = 7;
 
+/// Floats that [`Kernels::read`] takes at a time.
+const READ_CHUNK: usize = 128;
+
 /// Bytes at which reading comes from the main memory on nearly any machine.
 pub const MAIN_MEMORY_BYTES: usize = 512 << 20;
 
 /// Fused multiply-adds per second of a team of threads, counted as two operations each.
-pub fn peak_flops(kernels: &Kernels, threads: usize) -> f64 {
+///
+/// # Errors
+/// [`crate::Error::Threads`].
+pub fn peak_flops(kernels: &Kernels, threads: usize) -> Result<f64> {
     rate(threads, |_, rounds| kernels.multiply_add(rounds) as f64)
 }
 
 /// Bytes per second at which a team reads `bytes` of memory over and over, each thread its own part.
-pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> f64 {
+///
+/// # Errors
+/// [`crate::Error::Threads`].
+pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> Result<f64> {
     let buffer = {
-        let mut buffer = Buffer::zeroed(bytes / size_of::<f32>());
+        let len = (bytes / size_of::<f32>()).max(threads * READ_CHUNK);
+        let mut buffer = Buffer::zeroed(len);
         // Zeroed pages may all be one page until they are written.
         buffer.as_mut_slice().fill(1.0);
         buffer
     };
     let floats = buffer.as_slice();
+    // The kernels read whole chunks, so every thread has whole ones, and at least one.
+    let chunks = (floats.len() / READ_CHUNK).max(threads);
     rate(threads, |index, rounds| {
-        let part = &floats[team::share(floats.len() / 16, index, threads).start * 16..]
-            [..team::share(floats.len() / 16, index, threads).len() * 16];
+        let share = team::share(chunks, index, threads);
+        let part = &floats[share.start * READ_CHUNK..share.end * READ_CHUNK];
         for _ in 0..rounds {
             kernels.read(part);
         }
@@ -46,8 +59,8 @@ pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> f64 {
 }
 
 /// Work per second of a team. `work(index, rounds)` does so many rounds and returns how much that was.
-fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
-    let timed = |rounds: usize| {
+fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> Result<f64> {
+    let timed = |rounds: usize| -> Result<(f64, f64)> {
         let done = std::sync::Mutex::new(0.0);
         let begin = std::sync::Mutex::new(None);
         team::run(&[threads], |_, member| {
@@ -56,19 +69,20 @@ fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
             begin.lock().expect("no panics").get_or_insert_with(Instant::now);
             let mine = work(member.index, rounds);
             *done.lock().expect("no panics") += mine;
-        });
+        })?;
         let begin = begin.into_inner().expect("no panics").expect("set by the first member");
-        (begin.elapsed().as_secs_f64(), done.into_inner().expect("no panics"))
+        Ok((begin.elapsed().as_secs_f64(), done.into_inner().expect("no panics")))
     };
     let mut rounds = 1;
-    while timed(rounds).0 < REPEAT_SECONDS {
+    while timed(rounds)?.0 < REPEAT_SECONDS {
         rounds *= 2;
     }
-    let rates = (0..REPEATS).map(|_| {
-        let (seconds, done) = timed(rounds);
-        done / seconds
-    });
-    rates.fold(0.0, f64::max)
+    let mut best = 0.0;
+    for _ in 0..REPEATS {
+        let (seconds, done) = timed(rounds)?;
+        best = f64::max(best, done / seconds);
+    }
+    Ok(best)
 }
 
 /// The limits that bound a generation.
@@ -93,15 +107,18 @@ fn pixel_bytes(network: &Network) -> [usize; 2] {
 
 impl Limits {
     /// Measures this machine for one network. Takes about two seconds.
-    pub fn measure(kernels: &Kernels, threads: usize, network: &Network) -> Limits {
+    ///
+    /// # Errors
+    /// [`crate::Error::Threads`].
+    pub fn measure(kernels: &Kernels, threads: usize, network: &Network) -> Result<Limits> {
         let [every, all] = pixel_bytes(network);
         let bandwidth = |bytes: usize| read_bandwidth(kernels, threads, bytes.max(1 << 16));
-        Limits {
-            flops: peak_flops(kernels, threads),
-            every_pixel: bandwidth(every),
-            some_pixels: bandwidth(all),
-            main_memory: bandwidth(MAIN_MEMORY_BYTES),
-        }
+        Ok(Limits {
+            flops: peak_flops(kernels, threads)?,
+            every_pixel: bandwidth(every)?,
+            some_pixels: bandwidth(all)?,
+            main_memory: bandwidth(MAIN_MEMORY_BYTES)?,
+        })
     }
 
     /// Seconds below which no cached generation of `batch` images can come on this machine: for each

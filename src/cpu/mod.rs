@@ -16,7 +16,7 @@ mod pixels;
 mod stage;
 mod team;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ndarray::{Array4, ArrayView4};
 
@@ -25,7 +25,7 @@ use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch, check_labe
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::weights::Weights;
-use buffer::Buffer;
+use buffer::{Buffer, Shared};
 pub use kernels::Isa;
 use kernels::Kernels;
 use packed::Packed;
@@ -36,6 +36,9 @@ use team::Member;
 /// Packed weights up to this size stay in each core's own cache or nearly so, and a stage is done in less
 /// time than threads take to meet; then each thread works on images of its own.
 const SMALL_MODEL_BYTES: u64 = 8 << 20;
+
+/// More threads than any batch could use.
+const MAX_THREADS: usize = 1024;
 
 /// How threads share the cached generation of a batch. Which one is faster depends on the model; the
 /// images are the same.
@@ -78,10 +81,10 @@ impl CpuEngine {
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
         let threads = match options.threads {
             Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            None => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS),
         };
-        if threads == 0 || threads > 1024 {
-            return Err(Error::argument("--threads", "1 to 1024 threads", threads.to_string()));
+        if threads == 0 || threads > MAX_THREADS {
+            return Err(Error::argument("threads", format!("1 to {MAX_THREADS}"), threads.to_string()));
         }
         let isa = match options.isa {
             Some(isa) => isa,
@@ -107,7 +110,10 @@ impl CpuEngine {
     }
 
     /// Measures what this machine can do with this engine's threads and instruction set.
-    pub fn limits(&self) -> limits::Limits {
+    ///
+    /// # Errors
+    /// [`Error::Threads`].
+    pub fn limits(&self) -> Result<limits::Limits> {
         limits::Limits::measure(&self.kernels, self.threads, &self.network)
     }
 
@@ -136,38 +142,46 @@ impl CpuEngine {
         }
     }
 
-    fn cached_plans(
-        &self,
-        size: usize,
-        height: usize,
-        width: usize,
-        labels: Option<&[u32]>,
-    ) -> Vec<cached::Plan> {
-        let teams = self.teams(size);
-        let plan = |i| {
-            let images = team::share(size, i, teams.len());
-            let classes = self.classes(labels, images.clone());
-            cached::Plan::new(&self.network, &self.packed, images, classes, height, width)
-        };
-        (0..teams.len()).map(plan).collect()
+    fn context<'a>(
+        &'a self,
+        batch: usize,
+        classes: &'a [usize],
+        memory: Shared<'a>,
+        team: Member<'a>,
+    ) -> Context<'a> {
+        let activation = self.network.config.nonlinearity;
+        Context { kernels: self.kernels, activation, packed: &self.packed, batch, classes, memory, team }
     }
 
-    fn make_cached(&self, batch: &Batch, pixels: &Pixels, watch: Watch) {
-        let plans = self.cached_plans(batch.size, batch.height, batch.width, batch.labels);
+    fn make_cached(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
+        self.naive_block = None;
+        let teams = self.teams(batch.size);
+        let plan = |i| {
+            let images = team::share(batch.size, i, teams.len());
+            cached::Plan::new(&self.network, &self.packed, images, batch.height, batch.width)
+        };
+        let plans: Vec<_> = (0..teams.len()).map(plan).collect();
+        let classes: Vec<_> = plans.iter().map(|p| self.classes(batch.labels, p.images())).collect();
         let mut blocks: Vec<Buffer> = plans.iter().map(|p| p.allocate()).collect();
         let blocks: Vec<_> = blocks.iter_mut().map(|b| b.share()).collect();
         let stops: Vec<_> = plans.iter().map(|_| AtomicBool::new(false)).collect();
-        team::run(&self.teams(batch.size), |team, member| {
-            let (plan, block) = (&plans[team], blocks[team]);
-            let mut walk =
-                cached::Walk::new(plan, &self.packed, self.kernels, &self.network, block, member, pixels);
-            walk.watch = (team == 0 && member.index == 0).then_some(watch);
+        team::run(&teams, |team, member| {
+            let (plan, classes, block) = (&plans[team], &classes[team], blocks[team]);
+            let context = self.context(plan.images().len(), classes, block, member);
+            // The last team has the largest share, so that the others are done when it is.
+            let watch = (team + 1 == teams.len() && member.index == 0).then_some(watch);
+            let walk = cached::Walk { plan, context, pixels, watch };
             walk.run(&stops[team]);
-        });
+        })
     }
 
     /// Runs `work` on every member of one team with a planned full forward pass.
-    fn naive_team(&mut self, batch: &Batch, pixels: &Pixels, work: impl Fn(&NaiveMember) + Sync) {
+    fn naive_team(
+        &mut self,
+        batch: &Batch,
+        pixels: &Pixels,
+        work: impl Fn(&NaiveMember) + Sync,
+    ) -> Result<()> {
         let (height, width) = (batch.height, batch.width);
         let (chunk, len) = naive::Plan::chunk(&self.network, batch.size, height, width);
         let key = [chunk, height, width];
@@ -175,30 +189,48 @@ impl CpuEngine {
         let mut block = kept.map_or_else(|| Buffer::zeroed(len), |(_, block)| block);
         let plan = naive::Plan::new(&self.network, &self.packed, chunk, height, width);
         let memory = block.share();
-        let classes = self.classes(batch.labels, 0..batch.size);
+        // Places of a last, short chunk that hold no image are computed and not looked at.
+        let mut classes = self.classes(batch.labels, 0..batch.size);
+        classes.resize(batch.size.next_multiple_of(chunk), 0);
         let engine = &*self;
         team::run(&[self.threads], |_, team| {
             work(&NaiveMember { engine, plan: &plan, memory, classes: &classes, team, pixels })
-        });
+        })?;
         self.naive_block = Some((key, block));
+        Ok(())
     }
 
-    fn make_naive(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) {
+    fn make_naive(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
         let stop = AtomicBool::new(false);
         self.naive_team(batch, pixels, |member| {
-            use std::sync::atomic::Ordering::Relaxed;
+            // Tells how many rows are done; returns whether to go on, the same for every member.
+            let go_on = |rows: usize| {
+                if member.team.index == 0 {
+                    // After the last row there is nothing left to stop.
+                    if !watch(rows) && rows < batch.height {
+                        pixels.interrupt();
+                    }
+                    stop.store(pixels.stopped(), Relaxed);
+                }
+                member.team.meet();
+                !stop.load(Relaxed)
+            };
             let mut uniforms = pixels.uniforms();
             let given = pixels.rows_given();
-            let pixel = |row, column| [row..row + 1, column..column + 1];
-            if given > 0 && pixels.wants_logits() {
-                member.pass(batch.size, [0..given, 0..batch.width], |logits, at| {
-                    // SAFETY: each pixel is one member's.
-                    unsafe { pixels.keep_logits(logits, at) }
-                });
+            if given > 0 {
+                if pixels.wants_logits() {
+                    member.pass(batch.size, [0..given, 0..batch.width], |logits, at| {
+                        // SAFETY: each pixel is one member's.
+                        unsafe { pixels.keep_logits(logits, at) }
+                    });
+                }
+                if !go_on(given) {
+                    return;
+                }
             }
             for row in given..batch.height {
                 for column in 0..batch.width {
-                    member.pass(batch.size, pixel(row, column), |logits, at| {
+                    member.pass(batch.size, [row..row + 1, column..column + 1], |logits, at| {
                         // SAFETY: each pixel is one member's.
                         unsafe {
                             pixels.keep_logits(logits, at);
@@ -206,18 +238,11 @@ impl CpuEngine {
                         }
                     });
                 }
-                if member.team.index == 0 {
-                    if !watch(row + 1) {
-                        pixels.interrupt();
-                    }
-                    stop.store(pixels.stopped(), Relaxed);
-                }
-                member.team.meet();
-                if stop.load(Relaxed) {
+                if !go_on(row + 1) {
                     return;
                 }
             }
-        });
+        })
     }
 }
 
@@ -225,7 +250,7 @@ impl CpuEngine {
 struct NaiveMember<'a, 'p> {
     engine: &'a CpuEngine,
     plan: &'a naive::Plan,
-    memory: buffer::Shared<'a>,
+    memory: Shared<'a>,
     classes: &'a [usize],
     team: Member<'a>,
     pixels: &'a Pixels<'p>,
@@ -242,18 +267,8 @@ impl NaiveMember<'_, '_> {
     ) {
         for first in (0..size).step_by(self.plan.chunk) {
             let images = first..size.min(first + self.plan.chunk);
-            // The slots of a last, short chunk that hold no image are computed and not looked at.
-            let mut classes = self.classes[images.clone()].to_vec();
-            classes.resize(self.plan.chunk, 0);
-            let context = Context {
-                kernels: self.engine.kernels,
-                activation: self.engine.network.config.nonlinearity,
-                packed: &self.engine.packed,
-                batch: self.plan.chunk,
-                classes: &classes,
-                memory: self.memory,
-                team: self.team,
-            };
+            let classes = &self.classes[first..first + self.plan.chunk];
+            let context = self.engine.context(self.plan.chunk, classes, self.memory, self.team);
             self.plan.forward(&context, self.pixels, images.clone());
             for slot in self.team.share(images.len()) {
                 for row in rows.clone() {
@@ -280,25 +295,23 @@ impl Engine for CpuEngine {
     }
 
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
+        if size == 0 {
+            return 0;
+        }
         let block = match method {
             Method::Cached => {
                 let teams = self.teams(size).len();
-                let largest = cached::Plan::new(
-                    &self.network,
-                    &self.packed,
-                    0..size.div_ceil(teams),
-                    vec![0; size],
-                    height,
-                    width,
-                );
-                teams as u64 * largest.bytes()
+                let largest = 0..size.div_ceil(teams);
+                let plan = cached::Plan::new(&self.network, &self.packed, largest, height, width);
+                plan.bytes().saturating_mul(teams as u64)
             }
             Method::Naive => {
                 let (_, len) = naive::Plan::chunk(&self.network, size, height, width);
-                (len * size_of::<f32>()) as u64
+                (len as u64).saturating_mul(size_of::<f32>() as u64)
             }
         };
-        block + (size * height * width * 3 * size_of::<f32>()) as u64
+        let images = [height, width, 3 * size_of::<f32>()];
+        block.saturating_add(images.iter().fold(size as u64, |n, &d| n.saturating_mul(d as u64)))
     }
 
     fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>> {
@@ -325,8 +338,8 @@ impl Engine for CpuEngine {
         let mut made = pixels::allocate(batch, self.config().logits());
         let pixels = Pixels::new(batch, self.config().mixtures, &mut made);
         match batch.method {
-            Method::Cached => self.make_cached(batch, &pixels, watch),
-            Method::Naive => self.make_naive(batch, &pixels, watch),
+            Method::Cached => self.make_cached(batch, &pixels, watch)?,
+            Method::Naive => self.make_naive(batch, &pixels, watch)?,
         }
         pixels.finish()?;
         Ok(made)

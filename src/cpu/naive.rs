@@ -32,7 +32,9 @@ impl Plan {
     /// Images in a chunk of a batch, and the floats that a chunk takes.
     pub fn chunk(network: &Network, batch: usize, height: usize, width: usize) -> (usize, usize) {
         let len = |images| Layout::new(network, Storage::Full, images, height, width).len;
-        let chunk = (CHUNK_BYTES / size_of::<f32>() / len(1)).clamp(1, batch);
+        let most = (CHUNK_BYTES / size_of::<f32>() / len(1)).clamp(1, batch.max(1));
+        // Chunks of nearly equal size: a last one with empty places would cost as much as a full one.
+        let chunk = batch.max(1).div_ceil(batch.max(1).div_ceil(most));
         (chunk, len(chunk))
     }
 
@@ -55,15 +57,8 @@ impl Plan {
     /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
     /// stand in `pixels` to the logits.
     pub fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
-        for slot in context.team.share(images.len()) {
-            for row in 0..self.height {
-                for column in 0..self.width {
-                    let at = [images.start + slot, row, column];
-                    // SAFETY: members share the images out, and the team meets before anyone reads.
-                    unsafe { pixels.enter(context.memory, self.image, slot, at) };
-                }
-            }
-        }
+        // SAFETY: the team meets before anyone reads.
+        unsafe { pixels.enter_rows(context.memory, self.image, &context.team, &images, 0..self.height) };
         context.team.meet();
         for stages in &self.layers {
             for stage in stages {
@@ -82,6 +77,6 @@ impl Plan {
     pub unsafe fn logits<'a>(&self, memory: Shared<'a>, slot: usize, row: usize, column: usize) -> &'a [f32] {
         let at = self.logits.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.
-        unsafe { std::slice::from_raw_parts(memory.at(at, self.logits.channels), self.logits.channels) }
+        unsafe { memory.slice(at, self.logits.channels) }
     }
 }

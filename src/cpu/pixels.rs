@@ -3,6 +3,7 @@
 //! The idea: sampling one pixel of one image is the same for naive and cached, so both go through
 //! [`Pixels::sample`]; it depends on nothing but that image's logits and its own random numbers.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -10,13 +11,11 @@ use ndarray::Array4;
 
 use super::buffer::Shared;
 use super::grid::Grid;
+use super::team::Member;
 use crate::engine::{Batch, Made, Noise};
 use crate::error::{Error, Result};
 use crate::network::IMAGE_CHANNELS;
 use crate::{logistic, philox};
-
-/// Numbers for one pixel: m for the component, then one for each of R, G and B.
-pub type Uniforms = Vec<f32>;
 
 /// The images and logits of a batch, written by several threads: each pixel by one of them.
 pub struct Pixels<'a> {
@@ -64,8 +63,8 @@ impl<'a> Pixels<'a> {
         self.logits.is_some()
     }
 
-    /// Room for the random numbers of one pixel.
-    pub fn uniforms(&self) -> Uniforms {
+    /// Room for the random numbers of one pixel: m for the component, then one for each of R, G and B.
+    pub fn uniforms(&self) -> Vec<f32> {
         vec![0.0; self.mixtures + 3]
     }
 
@@ -90,6 +89,29 @@ impl<'a> Pixels<'a> {
         }
     }
 
+    /// Enters all columns of some rows of the team's images, each member its share; `images` are the
+    /// batch's images that lie in the grid from slot 0 on.
+    ///
+    /// # Safety
+    /// Nobody else touches the grid before the team has met.
+    pub unsafe fn enter_rows(
+        &self,
+        memory: Shared,
+        grid: Grid,
+        team: &Member,
+        images: &Range<usize>,
+        rows: Range<usize>,
+    ) {
+        for slot in team.share(images.len()) {
+            for row in rows.clone() {
+                for column in 0..self.batch.width {
+                    // SAFETY: members share the images out.
+                    unsafe { self.enter(memory, grid, slot, [images.start + slot, row, column]) };
+                }
+            }
+        }
+    }
+
     /// Keeps the logits of a pixel, if they are wanted.
     ///
     /// # Safety
@@ -107,7 +129,7 @@ impl<'a> Pixels<'a> {
     ///
     /// # Safety
     /// Nothing else touches that pixel.
-    pub unsafe fn sample(&self, logits: &[f32], uniforms: &mut Uniforms, at: [usize; 3]) {
+    pub unsafe fn sample(&self, logits: &[f32], uniforms: &mut [f32], at: [usize; 3]) {
         let [image, row, column] = at;
         if logits.iter().any(|l| !l.is_finite()) {
             self.fail(Error::NotFinite { image, row, column });
@@ -137,9 +159,17 @@ impl<'a> Pixels<'a> {
         }
     }
 
+    /// Stops all threads. Of several pixels the first in the order of generation is reported, rather
+    /// than the first that a thread came upon, as far as the threads got.
     fn fail(&self, error: Error) {
+        let order = |error: &Error| match *error {
+            Error::NotFinite { image, row, column } => (0, row, column, image),
+            _ => (1, 0, 0, 0),
+        };
         let mut slot = self.error.lock().unwrap_or_else(|e| e.into_inner());
-        slot.get_or_insert(error);
+        if slot.as_ref().is_none_or(|earlier| order(&error) < order(earlier)) {
+            *slot = Some(error);
+        }
         self.stop.store(true, Relaxed);
     }
 

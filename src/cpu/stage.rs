@@ -118,7 +118,9 @@ impl Stage {
         };
         let split = 0 < hoisted && hoisted < taps.len();
         let sums = keep_sums.filter(|_| split);
-        let sums = sums.map(|[batch, columns]| (layout.reserve(batch * columns * packed.width()), columns));
+        let sums = sums.map(|[batch, columns]| {
+            (layout.reserve(batch.saturating_mul(columns).saturating_mul(packed.width())), columns)
+        });
         let residual = match layer.epilogue {
             Epilogue::Store => None,
             Epilogue::Gate { residual } => layout.grid(residual, Form::Raw),
@@ -250,16 +252,6 @@ impl Line<'_> {
         // All sources of a layer have the same grid and the same channels.
         let inputs = stage.taps[0].grid;
 
-        let mut segments = [Segment { inputs: std::ptr::null(), first: 0, depth: 0 }; MAX_TAPS];
-        let segments = &mut segments[..self.taps.len()];
-        for (segment, tap) in segments.iter_mut().zip(&stage.taps[self.taps.clone()]) {
-            let row = (self.row * stage.input_step) as isize + tap.row;
-            let column = (self.columns.start * stage.input_step) as isize + tap.column;
-            // SAFETY: the grid has this position, by the caller's promise.
-            let inputs = unsafe { context.memory.at(tap.grid.at(0, row, column), tap.depth) };
-            *segment = Segment { inputs, first: tap.first, depth: tap.depth };
-        }
-
         let width = packed.width();
         let mut offsets = [0; MAX_ROWS];
         let mut positions = [0; MAX_ROWS];
@@ -276,6 +268,17 @@ impl Line<'_> {
                 // SAFETY: the row's sums have this position.
                 Part::Rest => unsafe { self.sums(m, first_panel, panels).cast_const() },
             };
+        }
+
+        let extent = offsets[rows.len() - 1] + inputs.channels;
+        let mut segments = [Segment { inputs: std::ptr::null(), first: 0, depth: 0 }; MAX_TAPS];
+        let segments = &mut segments[..self.taps.len()];
+        for (segment, tap) in segments.iter_mut().zip(&stage.taps[self.taps.clone()]) {
+            let row = (self.row * stage.input_step) as isize + tap.row;
+            let column = (self.columns.start * stage.input_step) as isize + tap.column;
+            // SAFETY: the grid has these positions, by the caller's promise.
+            let inputs = unsafe { context.memory.at(tap.grid.at(0, row, column), extent) };
+            *segment = Segment { inputs, first: tap.first, depth: tap.depth };
         }
 
         let mut scratch = std::mem::MaybeUninit::<[f32; MAX_ROWS * MAX_PANELS * LANES]>::uninit();
@@ -297,10 +300,11 @@ impl Line<'_> {
 
         let row = (self.row * stage.output_step + stage.parity[0]) as isize;
         let column = (self.columns.start * stage.output_step + stage.parity[1]) as isize;
+        let last = positions[rows.len() - 1];
         let target = |grid: Option<Grid>| {
             grid.map(|g| Target {
-                // SAFETY: the grid has this position, by the caller's promise.
-                base: unsafe { context.memory.at(g.at(0, row, column), g.channels) },
+                // SAFETY: the grid has these positions, by the caller's promise.
+                base: unsafe { context.memory.at(g.at(0, row, column), (last + 1) * g.channels) },
                 channels: g.channels,
             })
         };

@@ -7,6 +7,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex};
+use std::thread::{Builder, Scope};
+
+use crate::error::{Error, Result};
 
 /// Turns of the spin loop before a waiting thread yields, some tens of microseconds.
 const SPINS: usize = 1000;
@@ -132,28 +135,72 @@ impl Drop for Guard<'_> {
     }
 }
 
+/// Where started threads wait until it is known whether all of them could be started.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<Option<bool>>,
+    bell: Condvar,
+}
+
+impl Gate {
+    fn set(&self, go: bool) {
+        *self.open.lock().unwrap_or_else(|e| e.into_inner()) = Some(go);
+        self.bell.notify_all();
+    }
+
+    /// Whether to go on.
+    fn pass(&self) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        loop {
+            match *open {
+                Some(go) => return go,
+                None => open = self.bell.wait(open).unwrap_or_else(|e| e.into_inner()),
+            }
+        }
+    }
+}
+
 /// Runs `work(team, member)` on every member of several teams at once, and waits for all. The calling
 /// thread is member 0 of team 0.
-pub fn run(sizes: &[usize], work: impl Fn(usize, Member) + Sync) {
+///
+/// # Errors
+/// [`Error::Threads`] if the system will not start that many; then `work` has not run at all.
+pub fn run(sizes: &[usize], work: impl Fn(usize, Member) + Sync) -> Result<()> {
+    run_with(sizes, work, |builder, scope, body| builder.spawn_scoped(scope, body).map(drop))
+}
+
+type Body<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// [`run`] with a way to start threads, which a test makes fail.
+fn run_with(
+    sizes: &[usize],
+    work: impl Fn(usize, Member) + Sync,
+    start: impl for<'s, 'e> Fn(Builder, &'s Scope<'s, 'e>, Body<'s>) -> std::io::Result<()>,
+) -> Result<()> {
     let barriers: Vec<Barrier> = sizes.iter().map(|&n| Barrier::new(n)).collect();
+    let gate = Gate::default();
     let body = |team: usize, index: usize| {
-        let barrier = &barriers[team];
-        let _guard = Guard(barrier);
-        work(team, Member { index, count: barrier.members, barrier });
+        if gate.pass() {
+            let barrier = &barriers[team];
+            let _guard = Guard(barrier);
+            work(team, Member { index, count: barrier.members, barrier });
+        }
     };
     let body = &body;
     std::thread::scope(|scope| {
         for (team, &size) in sizes.iter().enumerate() {
-            for index in 0..size {
-                if (team, index) != (0, 0) {
-                    scope.spawn(move || body(team, index));
+            for index in usize::from(team == 0)..size {
+                let started = start(Builder::new(), scope, Box::new(move || body(team, index)));
+                if let Err(source) = started {
+                    gate.set(false);
+                    return Err(Error::Threads { threads: sizes.iter().sum(), source });
                 }
             }
         }
-        if !sizes.is_empty() {
-            body(0, 0);
-        }
-    });
+        gate.set(true);
+        body(0, 0);
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +218,8 @@ mod tests {
                     assert!(cells.iter().all(|c| c.load(Relaxed) == round));
                     member.meet();
                 }
-            });
+            })
+            .expect("threads start");
         }
     }
 
@@ -184,7 +232,8 @@ mod tests {
                 }
                 member.meet();
             }
-        });
+        })
+        .expect("threads start");
     }
 
     #[test]
@@ -196,6 +245,20 @@ mod tests {
             })
         });
         assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_ends_all_before_they_begin() {
+        let started = AtomicUsize::new(0);
+        let refused = run_with(
+            &[2, 3],
+            |_, _| panic!("must not run"),
+            |builder, scope, body| match started.fetch_add(1, SeqCst) {
+                2 => Err(std::io::ErrorKind::WouldBlock.into()),
+                _ => builder.spawn_scoped(scope, body).map(drop),
+            },
+        );
+        assert!(refused.unwrap_err().to_string().starts_with("cannot start 5 threads: "));
     }
 
     #[test]

@@ -89,6 +89,9 @@ impl Weights {
 
     /// Random weights that keep activations near unit variance. The same seed makes the same weights
     /// on every machine.
+    ///
+    /// # Panics
+    /// If a number of the configuration other than the classes is 0.
     pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
         let tensors = synthetic::tensors(&Network::new(config), seed);
         let source = Source { format: None, averaged: false };

@@ -8,9 +8,6 @@ use super::LANES;
 use super::math::{elu_tail, sigmoid};
 use crate::config::Nonlinearity;
 
-/// How the activated form is made: the model's nonlinearity.
-pub type Activation = Nonlinearity;
-
 /// A grid to write to or to read from: position i begins at `base + i * channels`.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -45,7 +42,7 @@ pub struct Finish<'a> {
     /// Stores the output through a plain elu.
     pub elu: Option<Target>,
     /// The model's nonlinearity.
-    pub activation: Activation,
+    pub activation: Nonlinearity,
 }
 
 /// Finishes a tile; see [`Finish`]. Inlined into one function for each instruction set.

@@ -16,7 +16,7 @@ mod avx2;
 #[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod avx512;
 
-pub use finish::{Activation, Finish, Target};
+pub use finish::{Finish, Target};
 
 use crate::error::{Error, Result};
 
@@ -36,7 +36,7 @@ const MULTIPLY_ADD_CHAINS: usize = 12;
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// 512-bit vectors (`avx512f`).
+    /// 512-bit vectors (`avx512f`, beside what [`Isa::Avx2`] needs).
     Avx512,
     /// 256-bit vectors with fused multiply-add (`avx2`, `fma`).
     Avx2,
@@ -61,7 +61,7 @@ impl Isa {
     pub fn available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512f"),
+            Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
@@ -121,7 +121,7 @@ pub struct Tile<'a> {
 ///
 /// # Safety
 /// The instruction set is available; the shape is one that the kernel has; every pointer is valid for
-/// the extents described at [`Tile`], and `sums` overlaps nothing that is read, except `init` row by row.
+/// the extents described at [`Tile`], and `sums` overlaps nothing that is read.
 type TileFn = unsafe fn(&Tile);
 
 /// Turns a tile of sums into outputs.
