@@ -7,6 +7,7 @@
 //! after each layer.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::buffer::Buffer;
 use super::grid::{Grid, Layout, Storage};
@@ -86,10 +87,9 @@ pub struct Walk<'a, 'p> {
     pub watch: Option<Watch<'a>>,
 }
 
-impl<'a, 'p> Walk<'a, 'p> {
+impl Walk<'_, '_> {
     /// Generates the images. `stop` is where the team agrees to stop: one flag for each team.
-    pub fn run(&self, stop: &std::sync::atomic::AtomicBool) {
-        use std::sync::atomic::Ordering::Relaxed;
+    pub fn run(&self, stop: &AtomicBool) {
         let given = self.pixels.rows_given();
         let mut uniforms = self.pixels.uniforms();
         let Context { memory, team, .. } = &self.context;
