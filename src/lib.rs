@@ -1,7 +1,17 @@
 //! Fast generation for PixelCNN++.
 //!
-//! Data flows one way: file -> weights -> network -> engine -> images. Each module rests only on
-//! those listed below it.
+//! Data flows one way: file -> weights -> network -> engine -> images. The modules stand on floors, and
+//! each rests only on those below it:
+//!
+//! - [`device`] opens an engine by name
+//! - [`cpu`], the backend; [`generate`] and [`evaluate`] drive any; [`cli`] is what the programs share
+//! - [`engine`]: what a backend can do
+//! - [`weights`] and [`schedule`]
+//! - [`network`]: the architecture as data
+//! - [`checkpoint`], [`config`], [`logistic`]
+//! - [`images`]
+//! - [`npy`], [`memory`], [`philox`]
+//! - [`error`]
 
 pub mod checkpoint;
 pub mod cli;
