@@ -7,7 +7,7 @@ mod plain;
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
-use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
 use ndarray::Array4;
 use plain::Map;
@@ -45,9 +45,9 @@ fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
     (images.collect(), [shape[1], shape[2]], classes)
 }
 
-fn load(folder: &str) -> Weights {
+fn load(folder: &str, raw: bool) -> Weights {
     let nonlinearity = (folder == "relu").then_some(Nonlinearity::Relu);
-    let options = weights::Options { raw: false, nonlinearity };
+    let options = weights::Options { raw, nonlinearity };
     Weights::load(&golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn flat(maps: &[Map]) -> Vec<f64> {
 #[test]
 fn the_oracle_is_the_reference_in_float64() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
-        let weights = load(folder);
+        let weights = load(folder, false);
         let tensor = |name: &str| weights.tensor(name).to_vec();
         let (images, size, classes) = images(folder);
         let mut logits = Vec::new();
@@ -77,8 +77,55 @@ fn the_oracle_is_the_reference_in_float64() {
 }
 
 #[test]
+fn with_the_raw_weights_too() {
+    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+        let weights = load(folder, true);
+        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let (images, size, classes) = images(folder);
+        let pass = |(image, class): (&Vec<f32>, _)| {
+            plain::forward(*weights.config(), &tensor, image, size, class).logits
+        };
+        let logits: Vec<Map> = images.iter().zip(classes).map(pass).collect();
+        // The reference's numbers are float32 here.
+        let off = largest(&flat(&logits), &array(&format!("{folder}/logits_raw_weights.npy")));
+        println!("{folder}, raw weights: logits within {off:e}");
+        assert!(off < 1e-5);
+    }
+}
+
+#[test]
+fn draws_and_whole_images_are_the_reference_s() {
+    let [logits, u_mixture, u_logistic, samples] =
+        ["logits", "u_mixture", "u_logistic", "samples"].map(|f| array(&format!("logistic/{f}.npy")));
+    let uniforms = u_mixture.chunks_exact(5).zip(u_logistic.chunks_exact(3));
+    let drawn = logits.chunks_exact(50).zip(uniforms).flat_map(|(l, (mix, log))| plain::sample(l, mix, log));
+    let off = largest(&drawn.collect::<Vec<_>>(), &samples);
+    println!("logistic: samples within {off:e}");
+    assert!(off < 1e-6);
+
+    for folder in ["tiny", "cond"] {
+        let weights = load(folder, false);
+        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let (_, size, classes) = images(folder);
+        let pixels = size[0] * size[1];
+        let [u_mixture, u_logistic, expected, met] = ["u_mix", "u_logistic", "x_gen", "logits_during_gen"]
+            .map(|f| array(&format!("{folder}/gen/{f}.npy")));
+        for (i, class) in classes.into_iter().enumerate() {
+            let of =
+                |all: &[f64], channels: usize| all[i * pixels * channels..][..pixels * channels].to_vec();
+            let uniforms = [of(&u_mixture, 5), of(&u_logistic, 3)];
+            let (image, logits) =
+                plain::generate(*weights.config(), &tensor, [&uniforms[0], &uniforms[1]], size, class);
+            let off = [largest(&image, &of(&expected, 3)), largest(&logits, &of(&met, 50))];
+            println!("{folder}, image {i}: values within {:e}, logits within {:e}", off[0], off[1]);
+            assert!(off[0] < 1e-5 && off[1] < 1e-5);
+        }
+    }
+}
+
+#[test]
 fn every_activation_is_the_reference_s() {
-    let weights = load("tiny");
+    let weights = load("tiny", false);
     let tensor = |name: &str| weights.tensor(name).to_vec();
     let (images, size, _) = images("tiny");
     let passes: Vec<_> =
@@ -131,6 +178,51 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
                 let off = largest(&found, &exact.values);
                 assert!(off < 5e-5, "{config}, {height}x{width}: off by {off:e}");
             }
+        }
+    }
+}
+
+#[test]
+fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
+    for (mixtures, classes, nonlinearity, [height, width]) in [
+        (1, 0, Nonlinearity::Relu, [4, 12]),
+        (2, 3, Nonlinearity::ConcatElu, [8, 4]),
+        (4, 2, Nonlinearity::Elu, [4, 4]),
+    ] {
+        let config = ModelConfig { resnets: 1, filters: 9, mixtures, classes, nonlinearity };
+        let weights = Weights::synthetic(config, 4);
+        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let labels = [0, classes.max(1) as u32 - 1];
+        let labels = (classes > 0).then_some(&labels[..]);
+        let uniform = |channels: usize, salt: usize| {
+            Array4::from_shape_fn((2, height, width, channels), |(i, r, c, k)| {
+                ((i * 811 + r * 257 + c * 389 + k * 613 + salt) % 1009) as f32 / 1010.0 + 5e-4
+            })
+        };
+        let (u_mixture, u_logistic) = (uniform(mixtures, 17), uniform(3, 501));
+        let batch = Batch {
+            size: 2,
+            height,
+            width,
+            labels,
+            noise: Noise::Given { mixture: u_mixture.view(), logistic: u_logistic.view() },
+            given: None,
+            method: Method::Cached,
+            keep_logits: false,
+        };
+        let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
+        let made = engine.make(&batch, &|_| true).unwrap().images;
+        for i in 0..2 {
+            let of = |all: &Array4<f32>| -> Vec<f64> {
+                all.outer_iter().nth(i).unwrap().iter().map(|x| f64::from(*x)).collect()
+            };
+            let uniforms = [of(&u_mixture), of(&u_logistic)];
+            let class = labels.map(|l| l[i] as usize);
+            let (exact, _) =
+                plain::generate(config, &tensor, [&uniforms[0], &uniforms[1]], [height, width], class);
+            let off = largest(&of(&made), &exact);
+            println!("{config}, {height}x{width}: image within {off:e}");
+            assert!(off < 1e-5);
         }
     }
 }

@@ -241,6 +241,85 @@ fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came() {
 }
 
 #[test]
+fn a_teacher_forced_cached_pass_is_the_naive_pass_on_images_the_engine_did_not_make() {
+    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
+        let (images, labels) = (images(folder), labels(folder));
+        let naive = engine(&weights, 1, None).logits(images.view(), labels.as_deref()).unwrap();
+        let (size, height, width, _) = images.dim();
+        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            for (threads, split) in
+                [(1, Split::Outputs), (2, Split::Outputs), (2, Split::Images), (3, Split::Outputs)]
+            {
+                if isa == Isa::Portable && threads != 2 {
+                    continue;
+                }
+                let batch = Batch {
+                    size,
+                    height,
+                    width,
+                    labels: labels.as_deref(),
+                    noise: Noise::Philox { seed: 0, first_index: 0 },
+                    given: Some(Given { images: images.view(), rows: height }),
+                    method: Method::Cached,
+                    keep_logits: true,
+                };
+                let made = split_engine(&weights, threads, Some(isa), split).make(&batch, &|_| true).unwrap();
+                let name = format!("{folder}, {isa:?}, {threads} threads, {split:?}");
+                assert!(bits(&made.images) == bits(&images), "{name}: the images do not stay");
+                assert!(bits(&made.logits.unwrap()) == bits(&naive), "{name}: the logits differ");
+            }
+        }
+    }
+}
+
+/// Rows that the noise would not have made: an engine that overlooks them cannot be right by chance.
+#[test]
+fn rows_of_another_image_stay_and_steer_the_rest() {
+    let weights = Weights::synthetic(SMALL, 9);
+    let (labels, height, width) = ([1, 2], 8, 12);
+    let other = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
+        ((i * 101 + r * 31 + c * 57 + k * 83) % 256) as f32 / 127.5 - 1.0
+    });
+    for threads in [1, 2] {
+        let mut engine = engine(&weights, threads, None);
+        let free = generate(&mut engine, 0, &labels, [height, width], Method::Cached).images;
+        for rows in 0..=height {
+            let mut complete = |seed, method| {
+                let batch = Batch {
+                    size: 2,
+                    height,
+                    width,
+                    labels: Some(&labels),
+                    noise: Noise::Philox { seed, first_index: 0 },
+                    given: Some(Given { images: other.view(), rows }),
+                    method,
+                    keep_logits: true,
+                };
+                engine.make(&batch, &|_| true).unwrap()
+            };
+            let (above, below) = (s![.., ..rows, .., ..], s![.., rows.., .., ..]);
+            let made = complete(2702, Method::Cached);
+            assert_eq!(made.images.slice(above), other.slice(above), "{rows} rows");
+            let steered = made.images.slice(below) != free.slice(below);
+            assert_eq!(steered, (1..height).contains(&rows), "{rows} rows");
+
+            let naive = complete(2702, Method::Naive);
+            assert!(bits(&made.images) == bits(&naive.images), "{rows} rows");
+            let logits = made.logits.unwrap();
+            assert!(bits(&logits) == bits(&naive.logits.unwrap()), "{rows} rows");
+
+            // Another seed changes what is made, and neither the given rows nor their logits.
+            let again = complete(2703, Method::Cached);
+            assert_eq!(again.images.slice(above), other.slice(above), "{rows} rows");
+            assert_eq!(again.logits.unwrap().slice(above), logits.slice(above), "{rows} rows");
+            let differs = again.images.slice(below) != made.images.slice(below);
+            assert_eq!(differs, rows < height, "{rows} rows");
+        }
+    }
+}
+
+#[test]
 fn unusable_weights_and_an_interruption_end_with_an_error() {
     let config = ModelConfig { classes: 0, ..SMALL };
     let mut engine = engine(&Weights::synthetic(config, 1), 2, None);

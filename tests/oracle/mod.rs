@@ -266,11 +266,11 @@ impl Model<'_> {
         y
     }
 
-    fn forward(mut self, pixels: &[f32], height: usize, width: usize) -> Pass {
+    fn forward(mut self, pixels: &[f64], height: usize, width: usize) -> Pass {
         let ModelConfig { resnets, filters: n, .. } = self.config;
         let mut x = Map::zeros(height, width, 4);
         for (x, pixel) in x.values.chunks_exact_mut(4).zip(pixels.chunks_exact(3)) {
-            x.copy_from_slice(&[f64::from(pixel[0]), f64::from(pixel[1]), f64::from(pixel[2]), 1.0]);
+            x.copy_from_slice(&[pixel[0], pixel[1], pixel[2], 1.0]);
         }
         let mut u = vec![self.down_shifted_conv(&x, 2, 1, n).shifted(1, 0)];
         let above = self.down_shifted_conv(&x, 1, 1, n).shifted(1, 0);
@@ -326,7 +326,8 @@ pub fn forward(
     [height, width]: [usize; 2],
     class: Option<usize>,
 ) -> Pass {
-    Model { config, tensor, class, counts: HashMap::new() }.forward(pixels, height, width)
+    let pixels: Vec<f64> = pixels.iter().copied().map(f64::from).collect();
+    Model { config, tensor, class, counts: HashMap::new() }.forward(&pixels, height, width)
 }
 
 /// Nats of one image under its logits, straight from the definition: for each pixel the mixture's
@@ -374,4 +375,48 @@ pub fn nats(logits: &Map, pixels: &[f32]) -> f64 {
 
 fn log_sum(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p()
+}
+
+/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]`.
+pub fn sample(logits: &[f64], u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3] {
+    let m = u_mixture.len();
+    let score = |k: usize| logits[k] - (-u_mixture[k].ln()).ln();
+    let k = (1..m).fold(0, |best, k| if score(k) > score(best) { k } else { best });
+    let group = |c: usize, part: usize| logits[m + c * 3 * m + part * m + k];
+    let mut pixel = [0.0; 3];
+    for c in 0..3 {
+        let [r, g, _] = pixel;
+        let mean = group(c, 0)
+            + match c {
+                0 => 0.0,
+                1 => group(0, 2).tanh() * r,
+                _ => group(1, 2).tanh() * r + group(2, 2).tanh() * g,
+            };
+        let u = u_logistic[c];
+        let noise = group(c, 1).max(-7.0).exp() * (u.ln() - (1.0 - u).ln());
+        pixel[c] = (mean + noise).clamp(-1.0, 1.0);
+    }
+    pixel
+}
+
+/// The image that uniforms `[height, width, m]` and `[height, width, 3]` make, `[height, width, 3]`, and
+/// the logits met on the way: a whole forward pass for each pixel.
+pub fn generate(
+    config: ModelConfig,
+    tensor: &dyn Fn(&str) -> Vec<f32>,
+    [u_mixture, u_logistic]: [&[f64]; 2],
+    [height, width]: [usize; 2],
+    class: Option<usize>,
+) -> (Vec<f64>, Vec<f64>) {
+    let (m, mut image, mut met) = (config.mixtures, vec![0.0; height * width * 3], Vec::new());
+    for pixel in 0..height * width {
+        // Pixels not yet made are zeros, which nothing may depend on.
+        let model = Model { config, tensor, class, counts: HashMap::new() };
+        let pass = model.forward(&image, height, width);
+        let logits = &pass.logits.values[pixel * 10 * m..][..10 * m];
+        let values = sample(logits, &u_mixture[pixel * m..][..m], &u_logistic[pixel * 3..][..3]);
+        image[pixel * 3..][..3].copy_from_slice(&values);
+        met.extend_from_slice(logits);
+    }
+    (image, met)
 }
