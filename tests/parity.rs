@@ -252,6 +252,7 @@ fn a_teacher_forced_cached_pass_is_the_naive_pass_on_images_the_engine_did_not_m
                 [(1, Split::Outputs), (2, Split::Outputs), (2, Split::Images), (3, Split::Outputs)]
             {
                 if isa == Isa::Portable && threads != 2 {
+                    println!("not run: {folder}, portable, {threads} threads, which adds only time");
                     continue;
                 }
                 let batch = Batch {
