@@ -6,32 +6,43 @@
 
 use std::marker::PhantomData;
 
-use bytemuck::{Pod, Zeroable};
+use memmap2::{MmapMut, MmapOptions};
 
-/// One cache line.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// A zeroed block of floats, aligned to a cache line.
+/// A zeroed block of floats, aligned to a page.
+///
+/// It comes from the system in large pages where there are any: a pixel's weights are 15 MB, more than
+/// the processor has addresses of small pages at hand.
 pub struct Buffer {
-    lines: Box<[Line]>,
+    /// `None` for a block of no floats, which the system would refuse.
+    pages: Option<MmapMut>,
 }
 
 impl Buffer {
     /// Allocates at least `len` floats, all 0.
+    ///
+    /// # Panics
+    /// If the system refuses; what a batch needs has been compared with what there is before.
     pub fn zeroed(len: usize) -> Buffer {
-        Buffer { lines: bytemuck::zeroed_slice_box(len.div_ceil(16)) }
+        if len == 0 {
+            return Buffer { pages: None };
+        }
+        let bytes = len.checked_mul(size_of::<f32>()).expect("a size within memory");
+        let pages = MmapOptions::new().len(bytes).map_anon();
+        let pages = pages.unwrap_or_else(|e| panic!("cannot allocate {bytes} bytes: {e}"));
+        // A hint: where it is not known or not heeded, all is only slower.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Buffer { pages: Some(pages) }
     }
 
     /// The floats.
     pub fn as_slice(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.lines)
+        self.pages.as_ref().map_or(&[], |pages| bytemuck::cast_slice(pages))
     }
 
     /// The floats, to write.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        self.pages.as_mut().map_or(&mut [], |pages| bytemuck::cast_slice_mut(pages))
     }
 
     /// A handle that several threads may write through.

@@ -24,9 +24,24 @@ struct Step {
     stages: Vec<Stage>,
 }
 
+/// Rows and columns after which the stages that a pixel needs repeat: the widest stride.
+const PERIOD: usize = 4;
+
+/// A stage of the pixel phase.
+#[derive(Clone, Copy)]
+struct PixelStage {
+    step: usize,
+    stage: usize,
+    part: Part,
+    /// Whether the team meets after it.
+    meet: bool,
+}
+
 /// What one team needs for its images: stages with resolved addresses, and the length of the block.
 pub struct Plan {
     steps: Vec<Step>,
+    /// What a pixel needs, by row and column modulo [`PERIOD`].
+    pixels: [[Vec<PixelStage>; PERIOD]; PERIOD],
     image: Grid,
     logits: Grid,
     images: Range<usize>,
@@ -56,7 +71,9 @@ impl Plan {
         }
         let grid = |tensor| layout.grid(tensor, Form::Raw).expect("image and logits are stored raw");
         let (image, logits) = (grid(IMAGE), grid(network.logits()));
-        Plan { steps, image, logits, images, height, width, len: layout.len }
+        let pixels =
+            std::array::from_fn(|row| std::array::from_fn(|column| pixel_stages(&steps, row, column)));
+        Plan { steps, pixels, image, logits, images, height, width, len: layout.len }
     }
 
     /// Bytes that the plan's block takes.
@@ -73,6 +90,24 @@ impl Plan {
     pub fn allocate(&self) -> Buffer {
         Buffer::zeroed(self.len)
     }
+}
+
+/// The stages of the pixel phase that run at a pixel, in order.
+fn pixel_stages(steps: &[Step], row: usize, column: usize) -> Vec<PixelStage> {
+    let mut all = Vec::new();
+    for (step, layer) in steps.iter().enumerate().filter(|(_, s)| s.stream == Stream::Horizontal) {
+        let first = all.len();
+        for (stage, s) in layer.stages.iter().enumerate() {
+            let Some(part) = s.pixel_part() else { continue };
+            if s.row_step(row).is_some() && s.column_step(column).is_some() {
+                all.push(PixelStage { step, stage, part, meet: false });
+            }
+        }
+        if all.len() > first {
+            all.last_mut().expect("it is longer than before").meet = true;
+        }
+    }
+    all
 }
 
 /// One member's walk through the generation of its team's images.
@@ -136,7 +171,7 @@ impl Walk<'_, '_> {
             for stage in &step.stages {
                 if let Some(step) = stage.row_step(row) {
                     // SAFETY: the layers come in order and the team meets after each one.
-                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), Part::Whole) };
+                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), Part::Whole, None) };
                     ran = true;
                 }
             }
@@ -166,7 +201,7 @@ impl Walk<'_, '_> {
                     };
                     // SAFETY: layers of the vertical stream come in order and the team meets after each
                     // one; hoisted parts read only what stood before them.
-                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), part) };
+                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), part, None) };
                     ran = true;
                 }
                 if ran && stream == Stream::Vertical {
@@ -179,19 +214,17 @@ impl Walk<'_, '_> {
 
     /// The rest of the horizontal stream at one pixel.
     fn pixel(&self, row: usize, column: usize) {
-        for step in self.plan.steps.iter().filter(|s| s.stream == Stream::Horizontal) {
-            let mut ran = false;
-            for stage in &step.stages {
-                let Some(part) = stage.pixel_part() else { continue };
-                let (Some(row), Some(column)) = (stage.row_step(row), stage.column_step(column)) else {
-                    continue;
-                };
-                let span = Span { rows: row..row + 1, columns: column..column + 1 };
-                // SAFETY: the layers come in order and the team meets after each one.
-                unsafe { stage.run(&self.context, &span, part) };
-                ran = true;
-            }
-            if ran {
+        let stage = |p: &PixelStage| &self.plan.steps[p.step].stages[p.stage];
+        let of = |column: usize| &self.plan.pixels[row % PERIOD][column % PERIOD];
+        let next = of(column).iter().skip(1).chain(of(column + 1).first());
+        for (this, next) in of(column).iter().zip(next) {
+            let s = stage(this);
+            let steps = (s.row_step(row), s.column_step(column));
+            let (Some(row), Some(column)) = steps else { unreachable!("the stage runs at this pixel") };
+            let span = Span { rows: row..row + 1, columns: column..column + 1 };
+            // SAFETY: the layers come in order and the team meets after each one.
+            unsafe { s.run(&self.context, &span, this.part, Some((stage(next), next.part))) };
+            if this.meet {
                 self.context.team.meet();
             }
         }

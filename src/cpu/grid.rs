@@ -20,7 +20,8 @@ pub enum Storage {
 /// A tensor in one form.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
-    base: usize,
+    /// Where it begins, in floats.
+    pub base: usize,
     rows: usize,
     /// Rows of zeros above row 0; with a ring none, its unwritten slots serve.
     above: usize,

@@ -15,6 +15,7 @@ mod packed;
 mod pixels;
 mod stage;
 mod team;
+mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -93,7 +94,7 @@ impl CpuEngine {
         let kernels = Kernels::new(isa)
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
         let network = Network::new(*weights.config());
-        let packed = Packed::new(&network, weights);
+        let packed = Packed::new(&network, weights, kernels::Precision::F32);
         let small = packed.bytes() <= SMALL_MODEL_BYTES;
         let split = options.split.unwrap_or(if small { Split::Images } else { Split::Outputs });
         Ok(CpuEngine { network, packed, kernels, threads, split, naive_block: None })

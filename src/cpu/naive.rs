@@ -64,7 +64,7 @@ impl Plan {
             for stage in stages {
                 let span = Span { rows: 0..stage.steps(self.height), columns: 0..stage.steps(self.width) };
                 // SAFETY: the layers come in order and the team meets after each one.
-                unsafe { stage.run(context, &span, Part::Whole) };
+                unsafe { stage.run(context, &span, Part::Whole, None) };
             }
             context.team.meet();
         }

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use super::buffer::Shared;
 use super::grid::{Grid, Layout};
-use super::kernels::{Finish, Kernels, LANES, MAX_PANELS, MAX_ROWS, Segment, Target, Tile};
+use super::kernels::{Kernels, LANES};
 use super::packed::{Packed, PackedLayer};
 use super::team::{Member, share};
+use super::work::{Ahead, Rows, Work};
 use crate::config::Nonlinearity;
 use crate::network::{Epilogue, Form, Layer, Network, Sampling};
 use crate::schedule;
@@ -18,16 +19,25 @@ use crate::schedule;
 /// Tiles of positions that go through all units of outputs before the next ones do.
 const BLOCK_TILES: usize = 8;
 
-/// Most taps of a layer: two skips beside the six of a 2x3 convolution.
-const MAX_TAPS: usize = 8;
+/// So many positions for each member of a team are shared out among them; fewer are left whole.
+const MANY_POSITIONS: usize = 48;
 
+/// Most taps of a layer: two skips beside the six of a 2x3 convolution.
+pub const MAX_TAPS: usize = 8;
+
+/// A tap of a stage.
 #[derive(Clone, Debug)]
-struct StageTap {
-    grid: Grid,
-    row: isize,
-    column: isize,
-    first: usize,
-    depth: usize,
+pub struct StageTap {
+    /// What is read.
+    pub grid: Grid,
+    /// Row offset in the grid.
+    pub row: isize,
+    /// Column offset in the grid.
+    pub column: isize,
+    /// Inputs.
+    pub depth: usize,
+    /// Where the first panel's weights for this tap begin, in floats.
+    pub weights: usize,
 }
 
 /// Which of a stage's taps to sum.
@@ -54,20 +64,28 @@ pub struct Span {
 /// A layer for outputs of one parity, ready to run.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    packed: PackedLayer,
-    taps: Vec<StageTap>,
-    hoisted: usize,
-    /// Steps of the input and output grids for one step of the stage.
-    input_step: usize,
-    output_step: usize,
-    parity: [usize; 2],
-    outputs: [Option<Grid>; 3],
+    /// The weights.
+    pub packed: PackedLayer,
+    /// The taps, those of the row phase first.
+    pub taps: Vec<StageTap>,
+    /// How many of them are the row phase's.
+    pub hoisted: usize,
+    /// Steps of the input grids for one step of the stage.
+    pub input_step: usize,
+    /// Steps of the output grids for one step of the stage.
+    pub output_step: usize,
+    /// Parity of the outputs.
+    pub parity: [usize; 2],
+    /// Where the output goes: raw, activated, through elu.
+    pub outputs: [Option<Grid>; 3],
     /// Positions from one image to the next in the output grids.
-    output_columns: usize,
-    residual: Option<Grid>,
-    filters: usize,
+    pub output_columns: usize,
+    /// The input of the resnet, where there is a gate.
+    pub residual: Option<Grid>,
+    /// Channels of the output.
+    pub filters: usize,
     /// Where the row's sums begin, `[batch][columns][width]`, and how many columns there are.
-    sums: Option<(usize, usize)>,
+    pub sums: Option<(usize, usize)>,
     /// The level of the output.
     pub level: usize,
 }
@@ -101,16 +119,21 @@ impl Stage {
         layout: &mut Layout,
         keep_sums: Option<[usize; 2]>,
     ) -> Stage {
-        let mut first = 0;
+        let hoisted = schedule::hoisted_taps(network, layer, parity);
+        // The next weights of each part.
+        let mut weights = [packed.row, packed.pixel].map(|panels| panels.start);
         let mut taps = Vec::new();
-        for tap in layer.taps_of(parity) {
+        for (i, tap) in layer.taps_of(parity).enumerate() {
             let grid = layout.grid(tap.source, layer.form).expect("a form that is read is stored");
             let depth = tap.depth();
-            taps.push(StageTap { grid, row: tap.row, column: tap.column, first, depth });
-            first += depth;
+            let (panels, next) = match i < hoisted {
+                true => (&packed.row, &mut weights[0]),
+                false => (&packed.pixel, &mut weights[1]),
+            };
+            taps.push(StageTap { grid, row: tap.row, column: tap.column, depth, weights: *next });
+            *next += panels.precision.lines(depth) * LANES;
         }
         assert!(taps.len() <= MAX_TAPS);
-        let hoisted = schedule::hoisted_taps(network, layer, parity);
         let (input_step, output_step) = match layer.sampling {
             Sampling::Same => (1, 1),
             Sampling::Down => (2, 1),
@@ -186,156 +209,88 @@ impl Stage {
     }
 
     /// This member's share of the stage. The caller's team meets before anything reads the outputs.
+    /// `next` is what will run on as many positions after it, if that is known.
     ///
     /// # Safety
     /// The span lies in the image, the sources hold what the part reads, and no other team works on
     /// the memory of `context`.
-    pub unsafe fn run(&self, context: &Context, span: &Span, part: Part) {
-        let rows = span.columns.len() * context.batch;
+    pub unsafe fn run(&self, context: &Context, span: &Span, part: Part, next: Option<(&Stage, Part)>) {
         let taps = match part {
             Part::Whole => 0..self.taps.len(),
             Part::Hoisted => 0..self.hoisted,
             Part::Rest => self.hoisted..self.taps.len(),
         };
-        // Members take units of outputs; where there are fewer units than members, positions too.
-        let team = context.team;
-        let by_unit = team.count.min(self.packed.units);
-        let by_row = team.count / by_unit;
-        if team.index >= by_unit * by_row {
+        let count = context.batch * span.rows.len() * span.columns.len();
+        let (units, positions) = self.share(&context.team, count);
+        if positions.is_empty() {
             return;
         }
-        let units = share(self.packed.units, team.index % by_unit, by_unit);
-        let rows = share(rows, team.index / by_unit, by_row);
-        if rows.is_empty() {
-            return;
-        }
-        let panels = units.len() * self.packed.unit;
-        let shape = context.kernels.shape(rows.len(), panels, self.packed.unit);
-        for row in span.rows.clone() {
-            let line = Line { context, stage: self, taps: taps.clone(), part, row, columns: &span.columns };
-            // A block of inputs stays in the core's cache while all its units of weights pass by.
-            for block in rows.clone().step_by(shape.rows * BLOCK_TILES) {
-                let block = block..rows.end.min(block + shape.rows * BLOCK_TILES);
-                for first in units.clone().step_by(shape.panels / self.packed.unit) {
-                    let units = first..units.end.min(first + shape.panels / self.packed.unit);
-                    for m in block.clone().step_by(shape.rows) {
-                        // SAFETY: by the caller's promise; members' shares do not overlap.
-                        unsafe { line.tile(units.clone(), m..block.end.min(m + shape.rows)) };
+        let unit = self.packed.unit;
+        let shape = context.kernels.shape(positions.len(), units.len() * unit, unit);
+        let work = Work { context, stage: self, taps, part, span };
+        let groups = || chunks(&units, shape.panels / unit);
+        // A block of inputs stays in the core's cache while all units of weights pass by.
+        let mut blocks = chunks(&positions, shape.rows * BLOCK_TILES).peekable();
+        while let Some(block) = blocks.next() {
+            let rows: [Rows; BLOCK_TILES] = std::array::from_fn(|t| {
+                let first = block.end.min(block.start + t * shape.rows);
+                work.rows(first..block.end.min(first + shape.rows))
+            });
+            let tiles = block.len().div_ceil(shape.rows);
+            for (g, group) in groups().enumerate() {
+                let next_group = groups().nth(g + 1).or_else(|| blocks.peek().and(groups().next()));
+                for t in 0..tiles {
+                    let mut ahead = Ahead::default();
+                    if g == 0 && t + 1 < tiles {
+                        work.inputs_ahead(&mut ahead, &rows[t + 1]);
                     }
+                    match (&next_group, next) {
+                        (Some(next), _) => ahead.weights(context, self, part, next, (t, tiles)),
+                        (None, Some((stage, part))) => {
+                            let first = stage.first_group(context, count);
+                            ahead.weights(context, stage, part, &first, (t, tiles));
+                        }
+                        (None, None) => {}
+                    }
+                    // SAFETY: by the caller's promise; members' shares do not overlap.
+                    unsafe { work.tile(&group, &rows[t], &ahead) };
                 }
             }
         }
     }
-}
 
-/// A stage on one row of positions.
-struct Line<'a> {
-    context: &'a Context<'a>,
-    stage: &'a Stage,
-    taps: Range<usize>,
-    part: Part,
-    row: usize,
-    columns: &'a Range<usize>,
-}
-
-impl Line<'_> {
-    /// Computes `units` of the outputs at the positions `rows` (`image * columns + column`).
-    ///
-    /// # Safety
-    /// As for [`Stage::run`].
-    unsafe fn tile(&self, units: Range<usize>, rows: Range<usize>) {
-        let (stage, context) = (self.stage, self.context);
-        let packed = &stage.packed;
-        let weights = context.packed.floats.as_slice();
-        let panels = units.len() * packed.unit;
-        let first_panel = units.start * packed.unit;
-        // All sources of a layer have the same grid and the same channels.
-        let inputs = stage.taps[0].grid;
-
-        let width = packed.width();
-        let mut offsets = [0; MAX_ROWS];
-        let mut positions = [0; MAX_ROWS];
-        let mut init = [std::ptr::null(); MAX_ROWS];
-        for (i, m) in rows.clone().enumerate() {
-            let (image, column) = (m / self.columns.len(), m % self.columns.len());
-            offsets[i] = (image * inputs.columns + column * stage.input_step) * inputs.channels;
-            positions[i] = image * stage.output_columns + column * stage.output_step;
-            init[i] = match self.part {
-                Part::Whole | Part::Hoisted => {
-                    let bias = packed.biases + context.classes[image] * width + first_panel * LANES;
-                    weights[bias..bias + panels * LANES].as_ptr()
-                }
-                // SAFETY: the row's sums have this position.
-                Part::Rest => unsafe { self.sums(m, first_panel, panels).cast_const() },
-            };
+    /// The units that this member will begin with on so many positions.
+    fn first_group(&self, context: &Context, positions: usize) -> Range<usize> {
+        let (units, positions) = self.share(&context.team, positions);
+        if positions.is_empty() {
+            return 0..0;
         }
-
-        let extent = offsets[rows.len() - 1] + inputs.channels;
-        let mut segments = [Segment { inputs: std::ptr::null(), first: 0, depth: 0 }; MAX_TAPS];
-        let segments = &mut segments[..self.taps.len()];
-        for (segment, tap) in segments.iter_mut().zip(&stage.taps[self.taps.clone()]) {
-            let row = (self.row * stage.input_step) as isize + tap.row;
-            let column = (self.columns.start * stage.input_step) as isize + tap.column;
-            // SAFETY: the grid has these positions, by the caller's promise.
-            let inputs = unsafe { context.memory.at(tap.grid.at(0, row, column), extent) };
-            *segment = Segment { inputs, first: tap.first, depth: tap.depth };
-        }
-
-        let mut scratch = std::mem::MaybeUninit::<[f32; MAX_ROWS * MAX_PANELS * LANES]>::uninit();
-        let (sums, sums_stride) = match self.part {
-            // SAFETY: as above; rows of sums follow one another.
-            Part::Hoisted => unsafe { (self.sums(rows.start, first_panel, panels), width) },
-            Part::Whole | Part::Rest => (scratch.as_mut_ptr().cast(), panels * LANES),
-        };
-        let panel_stride = packed.inputs * LANES;
-        let from = packed.weights + first_panel * panel_stride;
-        let weights = weights[from..from + panels * panel_stride].as_ptr();
-        let tile = Tile { segments, offsets, init, weights, panel_stride, sums, sums_stride };
-        // SAFETY: the kernels exist only where the processor has their instruction set; the extents
-        // hold by the construction above and the caller's promise.
-        unsafe { context.kernels.tile(rows.len(), panels)(&tile) };
-        if self.part == Part::Hoisted {
-            return;
-        }
-
-        let row = (self.row * stage.output_step + stage.parity[0]) as isize;
-        let column = (self.columns.start * stage.output_step + stage.parity[1]) as isize;
-        let last = positions[rows.len() - 1];
-        let target = |grid: Option<Grid>| {
-            grid.map(|g| Target {
-                // SAFETY: the grid has these positions, by the caller's promise.
-                base: unsafe { context.memory.at(g.at(0, row, column), (last + 1) * g.channels) },
-                channels: g.channels,
-            })
-        };
-        let [raw, activated, elu] = stage.outputs.map(target);
-        let finish = Finish {
-            sums,
-            sums_stride,
-            positions: &positions[..rows.len()],
-            units: units.len(),
-            first_unit: units.start,
-            filters: stage.filters,
-            residual: target(stage.residual),
-            raw,
-            activated,
-            elu,
-            activation: context.activation,
-        };
-        // SAFETY: as for the tile.
-        unsafe { context.kernels.finish()(&finish) }
+        let unit = self.packed.unit;
+        let shape = context.kernels.shape(positions.len(), units.len() * unit, unit);
+        units.start..units.end.min(units.start + shape.panels / unit)
     }
 
-    /// The row's sums at position `m` of the span.
-    ///
-    /// # Safety
-    /// The stage keeps sums and the position is in the row.
-    unsafe fn sums(&self, m: usize, first_panel: usize, panels: usize) -> *mut f32 {
-        let (base, columns) = self.stage.sums.expect("only stages that keep sums are split");
-        let (image, column) = (m / self.columns.len(), self.columns.start + m % self.columns.len());
-        let position = image * columns + column;
-        let offset = base + position * self.stage.packed.width() + first_panel * LANES;
-        // SAFETY: by the caller's promise.
-        unsafe { self.context.memory.at(offset, panels * LANES) }
+    /// This member's units of outputs and positions. Many positions are shared out, so that each member
+    /// goes on with what it has made itself: to read what the other core has just written takes longer
+    /// than the work on it. Few positions are left whole, and the units are shared out with the weights,
+    /// whose transfer counts then.
+    fn share(&self, team: &Member, positions: usize) -> (Range<usize>, Range<usize>) {
+        let units = self.packed.units;
+        let by_unit = match positions >= team.count * MANY_POSITIONS {
+            true => 1,
+            false => team.count.min(units),
+        };
+        let by_position = team.count / by_unit;
+        if team.index >= by_unit * by_position {
+            return (0..0, 0..0);
+        }
+        let units = share(units, team.index % by_unit, by_unit);
+        (units, share(positions, team.index / by_unit, by_position))
     }
+}
+
+/// Consecutive pieces of a range, all of `size` but the last.
+fn chunks(range: &Range<usize>, size: usize) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+    let end = range.end;
+    range.clone().step_by(size).map(move |first| first..end.min(first + size))
 }

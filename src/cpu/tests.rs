@@ -285,7 +285,7 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
 }
 
 fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa, split: Split) -> CpuEngine {
-    let packed = Packed::new(network, weights);
+    let packed = Packed::new(network, weights, kernels::Precision::F32);
     let kernels = Kernels::new(isa).expect("available");
     CpuEngine { network: network.clone(), packed, kernels, threads, split, naive_block: None }
 }

@@ -3,11 +3,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile, TileFn, tile_table};
+use super::{
+    BURST, Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile, TileFn,
+    tile_table,
+};
 
 /// Tiles whose sums leave registers for the weights and an input.
-pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
-    tile_table!(product, rows, panels,
+pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
+    tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4],
         2 x [1, 2],
         3 x [1, 2],
@@ -32,15 +35,15 @@ pub fn shape(rows: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
         if ROWS > 2 || PANELS == 1 {
             for p in 0..PANELS {
-                panels::<ROWS, 1>(t, p);
+                panels::<ROWS, 1, BF16>(t, p);
             }
         } else {
-            panels::<ROWS, PANELS>(t, 0);
+            panels::<ROWS, PANELS, BF16>(t, 0);
         }
     }
 }
@@ -48,7 +51,7 @@ unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
 /// `PANELS` panels of a tile from the panel `first_panel` on.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn panels<const ROWS: usize, const PANELS: usize>(t: &Tile, first_panel: usize) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
     const HALF: usize = LANES / 2;
     // SAFETY: as for `product`.
     unsafe {
@@ -63,11 +66,18 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize>(t: &Tile, first_panel: 
         }
         for segment in t.segments {
             let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
-            let weights = t.weights.add(first_panel * t.panel_stride + segment.first * LANES);
+            let weights = segment.weights.add(first_panel * t.panel_stride);
+            // The panels pass one after the other, and the first pass has asked for all that is wanted.
+            let bursts = if first_panel == 0 { segment.bursts } else { 0 };
             for k in 0..segment.depth {
+                if k % STEP == 0 && k / STEP < bursts {
+                    for line in 0..BURST {
+                        let ahead = segment.ahead.wrapping_add((k / STEP * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    }
+                }
                 for p in 0..PANELS {
-                    let w = weights.add(p * t.panel_stride + k * LANES);
-                    let w = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(HALF))];
+                    let w = row::<BF16>(weights.add(p * t.panel_stride), k);
                     for m in 0..ROWS {
                         let x = _mm256_set1_ps(*inputs[m].add(k));
                         for h in 0..2 {
@@ -85,6 +95,28 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize>(t: &Tile, first_panel: 
                 }
             }
         }
+    }
+}
+
+/// The weights of input `k` in a panel.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [__m256; 2] {
+    const HALF: usize = LANES / 2;
+    // SAFETY: as for `product`.
+    unsafe {
+        if !BF16 {
+            let row = panel.add(k * LANES);
+            return [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(HALF))];
+        }
+        let pairs = panel.add(k / 2 * LANES);
+        [pairs, pairs.add(HALF)].map(|pairs| {
+            let pairs = _mm256_loadu_si256(pairs.cast());
+            _mm256_castsi256_ps(match k % 2 {
+                0 => _mm256_slli_epi32::<16>(pairs),
+                _ => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+            })
+        })
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile, TileFn, tile_table};
+use super::{
+    BURST, Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile, TileFn,
+    tile_table,
+};
 
 /// Tiles whose sums, weights and one broadcast input fit into 32 registers.
-pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
-    tile_table!(product, rows, panels,
+pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
+    tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
         2 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
         3 x [1, 2, 3, 4, 5, 6],
@@ -39,8 +42,8 @@ pub fn shape(rows: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "avx512f")]
-unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
-    // SAFETY: the extents are those of `Tile`, by the caller's promise.
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
+    // SAFETY: the extents are those of `Tile`, by the caller's promise; a prefetch may miss.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
         for m in 0..ROWS {
@@ -50,21 +53,65 @@ unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
         }
         for segment in t.segments {
             let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
-            let weights = t.weights.add(segment.first * LANES);
-            for k in 0..segment.depth {
-                let w: [__m512; PANELS] =
-                    std::array::from_fn(|p| _mm512_loadu_ps(weights.add(p * t.panel_stride + k * LANES)));
-                for m in 0..ROWS {
-                    let x = _mm512_set1_ps(*inputs[m].add(k));
-                    for p in 0..PANELS {
-                        sums[m][p] = _mm512_fmadd_ps(x, w[p], sums[m][p]);
+            let weights: [*const f32; PANELS] =
+                std::array::from_fn(|p| segment.weights.add(p * t.panel_stride));
+            let steps = segment.depth / STEP;
+            for step in 0..steps {
+                if step < segment.bursts {
+                    for line in 0..BURST {
+                        let ahead = segment.ahead.wrapping_add((step * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                     }
+                }
+                for k in (step * STEP..(step + 1) * STEP).step_by(2) {
+                    input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k);
+                    input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k + 1);
+                }
+            }
+            for k in steps * STEP..segment.depth {
+                match k % 2 {
+                    0 => input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k),
+                    _ => input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k),
                 }
             }
         }
         for m in 0..ROWS {
             for p in 0..PANELS {
                 _mm512_storeu_ps(t.sums.add(m * t.sums_stride + p * LANES), sums[m][p]);
+            }
+        }
+    }
+}
+
+/// Adds the products of input `k`, whose parity is known when it is compiled.
+///
+/// # Safety
+/// As for [`TileFn`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const ODD: bool>(
+    sums: &mut [[__m512; PANELS]; ROWS],
+    inputs: &[*const f32; ROWS],
+    weights: &[*const f32; PANELS],
+    k: usize,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let w: [__m512; PANELS] = std::array::from_fn(|p| {
+            if !BF16 {
+                return _mm512_loadu_ps(weights[p].add(k * LANES));
+            }
+            // Odd inputs load the line of the even ones again: cheaper than a register for each panel.
+            let pairs = _mm512_loadu_epi32(weights[p].add(k / 2 * LANES).cast());
+            _mm512_castsi512_ps(match ODD {
+                false => _mm512_slli_epi32::<16>(pairs),
+                true => _mm512_and_epi32(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)),
+            })
+        });
+        for m in 0..ROWS {
+            let x = _mm512_set1_ps(*inputs[m].add(k));
+            for p in 0..PANELS {
+                sums[m][p] = _mm512_fmadd_ps(x, w[p], sums[m][p]);
             }
         }
     }

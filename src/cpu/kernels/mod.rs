@@ -26,6 +26,10 @@ pub const LANES: usize = 16;
 pub const MAX_ROWS: usize = 12;
 /// Most panels of a tile.
 pub const MAX_PANELS: usize = 10;
+/// Inputs that a kernel takes between two bursts of prefetches.
+pub const STEP: usize = 4;
+/// Cache lines of a burst.
+pub const BURST: usize = 8;
 
 /// Steps of one round of [`Kernels::multiply_add`].
 const MULTIPLY_ADD_STEPS: usize = 1000;
@@ -87,15 +91,40 @@ impl Isa {
     }
 }
 
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// float32: an input's row of a panel is one cache line.
+    F32,
+    /// bfloat16, the upper half of a float32: one cache line is two inputs' rows, of which the first has
+    /// the lower halves of the 16 words. Multiplied and summed as float32.
+    Bf16,
+}
+
+impl Precision {
+    /// Cache lines of a panel for `inputs` inputs. Two taps share no line.
+    pub fn lines(self, inputs: usize) -> usize {
+        match self {
+            Precision::F32 => inputs,
+            Precision::Bf16 => inputs.div_ceil(2),
+        }
+    }
+}
+
 /// A run of inputs: the same `depth` channels for every row of a tile, and the weights' rows for them.
 #[derive(Clone, Copy)]
 pub struct Segment {
     /// Inputs; row m begins at `inputs + offsets[m]`.
     pub inputs: *const f32,
-    /// Index of the first of the weights' rows in a panel.
-    pub first: usize,
+    /// The first panel's weights for these inputs: [`Precision::lines`] cache lines.
+    pub weights: *const f32,
     /// Number of inputs.
     pub depth: usize,
+    /// What will be read soon and is better asked for now: so many bursts of [`BURST`] cache lines.
+    /// The address need not be valid.
+    pub ahead: *const f32,
+    /// How many of them; at most one for each [`STEP`] inputs are taken.
+    pub bursts: usize,
 }
 
 /// A tile of a matrix product: `sums[m][p] = init[m][p] + inputs[m] . weights[p]` for some rows m and
@@ -107,9 +136,7 @@ pub struct Tile<'a> {
     pub offsets: [usize; MAX_ROWS],
     /// Where each row's sums begin to grow: `[panels][LANES]` each.
     pub init: [*const f32; MAX_ROWS],
-    /// The first panel: `[inputs][LANES]`.
-    pub weights: *const f32,
-    /// Floats from one panel to the next.
+    /// Floats from one panel's weights to the next one's.
     pub panel_stride: usize,
     /// Where the sums go: row m at `sums + m * sums_stride`, `[panels][LANES]`.
     pub sums: *mut f32,
@@ -134,7 +161,7 @@ type FinishFn = unsafe fn(&Finish);
 #[derive(Clone, Copy)]
 pub struct Kernels {
     isa: Isa,
-    tile: fn(rows: usize, panels: usize) -> Option<TileFn>,
+    tile: fn(rows: usize, panels: usize, precision: Precision) -> Option<TileFn>,
     finish: FinishFn,
     /// The tile to prefer, by number of rows that are left.
     shapes: fn(rows: usize) -> Shape,
@@ -192,15 +219,15 @@ impl Kernels {
         shape.rows = rows.div_ceil(rows.div_ceil(shape.rows));
         shape.panels = (self.shapes)(shape.rows).panels.min(panels);
         shape.panels = (shape.panels - shape.panels % unit).max(unit);
-        while (self.tile)(shape.rows, shape.panels).is_none() {
+        while (self.tile)(shape.rows, shape.panels, Precision::F32).is_none() {
             shape.panels -= unit;
         }
         shape
     }
 
-    /// The kernel for a tile of `rows` x `panels`.
-    pub fn tile(&self, rows: usize, panels: usize) -> TileFn {
-        (self.tile)(rows, panels).expect("shapes come from `Kernels::shape`")
+    /// The kernel for a tile of `rows` x `panels` and weights of one kind.
+    pub fn tile(&self, rows: usize, panels: usize, precision: Precision) -> TileFn {
+        (self.tile)(rows, panels, precision).expect("shapes come from `Kernels::shape`")
     }
 
     /// Does nothing but independent fused multiply-adds, as many as the registers hold at once, for
@@ -223,11 +250,14 @@ impl Kernels {
     }
 }
 
-/// A table of monomorphic kernels by number of rows and panels.
+/// A table of monomorphic kernels by number of rows and panels and by how weights are stored.
 macro_rules! tile_table {
-    ($kernel:ident, $rows:ident, $panels:ident, $( $r:literal x [ $( $p:literal ),* ] ),* $(,)?) => {
-        match ($rows, $panels) {
-            $( $( ($r, $p) => Some($kernel::<$r, $p> as $crate::cpu::kernels::TileFn), )* )*
+    ($kernel:ident, $of:expr, $( $r:literal x [ $( $p:literal ),* ] ),* $(,)?) => {
+        match $of {
+            $( $(
+                ($r, $p, Precision::F32) => Some($kernel::<$r, $p, false> as $crate::cpu::kernels::TileFn),
+                ($r, $p, Precision::Bf16) => Some($kernel::<$r, $p, true> as $crate::cpu::kernels::TileFn),
+            )* )*
             _ => None,
         }
     };

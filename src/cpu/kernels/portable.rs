@@ -1,10 +1,12 @@
 //! Plain Rust: what runs on any machine, and the arithmetic that the others must repeat bit for bit.
 
-use super::{Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Shape, Tile, TileFn, tile_table};
+use super::{
+    Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Shape, Tile, TileFn, tile_table,
+};
 
 /// One row at a time; up to two panels, the values and gates of a unit.
-pub fn tile(rows: usize, panels: usize) -> Option<TileFn> {
-    tile_table!(product, rows, panels, 1 x [1, 2])
+pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
+    tile_table!(product, (rows, panels, precision), 1 x [1, 2])
 }
 
 /// The tile to prefer.
@@ -16,7 +18,7 @@ pub fn shape(_rows: usize) -> Shape {
 ///
 /// # Safety
 /// As for [`TileFn`].
-unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
     for m in 0..ROWS {
         for p in 0..PANELS {
             // SAFETY: the extents are those of `Tile`, by the caller's promise.
@@ -24,10 +26,10 @@ unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
                 let mut sums: [f32; LANES] = t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
                 for segment in t.segments {
                     let inputs = segment.inputs.add(t.offsets[m]);
-                    let weights = t.weights.add(p * t.panel_stride + segment.first * LANES);
+                    let weights = segment.weights.add(p * t.panel_stride);
                     for k in 0..segment.depth {
                         let x = *inputs.add(k);
-                        let w: [f32; LANES] = weights.add(k * LANES).cast::<[f32; LANES]>().read_unaligned();
+                        let w = row::<BF16>(weights, k);
                         for i in 0..LANES {
                             sums[i] = x.mul_add(w[i], sums[i]);
                         }
@@ -36,6 +38,18 @@ unsafe fn product<const ROWS: usize, const PANELS: usize>(t: &Tile) {
                 t.sums.add(m * t.sums_stride + p * LANES).cast::<[f32; LANES]>().write_unaligned(sums);
             }
         }
+    }
+}
+
+/// The weights of input `k` in a panel.
+unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [f32; LANES] {
+    // SAFETY: as for `product`.
+    unsafe {
+        if !BF16 {
+            return panel.add(k * LANES).cast::<[f32; LANES]>().read_unaligned();
+        }
+        let pairs = panel.add(k / 2 * LANES).cast::<[u32; LANES]>().read_unaligned();
+        pairs.map(|pair| f32::from_bits(if k % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 }))
     }
 }
 

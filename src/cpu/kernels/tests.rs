@@ -42,7 +42,7 @@ fn tiles_of_every_shape_equal_the_scalar_one() {
         let mut shapes = 0;
         for rows in 1..=MAX_ROWS {
             for panels in 1..=MAX_PANELS {
-                let Some(kernel) = (kernels.tile)(rows, panels) else { continue };
+                let Some(kernel) = (kernels.tile)(rows, panels, Precision::F32) else { continue };
                 shapes += 1;
                 // Three segments of odd depths, cut from rows that overlap and stand apart unevenly.
                 let depths = [1, 7, 33];
@@ -55,7 +55,10 @@ fn tiles_of_every_shape_equal_the_scalar_one() {
 
                 let mut first = 0;
                 let segments = depths.map(|depth| {
-                    let segment = Segment { inputs: inputs[first..].as_ptr(), first, depth };
+                    let weights = weights[first * LANES..].as_ptr();
+                    // To ask for something is never wrong, wherever it lies.
+                    let (ahead, bursts) = (std::ptr::null(), depth);
+                    let segment = Segment { inputs: inputs[first..].as_ptr(), weights, depth, ahead, bursts };
                     first += depth;
                     segment
                 });
@@ -63,7 +66,6 @@ fn tiles_of_every_shape_equal_the_scalar_one() {
                     segments: &segments,
                     offsets: [0; MAX_ROWS],
                     init: [std::ptr::null(); MAX_ROWS],
-                    weights: weights.as_ptr(),
                     panel_stride: depth * LANES,
                     sums: sums.as_mut_ptr(),
                     sums_stride: panels * LANES,
@@ -99,7 +101,10 @@ fn chosen_shapes_exist_and_keep_units_together() {
                     for rows in 1..=shape.rows {
                         let panels = (unit..=shape.panels).step_by(unit);
                         for panels in panels {
-                            assert!((kernels.tile)(rows, panels).is_some(), "{rows} x {panels}");
+                            assert!(
+                                (kernels.tile)(rows, panels, Precision::F32).is_some(),
+                                "{rows} x {panels}"
+                            );
                         }
                     }
                 }
