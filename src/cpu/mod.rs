@@ -74,10 +74,12 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// Packs the weights.
+    /// Reads and packs the weights, each variable once, a layer at a time on each thread: besides what is
+    /// packed there is never more than a few layers in memory.
     ///
     /// # Errors
-    /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks.
+    /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks; as for
+    /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`].
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
         let threads = match options.threads {
             Some(threads) => threads,
@@ -93,7 +95,7 @@ impl CpuEngine {
         let kernels = Kernels::new(isa)
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
         let network = Network::new(*weights.config());
-        let packed = Packed::new(&network, weights);
+        let packed = Packed::new(&network, weights, threads)?;
         let small = packed.bytes() <= SMALL_MODEL_BYTES;
         let split = options.split.unwrap_or(if small { Split::Images } else { Split::Outputs });
         Ok(CpuEngine { network, packed, kernels, threads, split, naive_block: None })
@@ -120,11 +122,6 @@ impl CpuEngine {
     /// The network.
     pub fn network(&self) -> &Network {
         &self.network
-    }
-
-    /// Bytes that the packed weights take.
-    pub fn weight_bytes(&self) -> u64 {
-        self.packed.bytes()
     }
 
     /// Threads in each team and so, for each team, its share of the images.
@@ -292,6 +289,10 @@ impl Engine for CpuEngine {
 
     fn config(&self) -> &ModelConfig {
         &self.network.config
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.packed.bytes()
     }
 
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {

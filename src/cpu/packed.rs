@@ -4,10 +4,15 @@
 //! as panels `[inputs of all taps][16 outputs]`. A layer with a gate alternates panels of values and of
 //! gates, so that both halves of an output meet in one tile.
 
+use std::borrow::Cow;
+use std::sync::Mutex;
+
 use super::buffer::Buffer;
 use super::kernels::LANES;
-use crate::network::{Bias, Epilogue, Layer, Network, Tap};
-use crate::weights::Weights;
+use super::team;
+use crate::error::{Error, Result};
+use crate::network::{Bias, Epilogue, Layer, Network, Tap, VariableId};
+use crate::weights::{Folded, Weights};
 
 /// One layer's weights for outputs of one parity.
 #[derive(Clone, Debug)]
@@ -45,22 +50,111 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Folds and packs the weights of a network.
-    pub fn new(network: &Network, weights: &Weights) -> Packed {
+    /// Reads, folds and packs the weights of a network, on so many threads: each takes a layer at a time.
+    ///
+    /// # Errors
+    /// As for [`Weights::fold`]: of several variables that are wrong the first of the network's, whichever
+    /// thread came upon it. [`Error::Threads`].
+    pub fn new(network: &Network, weights: &Weights, threads: usize) -> Result<Packed> {
         let (layers, len) = plan(network);
         let mut floats = Buffer::zeroed(len);
-        // Several layers share no variable, but the parities of a transposed convolution do.
-        for (layer, parities) in network.layers.iter().zip(&layers) {
-            for (&parity, packed) in layer.parities().iter().zip(parities) {
-                fill(network, weights, layer, parity, packed, floats.as_mut_slice());
-            }
+        let mut jobs = Vec::new();
+        let mut rest = floats.as_mut_slice();
+        for (index, layer) in network.layers.iter().enumerate() {
+            // Layers lie one behind the other.
+            let begin = layers[index][0].weights;
+            let end = layers.get(index + 1).map_or(len, |next| next[0].weights);
+            let (own, others) = rest.split_at_mut(end - begin);
+            rest = others;
+            jobs.push(Job { layer, parities: &layers[index], begin, floats: own });
         }
-        Packed { floats, layers }
+        let threads = threads.min(jobs.len()).max(1);
+        let jobs = Mutex::new(jobs.into_iter());
+        let fault: Mutex<Option<(VariableId, Error)>> = Mutex::new(None);
+        let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
+        team::run(&[threads], |_, _| {
+            // To the end after a fault too: an earlier variable may be wrong as well.
+            while let Some(job) = next() {
+                if let Err((id, error)) = job.run(network, weights) {
+                    let mut fault = fault.lock().unwrap_or_else(|e| e.into_inner());
+                    if fault.as_ref().is_none_or(|(first, _)| id < *first) {
+                        *fault = Some((id, error));
+                    }
+                }
+            }
+        })?;
+        match fault.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some((_, error)) => Err(error),
+            None => Ok(Packed { floats, layers }),
+        }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         size_of_val(self.floats.as_slice()) as u64
+    }
+}
+
+/// A layer to pack.
+struct Job<'a> {
+    layer: &'a Layer,
+    parities: &'a [PackedLayer],
+    /// Where its floats begin among those of all layers.
+    begin: usize,
+    /// Its floats.
+    floats: &'a mut [f32],
+}
+
+impl Job<'_> {
+    /// Packs the layer; the error comes with its variable.
+    fn run(self, network: &Network, weights: &Weights) -> std::result::Result<(), (VariableId, Error)> {
+        let read = LayerWeights::read(network, weights, self.layer)?;
+        for (&parity, packed) in self.layer.parities().iter().zip(self.parities) {
+            let (weights, biases) = (packed.weights - self.begin, packed.biases - self.begin);
+            let packed = PackedLayer { weights, biases, ..packed.clone() };
+            fill(network, &read, self.layer, parity, &packed, self.floats);
+        }
+        Ok(())
+    }
+}
+
+/// The weights of one layer. Layers share no variable, but the parities of a transposed convolution do:
+/// read for all of them together, each variable is read once.
+struct LayerWeights<'a> {
+    /// By ascending id.
+    folded: Vec<(VariableId, Folded)>,
+    class_term: Option<Cow<'a, [f32]>>,
+}
+
+impl<'a> LayerWeights<'a> {
+    /// Reads them in the network's order, so that an error is the first.
+    fn read(
+        network: &Network,
+        weights: &'a Weights,
+        layer: &Layer,
+    ) -> std::result::Result<LayerWeights<'a>, (VariableId, Error)> {
+        let biases = layer.biases.iter().map(|b| match *b {
+            Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
+        });
+        let taps = layer.taps.iter().map(|t| t.variable);
+        let mut ids: Vec<_> = taps.chain(biases).chain(layer.class_term).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut read = LayerWeights { folded: Vec::new(), class_term: None };
+        for id in ids {
+            let variable = &network.variables[id];
+            if layer.class_term == Some(id) {
+                read.class_term = Some(weights.class_term(variable).map_err(|e| (id, e))?);
+            } else {
+                read.folded.push((id, weights.fold(variable).map_err(|e| (id, e))?));
+            }
+        }
+        Ok(read)
+    }
+
+    fn folded(&self, id: VariableId) -> &Folded {
+        let at = self.folded.binary_search_by_key(&id, |(id, _)| *id);
+        &self.folded[at.expect("a variable of this layer")].1
     }
 }
 
@@ -94,21 +188,13 @@ fn output(packed: &PackedLayer, sums: usize, panel: usize, lane: usize) -> Optio
 
 fn fill(
     network: &Network,
-    weights: &Weights,
+    weights: &LayerWeights,
     layer: &Layer,
     parity: [usize; 2],
     packed: &PackedLayer,
     floats: &mut [f32],
 ) {
-    let ids = layer.taps_of(parity).map(|t| t.variable);
-    let ids = ids.chain(layer.biases.iter().map(|b| match *b {
-        Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
-    }));
-    let mut ids: Vec<_> = ids.collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let folded: Vec<_> = ids.iter().map(|&id| weights.fold(&network.variables[id])).collect();
-    let folded = |id| &folded[ids.binary_search(&id).expect("collected above")];
+    let folded = |id| weights.folded(id);
 
     let mut row = 0;
     for (index, tap) in layer.taps_of(parity).enumerate() {
@@ -147,9 +233,8 @@ fn fill(
                         *to += folded(variable).bias[o];
                     }
                 }
-                if let Some(variable) = layer.class_term {
-                    let variable = &network.variables[variable];
-                    *to += weights.class_term(variable)[class * variable.outputs + o];
+                if let Some(class_term) = &weights.class_term {
+                    *to += class_term[class * layer.sums + o];
                 }
             }
         }

@@ -242,17 +242,20 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
     for layer in &network.layers {
         let (h, w) = (height / layer.level, width / layer.level);
         let mut output = Vec::new();
-        let kernels: Vec<_> =
-            layer.taps.iter().map(|t| weights.fold(&network.variables[t.variable]).kernel).collect();
+        let kernels: Vec<_> = layer
+            .taps
+            .iter()
+            .map(|t| weights.fold(&network.variables[t.variable]).expect("held").kernel)
+            .collect();
         for (r, c) in (0..h).flat_map(|r| (0..w).map(move |c| (r, c))) {
             let mut sums = vec![0.0; layer.sums];
             for bias in &layer.biases {
                 let Bias::Every(v) = *bias else { panic!("no stack shifts its bias") };
-                let bias = weights.fold(&network.variables[v]).bias;
+                let bias = weights.fold(&network.variables[v]).expect("held").bias;
                 sums.iter_mut().zip(bias).for_each(|(s, b)| *s += f64::from(b));
             }
             if let Some(v) = layer.class_term {
-                let hw = &weights.class_term(&network.variables[v])[class * layer.sums..];
+                let hw = &weights.class_term(&network.variables[v]).expect("held")[class * layer.sums..];
                 sums.iter_mut().zip(hw).for_each(|(s, b)| *s += f64::from(*b));
             }
             for (tap, kernel) in layer.taps.iter().zip(&kernels) {
@@ -285,7 +288,7 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
 }
 
 fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa, split: Split) -> CpuEngine {
-    let packed = Packed::new(network, weights);
+    let packed = Packed::new(network, weights, threads).expect("weights in memory");
     let kernels = Kernels::new(isa).expect("available");
     CpuEngine { network: network.clone(), packed, kernels, threads, split, naive_block: None }
 }
