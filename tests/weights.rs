@@ -215,13 +215,6 @@ fn unusable_numbers_are_named() {
     saved.open(2).unwrap();
 }
 
-/// Ways to damage a file that only reading its numbers finds, with a part of the message.
-const DAMAGES: [(fn(&Saved, &str), &str); 3] = [
-    (flip_last_bit, "contents: expected SHA-256"),
-    (|saved, file| saved.edit_tensor(file, |v| v * f32::NAN), "expected finite numbers, found NaN at [0"),
-    (|saved, file| saved.edit_tensor(file, |v| v * 0.0), "expected a kernel of norm above 0"),
-];
-
 fn flip_last_bit(saved: &Saved, file: &str) {
     let path = saved.folder.join(file);
     let mut bytes = fs::read(&path).unwrap();
@@ -266,7 +259,13 @@ fn the_programs_refuse_damaged_numbers_in_one_line() {
     let out = place.path().join("whole").display().to_string();
     let folder = saved.folder.to_str().unwrap();
     run::run("generate", &["-c", folder, "-n", "1", "-i", "8", "-v", &out]).succeeds();
-    for (damage, message) in DAMAGES {
+    type Damage = fn(&Saved, &str);
+    let damages: [(Damage, &str); 3] = [
+        (flip_last_bit, "contents: expected SHA-256"),
+        (|saved, file| saved.edit_tensor(file, |v| v * f32::NAN), "expected finite numbers, found NaN at [0"),
+        (|saved, file| saved.edit_tensor(file, |v| v * 0.0), "expected a kernel of norm above 0"),
+    ];
+    for (damage, message) in damages {
         let saved = Saved::new(TINY);
         damage(&saved, "deconv2d_1.V.npy");
         refused(&saved, &["deconv2d_1.V.npy: ", message]);

@@ -166,7 +166,12 @@ struct Report<'a> {
     classes: Option<&'a [u32]>,
     interrupted: bool,
     batch_size: usize,
+    /// What the packed weights take.
+    weight_bytes: u64,
+    /// What a batch takes beside them.
     batch_bytes: u64,
+    /// Null where the system does not say.
+    peak_resident_bytes: Option<u64>,
     batch_seconds: &'a [f64],
     seconds: f64,
     images_per_second: f64,
@@ -389,7 +394,9 @@ fn report(args: &Args, engine: &dyn Engine, run: &Run, made: &Generated, files: 
         classes: made.labels.as_deref(),
         interrupted: made.interrupted,
         batch_size: size,
+        weight_bytes: engine.weight_bytes(),
         batch_bytes: engine.batch_bytes(run.method, size, height, width),
+        peak_resident_bytes: memory::peak_resident(),
         batch_seconds: &made.batch_seconds,
         seconds,
         images_per_second,

@@ -62,7 +62,7 @@ enum Values {
     /// In a folder.
     Folder(folder::Reader),
     /// In a checkpoint, which seeks and so serves one thread at a time.
-    Checkpoint(Mutex<Checkpoint>, infer::Plan),
+    Checkpoint(Box<Mutex<Checkpoint>>, infer::Plan),
 }
 
 /// What [`convert`] did.
@@ -102,7 +102,7 @@ impl Weights {
         }
         let source = plan.source(checkpoint.format());
         let (config, warnings) = (plan.config, std::mem::take(&mut plan.warnings));
-        let values = Values::Checkpoint(Mutex::new(checkpoint), plan);
+        let values = Values::Checkpoint(Box::new(Mutex::new(checkpoint)), plan);
         Ok(Weights { config, source, warnings, values })
     }
 
