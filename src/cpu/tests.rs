@@ -294,6 +294,19 @@ fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa, split:
 }
 
 #[test]
+fn packed_weights_do_not_depend_on_the_threads() {
+    // With classes and transposed convolutions, on more threads than layers too.
+    let config =
+        ModelConfig { resnets: 1, filters: 5, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::Elu };
+    let (network, weights) = (Network::new(config), Weights::synthetic(config, 3));
+    let packed = |threads| Packed::new(&network, &weights, threads).expect("weights in memory").floats;
+    let alone = packed(1);
+    for threads in [2, 3, 1000] {
+        assert_eq!(packed(threads).as_slice(), alone.as_slice(), "{threads} threads");
+    }
+}
+
+#[test]
 fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
     for classes in [0, 3] {
         for (name, network) in stacks(classes) {
