@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::Nonlinearity;
+use crate::cpu::{self, Precision};
 use crate::error::{Error, Result};
 use crate::weights::{Options, Weights};
 
@@ -46,6 +47,31 @@ pub fn warn(message: impl Display) {
 fn note(kind: &str, message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
+}
+
+/// The flags that say how to compute.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct EngineArgs {
+    /// Threads on the CPU [default: as many as there are]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// How the weights that every pixel reads are stored: f32, or bf16 for half the bytes. Sums are
+    /// float32 either way
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = parse_precision)]
+    pub precision: Precision,
+}
+
+impl EngineArgs {
+    /// The engine's options.
+    pub fn options(&self) -> cpu::Options {
+        cpu::Options { threads: self.threads, precision: self.precision, ..cpu::Options::default() }
+    }
+}
+
+fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
+    let all = [Precision::F32, Precision::Bf16];
+    all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected f32 or bf16".into())
 }
 
 /// The flags that choose the weights.

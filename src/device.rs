@@ -8,17 +8,14 @@ use crate::weights::Weights;
 /// The names that [`open`] takes.
 pub const NAMES: &str = "auto or cpu";
 
-/// An engine with these weights on a device: `auto` is the fastest one there is, `cpu` the processor with
-/// so many threads (`None`: as many as it has).
+/// An engine with these weights on a device: `auto` is the fastest one there is, `cpu` the processor.
+/// `options` are for the processor.
 ///
 /// # Errors
 /// [`Error::Argument`] for another name, and what the engine refuses.
-pub fn open(name: &str, weights: &Weights, threads: Option<usize>) -> Result<Box<dyn Engine>> {
+pub fn open(name: &str, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
     match name {
-        "auto" | "cpu" => {
-            let options = Options { threads, ..Options::default() };
-            Ok(Box::new(CpuEngine::new(weights, &options)?))
-        }
+        "auto" | "cpu" => Ok(Box::new(CpuEngine::new(weights, options)?)),
         _ => Err(Error::argument("--device", NAMES, format!("\"{name}\""))),
     }
 }

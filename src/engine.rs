@@ -88,6 +88,9 @@ pub trait Engine {
     /// The model's configuration.
     fn config(&self) -> &ModelConfig;
 
+    /// Bytes that the weights take, as the engine holds them.
+    fn weight_bytes(&self) -> u64;
+
     /// Bytes that a batch needs beyond the weights, without [`Made::logits`]; what is beyond counting is
     /// `u64::MAX`. 0 for a batch of none.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;

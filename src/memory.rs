@@ -1,4 +1,5 @@
-//! How much memory the machine has to give, so that a batch can be refused before it is allocated.
+//! How much memory the machine has to give, so that a batch can be refused before it is allocated, and
+//! how much this process took.
 //!
 //! The idea: the least of what the kernel says and what the control groups around this process leave,
 //! read from the files in which Linux says so; on other systems nothing is known and nothing refused.
@@ -10,10 +11,16 @@ use crate::error::{Error, Result};
 /// Bytes that can be allocated without swapping or being killed; `None` if the system does not say.
 pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let machine = mem_available(&meminfo)?;
+    let machine = bytes_of(&meminfo, "MemAvailable:")?;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = group_folders(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
     Some(limits.fold(machine, u64::min))
+}
+
+/// The most bytes of physical memory that this process has held at a time so far; `None` if the system does
+/// not say.
+pub fn peak_resident() -> Option<u64> {
+    bytes_of(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
 /// The largest batch of at most `size` images that needs no more than `available` bytes, 0 if none does.
@@ -46,9 +53,9 @@ pub fn check_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) ->
     Err(Error::Memory { batch: size, needed: bytes(size), available, fits })
 }
 
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
-fn mem_available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+/// An entry of `/proc/meminfo` or of a process's `status`, in bytes.
+fn bytes_of(text: &str, entry: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(entry))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -99,9 +106,19 @@ mod tests {
     #[test]
     fn the_kernel_s_figure_is_in_bytes() {
         let meminfo = "MemTotal:  100 kB\nMemAvailable:    5242880 kB\nBuffers: 1 kB\n";
-        assert_eq!(mem_available(meminfo), Some(5 << 30));
-        assert_eq!(mem_available("MemTotal: 100 kB\n"), None);
-        assert_eq!(mem_available("MemAvailable: lots\n"), None);
+        let available = |text| bytes_of(text, "MemAvailable:");
+        assert_eq!(available(meminfo), Some(5 << 30));
+        assert_eq!(available("MemTotal: 100 kB\n"), None);
+        assert_eq!(available("MemAvailable: lots\n"), None);
+        assert_eq!(bytes_of("VmPeak:\t 3 kB\nVmHWM:\t       2 kB\n", "VmHWM:"), Some(2048));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_rises_with_what_is_touched_and_stays() {
+        let before = peak_resident().unwrap();
+        drop(std::hint::black_box(vec![1u8; 256 << 20]));
+        assert!((256 << 20..before + (512 << 20)).contains(&peak_resident().unwrap()));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Checked reading and writing of NumPy's `.npy` files.
 //!
-//! The idea: nothing is believed before the file's length confirms it. The crate `npyz` parses headers
-//! and values, but multiplies a shape's numbers unchecked and recurses into nested brackets, so a
-//! header passes a check of our own first; then type, order and the exact length are compared, and only
-//! then memory is taken.
+//! The idea: nothing is believed before the file's length confirms it. The crate `npyz` parses headers,
+//! but multiplies a shape's numbers unchecked and recurses into nested brackets, so a header passes a
+//! check of our own first; then type, order and the exact length are compared, and only then memory is
+//! taken, into which the values are read as they stand.
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3.
 
@@ -11,8 +11,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
+use bytemuck::Pod;
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
-use npyz::{DType, NpyFile, NpyHeader, Order, TypeChar, WriterBuilder};
+use npyz::{DType, NpyHeader, Order, TypeChar, WriterBuilder};
 
 use crate::error::{Error, Result};
 
@@ -22,8 +23,12 @@ pub const MAX_HEADER: usize = 10_000;
 /// Brackets in brackets in a header: a dict holds a tuple, or a list of tuples for a structured type.
 const MAX_DEPTH: usize = 6;
 
+/// Bytes of data asked of a reader at a time: few enough to be still in the cache when a reader that
+/// hashes comes to them, and enough to go past a buffer.
+const PIECE: usize = 1 << 17;
+
 /// A type that arrays are read and written in.
-pub trait Element: npyz::AutoSerialize + npyz::Deserialize + Copy {
+pub trait Element: npyz::AutoSerialize + Pod {
     /// NumPy's name for it, for messages: `float32`.
     const NAME: &'static str;
     /// NumPy's kind and size in bytes: `('f', 4)`.
@@ -58,9 +63,7 @@ impl Element for i64 {
 /// length that its shape needs.
 pub fn read<T: Element>(path: &Path) -> Result<ArrayD<T>> {
     let (file, length) = open_regular(path)?;
-    let mut reader = BufReader::new(file);
-    let header = read_header(path, &mut reader, length)?;
-    header.values(path, reader)
+    read_from(path, BufReader::new(file), length)
 }
 
 /// [`read`] for float32.
@@ -94,7 +97,7 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
         Some(<u8 as Element>::KIND) => widen(header.values::<u8>(path, reader)?),
         _ => {
             let expected = "class labels of type int64, int32 or uint8";
-            return Err(Error::malformed(path, "header", expected, header.type_name()));
+            return Err(Error::malformed(path, "header", expected, header.type_name));
         }
     };
     if header.shape.len() != 1 {
@@ -119,8 +122,9 @@ fn widen<T: Into<i64>>(labels: ArrayD<T>) -> Vec<i64> {
 /// # Errors
 /// As for [`read`].
 pub fn shape_of<T: Element>(path: &Path) -> Result<Vec<usize>> {
-    let (mut file, length) = open_regular(path)?;
-    let header = read_header(path, &mut file, length)?;
+    let (file, length) = open_regular(path)?;
+    // A usual header is 128 bytes long: one read, and little that is read in vain.
+    let header = read_header(path, &mut BufReader::with_capacity(256, file), length)?;
     header.check::<T>(path)?;
     Ok(header.shape)
 }
@@ -130,8 +134,16 @@ pub fn shape_of<T: Element>(path: &Path) -> Result<Vec<usize>> {
 /// # Errors
 /// [`Error::Malformed`] as for [`read`].
 pub fn parse<T: Element>(name: &Path, bytes: &[u8]) -> Result<ArrayD<T>> {
-    let mut reader = bytes;
-    let header = read_header(name, &mut reader, bytes.len() as u64)?;
+    read_from(name, bytes, bytes.len() as u64)
+}
+
+/// Reads an array from the `length` bytes of a whole `.npy` file and leaves the reader behind them.
+/// `name` stands in for the file in messages.
+///
+/// # Errors
+/// [`Error::Io`] from the reader, [`Error::Malformed`] as for [`read`].
+pub fn read_from<T: Element>(name: &Path, mut reader: impl Read, length: u64) -> Result<ArrayD<T>> {
+    let header = read_header(name, &mut reader, length)?;
     header.values(name, reader)
 }
 
@@ -184,26 +196,21 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
 
 /// A header whose shape fits the file.
 struct Header {
-    npy: NpyHeader,
     shape: Vec<usize>,
+    /// Kind and size of a plain little-endian type.
     kind: Option<(char, u64)>,
+    /// The type for a message.
+    type_name: String,
     /// Bytes of the file after the header.
     data: u64,
 }
 
 impl Header {
-    fn type_name(&self) -> String {
-        match self.npy.dtype() {
-            DType::Plain(plain) => format!("type '{plain}'"),
-            other => format!("the structured type {}", other.descr()),
-        }
-    }
-
     /// Compares the type with what is wanted, and the length with what the shape needs.
     fn check<T: Element>(&self, path: &Path) -> Result<()> {
         if self.kind != Some(T::KIND) {
             let expected = format!("little-endian {}", T::NAME);
-            return Err(Error::malformed(path, "header", expected, self.type_name()));
+            return Err(Error::malformed(path, "header", expected, self.type_name.clone()));
         }
         let elements = self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let bytes = elements.and_then(|n| n.checked_mul(T::KIND.1));
@@ -219,10 +226,14 @@ impl Header {
     }
 
     /// Checks, then reads the values.
-    fn values<T: Element>(&self, path: &Path, reader: impl Read) -> Result<ArrayD<T>> {
+    fn values<T: Element>(&self, path: &Path, mut reader: impl Read) -> Result<ArrayD<T>> {
         self.check::<T>(path)?;
-        let npy = NpyFile::with_header(self.npy.clone(), reader);
-        let values = npy.into_vec().map_err(Error::io(path, "read"))?;
+        let mut values: Vec<T> = bytemuck::zeroed_vec(self.data as usize / size_of::<T>());
+        let bytes = bytemuck::cast_slice_mut::<T, u8>(&mut values);
+        bytes.chunks_mut(PIECE).try_for_each(|p| reader.read_exact(p)).map_err(Error::io(path, "read"))?;
+        if cfg!(target_endian = "big") {
+            bytes.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
+        }
         ArrayD::from_shape_vec(IxDyn(&self.shape), values).map_err(|e| {
             let expected = "a shape that an array can have";
             Error::malformed(path, "header", expected, format!("{:?} ({e})", self.shape))
@@ -262,6 +273,10 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     head.resize(start + size as usize, 0);
     limited.read_exact(&mut head[start..]).map_err(Error::io(path, "read"))?;
     check_header(&head[start..]).map_err(|found| bad("a dict that describes an array", found))?;
+    let data = left - u64::from(size);
+    if let Some((descr, kind, shape)) = usual(&head[start..]) {
+        return Ok(Header { shape, kind: Some(kind), type_name: format!("type '{descr}'"), data });
+    }
     let npy = NpyHeader::from_reader(&head[..])
         .map_err(|e| bad("a dict that describes an array", e.to_string().replace('\n', " ")))?;
     if npy.order() != Order::C {
@@ -271,8 +286,43 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     let shape: std::result::Result<Vec<usize>, _> = npy.shape().iter().map(|&d| d.try_into()).collect();
     let shape = shape.map_err(|_| bad("a shape within memory", format!("{:?}", npy.shape())))?;
     let kind = little_endian_kind(&npy.dtype());
-    let data = left - u64::from(size);
-    Ok(Header { npy, shape, kind, data })
+    let type_name = match npy.dtype() {
+        DType::Plain(plain) => format!("type '{plain}'"),
+        other => format!("the structured type {}", other.descr()),
+    };
+    Ok(Header { shape, kind, type_name, data })
+}
+
+/// Type and shape of a header in the words that NumPy and this crate write, with the type's kind. Any
+/// other, right or wrong, is for `npyz`, which reads Python's grammar: for a small array that takes longer
+/// than all the rest.
+fn usual(text: &[u8]) -> Option<(&str, (char, u64), Vec<usize>)> {
+    let text = std::str::from_utf8(text).ok()?.strip_prefix("{'descr': '")?;
+    let (descr, text) = text.split_once("', 'fortran_order': False, 'shape': (")?;
+    let kind = match descr {
+        "<f4" => ('f', 4),
+        "|u1" => ('u', 1),
+        "<i4" => ('i', 4),
+        "<i8" => ('i', 8),
+        _ => return None,
+    };
+    let (list, end) = text.split_once("), }")?;
+    if !end.strip_suffix('\n')?.bytes().all(|b| b == b' ') {
+        return None;
+    }
+    let list = list.trim_end_matches(' ');
+    if list.is_empty() {
+        return Some((descr, kind, Vec::new()));
+    }
+    let numbers = list.strip_suffix(',').unwrap_or(list);
+    let number = |n: &str| {
+        let digits = n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0'));
+        n.parse::<usize>().ok().filter(|_| digits)
+    };
+    let shape: Vec<_> =
+        numbers.split(',').map(|n| number(n.trim_start_matches(' '))).collect::<Option<_>>()?;
+    // One number in brackets without a comma is no tuple.
+    (shape.len() > 1 || numbers.len() < list.len()).then_some((descr, kind, shape))
 }
 
 /// Kind and size of a plain little-endian type.

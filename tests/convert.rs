@@ -12,6 +12,7 @@ use assert_cmd::cargo::CommandCargoExt;
 use common::bundle::{self, Tensor};
 use common::program::{Place, convert};
 use common::run::Run;
+use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::weights::{self, Options, Weights};
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity};
@@ -111,7 +112,7 @@ fn a_checkpoint_and_its_folder_load_alike() {
         let folder = Weights::load(&place.out(), &options).unwrap();
         assert_eq!((direct.config(), direct.source()), (folder.config(), folder.source()));
         for (name, _) in Network::new(*direct.config()).variables.iter().flat_map(|v| v.tensors()) {
-            assert_eq!(direct.tensor(&name), folder.tensor(&name), "{name}");
+            assert_eq!(direct.tensor(&name).unwrap(), folder.tensor(&name).unwrap(), "{name}");
         }
     }
 }
@@ -218,6 +219,7 @@ fn damaged_checkpoints_leave_nothing_behind() {
     let needle: Vec<u8> = Weights::load(&golden("tiny/v2/params.ckpt"), &Options::default())
         .unwrap()
         .tensor("dense_13/b")
+        .unwrap()
         .iter()
         .flat_map(|v| v.to_le_bytes())
         .collect();
@@ -261,9 +263,9 @@ fn training() -> Vec<Tensor> {
     let mut tensors = vec![Tensor::i64("Variable", &[3, 1, 2]), Tensor::f32("beta1_power", &[], &[0.9])];
     for (i, (name, shape)) in Network::new(SMALL).variables.iter().flat_map(|v| v.tensors()).enumerate() {
         let average = format!("model/{name}/ExponentialMovingAverage");
-        tensors.push(Tensor::f32(&average, &shape, averaged.tensor(&name)));
-        tensors.push(Tensor::f32(&format!("model/{name}"), &shape, raw.tensor(&name)));
-        tensors.push(Tensor::f32(&format!("Variable_{i}"), &shape, raw.tensor(&name)));
+        tensors.push(Tensor::f32(&average, &shape, &averaged.tensor(&name).unwrap()));
+        tensors.push(Tensor::f32(&format!("model/{name}"), &shape, &raw.tensor(&name).unwrap()));
+        tensors.push(Tensor::f32(&format!("Variable_{i}"), &shape, &raw.tensor(&name).unwrap()));
     }
     tensors
 }
@@ -286,7 +288,7 @@ fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
         let (found, expected) =
             (Weights::load(&place.out(), &Options::default()).unwrap(), Weights::synthetic(SMALL, seed));
         let mut names = Network::new(SMALL).variables.into_iter().flat_map(|v| v.tensors());
-        names.all(|(name, _)| found.tensor(&name) == expected.tensor(&name))
+        names.all(|(name, _)| found.tensor(&name).unwrap() == expected.tensor(&name).unwrap())
     };
     let is_average = |t: &Tensor| t.name.ends_with("/ExponentialMovingAverage");
     let all = training();
@@ -373,6 +375,33 @@ fn unusable_numbers_are_named_and_leave_nothing_behind() {
 }
 
 #[test]
+fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
+    let refused = |tensors: &[Tensor]| {
+        let place = tempfile::tempdir().unwrap();
+        let prefix = place.path().join("params.ckpt");
+        bundle::write(&prefix, tensors);
+        let weights = Weights::load(&prefix, &Options::default())?;
+        let threads = Some(3);
+        CpuEngine::new(&weights, &cpu::Options { threads, ..Default::default() }).map(|_| "packed")
+    };
+    let mut tensors = training();
+    assert_eq!(refused(&tensors).unwrap(), "packed");
+    // The last comes first in the network.
+    for tensor in ["dense_13/b", "deconv2d_0/g", "conv2d_9/b", "conditional_weights_0/hw", "conv2d_1/V"] {
+        let name = format!("model/{tensor}/ExponentialMovingAverage");
+        find(&mut tensors, &name).bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let error = refused(&tensors).unwrap_err().to_string();
+        assert!(error.contains(&format!("tensor {name}: expected finite numbers")), "{error}");
+    }
+    // A list that claims 8 TB: the first tensor that the file cannot hold is named.
+    let large = ModelConfig { resnets: 100, filters: 10_000, ..SMALL };
+    let claimed = Network::new(large).variables.into_iter().flat_map(|v| v.tensors());
+    let claimed = claimed.map(|(name, shape)| Tensor::f32(&format!("model/{name}"), &shape, &[1.0]));
+    let error = refused(&claimed.collect::<Vec<_>>()).unwrap_err().to_string();
+    assert!(error.contains("tensor \"model/conv2d_0/V\": expected a shape of at most"), "{error}");
+}
+
+#[test]
 fn the_demo_model_is_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
     let weights = Weights::load(&folder, &Options::default()).unwrap();
@@ -386,4 +415,5 @@ fn the_demo_model_is_sound() {
     assert_eq!(*weights.config(), expected);
     assert!(weights.source().averaged);
     assert_eq!(Network::new(expected).parameters(), 991_076);
+    CpuEngine::new(&weights, &Default::default()).unwrap();
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
-use fast_pixel_cnn::{images, npy};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, images, npy};
 use ndarray::{Array4, Axis, Ix4, s};
 use run::Run;
 use serde_json::Value;
@@ -223,7 +223,7 @@ fn json_is_one_object_that_tells_everything() {
     assert_eq!(json["image_size"], serde_json::json!([4, 8]));
     assert_eq!(json["classes"], serde_json::json!([0, 1, 2]));
     assert_eq!(json["batch_seconds"].as_array().unwrap().len(), 2);
-    for key in ["seconds", "images_per_second", "batch_bytes"] {
+    for key in ["seconds", "images_per_second", "batch_bytes", "weight_bytes"] {
         assert!(json[key].as_f64().unwrap() > 0.0, "{key}");
     }
     assert!(json["device"].as_str().unwrap().starts_with("cpu ("));
@@ -327,6 +327,34 @@ fn start(out: &Path, args: &[&str]) -> std::process::Child {
 fn interrupt(child: &std::process::Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_holds_the_packed_weights_once_and_the_batch() {
+    let nonlinearity = Nonlinearity::ConcatElu;
+    let config = ModelConfig { resnets: 1, filters: 64, mixtures: 10, classes: 0, nonlinearity };
+    let place = tempfile::tempdir().unwrap();
+    let model = place.path().join("model");
+    Weights::synthetic(config, 1).save(&model).unwrap();
+    // Cached takes memory for the rows that are read, naive for all rows.
+    for (method, least) in [
+        (&["-b", "4", "-i", "4x512"][..], 60e6),
+        (&["-b", "16", "-n", "17", "-i", "4x128", "--threads", "1"], 60e6),
+        (&["-b", "64", "-i", "8", "--naive"], 60e6),
+        // Nothing but the weights.
+        (&["-b", "1", "-i", "4"], 0.0),
+    ] {
+        let run = generate(&[&["-c", model.to_str().unwrap(), "--json"], method].concat()).succeeds().run;
+        let json: Value = serde_json::from_str(&run.stdout).unwrap();
+        let keys = ["weight_bytes", "batch_bytes", "peak_resident_bytes"];
+        let [weights, batch, peak] = keys.map(|key| json[key].as_f64().unwrap());
+        assert!(batch > least, "{method:?}: {batch}");
+        // A process has code and stacks too, and holds a few layers unpacked while it packs them.
+        let (counted, process) = (weights + batch, 12e6);
+        let difference = (peak - counted).abs();
+        assert!(difference <= 0.1 * counted + process, "{method:?}: {weights} + {batch}, {peak}");
+    }
 }
 
 #[cfg(unix)]

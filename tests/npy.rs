@@ -84,6 +84,29 @@ fn labels_of_three_types_are_read() {
 }
 
 #[test]
+fn usual_and_unusual_wordings_of_a_header_mean_the_same() {
+    let data = [DATA, DATA].concat();
+    for (shape, expected) in [
+        ("(4,)", &[4][..]),
+        ("(4, )", &[4]),
+        ("( 4 ,)", &[4]),
+        ("[4]", &[4]),
+        ("(2, 2)", &[2, 2]),
+        ("(2,2)", &[2, 2]),
+        ("(2,  2, )", &[2, 2]),
+        ("(2 , 2)", &[2, 2]),
+    ] {
+        let usual = header("'<f4'", "False", shape);
+        let padded = usual.replace("}\n", "}                \n");
+        let reordered = format!("{{'fortran_order': False, 'shape': {shape}, 'descr': '<f4'}}\n");
+        for text in [&usual, &padded, &reordered, &usual.replace('\'', "\""), &usual.replace(", }", "}")] {
+            let read = parse(&bytes(1, text, &data)).unwrap();
+            assert_eq!(read.shape(), expected, "{text}");
+        }
+    }
+}
+
+#[test]
 fn broken_and_hostile_files_are_refused_with_what_was_found() {
     let plain = |shape: &str| bytes(1, &header("'<f4'", "False", shape), &DATA);
     let mut long_header = bytes(2, "", &[]);
@@ -118,6 +141,10 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
         (plain("(-2,)"), "found '-'"),
         (plain("(2.0,)"), "found '.'"),
         (plain("'2'"), "shape must be list or tuple"),
+        (plain("(2)"), "a dict that describes an array"),
+        (plain("(,)"), "a dict that describes an array"),
+        (plain("(2,,)"), "a dict that describes an array"),
+        (plain("(2,)), }("), "a dict that describes an array"),
         (
             plain("(1000000000000,)"),
             "expected 4000000000000 bytes of data for shape [1000000000000], found 8",

@@ -59,7 +59,7 @@ fn flat(maps: &[Map]) -> Vec<f64> {
 fn the_oracle_is_the_reference_in_float64() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
         let weights = load(folder, false);
-        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let (images, size, classes) = images(folder);
         let mut logits = Vec::new();
         let mut nats = Vec::new();
@@ -80,7 +80,7 @@ fn the_oracle_is_the_reference_in_float64() {
 fn with_the_raw_weights_too() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
         let weights = load(folder, true);
-        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let (images, size, classes) = images(folder);
         let pass = |(image, class): (&Vec<f32>, _)| {
             plain::forward(*weights.config(), &tensor, image, size, class).logits
@@ -105,7 +105,7 @@ fn draws_and_whole_images_are_the_reference_s() {
 
     for folder in ["tiny", "cond"] {
         let weights = load(folder, false);
-        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let (_, size, classes) = images(folder);
         let pixels = size[0] * size[1];
         let [u_mixture, u_logistic, expected, met] = ["u_mix", "u_logistic", "x_gen", "logits_during_gen"]
@@ -126,7 +126,7 @@ fn draws_and_whole_images_are_the_reference_s() {
 #[test]
 fn every_activation_is_the_reference_s() {
     let weights = load("tiny", false);
-    let tensor = |name: &str| weights.tensor(name).to_vec();
+    let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
     let (images, size, _) = images("tiny");
     let passes: Vec<_> =
         images.iter().map(|image| plain::forward(*weights.config(), &tensor, image, size, None)).collect();
@@ -160,7 +160,7 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
     ] {
         let config = ModelConfig { resnets, filters, mixtures, classes, nonlinearity };
         let weights = Weights::synthetic(config, 11);
-        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
         for [height, width] in [[4, 4], [4, 32], [12, 20]] {
             let images = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
@@ -191,7 +191,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
     ] {
         let config = ModelConfig { resnets: 1, filters: 9, mixtures, classes, nonlinearity };
         let weights = Weights::synthetic(config, 4);
-        let tensor = |name: &str| weights.tensor(name).to_vec();
+        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let labels = [0, classes.max(1) as u32 - 1];
         let labels = (classes > 0).then_some(&labels[..]);
         let uniform = |channels: usize, salt: usize| {

@@ -35,7 +35,11 @@ fn engine(weights: &Weights, threads: usize, isa: Option<Isa>) -> CpuEngine {
 }
 
 fn split_engine(weights: &Weights, threads: usize, isa: Option<Isa>, split: Split) -> CpuEngine {
-    CpuEngine::new(weights, &Options { threads: Some(threads), isa, split: Some(split) }).unwrap()
+    CpuEngine::new(
+        weights,
+        &Options { threads: Some(threads), isa, split: Some(split), ..Options::default() },
+    )
+    .unwrap()
 }
 
 fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {

@@ -29,6 +29,10 @@ impl Engine for Fake {
         &self.config
     }
 
+    fn weight_bytes(&self) -> u64 {
+        0
+    }
+
     fn batch_bytes(&self, _: Method, size: usize, _: usize, _: usize) -> u64 {
         BYTES_PER_IMAGE * size as u64
     }

@@ -1,9 +1,13 @@
 //! Folders of weights: what is saved is loaded, and every way in which a folder can be wrong is found
 //! and named before its numbers are used.
 
+#[path = "common/run.rs"]
+mod run;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::network::{Network, VariableKind};
 use fast_pixel_cnn::weights::{Options, Weights};
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, npy};
@@ -32,9 +36,14 @@ impl Saved {
         Weights::load(&self.folder, &Options::default())
     }
 
-    /// The message with which loading fails: one line that names the folder.
+    /// Loads the weights and packs them, which reads every number.
+    fn open(&self, threads: usize) -> Result<CpuEngine, Error> {
+        CpuEngine::new(&self.load()?, &cpu::Options { threads: Some(threads), ..Default::default() })
+    }
+
+    /// The message with which the folder is refused: one line that names it.
     fn error(&self) -> String {
-        let error = self.load().expect_err("the folder is broken").to_string();
+        let error = self.open(2).err().expect("the folder is broken").to_string();
         assert!(error.contains("model") && !error.contains('\n'), "{error}");
         error
     }
@@ -71,7 +80,7 @@ fn what_is_saved_is_loaded() {
         let (weights, loaded) = (Weights::synthetic(config, 1), saved.load().unwrap());
         assert_eq!((loaded.config(), loaded.source()), (&config, weights.source()));
         for (name, _) in Network::new(config).variables.iter().flat_map(|v| v.tensors()) {
-            assert_eq!(loaded.tensor(&name), weights.tensor(&name), "{name}");
+            assert_eq!(loaded.tensor(&name).unwrap(), weights.tensor(&name).unwrap(), "{name}");
         }
         // 57 convolutions and dense layers of three tensors each, 16 class terms, model.json.
         let network = Network::new(config);
@@ -173,10 +182,7 @@ fn a_tensor_under_the_wrong_name_fails_its_hash() {
 #[test]
 fn one_flipped_bit_is_found() {
     let saved = Saved::new(TINY);
-    let path = saved.folder.join("dense_1.V.npy");
-    let mut bytes = fs::read(&path).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&path, bytes).unwrap();
+    flip_last_bit(&saved, "dense_1.V.npy");
     assert_contains(&saved.error(), &["dense_1.V.npy: contents: expected SHA-256"]);
 }
 
@@ -206,7 +212,88 @@ fn unusable_numbers_are_named() {
     for file in ["conv2d_0.g.npy", "conv2d_0.b.npy", "conditional_weights_0.hw.npy"] {
         saved.edit_tensor(file, |v| ArrayD::zeros(v.raw_dim()));
     }
-    saved.load().unwrap();
+    saved.open(2).unwrap();
+}
+
+fn flip_last_bit(saved: &Saved, file: &str) {
+    let path = saved.folder.join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn of_several_damaged_files_the_first_tensor_is_reported_whatever_the_threads() {
+    let names = |v: &fast_pixel_cnn::network::Variable| -> Vec<String> {
+        v.tensors().into_iter().map(|(name, _)| name).collect()
+    };
+    let order: Vec<String> = Network::new(TINY).variables.iter().flat_map(names).collect();
+    let saved = Saved::new(TINY);
+    // From the last tensor to the first, whose file is the one to be reported from then on. Layers are
+    // not packed in the order of the network's variables.
+    for name in order.iter().rev().step_by(7) {
+        let file = format!("{}.npy", name.replace('/', "."));
+        flip_last_bit(&saved, &file);
+        for threads in [1, 2, 5] {
+            let error = saved.open(threads).err().expect("the folder is broken").to_string();
+            assert_contains(&error, &[&file, "contents: expected SHA-256"]);
+        }
+    }
+}
+
+#[test]
+fn the_programs_refuse_damaged_numbers_in_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let images = place.path().join("images.npy");
+    npy::write(&images, &ndarray::Array4::<u8>::zeros((1, 8, 8, 3)).view()).unwrap();
+    let labels = place.path().join("labels.npy");
+    npy::write(&labels, &ndarray::array![2i64].view()).unwrap();
+    let refused = |saved: &Saved, parts: &[&str]| {
+        let paths = [&saved.folder, &images, &labels, &place.path().join("out")];
+        let [folder, images, labels, out] = paths.map(|p| p.to_str().unwrap());
+        run::run("generate", &["-c", folder, "-n", "1", "-v", out]).fails_with(parts);
+        run::run("evaluate", &["-c", folder, "--images", images, "--labels", labels]).fails_with(parts);
+        assert!(!Path::new(out).exists());
+    };
+    let saved = Saved::new(TINY);
+    let out = place.path().join("whole").display().to_string();
+    let folder = saved.folder.to_str().unwrap();
+    run::run("generate", &["-c", folder, "-n", "1", "-i", "8", "-v", &out]).succeeds();
+    type Damage = fn(&Saved, &str);
+    let damages: [(Damage, &str); 3] = [
+        (flip_last_bit, "contents: expected SHA-256"),
+        (|saved, file| saved.edit_tensor(file, |v| v * f32::NAN), "expected finite numbers, found NaN at [0"),
+        (|saved, file| saved.edit_tensor(file, |v| v * 0.0), "expected a kernel of norm above 0"),
+    ];
+    for (damage, message) in damages {
+        let saved = Saved::new(TINY);
+        damage(&saved, "deconv2d_1.V.npy");
+        refused(&saved, &["deconv2d_1.V.npy: ", message]);
+    }
+    let saved = Saved::new(TINY);
+    let path = saved.folder.join("dense_2.g.npy");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 2]).unwrap();
+    refused(&saved, &["dense_2.g.npy: data: expected 16 bytes of data for shape [4], found 14 bytes"]);
+}
+
+#[test]
+fn a_file_that_changes_after_the_folder_was_opened_is_found() {
+    let saved = Saved::new(TINY);
+    let weights = saved.load().unwrap();
+    let refused = |message: &str| {
+        let error = weights.tensor("conv2d_7/b").unwrap_err().to_string();
+        assert_contains(&error, &["conv2d_7.b.npy: ", message]);
+    };
+    weights.tensor("conv2d_7/b").unwrap();
+    flip_last_bit(&saved, "conv2d_7.b.npy");
+    refused("contents: expected SHA-256");
+    fs::copy(saved.folder.join("conv2d_0.V.npy"), saved.folder.join("conv2d_7.b.npy")).unwrap();
+    refused("contents: expected SHA-256");
+    fs::write(saved.folder.join("conv2d_7.b.npy"), "").unwrap();
+    refused("header: expected an .npy file, found 0 bytes");
+    fs::remove_file(saved.folder.join("conv2d_7.b.npy")).unwrap();
+    refused("open");
 }
 
 #[test]
@@ -292,7 +379,7 @@ fn mutated_descriptions_never_panic() {
             }
         }
         fs::write(&path, &bad).unwrap();
-        if let Err(e) = saved.load() {
+        if let Err(e) = saved.open(1) {
             assert!(!e.to_string().is_empty());
         }
     }
@@ -323,11 +410,12 @@ fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
     let weights = Weights::synthetic(ModelConfig::PAPER, 1);
     // 54 million numbers; a second on one core, with room for a busy machine.
     assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
-    assert_eq!(weights.tensor("conv2d_0/V"), Weights::synthetic(TINY_WIDE, 1).tensor("conv2d_0/V"));
+    let wide = Weights::synthetic(TINY_WIDE, 1);
+    assert_eq!(weights.tensor("conv2d_0/V").unwrap(), wide.tensor("conv2d_0/V").unwrap());
     let network = Network::new(ModelConfig::PAPER);
     for variable in network.variables.iter().filter(|v| v.kind != VariableKind::Conditional).step_by(20) {
-        let folded = weights.fold(variable);
-        let g = weights.tensor(&format!("{}/g", variable.name));
+        let folded = weights.fold(variable).unwrap();
+        let g = weights.tensor(&format!("{}/g", variable.name)).unwrap();
         for (o, g) in g.iter().enumerate() {
             let column = folded.kernel.iter().skip(o).step_by(variable.outputs);
             let norm = column.map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use fast_pixel_cnn::cpu::kernels::Kernels;
 use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 
 use fast_pixel_cnn::images::{check_writable, write_atomically};
@@ -48,9 +48,12 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Threads [default: as many as the machine has]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: cli::EngineArgs,
+
+    /// Tell how the threads would share each batch, and what is foretold for it, and time nothing
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(Serialize)]
@@ -68,6 +71,7 @@ struct Machine {
     processor: String,
     threads: usize,
     instruction_set: &'static str,
+    precision: &'static str,
 }
 
 /// Rates in operations and bytes per second.
@@ -153,8 +157,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
     weights.warnings().iter().for_each(cli::warn);
-    let options = Options { threads: args.threads, ..Options::default() };
-    let mut engine = CpuEngine::new(&weights, &options)?;
+    let mut engine = CpuEngine::new(&weights, &args.engine.options())?;
+    if args.explain {
+        return explain(&engine, &args.batch_sizes);
+    }
     if let Some(available) = memory::available() {
         for &batch in &args.batch_sizes {
             for method in [Method::Cached, Method::Naive] {
@@ -173,8 +179,12 @@ fn run(args: &Args) -> Result<ExitCode> {
         weights: described,
     };
     drop(weights);
-    let machine =
-        Machine { processor: processor(), threads: engine.threads(), instruction_set: engine.isa().name() };
+    let machine = Machine {
+        processor: processor(),
+        threads: engine.threads(),
+        instruction_set: engine.isa().name(),
+        precision: engine.precision().name(),
+    };
     progress("measuring what this machine can do");
     let limits = engine.limits()?;
     let limit = Limit {
@@ -208,6 +218,43 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints what the choice between the ways to share a batch rests on.
+fn explain(engine: &CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
+    let rates = engine.ways(1, SIDE, SIDE).1;
+    cli::print(format!(
+        "A core is taken to do {:.0} GFLOP/s, to read {:.0} GB/s from its own cache ({:.0} MB of weights) and \
+         {:.0} GB/s from beyond, and a team to meet in {:.1} us. The first way of each batch is taken.\n",
+        rates.flops / 1e9,
+        rates.near / 1e9,
+        rates.near_bytes / 1e6,
+        rates.far / 1e9,
+        rates.meet * 1e6
+    ))?;
+    cli::print(
+        "| batch | threads share | teams | images at a time | row s | pixel s | meet s | foretold s |",
+    )?;
+    cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    for &batch in batch_sizes {
+        for way in engine.ways(batch, SIDE, SIDE).0 {
+            let split = match way.split {
+                Split::Images => "images",
+                Split::Outputs => "outputs",
+            };
+            cli::print(format!(
+                "| {batch} | {split} | {} of {} | {} | {:.3} | {:.3} | {:.3} | {:.3} |",
+                way.teams,
+                way.members,
+                way.block,
+                way.row,
+                way.pixel,
+                way.meet,
+                way.seconds()
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The peak of the instruction set in use has been measured; the others' are for comparison.
 fn flops_by_instruction_set(engine: &CpuEngine, in_use: f64) -> Result<Vec<(&'static str, f64)>> {
     let kernels = Isa::ALL.into_iter().filter_map(Kernels::new);
@@ -219,8 +266,8 @@ fn flops_by_instruction_set(engine: &CpuEngine, in_use: f64) -> Result<Vec<(&'st
 }
 
 fn describe(machine: &Machine, limit: &Limit, model: &Model) -> Result<()> {
-    let Machine { processor, threads, instruction_set } = machine;
-    cli::print(format!("Machine: {processor}, {threads} threads, {instruction_set}"))?;
+    let Machine { processor, threads, instruction_set, precision } = machine;
+    cli::print(format!("Machine: {processor}, {threads} threads, {instruction_set}, {precision}"))?;
     let peaks: Vec<_> =
         limit.flops_by_instruction_set.iter().map(|(name, f)| format!("{name} {:.0}", f / 1e9)).collect();
     cli::print(format!("Peak: {} GFLOP/s of fused multiply-adds", peaks.join(", ")))?;

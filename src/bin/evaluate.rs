@@ -51,9 +51,8 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 
-    /// Threads on the CPU [default: as many as there are]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: cli::EngineArgs,
 
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -100,7 +99,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     if let Some(file) = &args.logits_out {
         images::check_writable(file)?;
     }
-    let mut engine = device::open(&args.device, &weights, args.threads)?;
+    let mut engine = device::open(&args.device, &weights, &args.engine.options())?;
     drop(weights);
 
     let task = Task {

@@ -71,9 +71,8 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 
-    /// Threads on the CPU [default: as many as there are]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: cli::EngineArgs,
 
     /// Do a full forward pass for each pixel, as the original does: the same images, slowly
     #[arg(long)]
@@ -166,7 +165,12 @@ struct Report<'a> {
     classes: Option<&'a [u32]>,
     interrupted: bool,
     batch_size: usize,
+    /// What the packed weights take.
+    weight_bytes: u64,
+    /// What a batch takes beside them.
     batch_bytes: u64,
+    /// Null where the system does not say.
+    peak_resident_bytes: Option<u64>,
     batch_seconds: &'a [f64],
     seconds: f64,
     images_per_second: f64,
@@ -181,7 +185,7 @@ fn main() -> ExitCode {
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, weights.config())?;
-    let mut engine = device::open(&args.device, &weights, args.threads)?;
+    let mut engine = device::open(&args.device, &weights, &args.engine.options())?;
     drop(weights);
     let run = inputs.run(args)?;
     let available = memory::available();
@@ -389,7 +393,9 @@ fn report(args: &Args, engine: &dyn Engine, run: &Run, made: &Generated, files: 
         classes: made.labels.as_deref(),
         interrupted: made.interrupted,
         batch_size: size,
+        weight_bytes: engine.weight_bytes(),
         batch_bytes: engine.batch_bytes(run.method, size, height, width),
+        peak_resident_bytes: memory::peak_resident(),
         batch_seconds: &made.batch_seconds,
         seconds,
         images_per_second,

@@ -205,6 +205,14 @@ impl Checkpoint {
         }
     }
 
+    /// Bytes of all files that hold values: no checkpoint has more of them.
+    pub fn length(&self) -> u64 {
+        match &self.reader {
+            Reader::V1(reader) => reader.length(),
+            Reader::V2(reader) => reader.length(),
+        }
+    }
+
     /// The values of the float32 variable `name` in the file's order, row-major. Reading in the order of
     /// the names is fastest. Besides the values this takes memory for the block they are in (V1) or
     /// for one slice of a partitioned variable.

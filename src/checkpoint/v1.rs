@@ -61,6 +61,11 @@ impl<R: Read + Seek> Reader<R> {
         &self.variables
     }
 
+    /// Bytes of all shards.
+    pub fn length(&self) -> u64 {
+        self.shards.iter().map(Table::length).fold(0, u64::saturating_add)
+    }
+
     /// The values of the float32 variable `name`, row-major.
     ///
     /// # Errors
@@ -71,9 +76,8 @@ impl<R: Read + Seek> Reader<R> {
         let index = find_float(&self.variables, first, name)?;
         let (shape, parts) = (&self.variables[index].shape, &self.parts[index]);
         let place = format!("tensor {}", quote(name.as_bytes()));
-        let length = self.shards.iter().map(Table::length).fold(0, u64::saturating_add);
         let at = |fault: Fault| fault.at(first, &place);
-        let volume = volume(shape, length).map_err(at)?;
+        let volume = volume(shape, self.length()).map_err(at)?;
         let regions = cover(parts.iter().map(|part| &part.slice), shape, volume).map_err(at)?;
 
         let mut whole = vec![0.0; if parts.len() == 1 { 0 } else { volume }];

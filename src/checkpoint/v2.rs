@@ -169,6 +169,11 @@ impl<R: Read + Seek> Reader<R> {
         &self.variables
     }
 
+    /// Bytes of all data files.
+    pub fn length(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.length).fold(0, u64::saturating_add)
+    }
+
     /// The values of the float32 variable `name`, row-major.
     ///
     /// # Errors
@@ -179,8 +184,7 @@ impl<R: Read + Seek> Reader<R> {
         let (shape, entry) = (&self.variables[index].shape, &self.entries[index]);
         let place = format!("tensor {}", quote(name.as_bytes()));
         let at = |fault: Fault| fault.at(&self.index, &place);
-        let length = self.shards.iter().map(|shard| shard.length).fold(0, u64::saturating_add);
-        let volume = volume(shape, length).map_err(at)?;
+        let volume = volume(shape, self.length()).map_err(at)?;
         if entry.slices.is_empty() {
             return read(&mut self.shards, &entry.place, volume, &self.index, &place);
         }

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::buffer::Buffer;
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Precision};
 use super::team;
 use crate::error::Result;
 use crate::network::Network;
@@ -96,12 +96,14 @@ pub struct Limits {
     pub some_pixels: f64,
     /// Bytes per second from the main memory.
     pub main_memory: f64,
+    /// Bytes of a weight of the pixel phase.
+    pub pixel_weight: f64,
 }
 
 /// Weights of the pixel phase in bytes: of level 1, and of all levels.
-fn pixel_bytes(network: &Network) -> [usize; 2] {
+fn pixel_bytes(network: &Network, precision: Precision) -> [usize; 2] {
     let sets = level_weights(network);
-    let bytes = |set: &LevelWeights| set.pixel as usize * size_of::<f32>();
+    let bytes = |set: &LevelWeights| (set.pixel * precision.bytes()) as usize;
     [bytes(&sets[0]), sets.iter().map(bytes).sum()]
 }
 
@@ -110,14 +112,20 @@ impl Limits {
     ///
     /// # Errors
     /// [`crate::Error::Threads`].
-    pub fn measure(kernels: &Kernels, threads: usize, network: &Network) -> Result<Limits> {
-        let [every, all] = pixel_bytes(network);
+    pub fn measure(
+        kernels: &Kernels,
+        threads: usize,
+        network: &Network,
+        precision: Precision,
+    ) -> Result<Limits> {
+        let [every, all] = pixel_bytes(network, precision);
         let bandwidth = |bytes: usize| read_bandwidth(kernels, threads, bytes.max(1 << 16));
         Ok(Limits {
             flops: peak_flops(kernels, threads)?,
             every_pixel: bandwidth(every)?,
             some_pixels: bandwidth(all)?,
             main_memory: bandwidth(MAIN_MEMORY_BYTES)?,
+            pixel_weight: precision.bytes(),
         })
     }
 
@@ -130,13 +138,12 @@ impl Limits {
         for (i, set) in level_weights(network).iter().enumerate() {
             let (rows, columns) = ((height / set.level) as f64, (width / set.level) as f64);
             let flops = |weights: f64| 2.0 * weights * rows * columns * batch as f64;
-            let bytes = |weights: f64, uses: f64| weights * size_of::<f32>() as f64 * uses;
-            let phase = |weights, uses, bandwidth| {
-                f64::max(flops(weights) / self.flops, bytes(weights, uses) / bandwidth)
+            let phase = |weights, bytes, uses, bandwidth| {
+                f64::max(flops(weights) / self.flops, weights * bytes * uses / bandwidth)
             };
-            seconds += phase(set.row, rows, self.main_memory);
+            seconds += phase(set.row, size_of::<f32>() as f64, rows, self.main_memory);
             let bandwidth = if i == 0 { self.every_pixel } else { self.some_pixels };
-            seconds += phase(set.pixel, rows * columns, bandwidth);
+            seconds += phase(set.pixel, self.pixel_weight, rows * columns, bandwidth);
         }
         seconds
     }
@@ -153,7 +160,8 @@ mod tests {
     use crate::config::ModelConfig;
 
     /// The machine for which the floors of the paper's model have been worked out.
-    const LIMITS: Limits = Limits { flops: 480e9, every_pixel: 190e9, some_pixels: 75e9, main_memory: 39e9 };
+    const LIMITS: Limits =
+        Limits { flops: 480e9, every_pixel: 190e9, some_pixels: 75e9, main_memory: 39e9, pixel_weight: 4.0 };
 
     #[test]
     fn the_floor_counts_every_multiply_add_once_when_nothing_waits_for_memory() {

@@ -7,6 +7,7 @@
 
 mod buffer;
 mod cached;
+pub mod cost;
 mod grid;
 pub mod kernels;
 pub mod limits;
@@ -17,6 +18,7 @@ mod stage;
 mod team;
 mod work;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ndarray::{Array4, ArrayView4};
@@ -27,16 +29,12 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::weights::Weights;
 use buffer::{Buffer, Shared};
-pub use kernels::Isa;
 use kernels::Kernels;
+pub use kernels::{Isa, Precision};
 use packed::Packed;
 use pixels::Pixels;
 use stage::Context;
 use team::Member;
-
-/// Packed weights up to this size stay in each core's own cache or nearly so, and a stage is done in less
-/// time than threads take to meet; then each thread works on images of its own.
-const SMALL_MODEL_BYTES: u64 = 8 << 20;
 
 /// More threads than any batch could use.
 const MAX_THREADS: usize = 1024;
@@ -58,8 +56,10 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The instruction set; `None` for [`Isa::from_environment`].
     pub isa: Option<Isa>,
-    /// How threads share the work; `None` for what suits the size of the model.
+    /// How threads share the work; `None` for what [`cost`] foretells to be faster.
     pub split: Option<Split>,
+    /// How the weights of the pixel phase are stored.
+    pub precision: Precision,
 }
 
 /// The CPU engine with the weights of one model.
@@ -68,18 +68,25 @@ pub struct CpuEngine {
     packed: Packed,
     kernels: Kernels,
     threads: usize,
-    split: Split,
+    split: Option<Split>,
+    precision: Precision,
     /// The block of the last full forward pass and what it was for: chunk, height and width. A new one
     /// would cost a sixth of a pass in page faults; its padding is still zero.
     naive_block: Option<([usize; 3], Buffer)>,
 }
 
 impl CpuEngine {
-    /// Packs the weights.
+    /// Reads and packs the weights, each variable once, a layer at a time on each thread: besides what is
+    /// packed there is never more than a few layers in memory.
     ///
     /// # Errors
-    /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks.
+    /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks; as for
+    /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`].
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
+        CpuEngine::of(Network::new(*weights.config()), weights, options)
+    }
+
+    fn of(network: Network, weights: &Weights, options: &Options) -> Result<CpuEngine> {
         let threads = match options.threads {
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS),
@@ -93,11 +100,10 @@ impl CpuEngine {
         };
         let kernels = Kernels::new(isa)
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
-        let network = Network::new(*weights.config());
-        let packed = Packed::new(&network, weights, kernels::Precision::F32);
-        let small = packed.bytes() <= SMALL_MODEL_BYTES;
-        let split = options.split.unwrap_or(if small { Split::Images } else { Split::Outputs });
-        Ok(CpuEngine { network, packed, kernels, threads, split, naive_block: None })
+        let precision = options.precision;
+        let packed = Packed::new(&network, weights, precision, threads)?;
+        let split = options.split;
+        Ok(CpuEngine { network, packed, kernels, threads, split, precision, naive_block: None })
     }
 
     /// The instruction set in use.
@@ -115,7 +121,28 @@ impl CpuEngine {
     /// # Errors
     /// [`Error::Threads`].
     pub fn limits(&self) -> Result<limits::Limits> {
-        limits::Limits::measure(&self.kernels, self.threads, &self.network)
+        limits::Limits::measure(&self.kernels, self.threads, &self.network, self.precision)
+    }
+
+    /// How the weights of the pixel phase are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The ways in which the threads could share a batch, the one to be taken first, and the rates from
+    /// which they are foretold.
+    pub fn ways(&self, batch: usize, height: usize, width: usize) -> (Vec<cost::Way>, cost::Rates) {
+        let rates = cost::Rates::nominal(self.isa());
+        let job = cost::Job { precision: self.precision, threads: self.threads, batch, height, width };
+        let ways = match self.split {
+            None => cost::ways(&self.network, &rates, &job).into(),
+            Some(split) => vec![cost::way(&self.network, &rates, &job, split)],
+        };
+        (ways, rates)
+    }
+
+    fn way(&self, batch: usize, height: usize, width: usize) -> cost::Way {
+        self.ways(batch, height, width).0[0]
     }
 
     /// The network.
@@ -123,20 +150,7 @@ impl CpuEngine {
         &self.network
     }
 
-    /// Bytes that the packed weights take.
-    pub fn weight_bytes(&self) -> u64 {
-        self.packed.bytes()
-    }
-
-    /// Threads in each team and so, for each team, its share of the images.
-    fn teams(&self, batch: usize) -> Vec<usize> {
-        match self.split {
-            Split::Images => vec![1; self.threads.min(batch)],
-            Split::Outputs => vec![self.threads],
-        }
-    }
-
-    fn classes(&self, labels: Option<&[u32]>, images: std::ops::Range<usize>) -> Vec<usize> {
+    fn classes(&self, labels: Option<&[u32]>, images: Range<usize>) -> Vec<usize> {
         match labels {
             None => vec![0; images.len()],
             Some(labels) => labels[images].iter().map(|&c| c as usize).collect(),
@@ -156,21 +170,45 @@ impl CpuEngine {
 
     fn make_cached(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
         self.naive_block = None;
-        let teams = self.teams(batch.size);
+        let way = self.way(batch.size, batch.height, batch.width);
+        let blocks = batch.size.div_ceil(way.block);
+        for block in 0..blocks {
+            let images = team::share(batch.size, block, blocks);
+            // Rows of the whole batch: as if all blocks grew together.
+            let watch = |rows: usize| watch((block * batch.height + rows) / blocks);
+            self.make_block(batch, images, &way, pixels, &watch)?;
+            if pixels.stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Generates some images of a batch, as many as are made at a time.
+    fn make_block(
+        &self,
+        batch: &Batch,
+        images: Range<usize>,
+        way: &cost::Way,
+        pixels: &Pixels,
+        watch: Watch,
+    ) -> Result<()> {
+        let teams = way.teams.min(images.len());
         let plan = |i| {
-            let images = team::share(batch.size, i, teams.len());
-            cached::Plan::new(&self.network, &self.packed, images, batch.height, batch.width)
+            let share = team::share(images.len(), i, teams);
+            let share = images.start + share.start..images.start + share.end;
+            cached::Plan::new(&self.network, &self.packed, share, batch.height, batch.width)
         };
-        let plans: Vec<_> = (0..teams.len()).map(plan).collect();
+        let plans: Vec<_> = (0..teams).map(plan).collect();
         let classes: Vec<_> = plans.iter().map(|p| self.classes(batch.labels, p.images())).collect();
         let mut blocks: Vec<Buffer> = plans.iter().map(|p| p.allocate()).collect();
         let blocks: Vec<_> = blocks.iter_mut().map(|b| b.share()).collect();
         let stops: Vec<_> = plans.iter().map(|_| AtomicBool::new(false)).collect();
-        team::run(&teams, |team, member| {
+        team::run(&vec![way.members; teams], |team, member| {
             let (plan, classes, block) = (&plans[team], &classes[team], blocks[team]);
             let context = self.context(plan.images().len(), classes, block, member);
             // The last team has the largest share, so that the others are done when it is.
-            let watch = (team + 1 == teams.len() && member.index == 0).then_some(watch);
+            let watch = (team + 1 == teams && member.index == 0).then_some(watch);
             let walk = cached::Walk { plan, context, pixels, watch };
             walk.run(&stops[team]);
         })
@@ -263,7 +301,7 @@ impl NaiveMember<'_, '_> {
     fn pass(
         &self,
         size: usize,
-        [rows, columns]: [std::ops::Range<usize>; 2],
+        [rows, columns]: [Range<usize>; 2],
         mut each: impl FnMut(&[f32], [usize; 3]),
     ) {
         for first in (0..size).step_by(self.plan.chunk) {
@@ -288,11 +326,19 @@ impl NaiveMember<'_, '_> {
 impl Engine for CpuEngine {
     fn name(&self) -> String {
         let threads = if self.threads == 1 { "thread" } else { "threads" };
-        format!("cpu ({}, {} {threads})", self.isa().name(), self.threads)
+        let precision = match self.precision {
+            Precision::F32 => "",
+            Precision::Bf16 => ", bf16",
+        };
+        format!("cpu ({}, {} {threads}{precision})", self.isa().name(), self.threads)
     }
 
     fn config(&self) -> &ModelConfig {
         &self.network.config
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.packed.bytes()
     }
 
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
@@ -301,10 +347,10 @@ impl Engine for CpuEngine {
         }
         let block = match method {
             Method::Cached => {
-                let teams = self.teams(size).len();
-                let largest = 0..size.div_ceil(teams);
+                let way = self.way(size, height, width);
+                let largest = 0..way.block.div_ceil(way.teams);
                 let plan = cached::Plan::new(&self.network, &self.packed, largest, height, width);
-                plan.bytes().saturating_mul(teams as u64)
+                plan.bytes().saturating_mul(way.teams as u64)
             }
             Method::Naive => {
                 let (_, len) = naive::Plan::chunk(&self.network, size, height, width);

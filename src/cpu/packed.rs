@@ -6,11 +6,17 @@
 //! phase reads are apart, so that the latter is one stretch of memory, in the order of its use, and may
 //! be stored in half the bytes.
 
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Mutex;
+
 use super::buffer::Buffer;
 use super::kernels::{LANES, Precision};
-use crate::network::{Bias, Epilogue, Layer, Network, Tap};
+use super::team;
+use crate::error::{Error, Result};
+use crate::network::{Bias, Epilogue, Layer, Network, Tap, VariableId};
 use crate::schedule;
-use crate::weights::Weights;
+use crate::weights::{Folded, Weights};
 
 /// The weights of some of a layer's taps: `[panels][lines][LANES]`, where a line is one input's row, or
 /// with [`Precision::Bf16`] two.
@@ -67,22 +73,121 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Folds and packs the weights of a network; those of the pixel phase in the given precision.
-    pub fn new(network: &Network, weights: &Weights, precision: Precision) -> Packed {
+    /// Reads, folds and packs the weights of a network, those of the pixel phase in the given precision,
+    /// on so many threads: each takes a layer at a time.
+    ///
+    /// # Errors
+    /// As for [`Weights::fold`]: of several variables that are wrong the first of the network's, whichever
+    /// thread came upon it. [`Error::Threads`].
+    pub fn new(network: &Network, weights: &Weights, precision: Precision, threads: usize) -> Result<Packed> {
         let (layers, len) = plan(network, precision);
         let mut floats = Buffer::zeroed(len);
-        // Several layers share no variable, but the parities of a transposed convolution do.
-        for (layer, parities) in network.layers.iter().zip(&layers) {
-            for (&parity, packed) in layer.parities().iter().zip(parities) {
-                fill(network, weights, layer, parity, packed, floats.as_mut_slice());
-            }
+        let mut jobs = Vec::new();
+        // Layers lie one behind the other, all of them for the row phase and then for the pixel phase.
+        let first = |packed: &PackedLayer| [packed.row.start, packed.pixel.start];
+        let boundary = first(&layers[0][0])[1];
+        let (rows, pixels) = floats.as_mut_slice().split_at_mut(boundary);
+        let mut rest = [rows, pixels];
+        for (index, layer) in network.layers.iter().enumerate() {
+            let begin = first(&layers[index][0]);
+            let end = layers.get(index + 1).map_or([boundary, len], |next| first(&next[0]));
+            let own = std::array::from_fn(|i| {
+                let (own, others) = std::mem::take(&mut rest[i]).split_at_mut(end[i] - begin[i]);
+                rest[i] = others;
+                own
+            });
+            jobs.push(Job { layer, parities: &layers[index], begin, floats: own });
         }
-        Packed { floats, layers }
+        let threads = threads.min(jobs.len()).max(1);
+        let jobs = Mutex::new(jobs.into_iter());
+        let fault: Mutex<Option<(VariableId, Error)>> = Mutex::new(None);
+        let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
+        team::run(&[threads], |_, _| {
+            // To the end after a fault too: an earlier variable may be wrong as well.
+            while let Some(job) = next() {
+                if let Err((id, error)) = job.run(network, weights) {
+                    let mut fault = fault.lock().unwrap_or_else(|e| e.into_inner());
+                    if fault.as_ref().is_none_or(|(first, _)| id < *first) {
+                        *fault = Some((id, error));
+                    }
+                }
+            }
+        })?;
+        match fault.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some((_, error)) => Err(error),
+            None => Ok(Packed { floats, layers }),
+        }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         size_of_val(self.floats.as_slice()) as u64
+    }
+}
+
+/// A layer to pack.
+struct Job<'a> {
+    layer: &'a Layer,
+    parities: &'a [PackedLayer],
+    /// Where its floats for the row phase and for the pixel phase begin among those of all layers.
+    begin: [usize; 2],
+    /// Its floats.
+    floats: [&'a mut [f32]; 2],
+}
+
+impl Job<'_> {
+    /// Packs the layer; the error comes with its variable.
+    fn run(mut self, network: &Network, weights: &Weights) -> std::result::Result<(), (VariableId, Error)> {
+        let read = LayerWeights::read(network, weights, self.layer)?;
+        for (&parity, packed) in self.layer.parities().iter().zip(self.parities) {
+            let [row, pixel] = self.begin;
+            let mut packed = packed.clone();
+            packed.row.start -= row;
+            packed.biases -= row;
+            packed.pixel.start -= pixel;
+            fill(network, &read, self.layer, parity, &packed, &mut self.floats);
+        }
+        Ok(())
+    }
+}
+
+/// The weights of one layer. Layers share no variable, but the parities of a transposed convolution do:
+/// read for all of them together, each variable is read once.
+struct LayerWeights<'a> {
+    /// By ascending id.
+    folded: Vec<(VariableId, Folded)>,
+    class_term: Option<Cow<'a, [f32]>>,
+}
+
+impl<'a> LayerWeights<'a> {
+    /// Reads them in the network's order, so that an error is the first.
+    fn read(
+        network: &Network,
+        weights: &'a Weights,
+        layer: &Layer,
+    ) -> std::result::Result<LayerWeights<'a>, (VariableId, Error)> {
+        let biases = layer.biases.iter().map(|b| match *b {
+            Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
+        });
+        let taps = layer.taps.iter().map(|t| t.variable);
+        let mut ids: Vec<_> = taps.chain(biases).chain(layer.class_term).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut read = LayerWeights { folded: Vec::new(), class_term: None };
+        for id in ids {
+            let variable = &network.variables[id];
+            if layer.class_term == Some(id) {
+                read.class_term = Some(weights.class_term(variable).map_err(|e| (id, e))?);
+            } else {
+                read.folded.push((id, weights.fold(variable).map_err(|e| (id, e))?));
+            }
+        }
+        Ok(read)
+    }
+
+    fn folded(&self, id: VariableId) -> &Folded {
+        let at = self.folded.binary_search_by_key(&id, |(id, _)| *id);
+        &self.folded[at.expect("a variable of this layer")].1
     }
 }
 
@@ -118,40 +223,33 @@ fn plan(network: &Network, precision: Precision) -> (Vec<Vec<PackedLayer>>, usiz
     (layers, len)
 }
 
-/// The output that lane `lane` of panel `panel` stands for, if there is one.
-fn output(packed: &PackedLayer, sums: usize, panel: usize, lane: usize) -> Option<usize> {
+/// The channels of the sum that a panel holds, from lane 0 on: at most [`LANES`].
+fn outputs(packed: &PackedLayer, sums: usize, panel: usize) -> Range<usize> {
     let channels = sums / packed.unit;
-    let channel = panel / packed.unit * LANES + lane;
-    (channel < channels).then_some(panel % packed.unit * channels + channel)
+    let first = panel / packed.unit * LANES;
+    let half = panel % packed.unit * channels;
+    half + first..half + channels.min(first + LANES)
 }
 
+/// Fills a layer's panels of the row phase, with its biases, and of the pixel phase.
 fn fill(
     network: &Network,
-    weights: &Weights,
+    weights: &LayerWeights,
     layer: &Layer,
     parity: [usize; 2],
     packed: &PackedLayer,
-    floats: &mut [f32],
+    [rows, pixels]: &mut [&mut [f32]; 2],
 ) {
-    let ids = layer.taps_of(parity).map(|t| t.variable);
-    let ids = ids.chain(layer.biases.iter().map(|b| match *b {
-        Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
-    }));
-    let mut ids: Vec<_> = ids.collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let folded: Vec<_> = ids.iter().map(|&id| weights.fold(&network.variables[id])).collect();
-    let folded = |id| &folded[ids.binary_search(&id).expect("collected above")];
-
+    let folded = |id| weights.folded(id);
     let hoisted = schedule::hoisted_taps(network, layer, parity);
     // The next line of each part.
     let mut lines = [0; 2];
     for (index, tap) in layer.taps_of(parity).enumerate() {
         let variable = &network.variables[tap.variable];
         let kernel = &folded(tap.variable).kernel;
-        let (part, line) = match index < hoisted {
-            true => (&packed.row, &mut lines[0]),
-            false => (&packed.pixel, &mut lines[1]),
+        let (part, floats, line) = match index < hoisted {
+            true => (&packed.row, &mut *rows, &mut lines[0]),
+            false => (&packed.pixel, &mut *pixels, &mut lines[1]),
         };
         for (i, input) in tap.inputs.iter().cloned().flatten().enumerate() {
             // The constant 1 is the image's last channel.
@@ -160,20 +258,21 @@ fn fill(
                 _ => None,
             });
             let from = (tap.position * variable.inputs + input) * variable.outputs;
-            let from = &kernel[from..from + variable.outputs];
             for panel in 0..packed.panels() {
+                let outputs = outputs(packed, layer.sums, panel);
+                let mut row = [0.0; LANES];
+                let row = &mut row[..outputs.len()];
+                row.copy_from_slice(&kernel[from + outputs.start..from + outputs.end]);
+                if let Some(variable) = on_ones {
+                    row.iter_mut().zip(&folded(variable).bias[outputs]).for_each(|(x, b)| *x += b);
+                }
                 let to = part.start + panel * part.stride();
-                for lane in 0..LANES {
-                    let Some(o) = output(packed, layer.sums, panel, lane) else {
-                        continue;
-                    };
-                    let weight = from[o] + on_ones.map_or(0.0, |v| folded(v).bias[o]);
-                    match part.precision {
-                        Precision::F32 => floats[to + (*line + i) * LANES + lane] = weight,
-                        Precision::Bf16 => {
-                            let pair = &mut floats[to + (*line + i / 2) * LANES + lane];
-                            *bytemuck::cast_mut::<f32, u32>(pair) |=
-                                u32::from(bf16(weight)) << (16 * (i % 2));
+                match part.precision {
+                    Precision::F32 => floats[to + (*line + i) * LANES..][..row.len()].copy_from_slice(row),
+                    Precision::Bf16 => {
+                        let pairs = &mut floats[to + (*line + i / 2) * LANES..][..row.len()];
+                        for (pair, x) in bytemuck::cast_slice_mut::<f32, u32>(pairs).iter_mut().zip(row) {
+                            *pair |= u32::from(bf16(*x)) << (16 * (i % 2));
                         }
                     }
                 }
@@ -185,18 +284,15 @@ fn fill(
     for class in 0..network.config.classes.max(1) {
         for panel in 0..packed.panels() {
             let to = packed.biases + class * packed.width() + panel * LANES;
-            for (lane, to) in floats[to..to + LANES].iter_mut().enumerate() {
-                let Some(o) = output(packed, layer.sums, panel, lane) else {
-                    continue;
-                };
+            let outputs = outputs(packed, layer.sums, panel);
+            for (to, o) in rows[to..].iter_mut().zip(outputs) {
                 for bias in &layer.biases {
                     if let Bias::Every(variable) = *bias {
                         *to += folded(variable).bias[o];
                     }
                 }
-                if let Some(variable) = layer.class_term {
-                    let variable = &network.variables[variable];
-                    *to += weights.class_term(variable)[class * variable.outputs + o];
+                if let Some(class_term) = &weights.class_term {
+                    *to += class_term[class * layer.sums + o];
                 }
             }
         }

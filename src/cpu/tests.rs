@@ -242,17 +242,20 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
     for layer in &network.layers {
         let (h, w) = (height / layer.level, width / layer.level);
         let mut output = Vec::new();
-        let kernels: Vec<_> =
-            layer.taps.iter().map(|t| weights.fold(&network.variables[t.variable]).kernel).collect();
+        let kernels: Vec<_> = layer
+            .taps
+            .iter()
+            .map(|t| weights.fold(&network.variables[t.variable]).expect("held").kernel)
+            .collect();
         for (r, c) in (0..h).flat_map(|r| (0..w).map(move |c| (r, c))) {
             let mut sums = vec![0.0; layer.sums];
             for bias in &layer.biases {
                 let Bias::Every(v) = *bias else { panic!("no stack shifts its bias") };
-                let bias = weights.fold(&network.variables[v]).bias;
+                let bias = weights.fold(&network.variables[v]).expect("held").bias;
                 sums.iter_mut().zip(bias).for_each(|(s, b)| *s += f64::from(b));
             }
             if let Some(v) = layer.class_term {
-                let hw = &weights.class_term(&network.variables[v])[class * layer.sums..];
+                let hw = &weights.class_term(&network.variables[v]).expect("held")[class * layer.sums..];
                 sums.iter_mut().zip(hw).for_each(|(s, b)| *s += f64::from(*b));
             }
             for (tap, kernel) in layer.taps.iter().zip(&kernels) {
@@ -284,10 +287,25 @@ fn forward(network: &Network, weights: &Weights, image: &Array4<f32>, class: usi
         .expect("one vector of logits for each pixel")
 }
 
-fn engine(network: &Network, weights: &Weights, threads: usize, isa: Isa, split: Split) -> CpuEngine {
-    let packed = Packed::new(network, weights, kernels::Precision::F32);
-    let kernels = Kernels::new(isa).expect("available");
-    CpuEngine { network: network.clone(), packed, kernels, threads, split, naive_block: None }
+fn engine(network: &Network, weights: &Weights, options: &Options) -> CpuEngine {
+    CpuEngine::of(network.clone(), weights, options).expect("weights in memory")
+}
+
+#[test]
+fn packed_weights_do_not_depend_on_the_threads() {
+    // With classes and transposed convolutions, on more threads than layers too.
+    let config =
+        ModelConfig { resnets: 1, filters: 5, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::Elu };
+    let (network, weights) = (Network::new(config), Weights::synthetic(config, 3));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let packed =
+            |threads| Packed::new(&network, &weights, precision, threads).expect("weights in memory");
+        let bits = |packed: &Packed| packed.floats.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let alone = bits(&packed(1));
+        for threads in [2, 3, 1000] {
+            assert!(bits(&packed(threads)) == alone, "{precision:?}, {threads} threads");
+        }
+    }
 }
 
 #[test]
@@ -299,7 +317,13 @@ fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
             let labels = (classes > 0).then_some(&labels[..]);
             for (i, isa) in Isa::ALL.into_iter().filter(|i| i.available()).enumerate() {
                 let split = if i % 2 == 0 { Split::Outputs } else { Split::Images };
-                let mut engine = engine(&network, &weights, 2 + i, isa, split);
+                let options = Options {
+                    threads: Some(2 + i),
+                    isa: Some(isa),
+                    split: Some(split),
+                    precision: Precision::F32,
+                };
+                let mut engine = engine(&network, &weights, &options);
                 // Without a fused multiply-add in hardware everything takes a hundred times as long.
                 let (size, height, width) = if isa == Isa::Portable { (2, 8, 4) } else { (3, 12, 8) };
                 let labels = labels.map(|l| &l[..size]);

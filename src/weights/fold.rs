@@ -22,10 +22,11 @@ pub struct Folded {
     pub bias: Vec<f32>,
 }
 
-/// Folds `V` (in the shape of [`VariableKind`]), `g` `[outputs]` and `b` `[outputs]`.
-pub(super) fn fold(variable: &Variable, v: &[f32], g: &[f32], b: &[f32]) -> Folded {
+/// Folds `V` (in the shape of [`VariableKind`]), `g` `[outputs]` and `b` `[outputs]`. `V` becomes the
+/// kernel where it can, so that a kernel is not held twice.
+pub(super) fn fold(variable: &Variable, mut v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
     let (inputs, outputs) = (variable.inputs, variable.outputs);
-    let mut scales = squared_norms(variable, v);
+    let mut scales = squared_norms(variable, &v);
     for (scale, g) in scales.iter_mut().zip(g) {
         let square = match variable.kind {
             VariableKind::Conv { .. } | VariableKind::Deconv { .. } => scale.max(LEAST_SQUARE),
@@ -33,24 +34,24 @@ pub(super) fn fold(variable: &Variable, v: &[f32], g: &[f32], b: &[f32]) -> Fold
         };
         *scale = f64::from(*g) / square.sqrt();
     }
-    let mut kernel = vec![0.0; v.len()];
-    let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
-    for (to, from) in positions {
-        if let VariableKind::Deconv { .. } = variable.kind {
+    if let VariableKind::Deconv { .. } = variable.kind {
+        let mut kernel = vec![0.0; v.len()];
+        let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
+        for (to, from) in positions {
             for (o, (row, scale)) in from.chunks_exact(inputs).zip(&scales).enumerate() {
                 for (i, v) in row.iter().enumerate() {
                     to[i * outputs + o] = (f64::from(*v) * scale) as f32;
                 }
             }
-        } else {
-            for (to, from) in to.chunks_exact_mut(outputs).zip(from.chunks_exact(outputs)) {
-                for ((to, from), scale) in to.iter_mut().zip(from).zip(&scales) {
-                    *to = (f64::from(*from) * scale) as f32;
-                }
-            }
+        }
+        return Folded { kernel, bias: b };
+    }
+    for row in v.chunks_exact_mut(outputs) {
+        for (v, scale) in row.iter_mut().zip(&scales) {
+            *v = (f64::from(*v) * scale) as f32;
         }
     }
-    Folded { kernel, bias: b.to_vec() }
+    Folded { kernel: v, bias: b }
 }
 
 /// `sum V^2` of each output channel.
@@ -85,15 +86,16 @@ pub(super) fn check_values(
         let found = format!("{} numbers", values.len());
         return Err(Error::malformed(file, place(), format!("shape {shape:?}"), found));
     }
-    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+    // V is the one tensor of a variable with more than one axis, but for hw.
+    let is_v = shape.len() > 1 && variable.kind != VariableKind::Conditional;
+    let norms = if is_v { squared_norms(variable, values) } else { Vec::new() };
+    // Finite float32 have finite sums of squares in float64, and others do not: no need to look twice.
+    let suspect = !is_v || norms.iter().any(|s| !s.is_finite());
+    if suspect && let Some(at) = values.iter().position(|v| !v.is_finite()) {
         let found = format!("{} at {:?}", values[at], indices(at, shape));
         return Err(Error::malformed(file, place(), "finite numbers", found));
     }
-    // V is the one tensor of a variable with more than one axis, but for hw.
-    if shape.len() > 1
-        && variable.kind != VariableKind::Conditional
-        && let Some(o) = squared_norms(variable, values).iter().position(|s| *s == 0.0)
-    {
+    if let Some(o) = norms.iter().position(|s| *s == 0.0) {
         let found = format!("nothing but zeros for output channel {o}");
         return Err(Error::malformed(file, place(), "a kernel of norm above 0", found));
     }
@@ -122,7 +124,7 @@ mod tests {
     fn a_convolution_is_normalised_over_all_but_its_last_axis() {
         // [1, 2, 1, 2]: output 0 has (3, 4), output 1 has (0, 2).
         let conv = variable(VariableKind::Conv { kernel: [1, 2] }, 1, 2);
-        let folded = fold(&conv, &[3.0, 0.0, 4.0, 2.0], &[10.0, -1.0], &[0.5, 0.25]);
+        let folded = fold(&conv, vec![3.0, 0.0, 4.0, 2.0], &[10.0, -1.0], vec![0.5, 0.25]);
         assert_eq!(folded.kernel, [6.0, 0.0, 8.0, -1.0]);
         assert_eq!(folded.bias, [0.5, 0.25]);
     }
@@ -131,19 +133,19 @@ mod tests {
     fn a_transposed_convolution_swaps_its_last_axes() {
         // [1, 2, 2 outputs, 3 inputs]
         let deconv = variable(VariableKind::Deconv { kernel: [1, 2] }, 3, 2);
-        let v = [1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
-        let folded = fold(&deconv, &v, &[5.0, 10.0], &[0.0, 0.0]);
+        let v = vec![1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
+        let folded = fold(&deconv, v, &[5.0, 10.0], vec![0.0, 0.0]);
         // Norms: output 0 has 1 + 4 + 4 + 16 = 25, output 1 has 9 + 16 = 25.
         assert_eq!(folded.kernel, [1.0, 0.0, 2.0, 0.0, 0.0, 6.0, 2.0, 0.0, 0.0, 8.0, 4.0, 0.0]);
     }
 
     #[test]
     fn tiny_kernels_meet_the_epsilon_in_convolutions_only() {
-        let v = [1e-8, 0.0];
+        let v = vec![1e-8, 0.0];
         let conv = variable(VariableKind::Conv { kernel: [1, 1] }, 2, 1);
-        assert_eq!(fold(&conv, &v, &[1.0], &[0.0]).kernel, [1e-2, 0.0]);
+        assert_eq!(fold(&conv, v.clone(), &[1.0], vec![0.0]).kernel, [1e-2, 0.0]);
         let dense = variable(VariableKind::Dense, 2, 1);
-        assert_eq!(fold(&dense, &v, &[1.0], &[0.0]).kernel, [1.0, 0.0]);
+        assert_eq!(fold(&dense, v, &[1.0], vec![0.0]).kernel, [1.0, 0.0]);
     }
 
     #[test]
@@ -158,8 +160,9 @@ mod tests {
         assert_eq!(nan, "file: tensor dense_0/V: expected finite numbers, found NaN at [1, 1]");
         let zero = check(&[1.0, 1.0, 0.0, 1.0, 1.0, -0.0]).unwrap_err();
         assert!(zero.ends_with("found nothing but zeros for output channel 2"), "{zero}");
-        // Squares of the smallest floats are above zero in float64.
+        // Squares of the smallest floats are above zero in float64, and those of the largest finite.
         assert_eq!(check(&[1e-45; 6]), Ok(()));
+        assert_eq!(check(&[f32::MAX; 6]), Ok(()));
         assert!(check(&[1.0; 5]).is_err());
     }
 }

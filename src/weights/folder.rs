@@ -1,20 +1,20 @@
 //! Weights as a folder: one `.npy` for each tensor and `model.json`.
 //!
 //! The idea: the folder is complete or absent. It is written beside its place under another name,
-//! synced and renamed; on reading, every file is expected by name, measured against the configuration
-//! before it is read, and compared with its SHA-256.
+//! synced and renamed; on opening, every file is expected by name and measured against the
+//! configuration; a file is read when its tensor is asked for, and compared with its SHA-256.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{Options, Source, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
+use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::network::{Network, Variable};
@@ -151,7 +151,7 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// A file that hashes what is written to it.
+/// A file that hashes what is written to it, or read from it.
 struct Hashing {
     file: File,
     hash: Sha256,
@@ -169,6 +169,14 @@ impl Write for Hashing {
     }
 }
 
+impl Read for Hashing {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+}
+
 /// Text from a file, fit for a line of a message.
 fn short(text: &str) -> String {
     let printable = |c: char| {
@@ -182,7 +190,7 @@ fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Reads a folder.
+/// Opens a folder: everything is checked but the values.
 pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     let path = folder.join(MANIFEST);
     let manifest = read_manifest(&path)?;
@@ -193,23 +201,35 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     }
     let network = Network::new(manifest.config);
     compare(folder, &network, &manifest)?;
-    let mut tensors = HashMap::new();
-    for (variable, name, shape) in tensors_of(&network) {
-        let file = file_name(&name);
-        let path = folder.join(&file);
-        let bytes = read_all(&path, &shape)?;
-        let (expected, found) = (&manifest.sha256[&file], hex(&Sha256::digest(&bytes)));
+    let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
+    let config = ModelConfig { nonlinearity, ..manifest.config };
+    let values = Values::Folder(Reader { folder: folder.into(), sha256: manifest.sha256 });
+    Ok(Weights { config, source: manifest.source, warnings: Vec::new(), values })
+}
+
+/// A folder that has every tensor of its model.
+#[derive(Debug)]
+pub(super) struct Reader {
+    folder: PathBuf,
+    sha256: BTreeMap<String, String>,
+}
+
+impl Reader {
+    /// Reads and checks a tensor, in one pass over its file.
+    pub(super) fn read(&self, variable: &Variable, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let file = file_name(name);
+        let path = self.folder.join(&file);
+        let (source, length) = npy::open_regular(&path)?;
+        let mut reader = BufReader::new(Hashing { file: source, hash: Sha256::new() });
+        let values = npy::read_from::<f32>(&path, &mut reader, length)?.into_raw_vec_and_offset().0;
+        let (expected, found) = (&self.sha256[&file], hex(&reader.into_inner().hash.finalize()));
         if !expected.eq_ignore_ascii_case(&found) {
             let expected = format!("SHA-256 {} as in {MANIFEST}", short(expected));
             return Err(Error::malformed(&path, "contents", expected, found));
         }
-        let values = npy::parse::<f32>(&path, &bytes)?.into_raw_vec_and_offset().0;
-        fold::check_values(&path, &name, &variable, &shape, &values)?;
-        tensors.insert(name, values);
+        fold::check_values(&path, name, variable, shape, &values)?;
+        Ok(values)
     }
-    let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig { nonlinearity, ..manifest.config };
-    Ok(Weights { config, source: manifest.source, warnings: Vec::new(), tensors })
 }
 
 /// Reads a manifest of a known schema.
@@ -274,13 +294,4 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
         return Ok(());
     }
     Err(Error::Mismatch { file: folder.into(), expected: manifest.config.to_string(), problems })
-}
-
-/// Reads a whole file that was seen to hold an array of that shape, and no more should it have grown.
-fn read_all(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
-    let most = shape.iter().product::<usize>() * size_of::<f32>() + npy::MAX_HEADER + 12;
-    let (file, length) = npy::open_regular(path)?;
-    let mut bytes = Vec::with_capacity(most.min(length as usize));
-    file.take(most as u64).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
-    Ok(bytes)
 }

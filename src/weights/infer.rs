@@ -19,6 +19,7 @@ const SCOPE: &str = "model/";
 const AVERAGED: &str = "ExponentialMovingAverage";
 
 /// What to read of a checkpoint.
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) config: ModelConfig,
     pub(super) warnings: Vec<String>,

@@ -1,8 +1,9 @@
 //! The weights of a model: named tensors, where they come from, and what engines make of them.
 //!
 //! The idea: whatever the source (a converted folder, a TensorFlow checkpoint, a seed), the same
-//! tensors come out, complete and checked against [`Network::variables`]: names, shapes, finite
-//! numbers, no kernel of norm zero. Engines fold and never check.
+//! tensors come out, complete and checked against [`Network::variables`]: names and shapes when a source
+//! is opened, checksums and numbers (finite, no kernel of norm zero) when a variable is asked for. So an
+//! engine that asks for each variable once never has the model twice in memory. Engines never check.
 
 mod fold;
 mod folder;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,13 +45,24 @@ pub struct Source {
 }
 
 /// The weights of one model, not folded: for each variable of its [`Network`] the tensors `V`, `g` and
-/// `b`, or `hw`.
-#[derive(Clone, Debug)]
+/// `b`, or `hw`. Those of a folder or a checkpoint are read each time they are asked for.
+#[derive(Debug)]
 pub struct Weights {
     config: ModelConfig,
     source: Source,
     warnings: Vec<String>,
-    tensors: HashMap<String, Vec<f32>>,
+    values: Values,
+}
+
+/// Where the values of the tensors are.
+#[derive(Debug)]
+enum Values {
+    /// In memory, by name.
+    Held(HashMap<String, Vec<f32>>),
+    /// In a folder.
+    Folder(folder::Reader),
+    /// In a checkpoint, which seeks and so serves one thread at a time.
+    Checkpoint(Box<Mutex<Checkpoint>>, infer::Plan),
 }
 
 /// What [`convert`] did.
@@ -66,25 +79,31 @@ pub struct Conversion {
 }
 
 impl Weights {
-    /// Reads a folder written by [`convert`] or [`Weights::save`], or a TensorFlow checkpoint.
+    /// Opens a folder written by [`convert`] or [`Weights::save`], or a TensorFlow checkpoint. Values are
+    /// read and checked when they are asked for: see [`Weights::tensor`].
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a path that is neither, [`Error::Mismatch`] with every missing, extra
-    /// and mis-shaped tensor, [`Error::Malformed`] for broken files, wrong hashes, numbers that are not
-    /// finite and kernels of norm zero, [`Error::Argument`] for options that do not fit.
+    /// and mis-shaped tensor, [`Error::Malformed`] for broken descriptions and lengths,
+    /// [`Error::Argument`] for options that do not fit.
     pub fn load(path: &Path, options: &Options) -> Result<Weights> {
         if path.join(folder::MANIFEST).exists() {
             return folder::load(path, options);
         }
         let mut checkpoint = open_checkpoint(path)?;
-        let plan = infer::plan(path, checkpoint.variables(), options)?;
-        let mut tensors = HashMap::new();
-        for (variable, name, shape) in tensors_of(&Network::new(plan.config)) {
-            let values = read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
-            tensors.insert(name, values);
+        let mut plan = infer::plan(path, checkpoint.variables(), options)?;
+        let network = Network::new(plan.config);
+        let claimed = tensors_of(&network).map(|(_, _, shape)| bytes(&shape)).fold(0, u64::saturating_add);
+        if claimed > checkpoint.length() {
+            // Some tensor is not what the list says. Found here, before an engine makes room for all.
+            for (variable, name, shape) in tensors_of(&network) {
+                read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
+            }
         }
         let source = plan.source(checkpoint.format());
-        Ok(Weights { config: plan.config, source, warnings: plan.warnings, tensors })
+        let (config, warnings) = (plan.config, std::mem::take(&mut plan.warnings));
+        let values = Values::Checkpoint(Box::new(Mutex::new(checkpoint)), plan);
+        Ok(Weights { config, source, warnings, values })
     }
 
     /// Random weights that keep activations near unit variance. The same seed makes the same weights
@@ -93,27 +112,25 @@ impl Weights {
     /// # Panics
     /// If a number of the configuration other than the classes is 0.
     pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
-        let tensors = synthetic::tensors(&Network::new(config), seed);
-        let source = Source { format: None, averaged: false };
-        Weights { config, source, warnings: Vec::new(), tensors }
+        Weights::synthetic_for(&Network::new(config), seed)
     }
 
-    /// Random weights for a network made by hand.
-    #[cfg(test)]
+    /// Random weights for a network, which a test may have made by hand.
     pub(crate) fn synthetic_for(network: &Network, seed: u64) -> Weights {
-        let tensors = synthetic::tensors(network, seed);
+        let values = Values::Held(synthetic::tensors(network, seed));
         let source = Source { format: None, averaged: false };
-        Weights { config: network.config, source, warnings: Vec::new(), tensors }
+        Weights { config: network.config, source, warnings: Vec::new(), values }
     }
 
     /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
     /// all.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if `folder` exists and is not empty, [`Error::Io`] if it cannot be written.
+    /// [`Error::Unsupported`] if `folder` exists and is not empty, [`Error::Io`] if it cannot be written;
+    /// as for [`Weights::tensor`].
     pub fn save(&self, folder: &Path) -> Result<()> {
         let write = folder::Writer::create(folder)?;
-        write.finish(self.config, self.source, |_, name, _| Ok(Cow::Borrowed(self.tensor(name))))
+        write.finish(self.config, self.source, |variable, name, shape| self.read(variable, name, shape))
     }
 
     /// The model's configuration.
@@ -133,28 +150,63 @@ impl Weights {
 
     /// A tensor's values in C order; names and shapes are those of [`Variable::tensors`].
     ///
+    /// # Errors
+    /// [`Error::Io`] if the tensor cannot be read, [`Error::Malformed`] for broken files, wrong hashes,
+    /// numbers that are not finite and kernels of norm zero. Weights in memory have none of these.
+    ///
     /// # Panics
     /// If the model has no tensor of that name.
-    pub fn tensor(&self, name: &str) -> &[f32] {
-        self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config))
+    pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>> {
+        let network = Network::new(self.config);
+        let found = tensors_of(&network).find(|(_, n, _)| n == name);
+        let (variable, name, shape) =
+            found.unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config));
+        self.read(&variable, &name, &shape)
     }
 
     /// Kernel and bias of a convolution, transposed convolution or dense layer, without weight
     /// normalisation: `g / ||V||` is multiplied in.
     ///
+    /// # Errors
+    /// As for [`Weights::tensor`]; of several tensors that are wrong the first is reported.
+    ///
     /// # Panics
     /// If `variable` is not of this model or is a class term.
-    pub fn fold(&self, variable: &Variable) -> Folded {
-        let tensor = |part| self.tensor(&format!("{}/{part}", variable.name));
-        fold::fold(variable, tensor("V"), tensor("g"), tensor("b"))
+    pub fn fold(&self, variable: &Variable) -> Result<Folded> {
+        let [v, g, b] = &variable.tensors()[..] else { panic!("{} is a class term", variable.name) };
+        let read = |(name, shape): &(String, Vec<usize>)| self.read(variable, name, shape);
+        let (v, g, b) = (read(v)?, read(g)?, read(b)?);
+        Ok(fold::fold(variable, v.into_owned(), &g, b.into_owned()))
     }
 
     /// The class term of a resnet, `hw`: `[classes, outputs]`.
     ///
+    /// # Errors
+    /// As for [`Weights::tensor`].
+    ///
     /// # Panics
     /// If `variable` is not a class term of this model.
-    pub fn class_term(&self, variable: &Variable) -> &[f32] {
-        self.tensor(&format!("{}/hw", variable.name))
+    pub fn class_term(&self, variable: &Variable) -> Result<Cow<'_, [f32]>> {
+        let [(name, shape)] = &variable.tensors()[..] else { panic!("{} is no class term", variable.name) };
+        self.read(variable, name, shape)
+    }
+
+    /// Reads a tensor from its source and checks it.
+    fn read(&self, variable: &Variable, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
+        match &self.values {
+            Values::Held(tensors) => {
+                let values = tensors.get(name);
+                let values =
+                    values.unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config));
+                Ok(Cow::Borrowed(values))
+            }
+            Values::Folder(reader) => reader.read(variable, name, shape).map(Cow::Owned),
+            Values::Checkpoint(checkpoint, plan) => {
+                // Each reading seeks first: what another thread left behind does not matter.
+                let mut checkpoint = checkpoint.lock().unwrap_or_else(|e| e.into_inner());
+                read_checked(&mut checkpoint, plan, variable, name, shape).map(Cow::Owned)
+            }
+        }
     }
 }
 
@@ -220,6 +272,11 @@ fn read_checked(
     let values = checkpoint.read_f32(stored)?;
     fold::check_values(checkpoint.path(), stored, variable, shape, &values)?;
     Ok(values)
+}
+
+/// Bytes of a tensor of that shape.
+fn bytes(shape: &[usize]) -> u64 {
+    shape.iter().fold(size_of::<f32>() as u64, |n, &d| n.saturating_mul(d as u64))
 }
 
 /// Every tensor of a network with its variable, name and shape.

@@ -91,17 +91,35 @@ impl Isa {
     }
 }
 
-/// How weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How the weights of the pixel phase are stored. Sums and activations are float32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// float32: an input's row of a panel is one cache line.
+    #[default]
     F32,
-    /// bfloat16, the upper half of a float32: one cache line is two inputs' rows, of which the first has
-    /// the lower halves of the 16 words. Multiplied and summed as float32.
+    /// bfloat16, the upper half of a float32, in half the memory: one cache line is two inputs' rows, of
+    /// which the first has the lower halves of the 16 words. The products are float32's, with the same
+    /// bits on every instruction set; the processor's own bfloat16 dot products round otherwise.
     Bf16,
 }
 
 impl Precision {
+    /// The name, as `--precision` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of a weight.
+    pub fn bytes(self) -> f64 {
+        match self {
+            Precision::F32 => 4.0,
+            Precision::Bf16 => 2.0,
+        }
+    }
+
     /// Cache lines of a panel for `inputs` inputs. Two taps share no line.
     pub fn lines(self, inputs: usize) -> usize {
         match self {

@@ -1,0 +1,177 @@
+//! Which way to share a batch among threads will be fastest: foretold, not tried.
+//!
+//! The idea: a generation is a few products that each wait for the slower of two things, the
+//! multiplications or the weights' way from memory, and, where threads work on one image together, for
+//! one another. So a way's time is a sum of maxima over levels and phases, from the rates of an
+//! ordinary core. They need not be this machine's: only the order of the ways matters.
+
+use super::kernels::{Isa, Precision};
+use super::stage::MANY_POSITIONS;
+use super::{Split, team};
+use crate::network::{Network, Stream};
+use crate::schedule::level_weights;
+
+/// Images that a team makes at a time. More would multiply no faster (the pixel phase is a product with
+/// as many rows), and their sums and rings would push the weights out of the cache.
+pub const BLOCK_IMAGES: usize = 32;
+
+/// What an ordinary core does in a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Floating point operations.
+    pub flops: f64,
+    /// Bytes read from its own cache.
+    pub near: f64,
+    /// Bytes read from the cache that cores share, or from memory.
+    pub far: f64,
+    /// Bytes that its own cache holds of the weights.
+    pub near_bytes: f64,
+    /// Seconds for a team to meet.
+    pub meet: f64,
+}
+
+impl Rates {
+    /// Those assumed for an instruction set.
+    pub fn nominal(isa: Isa) -> Rates {
+        let flops = match isa {
+            Isa::Avx512 => 170e9,
+            Isa::Avx2 => 85e9,
+            Isa::Portable => 0.5e9,
+        };
+        Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, meet: 1.5e-6 }
+    }
+}
+
+/// A way to share a batch, with the seconds foretold for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Way {
+    /// What threads share.
+    pub split: Split,
+    /// Teams that work side by side.
+    pub teams: usize,
+    /// Threads in each.
+    pub members: usize,
+    /// Images that all teams together make at a time.
+    pub block: usize,
+    /// Seconds of the row phase.
+    pub row: f64,
+    /// Seconds of the pixel phase.
+    pub pixel: f64,
+    /// Seconds in which threads wait for one another.
+    pub meet: f64,
+}
+
+impl Way {
+    /// Seconds of the whole.
+    pub fn seconds(&self) -> f64 {
+        self.row + self.pixel + self.meet
+    }
+}
+
+/// A generation to be planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// How the pixel phase's weights are stored.
+    pub precision: Precision,
+    /// Threads to use.
+    pub threads: usize,
+    /// Images.
+    pub batch: usize,
+    /// Rows of an image.
+    pub height: usize,
+    /// Columns of an image.
+    pub width: usize,
+}
+
+/// Both ways, the better one first.
+pub fn ways(network: &Network, rates: &Rates, job: &Job) -> [Way; 2] {
+    let mut ways = [Split::Outputs, Split::Images].map(|split| way(network, rates, job, split));
+    // Stable: of equals the first, which needs less memory.
+    ways.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
+    ways
+}
+
+/// One way.
+pub fn way(network: &Network, rates: &Rates, job: &Job, split: Split) -> Way {
+    let (teams, members) = match split {
+        Split::Images => (job.threads.min(job.batch).max(1), 1),
+        Split::Outputs => (1, job.threads),
+    };
+    // The largest team sets the time.
+    let images = job.batch.div_ceil(teams);
+    let blocks = images.div_ceil(BLOCK_IMAGES).max(1);
+    let block = team::share(images, blocks - 1, blocks).len();
+    let mut way =
+        Way { split, teams, members, block: (block * teams).min(job.batch), row: 0.0, pixel: 0.0, meet: 0.0 };
+    let (blocks, members) = (blocks as f64, members as f64);
+    let levels = level_weights(network);
+    let per_pixel = job.precision.bytes();
+    let own: f64 = levels.iter().map(|l| l.pixel * per_pixel / members).sum();
+    let bandwidth = if own <= rates.near_bytes { rates.near } else { rates.far };
+    for level in levels {
+        let (rows, columns) = ((job.height / level.level) as f64, (job.width / level.level) as f64);
+        let multiply = |weights: f64| 2.0 * weights * rows * columns * block as f64 / members / rates.flops;
+        // Where positions are shared out, every member reads all weights.
+        let positions = block as f64 * columns;
+        let readers = if positions >= members * MANY_POSITIONS as f64 { 1.0 } else { members };
+        let read = level.row * size_of::<f32>() as f64 * rows / readers / rates.far;
+        way.row += blocks * multiply(level.row).max(read);
+        let read = level.pixel * per_pixel * rows * columns / members / bandwidth;
+        way.pixel += blocks * multiply(level.pixel).max(read);
+    }
+    if way.members > 1 {
+        let stages: usize = network.layers.iter().map(|layer| meetings(layer, job)).sum();
+        way.meet = blocks * stages as f64 * rates.meet;
+    }
+    way
+}
+
+/// How often a team meets after a layer.
+fn meetings(layer: &crate::network::Layer, job: &Job) -> usize {
+    let rows = job.height / layer.level;
+    match layer.stream {
+        Stream::Vertical => rows,
+        Stream::Horizontal => rows * (job.width / layer.level),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+
+    fn best(config: ModelConfig, threads: usize, batch: usize) -> Way {
+        let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
+        ways(&Network::new(config), &Rates::nominal(Isa::Avx512), &job)[0]
+    }
+
+    #[test]
+    fn one_image_of_a_large_model_is_made_together_and_many_apart() {
+        let one = best(ModelConfig::PAPER, 2, 1);
+        assert_eq!((one.split, one.teams, one.members, one.block), (Split::Outputs, 1, 2, 1));
+        let many = best(ModelConfig::PAPER, 2, 256);
+        assert_eq!((many.split, many.teams, many.members, many.block), (Split::Images, 2, 1, 64));
+    }
+
+    #[test]
+    fn a_small_model_s_images_are_made_apart() {
+        let demo = ModelConfig { resnets: 2, filters: 32, mixtures: 5, ..ModelConfig::PAPER };
+        assert_eq!(best(demo, 2, 16).split, Split::Images);
+    }
+
+    #[test]
+    fn blocks_are_even_and_no_image_is_left_out() {
+        for batch in 1..200 {
+            for threads in [1, 2, 3, 7] {
+                for split in [Split::Images, Split::Outputs] {
+                    let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
+                    let way =
+                        way(&Network::new(ModelConfig::PAPER), &Rates::nominal(Isa::Avx512), &job, split);
+                    assert!(way.block >= 1 && way.block <= batch.min(BLOCK_IMAGES * way.teams));
+                    let blocks = batch.div_ceil(way.block);
+                    assert!(batch.div_ceil(blocks) <= way.block, "{batch} images in blocks of {}", way.block);
+                }
+            }
+        }
+    }
+}
