@@ -223,11 +223,13 @@ fn explain(engine: &CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
     let rates = engine.ways(1, SIDE, SIDE).1;
     cli::print(format!(
         "A core is taken to do {:.0} GFLOP/s, to read {:.0} GB/s from its own cache ({:.0} MB of weights) and \
-         {:.0} GB/s from beyond, and a team to meet in {:.1} us. The first way of each batch is taken.\n",
+         {:.0} GB/s from beyond, {:.0} GB/s of what another core has just written, and a team to meet in \
+         {:.1} us. The first way of each batch is taken.\n",
         rates.flops / 1e9,
         rates.near / 1e9,
         rates.near_bytes / 1e6,
         rates.far / 1e9,
+        rates.handed / 1e9,
         rates.meet * 1e6
     ))?;
     cli::print(

@@ -8,7 +8,7 @@
 use super::kernels::{Isa, Precision};
 use super::stage::MANY_POSITIONS;
 use super::{Split, team};
-use crate::network::{Network, Stream};
+use crate::network::{Layer, Network, Stream, Tap};
 use crate::schedule::level_weights;
 
 /// Images that a team makes at a time. More would multiply no faster (the pixel phase is a product with
@@ -26,7 +26,9 @@ pub struct Rates {
     pub far: f64,
     /// Bytes that its own cache holds of the weights.
     pub near_bytes: f64,
-    /// Seconds for a team to meet.
+    /// Bytes read that another core has just written.
+    pub handed: f64,
+    /// Seconds for a team to meet, with the wait for the last.
     pub meet: f64,
 }
 
@@ -38,7 +40,7 @@ impl Rates {
             Isa::Avx2 => 85e9,
             Isa::Portable => 0.5e9,
         };
-        Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, meet: 1.5e-6 }
+        Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, handed: 3e9, meet: 4.5e-6 }
     }
 }
 
@@ -57,7 +59,7 @@ pub struct Way {
     pub row: f64,
     /// Seconds of the pixel phase.
     pub pixel: f64,
-    /// Seconds in which threads wait for one another.
+    /// Seconds in which threads wait for one another, and for what others have written.
     pub meet: f64,
 }
 
@@ -120,14 +122,18 @@ pub fn way(network: &Network, rates: &Rates, job: &Job, split: Split) -> Way {
         way.pixel += blocks * multiply(level.pixel).max(read);
     }
     if way.members > 1 {
-        let stages: usize = network.layers.iter().map(|layer| meetings(layer, job)).sum();
-        way.meet = blocks * stages as f64 * rates.meet;
+        let times: Vec<_> = network.layers.iter().map(|layer| times(layer, job)).collect();
+        let inputs = |layer: &Layer| layer.taps.iter().map(Tap::depth).sum::<usize>();
+        let handed = network.layers.iter().zip(&times).filter(|(l, _)| l.stream == Stream::Horizontal);
+        let handed: usize = handed.map(|(layer, times)| times * inputs(layer)).sum();
+        let bytes = (handed * size_of::<f32>() * block) as f64 * (1.0 - 1.0 / members);
+        way.meet = blocks * (times.iter().sum::<usize>() as f64 * rates.meet + bytes / rates.handed);
     }
     way
 }
 
-/// How often a team meets after a layer.
-fn meetings(layer: &crate::network::Layer, job: &Job) -> usize {
+/// How often a layer runs, after which a team meets: for each of its rows, or for each of its pixels.
+fn times(layer: &Layer, job: &Job) -> usize {
     let rows = job.height / layer.level;
     match layer.stream {
         Stream::Vertical => rows,
