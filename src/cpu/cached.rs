@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::buffer::Buffer;
 use super::grid::{Grid, Layout, Storage};
 use super::packed::Packed;
+use super::phases::{Clock, Phase};
 use super::pixels::Pixels;
 use super::stage::{Context, Part, Span, Stage};
 use crate::engine::Watch;
@@ -120,6 +121,8 @@ pub struct Walk<'a, 'p> {
     pub pixels: &'a Pixels<'p>,
     /// Called after each row by the member that is given it.
     pub watch: Option<Watch<'a>>,
+    /// Notes what this member does.
+    pub clock: Clock,
 }
 
 impl Walk<'_, '_> {
@@ -132,6 +135,7 @@ impl Walk<'_, '_> {
         unsafe { self.pixels.enter_rows(*memory, self.plan.image, team, &self.plan.images, 0..given) };
         self.context.team.meet();
         for row in 0..self.plan.height {
+            self.clock.skip();
             if row < given {
                 self.given_row(row);
             } else {
@@ -139,7 +143,7 @@ impl Walk<'_, '_> {
                 for column in 0..self.plan.width {
                     self.pixel(row, column);
                     self.sample(row, column, &mut uniforms);
-                    self.context.team.meet();
+                    self.meet(Phase::Sampling);
                 }
             }
             if self.context.team.index == 0 {
@@ -154,6 +158,13 @@ impl Walk<'_, '_> {
                 return;
             }
         }
+    }
+
+    /// Meets the team after some work.
+    fn meet(&self, work: Phase) {
+        self.clock.note(work);
+        self.context.team.meet();
+        self.clock.note(Phase::Waiting);
     }
 
     /// All columns of the image, in a stage's steps.
@@ -205,11 +216,11 @@ impl Walk<'_, '_> {
                     ran = true;
                 }
                 if ran && stream == Stream::Vertical {
-                    self.context.team.meet();
+                    self.meet(Phase::Vertical);
                 }
             }
         }
-        self.context.team.meet();
+        self.meet(Phase::Hoist);
     }
 
     /// The rest of the horizontal stream at one pixel.
@@ -225,7 +236,7 @@ impl Walk<'_, '_> {
             // SAFETY: the layers come in order and the team meets after each one.
             unsafe { s.run(&self.context, &span, this.part, Some((stage(next), next.part))) };
             if this.meet {
-                self.context.team.meet();
+                self.meet(Phase::Pixels);
             }
         }
     }

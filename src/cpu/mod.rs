@@ -13,13 +13,16 @@ pub mod kernels;
 pub mod limits;
 mod naive;
 mod packed;
+mod phases;
 mod pixels;
 mod stage;
 mod team;
 mod work;
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use ndarray::{Array4, ArrayView4};
 
@@ -32,6 +35,7 @@ use buffer::{Buffer, Shared};
 use kernels::Kernels;
 pub use kernels::{Isa, Precision};
 use packed::Packed;
+pub use phases::Phases;
 use pixels::Pixels;
 use stage::Context;
 use team::Member;
@@ -141,6 +145,23 @@ impl CpuEngine {
         (ways, rates)
     }
 
+    /// Generates a batch with the cached method and tells where the time went, as one thread saw it.
+    ///
+    /// # Errors
+    /// As for [`Engine::make`].
+    pub fn phases(&mut self, batch: &Batch) -> Result<Phases> {
+        batch.check(self.config())?;
+        let start = Instant::now();
+        let mut made = pixels::allocate(batch, self.config().logits());
+        let pixels = Pixels::new(batch, self.config().mixtures, &mut made);
+        let phases = Mutex::new(Phases::default());
+        self.make_cached(batch, &pixels, &|_| true, Some(&phases))?;
+        pixels.finish()?;
+        let mut phases = phases.into_inner().unwrap_or_else(|e| e.into_inner());
+        phases.close(start.elapsed().as_secs_f64());
+        Ok(phases)
+    }
+
     fn way(&self, batch: usize, height: usize, width: usize) -> cost::Way {
         self.ways(batch, height, width).0[0]
     }
@@ -168,7 +189,13 @@ impl CpuEngine {
         Context { kernels: self.kernels, activation, packed: &self.packed, batch, classes, memory, team }
     }
 
-    fn make_cached(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
+    fn make_cached(
+        &mut self,
+        batch: &Batch,
+        pixels: &Pixels,
+        watch: Watch,
+        phases: Option<&Mutex<Phases>>,
+    ) -> Result<()> {
         self.naive_block = None;
         let way = self.way(batch.size, batch.height, batch.width);
         let blocks = batch.size.div_ceil(way.block);
@@ -176,7 +203,7 @@ impl CpuEngine {
             let images = team::share(batch.size, block, blocks);
             // Rows of the whole batch: as if all blocks grew together.
             let watch = |rows: usize| watch((block * batch.height + rows) / blocks);
-            self.make_block(batch, images, &way, pixels, &watch)?;
+            self.make_block(batch, images, &way, pixels, &watch, phases)?;
             if pixels.stopped() {
                 break;
             }
@@ -192,6 +219,7 @@ impl CpuEngine {
         way: &cost::Way,
         pixels: &Pixels,
         watch: Watch,
+        phases: Option<&Mutex<Phases>>,
     ) -> Result<()> {
         let teams = way.teams.min(images.len());
         let plan = |i| {
@@ -208,9 +236,14 @@ impl CpuEngine {
             let (plan, classes, block) = (&plans[team], &classes[team], blocks[team]);
             let context = self.context(plan.images().len(), classes, block, member);
             // The last team has the largest share, so that the others are done when it is.
-            let watch = (team + 1 == teams && member.index == 0).then_some(watch);
-            let walk = cached::Walk { plan, context, pixels, watch };
+            let first = team + 1 == teams && member.index == 0;
+            let (watch, phases) = (first.then_some(watch), phases.filter(|_| first));
+            let clock = phases::Clock::new(phases.is_some());
+            let walk = cached::Walk { plan, context, pixels, watch, clock };
             walk.run(&stops[team]);
+            if let Some(phases) = phases {
+                phases.lock().unwrap_or_else(|e| e.into_inner()).add(walk.clock.read());
+            }
         })
     }
 
@@ -385,7 +418,7 @@ impl Engine for CpuEngine {
         let mut made = pixels::allocate(batch, self.config().logits());
         let pixels = Pixels::new(batch, self.config().mixtures, &mut made);
         match batch.method {
-            Method::Cached => self.make_cached(batch, &pixels, watch)?,
+            Method::Cached => self.make_cached(batch, &pixels, watch, None)?,
             Method::Naive => self.make_naive(batch, &pixels, watch)?,
         }
         pixels.finish()?;
