@@ -8,7 +8,7 @@
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data
-//! - [`checkpoint`], [`config`], [`logistic`]
+//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] draws the paper's
 //! - [`images`]
 //! - [`npy`], [`memory`], [`philox`]
 //! - [`error`]
@@ -21,6 +21,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+pub mod figure;
 pub mod generate;
 pub mod images;
 pub mod logistic;

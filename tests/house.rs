@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 9] = [
     &["engine"],
     &["weights", "schedule"],
     &["network"],
-    &["checkpoint", "config", "logistic"],
+    &["checkpoint", "config", "logistic", "figure"],
     &["images"],
     &["npy", "memory", "philox"],
     &["error"],

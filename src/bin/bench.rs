@@ -13,19 +13,19 @@ use fast_pixel_cnn::cpu::kernels::Kernels;
 use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-
+use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::images::{check_writable, write_atomically};
 use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory, weights};
 use ndarray::Array4;
 use serde::Serialize;
 
-/// The bars of the paper's figure: cached against naive on a Tesla K40.
-const PAPER: [(usize, f64); 9] =
-    [(1, 2.9), (2, 4.2), (4, 6.3), (8, 10.4), (16, 18.0), (32, 33.3), (64, 60.7), (128, 109.0), (256, 183.0)];
 /// Rows and columns of the images, as in the paper.
 const SIDE: usize = 32;
 /// Whole generations that are timed for each batch, after one that is not.
 const CACHED_REPEATS: usize = 3;
+
+/// The flags of a measurement.
+const MEASURING: [&str; 5] = ["checkpoint", "batch_sizes", "naive_passes", "json", "threads"];
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
@@ -47,6 +47,14 @@ struct Args {
     /// Also write the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Also draw the speed-ups beside the paper's, as SVG, into this file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Measure nothing: draw the figure of an earlier run from what --json wrote
+    #[arg(long, value_name = "FILE", requires = "plot", conflicts_with_all = MEASURING)]
+    from_json: Option<PathBuf>,
 
     /// Threads [default: as many as the machine has]
     #[arg(long, value_name = "N")]
@@ -145,8 +153,15 @@ fn run(args: &Args) -> Result<ExitCode> {
             return Err(Error::argument(name, "at least 1", "0"));
         }
     }
-    if let Some(path) = &args.json {
+    if let Some(path) = &args.plot {
+        figure::check_name(path)?;
+    }
+    for path in args.json.iter().chain(&args.plot) {
         check_writable(path)?;
+    }
+    if let Some((json, plot)) = args.from_json.as_ref().zip(args.plot.as_ref()) {
+        Speedups::read(json)?.write_svg(plot)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (weights, described) = match &args.checkpoint {
         Some(path) => (Weights::load(path, &weights::Options::default())?, path.display().to_string()),
@@ -199,13 +214,27 @@ fn run(args: &Args) -> Result<ExitCode> {
         args.naive_passes,
         SIDE * SIDE
     ))?;
+    let figure = speedups(&machine, &model, &results);
     if let Some(path) = &args.json {
         let version = env!("CARGO_PKG_VERSION");
-        let report = Report { schema: "fast-pixel-cnn/bench/1", version, machine, limit, model, results };
+        let report = Report { schema: figure::SCHEMA, version, machine, limit, model, results };
         let json = serde_json::to_string_pretty(&report).expect("numbers and strings");
         write_atomically(path, |file| writeln!(file, "{json}"))?;
     }
+    if let Some(path) = &args.plot {
+        figure.write_svg(path)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the figure shows of a run.
+fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
+    let bar = |row: &Row| figure::Bar { batch: row.batch, speedup: row.speedup };
+    Speedups {
+        machine: figure::Machine { processor: machine.processor.clone(), threads: machine.threads },
+        model: figure::Model { parameters: model.parameters, height: model.height, width: model.width },
+        bars: results.iter().map(bar).collect(),
+    }
 }
 
 /// The peak of the instruction set in use has been measured; the others' are for comparison.
