@@ -8,11 +8,12 @@
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data
-//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] draws the paper's
+//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] and [`animation`] draw what was made
 //! - [`images`]
 //! - [`npy`], [`memory`], [`philox`]
 //! - [`error`]
 
+pub mod animation;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

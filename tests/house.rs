@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 9] = [
     &["engine"],
     &["weights", "schedule"],
     &["network"],
-    &["checkpoint", "config", "logistic", "figure"],
+    &["checkpoint", "config", "logistic", "figure", "animation"],
     &["images"],
     &["npy", "memory", "philox"],
     &["error"],
