@@ -31,10 +31,10 @@ impl Canvas {
         Canvas { width, height, pixels: vec![color; width * height] }
     }
 
-    /// Fills a rectangle.
+    /// Fills a rectangle, as far as it is inside of the picture.
     pub fn fill(&mut self, [left, top]: [usize; 2], [width, height]: [usize; 2], color: Color) {
         for row in self.pixels.chunks_exact_mut(self.width).skip(top).take(height) {
-            row[left..left + width].fill(color);
+            row[left.min(self.width)..(left + width).min(self.width)].fill(color);
         }
     }
 
@@ -104,5 +104,7 @@ mod tests {
         assert_eq!(dark.len(), 4 * (10 + 9));
         assert!(dark.iter().all(|at| (2..16).contains(&(at / 40)) && (9..31).contains(&(at % 40))));
         assert_eq!(text_width("1i"), 11);
+        // What is too long is cut off.
+        canvas.write("100 times faster", 35, 16, 2, [0; 3]);
     }
 }

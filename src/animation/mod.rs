@@ -48,7 +48,7 @@ const MARGIN: usize = 12;
 const LETTER: usize = 2;
 const LINE: usize = LETTER * (font::HEIGHT + 3);
 /// Columns that each side of a race has at least, for its captions.
-const SIDE: usize = LETTER * font::ADVANCE * 18;
+const SIDE: usize = LETTER * font::ADVANCE * 20;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ impl Race {
 
 /// A number with three digits that count.
 fn number(value: f64) -> String {
-    let digits = (2.0 - value.log10().floor()).clamp(0.0, 5.0) as usize;
+    let digits = (2.0 - value.log10().floor()).clamp(0.0, 4.0) as usize;
     format!("{value:.digits$}")
 }
 
