@@ -66,17 +66,28 @@ impl Grid {
         Grid { columns: classes, skip: first_class % classes }
     }
 
+    /// Rows and columns of the picture of `count` images; what is beyond counting is `usize::MAX` or
+    /// little less.
+    pub fn size(&self, count: usize, height: usize, width: usize) -> (usize, usize) {
+        let rows = self.skip.saturating_add(count).div_ceil(self.columns);
+        let side = |cells: usize, size: usize| cells.saturating_mul(size + GAP).saturating_sub(GAP);
+        (side(rows, height), side(self.columns, width))
+    }
+
+    /// The uppermost row and the leftmost column of image `index` in the picture.
+    pub fn corner(&self, index: usize, height: usize, width: usize) -> (usize, usize) {
+        let cell = self.skip + index;
+        (cell / self.columns * (height + GAP), cell % self.columns * (width + GAP))
+    }
+
     /// Images `[N, H, W, 3]` as one picture, row by row, unscaled, [`GAP`] pixels apart; the gaps and
     /// the cells without an image are black.
     pub fn picture(&self, images: ArrayView4<u8>) -> Array3<u8> {
         let (count, height, width, channels) = images.dim();
-        let rows = (self.skip + count).div_ceil(self.columns);
-        let side = |cells: usize, size: usize| (cells * (size + GAP)).saturating_sub(GAP);
-        let mut picture = Array3::zeros((side(rows, height), side(self.columns, width), channels));
+        let (rows, columns) = self.size(count, height, width);
+        let mut picture = Array3::zeros((rows, columns, channels));
         for (i, image) in images.outer_iter().enumerate() {
-            let cell = self.skip + i;
-            let top = cell / self.columns * (height + GAP);
-            let left = cell % self.columns * (width + GAP);
+            let (top, left) = self.corner(i, height, width);
             picture.slice_mut(s![top..top + height, left..left + width, ..]).assign(&image);
         }
         picture

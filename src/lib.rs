@@ -8,11 +8,12 @@
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data
-//! - [`checkpoint`], [`config`], [`logistic`]
+//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] and [`animation`] draw what was made
 //! - [`images`]
 //! - [`npy`], [`memory`], [`philox`]
 //! - [`error`]
 
+pub mod animation;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+pub mod figure;
 pub mod generate;
 pub mod images;
 pub mod logistic;

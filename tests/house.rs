@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 10] = [
     &["engine"],
     &["weights", "schedule"],
     &["network"],
-    &["checkpoint", "config", "logistic"],
+    &["checkpoint", "config", "logistic", "figure", "animation"],
     &["images"],
     &["npy", "memory", "philox"],
     &["error"],

@@ -11,21 +11,22 @@ use std::time::Instant;
 use clap::Parser;
 use fast_pixel_cnn::cpu::kernels::Kernels;
 use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Split};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Phases, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-
+use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::images::{check_writable, write_atomically};
 use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory, weights};
 use ndarray::Array4;
 use serde::Serialize;
 
-/// The bars of the paper's figure: cached against naive on a Tesla K40.
-const PAPER: [(usize, f64); 9] =
-    [(1, 2.9), (2, 4.2), (4, 6.3), (8, 10.4), (16, 18.0), (32, 33.3), (64, 60.7), (128, 109.0), (256, 183.0)];
 /// Rows and columns of the images, as in the paper.
 const SIDE: usize = 32;
 /// Whole generations that are timed for each batch, after one that is not.
 const CACHED_REPEATS: usize = 3;
+
+/// The flags of a measurement.
+const MEASURING: [&str; 8] =
+    ["checkpoint", "batch_sizes", "naive_passes", "json", "threads", "precision", "explain", "phases"];
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
@@ -48,12 +49,24 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
+    /// Also draw the speed-ups beside the paper's, as SVG, into this file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Measure nothing: draw the figure of an earlier run from what --json wrote
+    #[arg(long, value_name = "FILE", requires = "plot", conflicts_with_all = MEASURING)]
+    from_json: Option<PathBuf>,
+
     #[command(flatten)]
     engine: cli::EngineArgs,
 
     /// Tell how the threads would share each batch, and what is foretold for it, and time nothing
     #[arg(long)]
     explain: bool,
+
+    /// Tell where the time of each batch's cached generation goes, and time nothing else
+    #[arg(long)]
+    phases: bool,
 }
 
 #[derive(Serialize)]
@@ -149,8 +162,15 @@ fn run(args: &Args) -> Result<ExitCode> {
             return Err(Error::argument(name, "at least 1", "0"));
         }
     }
-    if let Some(path) = &args.json {
+    if let Some(path) = &args.plot {
+        figure::check_name(path)?;
+    }
+    for path in args.json.iter().chain(&args.plot) {
         check_writable(path)?;
+    }
+    if let Some((json, plot)) = args.from_json.as_ref().zip(args.plot.as_ref()) {
+        Speedups::read(json)?.write_svg(plot)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (weights, described) = match &args.checkpoint {
         Some(path) => (Weights::load(path, &weights::Options::default())?, path.display().to_string()),
@@ -185,6 +205,9 @@ fn run(args: &Args) -> Result<ExitCode> {
         instruction_set: engine.isa().name(),
         precision: engine.precision().name(),
     };
+    if args.phases {
+        return phases(&mut engine, &args.batch_sizes);
+    }
     progress("measuring what this machine can do");
     let limits = engine.limits()?;
     let limit = Limit {
@@ -209,11 +232,15 @@ fn run(args: &Args) -> Result<ExitCode> {
         args.naive_passes,
         SIDE * SIDE
     ))?;
+    let figure = speedups(&machine, &model, &results);
     if let Some(path) = &args.json {
         let version = env!("CARGO_PKG_VERSION");
-        let report = Report { schema: "fast-pixel-cnn/bench/1", version, machine, limit, model, results };
+        let report = Report { schema: figure::SCHEMA, version, machine, limit, model, results };
         let json = serde_json::to_string_pretty(&report).expect("numbers and strings");
         write_atomically(path, |file| writeln!(file, "{json}"))?;
+    }
+    if let Some(path) = &args.plot {
+        figure.write_svg(path)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -255,6 +282,37 @@ fn explain(engine: &CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints where the time goes, of the median of several generations.
+fn phases(engine: &mut CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
+    cli::print("Seconds of one thread for the whole batch, and their share of the total.\n")?;
+    cli::print("| batch | vertical | hoist | pixels | sampling | waiting | rest | total |")?;
+    cli::print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    for &size in batch_sizes {
+        progress(&format!("batch {size}: phases"));
+        let labels = labels(engine, size);
+        let batch = batch(size, labels.as_deref());
+        engine.phases(&batch)?;
+        let all = (0..CACHED_REPEATS).map(|_| engine.phases(&batch)).collect::<Result<Vec<_>>>();
+        let mut all = all?;
+        all.sort_by(|a, b| a.total.total_cmp(&b.total));
+        let Phases { vertical, hoist, pixels, sampling, waiting, rest, total } = all[CACHED_REPEATS / 2];
+        let cell = |seconds: f64| format!("{seconds:.3} ({:.0} %)", 100.0 * seconds / total);
+        let cells = [vertical, hoist, pixels, sampling, waiting, rest].map(cell);
+        cli::print(format!("| {size} | {} | {total:.3} |", cells.join(" | ")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the figure shows of a run.
+fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
+    let bar = |row: &Row| figure::Bar { batch: row.batch, speedup: row.speedup };
+    Speedups {
+        machine: figure::Machine { processor: machine.processor.clone(), threads: machine.threads },
+        model: figure::Model { parameters: model.parameters, height: model.height, width: model.width },
+        bars: results.iter().map(bar).collect(),
+    }
 }
 
 /// The peak of the instruction set in use has been measured; the others' are for comparison.
@@ -307,11 +365,14 @@ fn line(row: &Row) -> String {
     )
 }
 
-fn time(engine: &mut CpuEngine, limits: &Limits, size: usize, naive_passes: usize) -> Result<Row> {
-    // A class-conditional model needs classes; which ones makes no difference to the time.
-    let labels = (engine.config().classes > 0).then(|| vec![0; size]);
-    let labels = labels.as_deref();
-    let batch = Batch {
+/// A class-conditional model needs classes; which ones makes no difference to the time.
+fn labels(engine: &CpuEngine, size: usize) -> Option<Vec<u32>> {
+    (engine.config().classes > 0).then(|| vec![0; size])
+}
+
+/// The batch that is timed.
+fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
+    Batch {
         size,
         height: SIDE,
         width: SIDE,
@@ -320,7 +381,13 @@ fn time(engine: &mut CpuEngine, limits: &Limits, size: usize, naive_passes: usiz
         given: None,
         method: Method::Cached,
         keep_logits: false,
-    };
+    }
+}
+
+fn time(engine: &mut CpuEngine, limits: &Limits, size: usize, naive_passes: usize) -> Result<Row> {
+    let labels = labels(engine, size);
+    let labels = labels.as_deref();
+    let batch = batch(size, labels);
     progress(&format!("batch {size}: cached"));
     let cached = Spread::of(CACHED_REPEATS, || engine.make(&batch, &|_| true).map(drop))?;
     progress(&format!("batch {size}: naive"));

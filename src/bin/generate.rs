@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
+use fast_pixel_cnn::animation::{self, Race, Scene};
 use fast_pixel_cnn::engine::{Engine, Given, Method};
-use fast_pixel_cnn::generate::{self, Classes, Generated, Progress, Run, RunNoise};
+use fast_pixel_cnn::generate::{self, Classes, Generated, Progress, RACE_PASSES, Run, RunNoise};
 use fast_pixel_cnn::images::{self, Grid};
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, memory};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -96,6 +97,16 @@ struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "seed")]
     noise: Option<PathBuf>,
 
+    /// Also write an animation of the images filling in pixel by pixel, as GIF or animated PNG by the
+    /// name's end
+    #[arg(long, value_name = "FILE")]
+    animate: Option<PathBuf>,
+
+    /// Animate naive beside cached, each as fast as it is here: cached as this run, naive by the time of
+    /// 3 full forward passes, times the pixels
+    #[arg(long, requires = "animate", conflicts_with = "naive")]
+    side_by_side: bool,
+
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -174,7 +185,17 @@ struct Report<'a> {
     batch_seconds: &'a [f64],
     seconds: f64,
     images_per_second: f64,
+    side_by_side: Option<SideBySide>,
     files: Vec<String>,
+}
+
+/// How the two sides of the animation were measured; seconds are for all images of the run.
+#[derive(Serialize)]
+struct SideBySide {
+    naive_passes: usize,
+    naive_seconds: f64,
+    cached_seconds: f64,
+    speedup: f64,
 }
 
 fn main() -> ExitCode {
@@ -190,10 +211,12 @@ fn body(args: &Args) -> Result<ExitCode> {
     let run = inputs.run(args)?;
     let available = memory::available();
     run.check(&*engine, available)?;
+    check_animation(args, &*engine, &run, available)?;
     let files = Files::prepare(args, engine.config())?;
     let made = with_progress(&mut *engine, &run, available)?;
-    let written = files.write(&made, &layout(&run, engine.config(), made.images.dim().0))?;
-    report(args, &*engine, &run, &made, &written)?;
+    let mut written = files.write(&made, &layout(&run, engine.config(), made.images.dim().0))?;
+    let race = animate(args, &mut *engine, &run, &made, &mut written)?;
+    report(args, &*engine, &run, &made, race, &written)?;
     if made.interrupted {
         let (done, count) = (made.images.dim().0, run.count);
         cli::warn(format_args!("interrupted: {done} of {count} images were finished"));
@@ -314,6 +337,44 @@ fn layout(run: &Run, config: &ModelConfig, count: usize) -> Grid {
     }
 }
 
+/// What an animation of the first `count` images of a run shows.
+fn scene(run: &Run, config: &ModelConfig, count: usize) -> Scene {
+    let given_rows = run.given.map_or(0, |given| given.rows);
+    let grid = layout(run, config, count);
+    Scene { grid, count, height: run.height, width: run.width, given_rows }
+}
+
+/// Refuses, before hours of work, an animation that could not be made after them.
+fn check_animation(args: &Args, engine: &dyn Engine, run: &Run, available: Option<u64>) -> Result<()> {
+    let Some(file) = &args.animate else { return Ok(()) };
+    animation::check(file, &scene(run, engine.config(), run.count), args.side_by_side)?;
+    if args.side_by_side {
+        if run.given.is_some_and(|given| given.rows == run.height) {
+            let expected = "rows to generate, to compare the two methods on";
+            return Err(Error::argument("--side-by-side", expected, "that all are kept"));
+        }
+        Run { method: Method::Naive, ..*run }.check(engine, available)?;
+    }
+    images::check_writable(file)
+}
+
+/// Writes the animation that was asked for, if there is anything to show, and adds it to the files
+/// written. Returns what was measured for it.
+fn animate(
+    args: &Args,
+    engine: &mut dyn Engine,
+    run: &Run,
+    made: &Generated,
+    written: &mut Vec<PathBuf>,
+) -> Result<Option<Race>> {
+    let Some(file) = args.animate.as_ref().filter(|_| !made.images.is_empty()) else { return Ok(None) };
+    let race = args.side_by_side.then(|| generate::race(engine, run, made)).transpose()?;
+    let scene = scene(run, engine.config(), made.images.dim().0);
+    animation::write(file, &scene, images::to_bytes(made.images.view()).view(), race.as_ref())?;
+    written.push(file.clone());
+    Ok(race)
+}
+
 /// The files to write.
 struct Files {
     png: Option<PathBuf>,
@@ -364,7 +425,14 @@ impl Files {
 }
 
 /// Tells what was made: text, or one JSON object.
-fn report(args: &Args, engine: &dyn Engine, run: &Run, made: &Generated, files: &[PathBuf]) -> Result<()> {
+fn report(
+    args: &Args,
+    engine: &dyn Engine,
+    run: &Run,
+    made: &Generated,
+    race: Option<Race>,
+    files: &[PathBuf],
+) -> Result<()> {
     let (count, height, width, _) = made.images.dim();
     let seconds: f64 = made.batch_seconds.iter().sum();
     let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
@@ -374,6 +442,14 @@ fn report(args: &Args, engine: &dyn Engine, run: &Run, made: &Generated, files: 
             "{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s on {}",
             engine.name()
         ))?;
+        if let Some(race) = race {
+            cli::print(format_args!(
+                "naive {:.2} s, by {RACE_PASSES} full forward passes times the pixels; cached is {:.0} times \
+                 faster",
+                race.naive_seconds,
+                race.speedup()
+            ))?;
+        }
         return files.iter().try_for_each(|file| cli::print(file.display()));
     }
     let name = |path: &Path| path.display().to_string();
@@ -399,6 +475,12 @@ fn report(args: &Args, engine: &dyn Engine, run: &Run, made: &Generated, files: 
         batch_seconds: &made.batch_seconds,
         seconds,
         images_per_second,
+        side_by_side: race.map(|race| SideBySide {
+            naive_passes: RACE_PASSES,
+            naive_seconds: race.naive_seconds,
+            cached_seconds: race.cached_seconds,
+            speedup: race.speedup(),
+        }),
         files: files.iter().map(|file| name(file)).collect(),
     };
     cli::print(serde_json::to_string(&report).map_err(|e| Error::io(Path::new("stdout"), "write")(e.into()))?)
