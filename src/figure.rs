@@ -5,6 +5,7 @@
 //! SVG, whose text stays text.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use plotters::coord::Shift;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::images::write_atomically;
+use crate::npy::open_regular;
 
 /// The bars of the paper's figure: batch sizes, and cached against naive on a Tesla K40.
 pub const PAPER: [(usize, f64); 9] =
@@ -100,19 +102,20 @@ impl Speedups {
     /// Reads what a figure needs of the JSON report of an earlier run.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for a file that is not such a report or has nothing that can
-    /// be drawn.
+    /// [`Error::Io`]; [`Error::Unsupported`] for a folder or a pipe; [`Error::Malformed`] for a file that
+    /// is not such a report or has nothing that can be drawn.
     pub fn read(path: &Path) -> Result<Speedups> {
         #[derive(Deserialize)]
         struct Kind {
             schema: String,
         }
-        let length = std::fs::metadata(path).map_err(Error::io(path, "open"))?.len();
+        let (file, length) = open_regular(path)?;
         if length > MAX_REPORT {
             let expected = format!("at most {MAX_REPORT} bytes");
             return Err(Error::malformed(path, "length", expected, length.to_string()));
         }
-        let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        let mut text = Vec::new();
+        file.take(MAX_REPORT).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
         let no_report = |e: serde_json::Error| {
             Error::malformed(path, "JSON", "a report that bench --json wrote", e.to_string())
         };
@@ -149,7 +152,6 @@ impl Speedups {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_svg(&self, path: &Path) -> Result<()> {
-        use std::io::Write;
         let svg = self.svg().map_err(|e| Error::io(path, "draw")(std::io::Error::other(e.to_string())))?;
         write_atomically(path, |file| file.write_all(svg.as_bytes()))
     }

@@ -138,6 +138,11 @@ fn reports_that_cannot_be_drawn_are_one_line_of_error() {
     let place = Place::new(&good);
     fs::remove_file(place.at("bench.json")).unwrap();
     place.draw("figure.svg").fails_with(&["bench.json: cannot"]);
+    fs::create_dir(place.at("bench.json")).unwrap();
+    place.draw("figure.svg").fails_with(&["bench.json: a folder"]);
+    let figure = place.at("figure.svg").display().to_string();
+    let endless = ["--from-json", "/dev/zero", "--plot", &figure];
+    assert_eq!(run("bench", &endless).code, Some(2));
 }
 
 #[test]

@@ -38,12 +38,15 @@ const RACE: u16 = 600;
 
 /// A pixel that is not made yet.
 const UNMADE: Color = [128; 3];
+/// Between images alone, as in the still grid; a race has light gaps, or dark pixels at an image's edge
+/// could not be told from them.
 const GAP: Color = [0; 3];
 const PAPER: Color = [250; 3];
 const INK: Color = [40, 40, 44];
 
-/// Pixels around a race and between its sides.
+/// Pixels around a race, and between its sides.
 const MARGIN: usize = 12;
+const BETWEEN: usize = 36;
 /// Pixels for each dot of a caption's letters, and from line to line.
 const LETTER: usize = 2;
 const LINE: usize = LETTER * (font::HEIGHT + 3);
@@ -144,10 +147,10 @@ impl Layout {
             let left = MARGIN + (side - grid[0]) / 2;
             let top = MARGIN + 2 * LINE;
             let size = [
-                side.saturating_mul(2).saturating_add(3 * MARGIN),
+                side.saturating_mul(2).saturating_add(2 * MARGIN + BETWEEN),
                 grid[1].saturating_add(top + MARGIN + 2 * LINE),
             ];
-            (size, vec![[left, top], [left.saturating_add(side + MARGIN), top]])
+            (size, vec![[left, top], [left.saturating_add(side + BETWEEN), top]])
         } else {
             (grid, vec![[0, 0]])
         };
@@ -272,7 +275,6 @@ fn blank(scene: &Scene, layout: &Layout, race: Option<&Race>) -> Canvas {
     let [width, height] = layout.size;
     let mut canvas = Canvas::new(width, height, if race.is_some() { PAPER } else { GAP });
     for &[left, top] in &layout.sides {
-        canvas.fill([left, top], layout.grid, GAP);
         for image in 0..scene.count {
             let (y, x) = scene.grid.corner(image, scene.height, scene.width);
             let at = [left + x * layout.scale, top + y * layout.scale];
