@@ -17,7 +17,7 @@ use crate::network::{Epilogue, Form, Layer, Network, Sampling};
 use crate::schedule;
 
 /// Tiles of positions that go through all units of outputs before the next ones do.
-const BLOCK_TILES: usize = 8;
+const BLOCK_TILES: usize = 12;
 
 /// So many positions for each member of a team are shared out among them; fewer are left whole.
 pub const MANY_POSITIONS: usize = 48;

@@ -310,6 +310,16 @@ fn packed_weights_do_not_depend_on_the_threads() {
 
 #[test]
 fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
+    stacks_agree(Precision::F32, 2e-5);
+}
+
+#[test]
+fn with_bfloat16_weights_cached_equals_naive_too() {
+    stacks_agree(Precision::Bf16, 0.05);
+}
+
+/// Cached equals naive bit for bit, and the plain evaluation up to a tolerance.
+fn stacks_agree(precision: Precision, tolerance: f64) {
     for classes in [0, 3] {
         for (name, network) in stacks(classes) {
             let weights = Weights::synthetic_for(&network, 5);
@@ -317,12 +327,7 @@ fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
             let labels = (classes > 0).then_some(&labels[..]);
             for (i, isa) in Isa::ALL.into_iter().filter(|i| i.available()).enumerate() {
                 let split = if i % 2 == 0 { Split::Outputs } else { Split::Images };
-                let options = Options {
-                    threads: Some(2 + i),
-                    isa: Some(isa),
-                    split: Some(split),
-                    precision: Precision::F32,
-                };
+                let options = Options { threads: Some(2 + i), isa: Some(isa), split: Some(split), precision };
                 let mut engine = engine(&network, &weights, &options);
                 // Without a fused multiply-add in hardware everything takes a hundred times as long.
                 let (size, height, width) = if isa == Isa::Portable { (2, 8, 4) } else { (3, 12, 8) };
@@ -350,7 +355,7 @@ fn every_stack_is_what_its_layers_say_and_cached_equals_naive() {
                     let found = logits.slice(s![image..image + 1, .., .., ..]);
                     let largest = exact.iter().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs());
                     let largest = largest.fold(0.0, f64::max);
-                    assert!(largest < 2e-5, "{name}, {isa:?}, {classes} classes: off by {largest:e}");
+                    assert!(largest < tolerance, "{name}, {isa:?}, {classes} classes: off by {largest:e}");
                 }
             }
         }

@@ -36,13 +36,48 @@ fn tile(inputs: &[&[f32]], weights: &[f32], init: &[f32]) -> Vec<f32> {
     sums
 }
 
+/// `weights[panel][input][LANES]` as a kernel reads them, and the numbers that they then stand for. The
+/// inputs are those of segments of some depths.
+fn stored(weights: &[f32], panels: usize, depths: &[usize], precision: Precision) -> (Vec<f32>, Vec<f32>) {
+    if precision == Precision::F32 {
+        return (weights.to_vec(), weights.to_vec());
+    }
+    // Cut off rather than rounded: the kernels do not care.
+    let halves: Vec<u32> = weights.iter().map(|w| w.to_bits() >> 16).collect();
+    let rounded = halves.iter().map(|half| f32::from_bits(half << 16)).collect();
+    let inputs: usize = depths.iter().sum();
+    let mut lines = Vec::new();
+    for panel in 0..panels {
+        let mut first = panel * inputs;
+        for &depth in depths {
+            for pair in (first..first + depth).step_by(2) {
+                for lane in 0..LANES {
+                    let lower = halves[pair * LANES + lane];
+                    // What fills up the last line of an odd depth must not be read.
+                    let upper =
+                        if pair + 1 < first + depth { halves[(pair + 1) * LANES + lane] } else { 0x7fc0 };
+                    lines.push(f32::from_bits(upper << 16 | lower));
+                }
+            }
+            first += depth;
+        }
+    }
+    (lines, rounded)
+}
+
 #[test]
 fn tiles_of_every_shape_equal_the_scalar_one() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        tiles(precision);
+    }
+}
+
+fn tiles(precision: Precision) {
     for kernels in available() {
         let mut shapes = 0;
         for rows in 1..=MAX_ROWS {
             for panels in 1..=MAX_PANELS {
-                let Some(kernel) = (kernels.tile)(rows, panels, Precision::F32) else { continue };
+                let Some(kernel) = (kernels.tile)(rows, panels, precision) else { continue };
                 shapes += 1;
                 // Three segments of odd depths, cut from rows that overlap and stand apart unevenly.
                 let depths = [1, 7, 33];
@@ -50,23 +85,25 @@ fn tiles_of_every_shape_equal_the_scalar_one() {
                 let offset = |m: usize| 3 * m + m * m % 5;
                 let inputs = numbers(1, offset(rows) + depth);
                 let weights = numbers(2, panels * depth * LANES);
+                let (lines, weights) = stored(&weights, panels, &depths, precision);
                 let init = numbers(3, rows * panels * LANES);
                 let mut sums = vec![f32::NAN; rows * panels * LANES + 1];
 
-                let mut first = 0;
+                let (mut first, mut line) = (0, 0);
                 let segments = depths.map(|depth| {
-                    let weights = weights[first * LANES..].as_ptr();
+                    let weights = lines[line * LANES..].as_ptr();
                     // To ask for something is never wrong, wherever it lies.
                     let (ahead, bursts) = (std::ptr::null(), depth);
                     let segment = Segment { inputs: inputs[first..].as_ptr(), weights, depth, ahead, bursts };
                     first += depth;
+                    line += precision.lines(depth);
                     segment
                 });
                 let mut tile_args = Tile {
                     segments: &segments,
                     offsets: [0; MAX_ROWS],
                     init: [std::ptr::null(); MAX_ROWS],
-                    panel_stride: depth * LANES,
+                    panel_stride: line * LANES,
                     sums: sums.as_mut_ptr(),
                     sums_stride: panels * LANES,
                 };
