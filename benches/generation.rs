@@ -1,13 +1,14 @@
 //! Where the time of an image goes, in pieces that can be compared from one change to the next:
-//! whole generations, a full forward pass, and what a pixel costs beside the network.
+//! whole generations and their phases, a full forward pass, and what a pixel costs beside the network.
 //!
 //! `cargo bench` runs all of it, `cargo bench -- cached` a part. For the figures against the paper use
 //! the program `bench`.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fast_pixel_cnn::cpu::{CpuEngine, Options};
+use fast_pixel_cnn::cpu::{CpuEngine, Options, Phases};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, philox};
 use ndarray::Array4;
@@ -28,20 +29,30 @@ fn engines(c: &mut Criterion) {
         group.sample_size(10);
         for size in batches {
             group.throughput(Throughput::Elements(size as u64));
+            let batch = Batch {
+                size,
+                height: SIDE,
+                width: SIDE,
+                labels: None,
+                noise: Noise::Philox { seed: 1, first_index: 0 },
+                given: None,
+                method: Method::Cached,
+                keep_logits: false,
+            };
             group.bench_function(format!("cached, batch {size}"), |b| {
-                let noise = Noise::Philox { seed: 1, first_index: 0 };
-                let batch = Batch {
-                    size,
-                    height: SIDE,
-                    width: SIDE,
-                    labels: None,
-                    noise,
-                    given: None,
-                    method: Method::Cached,
-                    keep_logits: false,
-                };
                 b.iter(|| engine.make(&batch, &|_| true).expect("a sound batch"))
             });
+            type Phase = fn(&Phases) -> f64;
+            let phases: [(&str, Phase); 3] =
+                [("vertical", |p| p.vertical), ("hoist", |p| p.hoist), ("pixels", |p| p.pixels)];
+            for (name, seconds) in phases {
+                group.bench_function(format!("cached, batch {size}: {name}"), |b| {
+                    b.iter_custom(|count| {
+                        let all = (0..count).map(|_| engine.phases(&batch).expect("a sound batch"));
+                        Duration::from_secs_f64(all.map(|p| seconds(&p)).sum())
+                    })
+                });
+            }
             group.bench_function(format!("forward pass, batch {size}"), |b| {
                 let images = Array4::zeros((size, SIDE, SIDE, 3));
                 b.iter(|| engine.logits(images.view(), None).expect("sound images"))

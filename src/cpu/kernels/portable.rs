@@ -49,7 +49,7 @@ unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [f32; LANES] {
             return panel.add(k * LANES).cast::<[f32; LANES]>().read_unaligned();
         }
         let pairs = panel.add(k / 2 * LANES).cast::<[u32; LANES]>().read_unaligned();
-        pairs.map(|pair| f32::from_bits(if k % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 }))
+        pairs.map(|pair| f32::from_bits(if k.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 }))
     }
 }
 
