@@ -2,19 +2,26 @@
 //!
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
 //! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
-//! for a bounded time, since the others are nearly always about to arrive, and then sleeps, so that a
-//! team does not collapse when another process takes one of its cores.
+//! for a bounded time, since the others are nearly always about to arrive, and then sleeps. Who has once
+//! waited in vain, because another process has taken a core, spins for less time for a while: a thread
+//! that sleeps gets its core back sooner than one that has spent its time on waiting. It never yields:
+//! that would give a core away for as long as the other process likes.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex};
 use std::thread::{Builder, Scope};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Turns of the spin loop before a waiting thread yields, some tens of microseconds.
-const SPINS: usize = 1000;
-/// Times a waiting thread yields before it sleeps.
-const YIELDS: usize = 20;
+/// Turns of the spin loop before a waiting thread sleeps, some tens of microseconds.
+const PATIENCE: usize = 1000;
+/// A wait in vain: longer than any stage, so that another process must have had the core.
+const IN_VAIN: Duration = Duration::from_millis(1);
+/// Turns after a wait in vain.
+const IMPATIENCE: usize = 250;
+/// For how many waits it lasts: some tens of milliseconds.
+const IMPATIENT_WAITS: usize = 1000;
 
 /// A barrier for a fixed number of threads.
 pub struct Barrier {
@@ -22,6 +29,8 @@ pub struct Barrier {
     arrived: AtomicUsize,
     epoch: AtomicUsize,
     broken: AtomicBool,
+    /// Waits for which threads are still impatient.
+    impatient: AtomicUsize,
     sleepers: AtomicUsize,
     door: Mutex<()>,
     bell: Condvar,
@@ -34,6 +43,7 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             epoch: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
+            impatient: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             door: Mutex::new(()),
             bell: Condvar::new(),
@@ -65,18 +75,19 @@ impl Barrier {
     }
 
     fn wait_beyond(&self, epoch: usize) {
-        for _ in 0..SPINS {
+        // Only a rule of thumb: that threads may overwrite each other's count does no harm.
+        let impatient = self.impatient.load(Relaxed);
+        let spins = if impatient > 0 { IMPATIENCE } else { PATIENCE };
+        for _ in 0..spins {
             if self.passed(epoch) {
+                if impatient > 0 {
+                    self.impatient.store(impatient - 1, Relaxed);
+                }
                 return;
             }
             std::hint::spin_loop();
         }
-        for _ in 0..YIELDS {
-            if self.passed(epoch) {
-                return;
-            }
-            std::thread::yield_now();
-        }
+        let asleep = Instant::now();
         self.sleepers.fetch_add(1, SeqCst);
         let mut door = self.door.lock().unwrap_or_else(|e| e.into_inner());
         while self.epoch.load(SeqCst) == epoch && !self.broken.load(SeqCst) {
@@ -84,6 +95,8 @@ impl Barrier {
         }
         drop(door);
         self.sleepers.fetch_sub(1, SeqCst);
+        let waits = if asleep.elapsed() > IN_VAIN { IMPATIENT_WAITS } else { impatient.saturating_sub(1) };
+        self.impatient.store(waits, Relaxed);
     }
 
     fn ring(&self) {
