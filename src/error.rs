@@ -12,6 +12,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The operating system refused memory.
+    #[error("cannot allocate {bytes} bytes: {source}")]
+    Allocate {
+        /// How much.
+        bytes: u64,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+
     /// The operating system refused to read or write.
     #[error("{}: cannot {action}: {source}", file.display())]
     Io {

@@ -4,7 +4,8 @@
 //! each rests only on those below it:
 //!
 //! - [`device`] opens an engine by name
-//! - [`cpu`], the backend; [`generate`] and [`evaluate`] drive any; [`cli`] is what the programs share
+//! - [`cli`] is what the programs share
+//! - [`cpu`], the backend; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data

@@ -41,6 +41,46 @@ fn the_report_has_a_row_for_each_batch_and_its_numbers_fit_each_other() {
     }
 }
 
+/// The cells of the rows of a table for one batch.
+fn cells(stdout: &str, batch: usize) -> Vec<Vec<String>> {
+    let begin = format!("| {batch} |");
+    let rows = stdout.lines().filter(|l| l.starts_with(&begin));
+    rows.map(|l| l.trim_matches('|').split('|').map(|c| c.trim().to_string()).collect()).collect()
+}
+
+#[test]
+fn explain_foretells_each_way_of_sharing_and_the_first_is_the_fastest() {
+    let weights = golden("cond/v2/params.ckpt");
+    let args = ["-c", &weights, "--threads", "2", "--batch-sizes", "1,200", "--explain"];
+    let done = run("bench", &args).succeeds();
+    for batch in [1, 200] {
+        let rows = cells(&done.stdout, batch);
+        assert_eq!(rows.len(), 2, "{}", done.stdout);
+        let seconds: Vec<f64> = rows.iter().map(|r| r.last().unwrap().parse().unwrap()).collect();
+        assert!(seconds[0] <= seconds[1], "{}", done.stdout);
+    }
+    // A model this small is not worth meeting for, and 200 images are more than are made at a time.
+    assert_eq!(cells(&done.stdout, 200)[0][1..4], ["images", "2 of 1", "50"]);
+}
+
+#[test]
+fn phases_add_up_to_the_total() {
+    let weights = golden("cond/v2/params.ckpt");
+    let args = ["-c", &weights, "--batch-sizes", "1,3", "--precision", "bf16", "--phases"];
+    let done = run("bench", &args).succeeds();
+    for batch in [1, 3] {
+        let rows = cells(&done.stdout, batch);
+        assert_eq!(rows.len(), 1, "{}", done.stdout);
+        let seconds = rows[0][1..].iter().map(|c| c.split(' ').next().unwrap().parse::<f64>().unwrap());
+        let seconds: Vec<f64> = seconds.collect();
+        let (total, parts) = seconds.split_last().unwrap();
+        assert_eq!(parts.len(), 6);
+        // Each number is rounded to a millisecond.
+        assert!((parts.iter().sum::<f64>() - total).abs() < 4e-3, "{}", done.stdout);
+        assert!(parts.iter().all(|p| *p >= 0.0), "{}", done.stdout);
+    }
+}
+
 #[test]
 fn bad_input_is_one_line_of_error_and_status_2() {
     let tiny = golden("tiny/v2/params.ckpt");

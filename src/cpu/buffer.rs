@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::error::{Error, Result};
+
 /// A zeroed block of floats, aligned to a page.
 ///
 /// It comes from the system in large pages where there are any: a pixel's weights are 15 MB, more than
@@ -20,19 +22,19 @@ pub struct Buffer {
 impl Buffer {
     /// Allocates at least `len` floats, all 0.
     ///
-    /// # Panics
-    /// If the system refuses; what a batch needs has been compared with what there is before.
-    pub fn zeroed(len: usize) -> Buffer {
+    /// # Errors
+    /// [`Error::Allocate`].
+    pub fn zeroed(len: usize) -> Result<Buffer> {
         if len == 0 {
-            return Buffer { pages: None };
+            return Ok(Buffer { pages: None });
         }
-        let bytes = len.checked_mul(size_of::<f32>()).expect("a size within memory");
+        let bytes = len.saturating_mul(size_of::<f32>());
         let pages = MmapOptions::new().len(bytes).map_anon();
-        let pages = pages.unwrap_or_else(|e| panic!("cannot allocate {bytes} bytes: {e}"));
+        let pages = pages.map_err(|source| Error::Allocate { bytes: bytes as u64, source })?;
         // A hint: where it is not known or not heeded, all is only slower.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);
-        Buffer { pages: Some(pages) }
+        Ok(Buffer { pages: Some(pages) })
     }
 
     /// The floats.

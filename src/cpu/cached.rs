@@ -16,6 +16,7 @@ use super::phases::{Clock, Phase};
 use super::pixels::Pixels;
 use super::stage::{Context, Part, Span, Stage};
 use crate::engine::Watch;
+use crate::error::Result;
 use crate::network::{Form, IMAGE, Network, Stream};
 
 /// The stages of one layer, one for each parity. They do not depend on each other.
@@ -88,7 +89,10 @@ impl Plan {
     }
 
     /// Allocates the block.
-    pub fn allocate(&self) -> Buffer {
+    ///
+    /// # Errors
+    /// [`crate::Error::Allocate`].
+    pub fn allocate(&self) -> Result<Buffer> {
         Buffer::zeroed(self.len)
     }
 }

@@ -36,11 +36,11 @@ pub fn peak_flops(kernels: &Kernels, threads: usize) -> Result<f64> {
 /// Bytes per second at which a team reads `bytes` of memory over and over, each thread its own part.
 ///
 /// # Errors
-/// [`crate::Error::Threads`].
+/// [`crate::Error::Threads`], [`crate::Error::Allocate`].
 pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> Result<f64> {
     let buffer = {
         let len = (bytes / size_of::<f32>()).max(threads * READ_CHUNK);
-        let mut buffer = Buffer::zeroed(len);
+        let mut buffer = Buffer::zeroed(len)?;
         // Zeroed pages may all be one page until they are written.
         buffer.as_mut_slice().fill(1.0);
         buffer
@@ -111,7 +111,7 @@ impl Limits {
     /// Measures this machine for one network. Takes about two seconds.
     ///
     /// # Errors
-    /// [`crate::Error::Threads`].
+    /// [`crate::Error::Threads`], [`crate::Error::Allocate`].
     pub fn measure(
         kernels: &Kernels,
         threads: usize,

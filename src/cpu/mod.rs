@@ -85,7 +85,8 @@ impl CpuEngine {
     ///
     /// # Errors
     /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks; as for
-    /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`].
+    /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`],
+    /// [`Error::Allocate`].
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
         CpuEngine::of(Network::new(*weights.config()), weights, options)
     }
@@ -123,7 +124,7 @@ impl CpuEngine {
     /// Measures what this machine can do with this engine's threads and instruction set.
     ///
     /// # Errors
-    /// [`Error::Threads`].
+    /// [`Error::Threads`], [`Error::Allocate`].
     pub fn limits(&self) -> Result<limits::Limits> {
         limits::Limits::measure(&self.kernels, self.threads, &self.network, self.precision)
     }
@@ -229,7 +230,8 @@ impl CpuEngine {
         };
         let plans: Vec<_> = (0..teams).map(plan).collect();
         let classes: Vec<_> = plans.iter().map(|p| self.classes(batch.labels, p.images())).collect();
-        let mut blocks: Vec<Buffer> = plans.iter().map(|p| p.allocate()).collect();
+        let blocks: Result<Vec<Buffer>> = plans.iter().map(|p| p.allocate()).collect();
+        let mut blocks = blocks?;
         let blocks: Vec<_> = blocks.iter_mut().map(|b| b.share()).collect();
         let stops: Vec<_> = plans.iter().map(|_| AtomicBool::new(false)).collect();
         team::run(&vec![way.members; teams], |team, member| {
@@ -258,7 +260,7 @@ impl CpuEngine {
         let (chunk, len) = naive::Plan::chunk(&self.network, batch.size, height, width);
         let key = [chunk, height, width];
         let kept = self.naive_block.take().filter(|(k, _)| *k == key);
-        let mut block = kept.map_or_else(|| Buffer::zeroed(len), |(_, block)| block);
+        let mut block = kept.map_or_else(|| Buffer::zeroed(len), |(_, block)| Ok(block))?;
         let plan = naive::Plan::new(&self.network, &self.packed, chunk, height, width);
         let memory = block.share();
         // Places of a last, short chunk that hold no image are computed and not looked at.

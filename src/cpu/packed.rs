@@ -78,10 +78,10 @@ impl Packed {
     ///
     /// # Errors
     /// As for [`Weights::fold`]: of several variables that are wrong the first of the network's, whichever
-    /// thread came upon it. [`Error::Threads`].
+    /// thread came upon it. [`Error::Threads`], [`Error::Allocate`].
     pub fn new(network: &Network, weights: &Weights, precision: Precision, threads: usize) -> Result<Packed> {
         let (layers, len) = plan(network, precision);
-        let mut floats = Buffer::zeroed(len);
+        let mut floats = Buffer::zeroed(len)?;
         let mut jobs = Vec::new();
         // Layers lie one behind the other, all of them for the row phase and then for the pixel phase.
         let first = |packed: &PackedLayer| [packed.row.start, packed.pixel.start];
