@@ -20,7 +20,7 @@ use crate::schedule;
 const BLOCK_TILES: usize = 12;
 
 /// So many positions for each member of a team are shared out among them; fewer are left whole.
-pub const MANY_POSITIONS: usize = 48;
+pub const MANY_POSITIONS: usize = 96;
 
 /// Most taps of a layer: two skips beside the six of a 2x3 convolution.
 pub const MAX_TAPS: usize = 8;
