@@ -8,6 +8,7 @@
 //!
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
+//! - [`isa`]: what each instruction does to a lane, as a table
 //! - [`counters`]: what is counted
 //! - [`memory`]: the device's memory, with its shadow
 //! - [`ptx`]: text to syntax tree
@@ -16,6 +17,7 @@
 pub mod counters;
 pub mod exec;
 pub mod fault;
+pub mod isa;
 pub mod memory;
 pub mod program;
 pub mod ptx;
