@@ -14,6 +14,7 @@
 //! - [`ptx`]: text to syntax tree
 //! - [`fault`]: how a launch ends that ends badly
 
+pub mod check;
 pub mod counters;
 pub mod exec;
 pub mod fault;
