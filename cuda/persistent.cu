@@ -39,7 +39,7 @@ union Shared {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-persistent_f32(const Stage* stages, Programs programs, Sampler sampler, Batch batch, unsigned* counter, int first_row,
+persistent_f32(const Stage* stages, Programs programs, const Sampler* sampler, Batch batch, unsigned* counter, int first_row,
                int rows) {
     __shared__ Shared shared;
     GridBarrier barrier = {counter, 0};
@@ -69,7 +69,7 @@ persistent_f32(const Stage* stages, Programs programs, Sampler sampler, Batch ba
             // Image after image to another block, then to another of its warps.
             int warps = THREADS / WARP, warp = threadIdx.x / WARP;
             for (int image = blockIdx.x + warp * blocks; image < batch.size; image += warps * blocks) {
-                sample(sampler, batch, image, row, column);
+                sample(*sampler, batch, image, row, column);
             }
             barrier.wait();
         }

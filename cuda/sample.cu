@@ -6,10 +6,10 @@
 
 #include "sample.cuh"
 
-extern "C" __global__ void sample_f32(Sampler sampler, Batch batch) {
+extern "C" __global__ void sample_f32(const Sampler* sampler, Batch batch) {
     int row = batch.cursor->row, column = batch.cursor->column;
     for (int image = threadIdx.x / WARP; image < batch.size; image += blockDim.x / WARP) {
-        sample(sampler, batch, image, row, column);
+        sample(*sampler, batch, image, row, column);
     }
     __syncthreads();
     if (threadIdx.x == 0) {

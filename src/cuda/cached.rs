@@ -1,0 +1,240 @@
+//! Cached generation on the device: the programs of [`super::programs`], by one of three strategies.
+//!
+//! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
+//! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
+//! graph, or a barrier inside one kernel. All three run the same stages on the same tables, so the images
+//! are the same.
+
+use std::ffi::c_void;
+use std::ptr::from_ref;
+
+use bytemuck::cast_slice;
+
+use super::Strategy;
+use super::driver::{Buffer, Device, Graph, Kernel};
+use super::layout::Extent;
+use super::loaded::{Extras, Loaded};
+use super::nvtx::Range;
+use super::packed::Packed;
+use super::programs::{PERIOD, Programs, Steps};
+use super::stage::{self, Entry, Program, THREADS};
+use crate::engine::{Batch, Made, Watch};
+use crate::error::{Error, Result};
+use crate::network::Network;
+
+/// A shape of batch, ready to be generated again and again.
+pub struct Cached {
+    programs: Programs,
+    loaded: Loaded,
+    way: Way,
+}
+
+/// How the programs are run.
+enum Way {
+    Launch,
+    Graph {
+        rows: Vec<Graph>,
+        /// By row, then column modulo [`PERIOD`].
+        pixels: Vec<Graph>,
+    },
+    Persistent {
+        blocks: u32,
+        tables: Tables,
+    },
+}
+
+/// What the persistent kernel reads, and its barrier's counter.
+struct Tables {
+    entries: Buffer<u8>,
+    rows: Buffer<u8>,
+    pixels: Buffer<u8>,
+    counter: Buffer<u32>,
+}
+
+/// Numbers in the counter's buffer: what a fill writes at a time.
+const COUNTER: usize = 4;
+
+/// The strategy that a device gets: what was asked for, or the next best that it can do.
+///
+/// # Errors
+/// [`Error::Device`].
+pub fn choose(device: &Device, wanted: Strategy) -> Result<Strategy> {
+    match wanted {
+        Strategy::Launch | Strategy::Graph => Ok(wanted),
+        Strategy::Auto | Strategy::Persistent => {
+            let can = device.properties.cooperative && device.resident(Kernel::Persistent, THREADS as u32)? > 0;
+            Ok(if can { Strategy::Persistent } else { Strategy::Graph })
+        }
+    }
+}
+
+/// Bytes on the device that a batch needs beyond the weights.
+pub fn bytes(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> u64 {
+    let programs = Programs::new(network, packed, extent, multiprocessors);
+    let table = programs.table.stages.len() * size_of::<stage::Stage>();
+    programs.layout.bytes().saturating_add(table as u64)
+}
+
+impl Cached {
+    /// Allocates, uploads the tables, and captures the graphs if that is the strategy.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn new(
+        device: &Device,
+        network: &Network,
+        packed: &Packed,
+        weights: &Buffer<f32>,
+        extent: Extent,
+        extras: Extras,
+        strategy: Strategy,
+    ) -> Result<Cached> {
+        let programs = Programs::new(network, packed, extent, device.properties.multiprocessors);
+        let grids = [programs.image, programs.logits];
+        let loaded = Loaded::new(
+            device,
+            network.config,
+            weights,
+            extent,
+            &programs.table,
+            programs.layout.len,
+            grids,
+            extras,
+        )?;
+        let mut cached = Cached { programs, loaded, way: Way::Launch };
+        cached.way = match strategy {
+            Strategy::Launch => Way::Launch,
+            Strategy::Graph => cached.captured(device)?,
+            Strategy::Auto | Strategy::Persistent => cached.persistent(device)?,
+        };
+        Ok(cached)
+    }
+
+    fn captured(&self, device: &Device) -> Result<Way> {
+        let rows = self.programs.rows.iter().map(|steps| device.capture(|| self.steps(device, steps)));
+        let pixels = self.programs.pixels.iter().flatten().map(|steps| {
+            device.capture(|| {
+                self.steps(device, steps)?;
+                self.loaded.sample(device)
+            })
+        });
+        Ok(Way::Graph { rows: rows.collect::<Result<_>>()?, pixels: pixels.collect::<Result<_>>()? })
+    }
+
+    fn persistent(&self, device: &Device) -> Result<Way> {
+        let (entries, rows, pixels) = self.programs.flat();
+        let tables = Tables {
+            entries: device.upload(cast_slice::<Entry, u8>(&entries))?,
+            rows: device.upload(cast_slice::<Program, u8>(&rows))?,
+            pixels: device.upload(cast_slice::<Program, u8>(&pixels))?,
+            counter: device.zeroed(COUNTER)?,
+        };
+        // One block for each multiprocessor: more would wait for each other at every barrier.
+        let resident = device.resident(Kernel::Persistent, THREADS as u32)?;
+        let blocks = resident.min(device.properties.multiprocessors as u32);
+        Ok(Way::Persistent { blocks, tables })
+    }
+
+    fn steps(&self, device: &Device, steps: &Steps) -> Result<()> {
+        steps.iter().try_for_each(|&step| self.loaded.step(device, &self.programs.table.steps[step]))
+    }
+
+    /// Generates a batch of this shape.
+    ///
+    /// # Errors
+    /// As for [`crate::engine::Engine::make`].
+    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<Made> {
+        let _range = Range::new("generate");
+        self.loaded.begin(device, batch)?;
+        let given = batch.given.map_or(0, |g| g.rows);
+        // The host is a row ahead of the device.
+        let mut behind = None;
+        for row in 0..batch.height {
+            let _range = Range::new("row");
+            if row < given {
+                self.given_row(device, row, batch.keep_logits)?;
+            } else {
+                if row == given {
+                    self.loaded.move_to(device, row)?;
+                }
+                self.row(device, row, batch.width)?;
+            }
+            let mark = device.mark()?;
+            if let Some(mark) = behind.replace(mark) {
+                device.reach(&mark)?;
+                if !watch(row) {
+                    device.wait()?;
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        device.wait()?;
+        watch(batch.height);
+        self.loaded.finish(device)
+    }
+
+    /// A row whose pixels are all known.
+    fn given_row(&self, device: &Device, row: usize, keep_logits: bool) -> Result<()> {
+        self.loaded.move_to(device, row)?;
+        self.steps(device, &self.programs.given[usize::from(keep_logits)][row % PERIOD])?;
+        self.loaded.keep_logits(device, row, 1)
+    }
+
+    fn row(&self, device: &Device, row: usize, width: usize) -> Result<()> {
+        match &self.way {
+            Way::Launch => {
+                self.begin_row(device, row)?;
+                let _range = Range::new("pixels");
+                for column in 0..width {
+                    self.steps(device, &self.programs.pixels[row % PERIOD][column % PERIOD])?;
+                    self.loaded.sample(device)?;
+                }
+                Ok(())
+            }
+            Way::Graph { rows, pixels } => {
+                device.replay(&rows[row % PERIOD])?;
+                let _range = Range::new("pixels");
+                (0..width).try_for_each(|c| device.replay(&pixels[row % PERIOD * PERIOD + c % PERIOD]))
+            }
+            Way::Persistent { blocks, tables } => self.persistent_row(device, row, *blocks, tables),
+        }
+    }
+
+    fn begin_row(&self, device: &Device, row: usize) -> Result<()> {
+        let steps = &self.programs.rows[row % PERIOD];
+        let (hoist, vertical) = steps.split_last().expect("every row has something to hoist");
+        {
+            let _range = Range::new("vertical");
+            self.steps(device, &vertical.to_vec())?;
+        }
+        let _range = Range::new("hoist");
+        self.loaded.step(device, &self.programs.table.steps[*hoist])
+    }
+
+    fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {
+        fn arg<T>(value: &T) -> *const c_void {
+            from_ref(value).cast()
+        }
+        let counter = tables.counter.as_device_ptr().as_raw();
+        self.loaded.reset(device, counter, COUNTER * size_of::<u32>())?;
+        let programs = stage::Programs {
+            entries: tables.entries.as_device_ptr().as_raw(),
+            rows: tables.rows.as_device_ptr().as_raw(),
+            pixels: tables.pixels.as_device_ptr().as_raw(),
+        };
+        let (stages, sampler) = (self.loaded.stages(), self.loaded.sampler());
+        let (first, rows) = (row as i32, 1i32);
+        let args = [
+            arg(&stages),
+            arg(&programs),
+            arg(&sampler),
+            arg(&self.loaded.args),
+            arg(&counter),
+            arg(&first),
+            arg(&rows),
+        ];
+        // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
+        unsafe { device.launch(Kernel::Persistent, [blocks, 1, 1], THREADS as u32, &args) }
+    }
+
+}

@@ -1,0 +1,71 @@
+//! The CUDA engine.
+//!
+//! The idea: as on the CPU, a batch is one arena, one table of stages and one schedule. `network.rs` says what is
+//! computed, `schedule.rs` when; [`Strategy`] is how the device gets from one stage to the next. Kernels
+//! are in `cuda/`, compiled to PTX by `build.rs`.
+//!
+//! Without the feature `cuda` the same types exist and [`CudaEngine::new`] says that there is no CUDA in this
+//! build, so that nobody else has to ask.
+
+mod nvtx;
+
+#[cfg(feature = "cuda")]
+mod cached;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+mod engine;
+#[cfg(feature = "cuda")]
+mod layout;
+#[cfg(feature = "cuda")]
+mod loaded;
+#[cfg(feature = "cuda")]
+mod naive;
+#[cfg(feature = "cuda")]
+mod packed;
+#[cfg(feature = "cuda")]
+mod programs;
+#[cfg(feature = "cuda")]
+mod stage;
+#[cfg(feature = "cuda")]
+mod table;
+
+#[cfg(feature = "cuda")]
+pub use driver::{Properties, count};
+#[cfg(feature = "cuda")]
+pub use engine::CudaEngine;
+
+#[cfg(not(feature = "cuda"))]
+mod absent;
+#[cfg(not(feature = "cuda"))]
+pub use absent::{CudaEngine, Properties, count};
+
+use serde::Serialize;
+
+/// How cached generation gets from one stage to the next. The images are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The fastest that the device can do.
+    #[default]
+    Auto,
+    /// The host launches every stage.
+    Launch,
+    /// Each phase is captured once, as a graph, and replayed.
+    Graph,
+    /// A cooperative launch for each row, with a barrier in memory between stages; where the device has no
+    /// cooperative launches, graphs.
+    Persistent,
+}
+
+impl Strategy {
+    /// As the user writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Auto => "auto",
+            Strategy::Launch => "launch",
+            Strategy::Graph => "graph",
+            Strategy::Persistent => "persistent",
+        }
+    }
+}
