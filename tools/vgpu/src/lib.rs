@@ -1,0 +1,23 @@
+//! A virtual GPU: what `nvcc` compiled runs on the CPU, every access checked.
+//!
+//! The idea: a program for CUDA is host code that calls `libcuda.so.1`, and kernels as PTX text. This
+//! crate is such a library. It executes that very text, warp by warp, so a machine without a GPU tells
+//! whether the shipped code is right: out of bounds, never written, racing, badly synchronised.
+//!
+//! Data flows one way; the modules stand on floors, and each rests only on those below it:
+//!
+//! - [`exec`] runs a launch: blocks, warps, barriers
+//! - [`program`] decodes a module into dense instructions
+//! - [`counters`]: what is counted
+//! - [`memory`]: the device's memory, with its shadow
+//! - [`ptx`]: text to syntax tree
+//! - [`fault`]: how a launch ends that ends badly
+
+pub mod counters;
+pub mod exec;
+pub mod fault;
+pub mod memory;
+pub mod program;
+pub mod ptx;
+
+pub use fault::{Fault, FaultKind};
