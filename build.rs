@@ -23,7 +23,9 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=cuda");
-    println!("cargo:rerun-if-changed=.cuda");
+    if Path::new(".cuda").exists() {
+        println!("cargo:rerun-if-changed=.cuda");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let nvcc = find_nvcc().unwrap_or_else(|| {
         fail("the feature `cuda` needs nvcc: install a CUDA toolkit, or run tools/install-nvcc.sh, or set NVCC")

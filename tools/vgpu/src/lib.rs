@@ -6,6 +6,8 @@
 //!
 //! Data flows one way; the modules stand on floors, and each rests only on those below it:
 //!
+//! - [`driver`]: the functions of `libcuda.so.1`
+//! - [`device`]: what the device is; [`report`]: what was done with it
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
 //! - [`counters`]: what is counted
@@ -14,10 +16,13 @@
 //! - [`fault`]: how a launch ends that ends badly
 
 pub mod counters;
+pub mod device;
+pub mod driver;
 pub mod exec;
 pub mod fault;
 pub mod memory;
 pub mod program;
 pub mod ptx;
+pub mod report;
 
 pub use fault::{Fault, FaultKind};
