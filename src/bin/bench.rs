@@ -177,7 +177,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
     weights.warnings().iter().for_each(cli::warn);
-    let mut engine = CpuEngine::new(&weights, &args.engine.options())?;
+    let mut engine = CpuEngine::new(&weights, &args.engine.cpu())?;
     if args.explain {
         return explain(&engine, &args.batch_sizes);
     }

@@ -13,7 +13,7 @@ use bytemuck::cast_slice;
 use super::Strategy;
 use super::driver::{Buffer, Device, Graph, Kernel};
 use super::layout::Extent;
-use super::loaded::{Extras, Loaded};
+use super::loaded::{Extras, Loaded, Plan};
 use super::nvtx::Range;
 use super::packed::Packed;
 use super::programs::{PERIOD, Programs, Steps};
@@ -62,7 +62,8 @@ pub fn choose(device: &Device, wanted: Strategy) -> Result<Strategy> {
     match wanted {
         Strategy::Launch | Strategy::Graph => Ok(wanted),
         Strategy::Auto | Strategy::Persistent => {
-            let can = device.properties.cooperative && device.resident(Kernel::Persistent, THREADS as u32)? > 0;
+            let can =
+                device.properties.cooperative && device.resident(Kernel::Persistent, THREADS as u32)? > 0;
             Ok(if can { Strategy::Persistent } else { Strategy::Graph })
         }
     }
@@ -90,17 +91,13 @@ impl Cached {
         strategy: Strategy,
     ) -> Result<Cached> {
         let programs = Programs::new(network, packed, extent, device.properties.multiprocessors);
-        let grids = [programs.image, programs.logits];
-        let loaded = Loaded::new(
-            device,
-            network.config,
-            weights,
-            extent,
-            &programs.table,
-            programs.layout.len,
-            grids,
-            extras,
-        )?;
+        let plan = Plan {
+            table: &programs.table,
+            arena: programs.layout.len,
+            image: programs.image,
+            logits: programs.logits,
+        };
+        let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
         let mut cached = Cached { programs, loaded, way: Way::Launch };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
@@ -236,5 +233,4 @@ impl Cached {
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
         unsafe { device.launch(Kernel::Persistent, [blocks, 1, 1], THREADS as u32, &args) }
     }
-
 }

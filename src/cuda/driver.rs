@@ -223,7 +223,13 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub unsafe fn launch(&self, kernel: Kernel, grid: [u32; 3], block: u32, args: &[*const c_void]) -> Result<()> {
+    pub unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 3],
+        block: u32,
+        args: &[*const c_void],
+    ) -> Result<()> {
         let mut args: Vec<*mut c_void> = args.iter().map(|a| a.cast_mut()).collect();
         let (function, name) = (self.functions[kernel as usize], KERNELS[kernel as usize].1);
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
@@ -249,8 +255,9 @@ impl Device {
         let mut blocks = 0;
         let function = self.functions[kernel as usize];
         // SAFETY: the function is one of ours.
-        let code =
-            unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, 0) };
+        let code = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, 0)
+        };
         self.check(code, "ask how many blocks fit")?;
         Ok(blocks as u32 * self.properties.multiprocessors as u32)
     }

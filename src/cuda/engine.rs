@@ -180,6 +180,25 @@ impl Engine for CudaEngine {
         self.packed.bytes()
     }
 
+    fn available(&self) -> Option<u64> {
+        self.device.enter().and_then(|()| self.device.free()).ok()
+    }
+
+    fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
+        let (count, height, width, _) = images.dim();
+        let batch = teacher_forced(images, labels);
+        batch.check(self.config())?;
+        self.device.enter()?;
+        let mut nats = Vec::with_capacity(count);
+        for first in (0..count).step_by(NAIVE_IMAGES) {
+            let part = part_of(&batch, first..count.min(first + NAIVE_IMAGES));
+            let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
+            let pixels = naive.log_likelihoods(device, &part)?;
+            nats.extend(pixels.chunks(height * width).map(|image| -image.iter().sum::<f64>()));
+        }
+        Ok(nats)
+    }
+
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
         if size == 0 {
             return 0;

@@ -73,6 +73,18 @@ pub struct Loaded {
     pub args: stage::Batch,
 }
 
+/// What the schedule asks for.
+pub struct Plan<'a> {
+    /// The stages.
+    pub table: &'a Table,
+    /// Floats of the arena.
+    pub arena: usize,
+    /// The image.
+    pub image: Grid,
+    /// The logits.
+    pub logits: Grid,
+}
+
 fn arg<T>(value: &T) -> *const c_void {
     from_ref(value).cast()
 }
@@ -91,10 +103,8 @@ impl Loaded {
         config: ModelConfig,
         weights: &Buffer<f32>,
         extent: Extent,
-        table: &Table,
-        arena: usize,
-        [image, logits]: [Grid; 2],
         extras: Extras,
+        plan: &Plan,
     ) -> Result<Loaded> {
         let Extent { batch, height, width } = extent;
         let pixels = batch * height * width;
@@ -102,8 +112,8 @@ impl Loaded {
         let mut loaded = Loaded {
             extent,
             config,
-            arena: device.zeroed(arena)?,
-            stages: device.upload(cast_slice(&table.stages))?,
+            arena: device.zeroed(plan.arena)?,
+            stages: device.upload(cast_slice(&plan.table.stages))?,
             classes: device.zeroed(batch)?,
             cursor: device.zeroed(size_of::<Cursor>())?,
             sampler: device.zeroed(size_of::<Sampler>())?,
@@ -111,8 +121,8 @@ impl Loaded {
             kept_logits: some(extras.logits, pixels * config.logits())?,
             mixture_noise: some(extras.noise, pixels * config.mixtures)?,
             logistic_noise: some(extras.noise, pixels * 3)?,
-            image,
-            logits,
+            image: plan.image,
+            logits: plan.logits,
             args: stage::Batch::zeroed(),
         };
         loaded.args = stage::Batch {
@@ -227,7 +237,9 @@ impl Loaded {
     pub fn move_to(&self, device: &Device, row: usize) -> Result<()> {
         let (row, column) = (row as i32, 0i32);
         // SAFETY: the arguments of cursor_f32.
-        unsafe { device.launch(Kernel::Cursor, [1; 3], 1, &[arg(&self.args.cursor), arg(&row), arg(&column)]) }
+        unsafe {
+            device.launch(Kernel::Cursor, [1; 3], 1, &[arg(&self.args.cursor), arg(&row), arg(&column)])
+        }
     }
 
     /// Keeps the logits of some rows, if that was asked for.
@@ -245,7 +257,14 @@ impl Loaded {
     }
 
     /// Takes rows out of a grid, into `[batch, height, width, channels]`.
-    fn pop(&self, device: &Device, target: u64, grid: Grid, [first, rows]: [usize; 2], channels: usize) -> Result<()> {
+    fn pop(
+        &self,
+        device: &Device,
+        target: u64,
+        grid: Grid,
+        [first, rows]: [usize; 2],
+        channels: usize,
+    ) -> Result<()> {
         let threads = self.extent.batch * rows * self.extent.width * channels;
         let (first, rows, channels) = (first as i32, rows as i32, channels as i32);
         let args = [arg(&target), arg(&grid), arg(&self.args), arg(&first), arg(&rows), arg(&channels)];

@@ -42,6 +42,9 @@ pub use absent::{CudaEngine, Properties, count};
 
 use serde::Serialize;
 
+/// Whether this build has CUDA.
+pub const BUILT: bool = cfg!(feature = "cuda");
+
 /// How cached generation gets from one stage to the next. The images are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

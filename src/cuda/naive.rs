@@ -9,7 +9,7 @@ use std::ptr::from_ref;
 
 use super::driver::{Buffer, Device, Kernel};
 use super::layout::{Extent, Grid, Layout, Storage, padded};
-use super::loaded::{Extras, Loaded};
+use super::loaded::{Extras, Loaded, Plan};
 use super::packed::Packed;
 use super::stage::{Span, form};
 use super::table::{Part, Piece, Source, Table, on_load};
@@ -61,7 +61,9 @@ impl Pass {
         for (id, tensor) in network.tensors.iter().enumerate() {
             let mut of_tensor = Vec::new();
             for wanted in schedule::forms_read(network, id) {
-                let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else { continue };
+                let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else {
+                    continue;
+                };
                 let stride = padded(tensor.channels);
                 let grid = layout.place(network, id, width * stride);
                 of_tensor.push((wanted, Source { grid, form, stride }, kernel));
@@ -110,9 +112,9 @@ impl Naive {
         extras: Extras,
     ) -> Result<Naive> {
         let pass = Pass::new(network, packed, extent, device.properties.multiprocessors);
-        let grids = [IMAGE, network.logits()].map(|tensor| pass.layout.grids[tensor]);
-        let loaded =
-            Loaded::new(device, network.config, weights, extent, &pass.table, pass.layout.len, grids, extras)?;
+        let [image, logits] = [IMAGE, network.logits()].map(|tensor| pass.layout.grids[tensor]);
+        let plan = Plan { table: &pass.table, arena: pass.layout.len, image, logits };
+        let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
         Ok(Naive { pass, loaded })
     }
 
@@ -121,13 +123,22 @@ impl Naive {
         for op in &self.pass.ops {
             match op {
                 Op::Step(step) => self.loaded.step(device, &self.pass.table.steps[*step])?,
-                Op::Activate { kernel, from, to, positions } => self.activate(device, *kernel, from, to, *positions)?,
+                Op::Activate { kernel, from, to, positions } => {
+                    self.activate(device, *kernel, from, to, *positions)?
+                }
             }
         }
         Ok(())
     }
 
-    fn activate(&self, device: &Device, kernel: Kernel, from: &Grid, to: &Grid, positions: usize) -> Result<()> {
+    fn activate(
+        &self,
+        device: &Device,
+        kernel: Kernel,
+        from: &Grid,
+        to: &Grid,
+        positions: usize,
+    ) -> Result<()> {
         fn arg<T>(value: &T) -> *const c_void {
             from_ref(value).cast()
         }
@@ -171,12 +182,14 @@ impl Naive {
         self.loaded.finish(device)
     }
 
-    /// The log-likelihoods of the pixels of the last batch, whose pixels were all given and whose logits
-    /// were kept.
+    /// The log-likelihoods of the pixels of a batch whose pixels are all given: `[batch, height, width]`.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn log_likelihoods(&self, device: &Device) -> Result<Vec<f64>> {
+    pub fn log_likelihoods(&mut self, device: &Device, batch: &Batch) -> Result<Vec<f64>> {
+        self.loaded.begin(device, batch)?;
+        self.pass(device)?;
+        self.loaded.keep_logits(device, 0, batch.height)?;
         self.loaded.log_likelihoods(device)
     }
 }

@@ -60,8 +60,7 @@ pub fn chunks(channels: usize) -> usize {
 impl Packed {
     /// Finds every layer a place: first all that the row phase reads, then all that the pixel phase reads.
     pub fn plan(network: &Network) -> Packed {
-        let mut packed =
-            Packed { layers: Vec::new(), len: 0, classes: network.config.classes.max(1) };
+        let mut packed = Packed { layers: Vec::new(), len: 0, classes: network.config.classes.max(1) };
         for layer in &network.layers {
             let unit = if layer.epilogue == Epilogue::Store { 1 } else { 2 };
             let slices = (layer.sums / unit).div_ceil(SLICE) * unit;

@@ -72,9 +72,7 @@ impl Programs {
             let all = pieces.iter().zip(steps);
             all.filter(|((piece, _), _)| which(piece)).filter_map(|(_, step)| *step).collect()
         };
-        let vertical = |row| {
-            select(&whole_rows, &|p| of(Stream::Vertical)(p) && at_row(row)(p))
-        };
+        let vertical = |row| select(&whole_rows, &|p| of(Stream::Vertical)(p) && at_row(row)(p));
         let rows = std::array::from_fn(|row| {
             let mut steps = vertical(row);
             let hoisted = pieces.iter().filter(|(p, _)| of(Stream::Horizontal)(p) && at_row(row)(p));

@@ -210,8 +210,7 @@ fn fit_narrow(stage: &mut Stage, batch: usize, multiprocessors: usize) -> [u32; 
     let tiles = positions(stage, batch).div_ceil(NARROW_TILE);
     let fits = |group: &usize| *group >= least && group * lanes <= THREADS;
     let enough = |group: &usize| slices.div_ceil(*group) * tiles >= multiprocessors;
-    let groups = [8, 4, 2, 1].into_iter().filter(fits);
-    let group = groups.clone().find(enough).or(groups.last()).expect("the least group fits");
+    let group = [8, 4, 2].into_iter().filter(fits).find(enough).unwrap_or(least);
     let x = slices.div_ceil(group);
     let y = tiles.min((2 * multiprocessors).div_ceil(x));
     (stage.lanes, stage.group) = (lanes as i32, group as i32);
@@ -241,13 +240,8 @@ impl Table {
             false => stages.iter_mut().map(|s| fit_narrow(s, batch, multiprocessors)).collect(),
         };
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a step has stages");
-        let step = Step {
-            first: self.stages.len(),
-            count: stages.len(),
-            wide: is_wide,
-            x: most(0),
-            y: most(1),
-        };
+        let step =
+            Step { first: self.stages.len(), count: stages.len(), wide: is_wide, x: most(0), y: most(1) };
         self.stages.append(&mut stages);
         self.blocks.extend(blocks);
         self.steps.push(step);
