@@ -69,13 +69,6 @@ pub fn choose(device: &Device, wanted: Strategy) -> Result<Strategy> {
     }
 }
 
-/// Bytes on the device that a batch needs beyond the weights.
-pub fn bytes(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> u64 {
-    let programs = Programs::new(network, packed, extent, multiprocessors);
-    let table = programs.table.stages.len() * size_of::<stage::Stage>();
-    programs.layout.bytes().saturating_add(table as u64)
-}
-
 impl Cached {
     /// Allocates, uploads the tables, and captures the graphs if that is the strategy.
     ///

@@ -9,6 +9,7 @@ use super::layout::Extent;
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
+use super::programs;
 use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch, check_labels, check_size};
 use crate::error::Result;
@@ -73,12 +74,11 @@ impl CudaEngine {
     }
 
     fn arena_bytes(&self, method: Method, extent: Extent) -> u64 {
-        let multiprocessors = self.device.properties.multiprocessors;
         match method {
-            Method::Cached => cached::bytes(&self.network, &self.packed, extent, multiprocessors),
+            Method::Cached => programs::bytes(&self.network, &self.packed, extent),
             Method::Naive => {
                 let extent = Extent { batch: extent.batch.min(NAIVE_IMAGES), ..extent };
-                naive::bytes(&self.network, &self.packed, extent, multiprocessors)
+                naive::bytes(&self.network, extent)
             }
         }
     }

@@ -53,23 +53,31 @@ fn stored(form: Form, nonlinearity: Nonlinearity) -> Option<(Kernel, i32, usize)
     }
 }
 
+/// A form of a tensor, where it is stored and the kernel that makes it.
+type Stored = (Form, Source, Kernel);
+
+/// Where everything lies, and every form of each tensor that is read, beside the raw one.
+fn lay_out(network: &Network, extent: Extent) -> (Layout, Vec<Vec<Stored>>) {
+    let mut layout = Layout::new(network, Storage::Full, extent);
+    let mut forms = Vec::new();
+    for (id, tensor) in network.tensors.iter().enumerate() {
+        let mut of_tensor = Vec::new();
+        for wanted in schedule::forms_read(network, id) {
+            let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else {
+                continue;
+            };
+            let stride = padded(tensor.channels);
+            let grid = layout.place(network, id, width * stride);
+            of_tensor.push((wanted, Source { grid, form, stride }, kernel));
+        }
+        forms.push(of_tensor);
+    }
+    (layout, forms)
+}
+
 impl Pass {
     fn new(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> Pass {
-        let mut layout = Layout::new(network, Storage::Full, extent);
-        // Every form that is read, with its grid and the operation that fills it.
-        let mut forms: Vec<Vec<(Form, Source, Kernel)>> = Vec::new();
-        for (id, tensor) in network.tensors.iter().enumerate() {
-            let mut of_tensor = Vec::new();
-            for wanted in schedule::forms_read(network, id) {
-                let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else {
-                    continue;
-                };
-                let stride = padded(tensor.channels);
-                let grid = layout.place(network, id, width * stride);
-                of_tensor.push((wanted, Source { grid, form, stride }, kernel));
-            }
-            forms.push(of_tensor);
-        }
+        let (layout, forms) = lay_out(network, extent);
         let source = |tensor: TensorId, wanted: Form| {
             let found = forms[tensor].iter().find(|(form, ..)| *form == wanted);
             found.map_or_else(|| on_load(network, &layout, tensor, wanted), |(_, source, _)| *source)
@@ -94,8 +102,8 @@ impl Pass {
 }
 
 /// Bytes on the device that a batch needs beyond the weights.
-pub fn bytes(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> u64 {
-    Pass::new(network, packed, extent, multiprocessors).layout.bytes()
+pub fn bytes(network: &Network, extent: Extent) -> u64 {
+    lay_out(network, extent).0.bytes()
 }
 
 impl Naive {

@@ -35,23 +35,36 @@ pub struct Programs {
     pub logits: Grid,
 }
 
+/// Where everything lies, and the network's pieces with the place of their sums.
+fn lay_out<'a>(network: &'a Network, packed: &Packed, extent: Extent) -> (Layout, Vec<(Piece<'a>, usize)>) {
+    let mut layout = Layout::new(network, Storage::Ring, extent);
+    let mut pieces = Vec::new();
+    for (layer, packed) in network.layers.iter().zip(&packed.layers) {
+        for (&parity, &packed) in layer.parities().iter().zip(packed) {
+            let piece = Piece { network, layer, parity, packed };
+            let columns = extent.width / piece.pixels();
+            let split = piece.row_part() == Some(Part::Hoisted);
+            let sums = match split {
+                true => layout.reserve(
+                    [extent.batch, columns, piece.sums()].into_iter().fold(1, usize::saturating_mul),
+                ),
+                false => 0,
+            };
+            pieces.push((piece, sums));
+        }
+    }
+    (layout, pieces)
+}
+
+/// Bytes on the device that a batch needs beyond the weights.
+pub fn bytes(network: &Network, packed: &Packed, extent: Extent) -> u64 {
+    lay_out(network, packed, extent).0.bytes()
+}
+
 impl Programs {
     /// Plans a batch for a device with so many multiprocessors.
     pub fn new(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> Programs {
-        let mut layout = Layout::new(network, Storage::Ring, extent);
-        let mut pieces = Vec::new();
-        for (layer, packed) in network.layers.iter().zip(&packed.layers) {
-            for (&parity, &packed) in layer.parities().iter().zip(packed) {
-                let piece = Piece { network, layer, parity, packed };
-                let columns = extent.width / piece.pixels();
-                let split = piece.row_part() == Some(Part::Hoisted);
-                let sums = match split {
-                    true => layout.reserve([extent.batch, columns, piece.sums()].iter().product()),
-                    false => 0,
-                };
-                pieces.push((piece, sums));
-            }
-        }
+        let (layout, pieces) = lay_out(network, packed, extent);
         let mut table = Table::default();
         let stage = |&(piece, sums): &(Piece, usize), part, span| {
             piece.stage(&layout, part, span, sums, |tensor, form| on_load(network, &layout, tensor, form))
