@@ -30,6 +30,10 @@ fn main() {
     let nvcc = find_nvcc().unwrap_or_else(|| {
         fail("the feature `cuda` needs nvcc: install a CUDA toolkit, or run tools/install-nvcc.sh, or set NVCC")
     });
+    #[cfg(feature = "nvtx")]
+    build_nvtx(&nvcc);
+    // For the test that asks ptxas what the kernels take.
+    println!("cargo:rustc-env=NVCC_USED={}", nvcc.display());
     let version = version(&nvcc);
     let arch = arch();
     let mut modules = String::new();
@@ -52,6 +56,17 @@ fn main() {
     if let Err(error) = fs::write(out.join("ptx.rs"), text) {
         fail(&format!("cannot write {}: {error}", out.join("ptx.rs").display()));
     }
+}
+
+/// The shim over NVTX, whose header comes with the toolkit.
+#[cfg(feature = "nvtx")]
+fn build_nvtx(nvcc: &Path) {
+    let toolkit = nvcc.ancestors().nth(2).unwrap_or(Path::new("."));
+    let folders = [toolkit.join("include"), toolkit.join("targets/x86_64-linux/include")];
+    let Some(include) = folders.into_iter().find(|f| f.join("nvtx3/nvToolsExt.h").is_file()) else {
+        fail("the feature `nvtx` needs the header nvtx3/nvToolsExt.h beside nvcc: run tools/install-nvcc.sh")
+    };
+    cc::Build::new().file("cuda/nvtx.c").include(include).compile("fpc_nvtx");
 }
 
 /// One sentence instead of a panic's backtrace.

@@ -134,13 +134,13 @@ impl Cached {
     /// # Errors
     /// As for [`crate::engine::Engine::make`].
     pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<Made> {
-        let _range = Range::new("generate");
+        let _range = Range::new(c"generate");
         self.loaded.begin(device, batch)?;
         let given = batch.given.map_or(0, |g| g.rows);
         // The host is a row ahead of the device.
         let mut behind = None;
         for row in 0..batch.height {
-            let _range = Range::new("row");
+            let _range = Range::new(c"row");
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
             } else {
@@ -174,7 +174,7 @@ impl Cached {
         match &self.way {
             Way::Launch => {
                 self.begin_row(device, row)?;
-                let _range = Range::new("pixels");
+                let _range = Range::new(c"pixels");
                 for column in 0..width {
                     self.steps(device, &self.programs.pixels[row % PERIOD][column % PERIOD])?;
                     self.loaded.sample(device)?;
@@ -183,7 +183,7 @@ impl Cached {
             }
             Way::Graph { rows, pixels } => {
                 device.replay(&rows[row % PERIOD])?;
-                let _range = Range::new("pixels");
+                let _range = Range::new(c"pixels");
                 (0..width).try_for_each(|c| device.replay(&pixels[row % PERIOD * PERIOD + c % PERIOD]))
             }
             Way::Persistent { blocks, tables } => self.persistent_row(device, row, *blocks, tables),
@@ -194,10 +194,10 @@ impl Cached {
         let steps = &self.programs.rows[row % PERIOD];
         let (hoist, vertical) = steps.split_last().expect("every row has something to hoist");
         {
-            let _range = Range::new("vertical");
+            let _range = Range::new(c"vertical");
             self.steps(device, &vertical.to_vec())?;
         }
-        let _range = Range::new("hoist");
+        let _range = Range::new(c"hoist");
         self.loaded.step(device, &self.programs.table.steps[*hoist])
     }
 

@@ -7,8 +7,6 @@
 //! Without the feature `cuda` the same types exist and [`CudaEngine::new`] says that there is no CUDA in this
 //! build, so that nobody else has to ask.
 
-mod nvtx;
-
 #[cfg(feature = "cuda")]
 mod cached;
 #[cfg(feature = "cuda")]
@@ -21,6 +19,8 @@ mod layout;
 mod loaded;
 #[cfg(feature = "cuda")]
 mod naive;
+#[cfg(feature = "cuda")]
+mod nvtx;
 #[cfg(feature = "cuda")]
 mod packed;
 #[cfg(feature = "cuda")]
