@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, ArrayView4};
 
-use super::Strategy;
+use super::{Properties, Strategy};
 use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Made, Method, Watch};
 use crate::error::{Error, Result};
@@ -11,9 +11,6 @@ use crate::weights::Weights;
 
 /// An engine that cannot be had in this build.
 pub enum CudaEngine {}
-
-/// What a device can do.
-pub struct Properties {}
 
 /// Number of devices; `None` without a driver, as in this build.
 pub fn count() -> Option<u32> {
@@ -40,6 +37,11 @@ impl CudaEngine {
 
     /// How cached generation is run.
     pub fn strategy(&self) -> Strategy {
+        match *self {}
+    }
+
+    /// Seconds that the device took for the last batch, from the first stage to the last.
+    pub fn device_seconds(&self) -> f64 {
         match *self {}
     }
 

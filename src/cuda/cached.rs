@@ -129,13 +129,14 @@ impl Cached {
         steps.iter().try_for_each(|&step| self.loaded.step(device, &self.programs.table.steps[step]))
     }
 
-    /// Generates a batch of this shape.
+    /// Generates a batch of this shape; with it the seconds that the device took.
     ///
     /// # Errors
     /// As for [`crate::engine::Engine::make`].
-    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<Made> {
+    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Made, f64)> {
         let _range = Range::new(c"generate");
         self.loaded.begin(device, batch)?;
+        let first = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);
         // The host is a row ahead of the device.
         let mut behind = None;
@@ -160,7 +161,8 @@ impl Cached {
         }
         device.wait()?;
         watch(batch.height);
-        self.loaded.finish(device)
+        let seconds = behind.map_or(Ok(0.0), |last| device.between(&first, &last))?;
+        Ok((self.loaded.finish(device)?, seconds))
     }
 
     /// A row whose pixels are all known.

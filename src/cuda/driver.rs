@@ -18,6 +18,7 @@ use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
+use super::Properties;
 use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
@@ -54,33 +55,6 @@ const KERNELS: [(&str, &str); 12] = [
     ("cache", "cursor_f32"),
     ("persistent", "persistent_f32"),
 ];
-
-/// What a device can do, from its attributes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Properties {
-    /// "cuda:0".
-    pub label: String,
-    /// As the driver calls it.
-    pub name: String,
-    /// Compute capability.
-    pub capability: (i32, i32),
-    /// The newest CUDA version that the driver knows: (13, 0).
-    pub driver: (i32, i32),
-    /// Multiprocessors.
-    pub multiprocessors: usize,
-    /// Whether all blocks of a launch can be made to run at once.
-    pub cooperative: bool,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of the second-level cache.
-    pub l2: u64,
-    /// Cycles per second of the multiprocessors, as reported.
-    pub clock: f64,
-    /// Cycles per second of the memory, as reported.
-    pub memory_clock: f64,
-    /// Bits of the memory's bus.
-    pub bus_bits: usize,
-}
 
 /// An open device.
 pub struct Device {

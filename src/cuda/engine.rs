@@ -2,14 +2,14 @@
 
 use ndarray::{Array4, ArrayView4, Axis, concatenate, s};
 
-use super::Strategy;
 use super::cached::{self, Cached};
-use super::driver::{Buffer, Device, Properties};
+use super::driver::{Buffer, Device};
 use super::layout::Extent;
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::programs;
+use super::{Properties, Strategy};
 use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch, check_labels, check_size};
 use crate::error::Result;
@@ -25,6 +25,7 @@ pub struct CudaEngine {
     network: Network,
     packed: Packed,
     strategy: Strategy,
+    seconds: f64,
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
     naive: Option<(Extent, Extras, Naive)>,
@@ -46,7 +47,16 @@ impl CudaEngine {
         memory::check_batch(device.free()?, 1, |_| packed.bytes())?;
         let mut buffer = device.zeroed(packed.len)?;
         packed.fill(&network, weights, |at, floats| device.write(&mut buffer, at as usize, floats))?;
-        Ok(CudaEngine { network, packed, strategy, cached: None, naive: None, weights: buffer, device })
+        Ok(CudaEngine {
+            network,
+            packed,
+            strategy,
+            seconds: 0.0,
+            cached: None,
+            naive: None,
+            weights: buffer,
+            device,
+        })
     }
 
     /// The device.
@@ -57,6 +67,11 @@ impl CudaEngine {
     /// How cached generation is run.
     pub fn strategy(&self) -> Strategy {
         self.strategy
+    }
+
+    /// Seconds that the device took for the last batch, from the first stage to the last, by its own clock.
+    pub fn device_seconds(&self) -> f64 {
+        self.seconds
     }
 
     /// The network.
@@ -94,7 +109,9 @@ impl CudaEngine {
             self.cached = Some((extent, extras, cached));
         }
         let (_, _, cached) = self.cached.as_mut().expect("it was made above");
-        cached.make(&self.device, batch, watch)
+        let (made, seconds) = cached.make(&self.device, batch, watch)?;
+        self.seconds = seconds;
+        Ok(made)
     }
 
     /// A pass object for batches of that shape.
@@ -113,7 +130,7 @@ impl CudaEngine {
 
     /// Makes the batch some images at a time.
     fn make_naive(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
-        let mut parts = Vec::new();
+        let (mut parts, mut total) = (Vec::new(), 0.0);
         let shares = batch.size.div_ceil(NAIVE_IMAGES);
         for share in 0..shares {
             let images = share * NAIVE_IMAGES..batch.size.min((share + 1) * NAIVE_IMAGES);
@@ -121,8 +138,11 @@ impl CudaEngine {
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             // Rows of the whole batch: as if all parts grew together.
             let rows = |rows: usize| watch((share * batch.height + rows) / shares);
-            parts.push(naive.make(device, &part, &rows)?);
+            let (made, seconds) = naive.make(device, &part, &rows)?;
+            parts.push(made);
+            total += seconds;
         }
+        self.seconds = total;
         let join = |arrays: Vec<ArrayView4<f32>>| concatenate(Axis(0), &arrays).expect("parts of one batch");
         let images = join(parts.iter().map(|p| p.images.view()).collect());
         let logits: Option<Vec<_>> = parts.iter().map(|p| p.logits.as_ref().map(|l| l.view())).collect();

@@ -31,15 +31,18 @@ mod stage;
 mod table;
 
 #[cfg(feature = "cuda")]
-pub use driver::{Properties, count};
+pub use driver::count;
 #[cfg(feature = "cuda")]
 pub use engine::CudaEngine;
 
 #[cfg(not(feature = "cuda"))]
 mod absent;
 #[cfg(not(feature = "cuda"))]
-pub use absent::{CudaEngine, Properties, count};
+pub use absent::{CudaEngine, count};
 
+mod bounds;
+
+pub use bounds::Bounds;
 use serde::Serialize;
 
 /// Whether this build has CUDA.
@@ -71,4 +74,31 @@ impl Strategy {
             Strategy::Persistent => "persistent",
         }
     }
+}
+
+/// What a device can do, from its attributes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Properties {
+    /// "cuda:0".
+    pub label: String,
+    /// As the driver calls it.
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// The newest CUDA version that the driver knows: (13, 0).
+    pub driver: (i32, i32),
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Whether all blocks of a launch can be made to run at once.
+    pub cooperative: bool,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of the second-level cache.
+    pub l2: u64,
+    /// Cycles per second of the multiprocessors, as reported.
+    pub clock: f64,
+    /// Cycles per second of the memory, as reported.
+    pub memory_clock: f64,
+    /// Bits of the memory's bus.
+    pub bus_bits: usize,
 }

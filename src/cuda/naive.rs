@@ -159,12 +159,13 @@ impl Naive {
         unsafe { device.launch(kernel, [blocks, 1, 1], MANY as u32, &args) }
     }
 
-    /// Makes a batch of this shape.
+    /// Makes a batch of this shape; with it the seconds that the device took.
     ///
     /// # Errors
     /// As for [`crate::engine::Engine::make`].
-    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<Made> {
+    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Made, f64)> {
         self.loaded.begin(device, batch)?;
+        let begin = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);
         if given > 0 {
             if batch.keep_logits {
@@ -187,7 +188,9 @@ impl Naive {
                 return Err(Error::Interrupted);
             }
         }
-        self.loaded.finish(device)
+        let end = device.mark()?;
+        let made = self.loaded.finish(device)?;
+        Ok((made, device.between(&begin, &end)?))
     }
 
     /// The log-likelihoods of the pixels of a batch whose pixels are all given: `[batch, height, width]`.
