@@ -45,6 +45,14 @@ impl CudaEngine {
         match *self {}
     }
 
+    /// Generates a batch with the cached method and lets a profiler capture some rows.
+    ///
+    /// # Errors
+    /// As for [`Engine::make`].
+    pub fn profile(&mut self, _: &Batch, _: std::ops::Range<usize>) -> Result<Made> {
+        match *self {}
+    }
+
     /// The network.
     pub fn network(&self) -> &Network {
         match *self {}

@@ -6,6 +6,7 @@
 //! are the same.
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::from_ref;
 
 use bytemuck::cast_slice;
@@ -14,7 +15,7 @@ use super::Strategy;
 use super::driver::{Buffer, Device, Graph, Kernel};
 use super::layout::Extent;
 use super::loaded::{Extras, Loaded, Plan};
-use super::nvtx::Range;
+use super::nvtx;
 use super::packed::Packed;
 use super::programs::{PERIOD, Programs, Steps};
 use super::stage::{self, Entry, Program, THREADS};
@@ -129,19 +130,29 @@ impl Cached {
         steps.iter().try_for_each(|&step| self.loaded.step(device, &self.programs.table.steps[step]))
     }
 
-    /// Generates a batch of this shape; with it the seconds that the device took.
+    /// Generates a batch of this shape; with it the seconds that the device took. A profiler captures the
+    /// rows of `profile`.
     ///
     /// # Errors
     /// As for [`crate::engine::Engine::make`].
-    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Made, f64)> {
-        let _range = Range::new(c"generate");
+    pub fn make(
+        &mut self,
+        device: &Device,
+        batch: &Batch,
+        watch: Watch,
+        profile: Option<Range<usize>>,
+    ) -> Result<(Made, f64)> {
+        let _range = nvtx::Range::new(c"generate");
         self.loaded.begin(device, batch)?;
         let first = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);
         // The host is a row ahead of the device.
         let mut behind = None;
         for row in 0..batch.height {
-            let _range = Range::new(c"row");
+            if profile.as_ref().is_some_and(|p| p.start == row) {
+                device.profiler(true)?;
+            }
+            let _range = nvtx::Range::new(c"row");
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
             } else {
@@ -149,6 +160,9 @@ impl Cached {
                     self.loaded.move_to(device, row)?;
                 }
                 self.row(device, row, batch.width)?;
+            }
+            if profile.as_ref().is_some_and(|p| p.end == row + 1) {
+                device.profiler(false)?;
             }
             let mark = device.mark()?;
             if let Some(mark) = behind.replace(mark) {
@@ -176,7 +190,7 @@ impl Cached {
         match &self.way {
             Way::Launch => {
                 self.begin_row(device, row)?;
-                let _range = Range::new(c"pixels");
+                let _range = nvtx::Range::new(c"pixels");
                 for column in 0..width {
                     self.steps(device, &self.programs.pixels[row % PERIOD][column % PERIOD])?;
                     self.loaded.sample(device)?;
@@ -185,7 +199,7 @@ impl Cached {
             }
             Way::Graph { rows, pixels } => {
                 device.replay(&rows[row % PERIOD])?;
-                let _range = Range::new(c"pixels");
+                let _range = nvtx::Range::new(c"pixels");
                 (0..width).try_for_each(|c| device.replay(&pixels[row % PERIOD * PERIOD + c % PERIOD]))
             }
             Way::Persistent { blocks, tables } => self.persistent_row(device, row, *blocks, tables),
@@ -196,10 +210,10 @@ impl Cached {
         let steps = &self.programs.rows[row % PERIOD];
         let (hoist, vertical) = steps.split_last().expect("every row has something to hoist");
         {
-            let _range = Range::new(c"vertical");
+            let _range = nvtx::Range::new(c"vertical");
             self.steps(device, &vertical.to_vec())?;
         }
-        let _range = Range::new(c"hoist");
+        let _range = nvtx::Range::new(c"hoist");
         self.loaded.step(device, &self.programs.table.steps[*hoist])
     }
 

@@ -274,6 +274,17 @@ impl Device {
         self.check(unsafe { sys::cuGraphLaunch(graph.0, self.stream.as_inner()) }, "launch a graph")
     }
 
+    /// Tells a profiler to begin or to end its capture, when all that was launched is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn profiler(&self, on: bool) -> Result<()> {
+        self.wait()?;
+        // SAFETY: no arguments.
+        let code = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
+        self.check(code, "switch the profiler")
+    }
+
     /// A mark in the stream.
     ///
     /// # Errors

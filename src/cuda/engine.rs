@@ -1,5 +1,7 @@
 //! [`CudaEngine`]: the weights of one model on a device, and the shapes of batch that are ready to run.
 
+use std::ops::Range;
+
 use ndarray::{Array4, ArrayView4, Axis, concatenate, s};
 
 use super::cached::{self, Cached};
@@ -74,6 +76,22 @@ impl CudaEngine {
         self.seconds
     }
 
+    /// Generates a batch with the cached method and lets a profiler capture some rows: it captures nothing
+    /// else if it was told to wait for the program.
+    ///
+    /// # Errors
+    /// As for [`Engine::make`].
+    pub fn profile(&mut self, batch: &Batch, rows: Range<usize>) -> Result<Made> {
+        batch.check(self.config())?;
+        self.device.enter()?;
+        // What is done once for all batches of a shape stays out of the profile.
+        self.make_cached(batch, &|_| true)?;
+        let (_, _, cached) = self.cached.as_mut().expect("a batch of this shape was made");
+        let (made, seconds) = cached.make(&self.device, batch, &|_| true, Some(rows))?;
+        self.seconds = seconds;
+        Ok(made)
+    }
+
     /// The network.
     pub fn network(&self) -> &Network {
         &self.network
@@ -109,7 +127,7 @@ impl CudaEngine {
             self.cached = Some((extent, extras, cached));
         }
         let (_, _, cached) = self.cached.as_mut().expect("it was made above");
-        let (made, seconds) = cached.make(&self.device, batch, watch)?;
+        let (made, seconds) = cached.make(&self.device, batch, watch, None)?;
         self.seconds = seconds;
         Ok(made)
     }
@@ -155,7 +173,7 @@ fn extent_of(batch: &Batch) -> Extent {
 }
 
 /// Some images of a batch, as a batch of their own.
-fn part_of<'a>(batch: &'a Batch, images: std::ops::Range<usize>) -> Batch<'a> {
+fn part_of<'a>(batch: &'a Batch, images: Range<usize>) -> Batch<'a> {
     let rows = s![images.clone(), .., .., ..];
     let noise = match &batch.noise {
         Noise::Philox { seed, first_index } => {

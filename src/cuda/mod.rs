@@ -77,7 +77,7 @@ impl Strategy {
 }
 
 /// What a device can do, from its attributes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Properties {
     /// "cuda:0".
     pub label: String,
