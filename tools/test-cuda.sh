@@ -35,4 +35,4 @@ fi
 
 tests=()
 for file in tests/cuda*.rs; do tests+=(--test "$(basename "$file" .rs)"); done
-cargo test --release --features cuda "${tests[@]}" "$@"
+cargo test --release --features cuda --lib "${tests[@]}" "$@"

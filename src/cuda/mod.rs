@@ -41,6 +41,8 @@ mod absent;
 pub use absent::{CudaEngine, count};
 
 mod bounds;
+#[cfg(all(test, feature = "cuda"))]
+mod tests;
 
 pub use bounds::Bounds;
 use serde::Serialize;
