@@ -235,7 +235,7 @@ fn json_is_one_object_that_tells_everything() {
 #[test]
 fn wrong_flags_are_one_line_of_error_and_status_2() {
     let tiny = tiny();
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["-b", "0"], "batch size"),
         (&["-n", "0"], "count"),
         (&["-i", "0"], "image size"),
