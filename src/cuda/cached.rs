@@ -17,7 +17,7 @@ use super::layout::Extent;
 use super::loaded::{Extras, Loaded, Plan};
 use super::nvtx;
 use super::packed::Packed;
-use super::programs::{PERIOD, Programs, Steps};
+use super::programs::{PERIOD, Programs};
 use super::stage::{self, Entry, Program, THREADS};
 use crate::engine::{Batch, Made, Watch};
 use crate::error::{Error, Result};
@@ -126,7 +126,7 @@ impl Cached {
         Ok(Way::Persistent { blocks, tables })
     }
 
-    fn steps(&self, device: &Device, steps: &Steps) -> Result<()> {
+    fn steps(&self, device: &Device, steps: &[usize]) -> Result<()> {
         steps.iter().try_for_each(|&step| self.loaded.step(device, &self.programs.table.steps[step]))
     }
 
@@ -143,7 +143,7 @@ impl Cached {
         profile: Option<Range<usize>>,
     ) -> Result<(Made, f64)> {
         let _range = nvtx::Range::new(c"generate");
-        self.loaded.begin(device, batch)?;
+        self.begin(device, batch)?;
         let first = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);
         // The host is a row ahead of the device.
@@ -179,6 +179,14 @@ impl Cached {
         Ok((self.loaded.finish(device)?, seconds))
     }
 
+    /// Brings a batch of this shape to the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn begin(&mut self, device: &Device, batch: &Batch) -> Result<()> {
+        self.loaded.begin(device, batch)
+    }
+
     /// A row whose pixels are all known.
     fn given_row(&self, device: &Device, row: usize, keep_logits: bool) -> Result<()> {
         self.loaded.move_to(device, row)?;
@@ -188,33 +196,48 @@ impl Cached {
 
     fn row(&self, device: &Device, row: usize, width: usize) -> Result<()> {
         match &self.way {
-            Way::Launch => {
-                self.begin_row(device, row)?;
-                let _range = nvtx::Range::new(c"pixels");
-                for column in 0..width {
-                    self.steps(device, &self.programs.pixels[row % PERIOD][column % PERIOD])?;
-                    self.loaded.sample(device)?;
-                }
-                Ok(())
-            }
-            Way::Graph { rows, pixels } => {
-                device.replay(&rows[row % PERIOD])?;
-                let _range = nvtx::Range::new(c"pixels");
-                (0..width).try_for_each(|c| device.replay(&pixels[row % PERIOD * PERIOD + c % PERIOD]))
-            }
             Way::Persistent { blocks, tables } => self.persistent_row(device, row, *blocks, tables),
+            Way::Launch | Way::Graph { .. } => {
+                self.begin_row(device, row)?;
+                self.pixels(device, row, width)
+            }
         }
     }
 
-    fn begin_row(&self, device: &Device, row: usize) -> Result<()> {
+    /// What a row begins with, where the host has a say between the phases.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn begin_row(&self, device: &Device, row: usize) -> Result<()> {
+        if let Way::Graph { rows, .. } = &self.way {
+            return device.replay(&rows[row % PERIOD]);
+        }
         let steps = &self.programs.rows[row % PERIOD];
         let (hoist, vertical) = steps.split_last().expect("every row has something to hoist");
         {
             let _range = nvtx::Range::new(c"vertical");
-            self.steps(device, &vertical.to_vec())?;
+            self.steps(device, vertical)?;
         }
         let _range = nvtx::Range::new(c"hoist");
-        self.loaded.step(device, &self.programs.table.steps[*hoist])
+        self.steps(device, std::slice::from_ref(hoist))
+    }
+
+    /// The pixels of a row, from the first on, where the host has a say between the phases.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn pixels(&self, device: &Device, row: usize, width: usize) -> Result<()> {
+        let _range = nvtx::Range::new(c"pixels");
+        for column in 0..width {
+            let (r, c) = (row % PERIOD, column % PERIOD);
+            if let Way::Graph { pixels, .. } = &self.way {
+                device.replay(&pixels[r * PERIOD + c])?;
+            } else {
+                self.steps(device, &self.programs.pixels[r][c])?;
+                self.loaded.sample(device)?;
+            }
+        }
+        Ok(())
     }
 
     fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {

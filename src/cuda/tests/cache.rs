@@ -26,6 +26,7 @@ fn relu(x: f32) -> f64 {
 
 #[test]
 fn activations() {
+    let _turn = super::turn();
     let device = device();
     for (positions, channels) in [(1usize, 8usize), (37, 8), (5, 24), (67, 160)] {
         let mut next = noise(positions as u64);
@@ -66,6 +67,7 @@ fn activations() {
 
 #[test]
 fn what_is_pushed_is_popped_and_nothing_else() {
+    let _turn = super::turn();
     let device = device();
     let (size, height, width) = (3usize, 8usize, 4usize);
     let grid = Grid { base: 32, rows: 10, above: 2, columns: 6, channels: 8 };
@@ -123,6 +125,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
 
 #[test]
 fn the_cursor_moves() {
+    let _turn = super::turn();
     let device = device();
     let cursor = device.upload(bytes_of(&Cursor { row: 0, column: 3, fault: 7 })).unwrap();
     let (address, row, column) = (cursor.as_device_ptr().as_raw(), 5i32, 0i32);

@@ -245,21 +245,25 @@ fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonl
 
 #[test]
 fn masked_conv_with_concat_elu_and_classes() {
+    let _turn = super::turn();
     check_all(13, 1, 3, Nonlinearity::ConcatElu);
 }
 
 #[test]
 fn masked_conv_with_elu() {
+    let _turn = super::turn();
     check_all(9, 2, 0, Nonlinearity::Elu);
 }
 
 #[test]
 fn masked_conv_with_relu_and_whole_chunks() {
+    let _turn = super::turn();
     check_all(16, 1, 0, Nonlinearity::Relu);
 }
 
 /// The struct of a stage is the kernels': its size is asked of them by nobody else.
 #[test]
 fn a_stage_is_as_long_as_in_the_kernels() {
+    let _turn = super::turn();
     assert_eq!(size_of::<Stage>(), 584);
 }

@@ -3,11 +3,21 @@
 //! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
 
 mod cache;
+mod counters;
 mod masked_conv;
 mod sample;
+mod vgpu;
+
+use std::sync::{Mutex, MutexGuard};
 
 use super::driver::Device;
 use super::layout::Grid;
+
+/// One test at a time: the counts of the virtual GPU are the process's. A test that failed does no harm.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// The device under test.
 fn device() -> Device {

@@ -30,6 +30,7 @@ fn logits(mixtures: usize, next: &mut impl FnMut() -> f32) -> Vec<f32> {
 
 #[test]
 fn sample() {
+    let _turn = super::turn();
     for mixtures in [1usize, 3, 10, 40] {
         let device = device();
         let row_of_logits = (10 * mixtures).next_multiple_of(8);
@@ -129,6 +130,7 @@ fn sample() {
 
 #[test]
 fn log_likelihood() {
+    let _turn = super::turn();
     let device = device();
     for mixtures in [1, 3, 10] {
         let mut next = noise(77 + mixtures as u64);
