@@ -2,19 +2,17 @@
 //!
 //! The virtual GPU can be made to be all of these; on a real one none of this is run, and it says so.
 
-#[path = "common/run.rs"]
-mod run;
-
 use std::ffi::OsStr;
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
-use run::Run;
 use serde_json::Value;
 
 /// What a program left, and the virtual GPU's report.
 struct Device {
-    run: Run,
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
     report: Value,
 }
 
@@ -26,12 +24,16 @@ fn on<S: AsRef<OsStr>>(program: &str, settings: &[(&str, &str)], args: &[S]) -> 
     command.current_dir(folder.path()).env("VGPU_REPORT", &report).envs(settings.iter().copied()).args(args);
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let run = Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
-    let Ok(text) = std::fs::read(&report) else {
+    let Ok(report) = std::fs::read(&report) else {
         println!("not run: there is no virtual GPU");
         return None;
     };
-    Some(Device { run, report: serde_json::from_slice(&text).unwrap() })
+    Some(Device {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+        report: serde_json::from_slice(&report).unwrap(),
+    })
 }
 
 /// Generates two small images.
@@ -45,8 +47,8 @@ impl Device {
     /// One line of error, status 2, and all memory given back.
     fn fails_with(&self, parts: &[&str]) {
         // The virtual GPU says on stderr what it thinks of it.
-        let own: Vec<_> = self.run.stderr.lines().filter(|l| !l.starts_with("vgpu:")).collect();
-        assert_eq!((self.run.code, own.len()), (Some(2), 1), "{}", self.run.stderr);
+        let own: Vec<_> = self.stderr.lines().filter(|l| !l.starts_with("vgpu:")).collect();
+        assert_eq!((self.code, own.len()), (Some(2), 1), "{}", self.stderr);
         for part in parts {
             assert!(own[0].starts_with("error: ") && own[0].contains(part), "{}\nlacks: {part}", own[0]);
         }
@@ -54,11 +56,11 @@ impl Device {
     }
 
     fn leaves_nothing(&self) {
-        assert_eq!(self.report["live"], Value::Array(vec![]), "{}", self.run.stderr);
+        assert_eq!(self.report["live"], Value::Array(vec![]), "{}", self.stderr);
     }
 
     fn strategy(&self) -> String {
-        let report: Value = serde_json::from_str(&self.run.stdout).unwrap();
+        let report: Value = serde_json::from_str(&self.stdout).unwrap();
         let device = report["device"].as_str().unwrap();
         device.rsplit(", ").next().unwrap().trim_end_matches(')').to_string()
     }
@@ -68,7 +70,7 @@ impl Device {
 fn a_run_leaves_nothing_behind() {
     for strategy in ["auto", "launch", "graph", "persistent"] {
         let Some(device) = generate(&[], &["--strategy", strategy]) else { return };
-        assert_eq!(device.run.code, Some(0), "{}", device.run.stderr);
+        assert_eq!(device.code, Some(0), "{}", device.stderr);
         assert_eq!(device.strategy(), if strategy == "auto" { "persistent" } else { strategy });
         device.leaves_nothing();
     }
@@ -107,7 +109,7 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
     for settings in [[("VGPU_COOPERATIVE", "0")], [("VGPU_DEVICE", "k40")]] {
         for strategy in ["auto", "persistent"] {
             let Some(device) = generate(&settings, &["--strategy", strategy]) else { return };
-            assert_eq!(device.run.code, Some(0), "{}", device.run.stderr);
+            assert_eq!(device.code, Some(0), "{}", device.stderr);
             assert_eq!(device.strategy(), "graph");
             device.leaves_nothing();
         }
@@ -134,7 +136,7 @@ fn every_device_makes_the_same_images() {
         let out = folder.path().join(i.to_string());
         let settings = [("VGPU_DEVICE", device)];
         let Some(device) = generate(&settings, &["-v", out.to_str().unwrap()]) else { return };
-        assert_eq!(device.run.code, Some(0), "{}", device.run.stderr);
+        assert_eq!(device.code, Some(0), "{}", device.stderr);
         images.push(std::fs::read(out.join("samples.npy")).unwrap());
     }
     assert!(images.iter().all(|i| *i == images[0]));
@@ -148,9 +150,9 @@ fn bench_and_evaluate_run_on_the_device() {
     let logits = file("logits.npy");
     let base = ["-c", &weights, "--images", &images, "--device", "cuda"];
     let Some(device) = on("evaluate", &[], &base) else { return };
-    assert_eq!(device.run.code, Some(0), "{}", device.run.stderr);
+    assert_eq!(device.code, Some(0), "{}", device.stderr);
     device.leaves_nothing();
     let compare = [&base[..], &["--compare-logits", &logits]].concat();
     let device = on("evaluate", &[], &compare).unwrap();
-    assert_eq!(device.run.code, Some(0), "{}", device.run.stderr);
+    assert_eq!(device.code, Some(0), "{}", device.stderr);
 }
