@@ -10,6 +10,7 @@
 //! - [`device`]: what the device is; [`report`]: what was done with it
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
+//! - [`isa`]: what each instruction does to a lane, as a table
 //! - [`counters`]: what is counted
 //! - [`memory`]: the device's memory, with its shadow
 //! - [`ptx`]: text to syntax tree
@@ -20,6 +21,7 @@ pub mod device;
 pub mod driver;
 pub mod exec;
 pub mod fault;
+pub mod isa;
 pub mod memory;
 pub mod program;
 pub mod ptx;
