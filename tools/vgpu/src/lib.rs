@@ -6,8 +6,6 @@
 //!
 //! Data flows one way; the modules stand on floors, and each rests only on those below it:
 //!
-//! - [`driver`]: the functions of `libcuda.so.1`
-//! - [`device`]: what the device is; [`report`]: what was done with it
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
 //! - [`isa`]: what each instruction does to a lane, as a table
@@ -16,6 +14,7 @@
 //! - [`ptx`]: text to syntax tree
 //! - [`fault`]: how a launch ends that ends badly
 
+pub mod check;
 pub mod counters;
 pub mod device;
 pub mod driver;

@@ -178,6 +178,8 @@ impl State {
                     self.usage.faults.push(fault.message.clone());
                     let code = Code::from(fault.kind);
                     self.sticky = Some(code);
+                    // A context that has failed does nothing more.
+                    self.streams.values_mut().for_each(|stream| stream.queue.clear());
                     return Err(code);
                 }
                 Ok(())

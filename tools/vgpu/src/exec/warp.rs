@@ -67,6 +67,8 @@ pub struct Warp {
     pub state: State,
     /// Whether it has looked at memory that others may change since it last jumped back.
     pub looked: bool,
+    /// Whether it looked in vain in the block's turn.
+    pub looking: bool,
     /// Copies not yet committed.
     pub copies: Vec<Landing>,
     /// Committed copies, by group.
@@ -87,6 +89,7 @@ impl Warp {
             live: existing,
             state: State::Ready,
             looked: false,
+            looking: false,
             copies: Vec::new(),
             groups: Default::default(),
         }
@@ -100,6 +103,7 @@ impl Warp {
         self.live = self.existing;
         self.state = State::Ready;
         self.looked = false;
+        self.looking = false;
         self.copies.clear();
         self.groups.clear();
     }

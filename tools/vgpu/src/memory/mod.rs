@@ -82,6 +82,8 @@ pub(crate) struct Allocation {
     pub segment: Segment,
     /// What it is for.
     pub what: String,
+    /// Whether kernels may only read it.
+    pub constant: bool,
 }
 
 /// The global memory of one device.
@@ -113,7 +115,11 @@ impl Memory {
         let address = self.next;
         self.next = (address + bytes + GUARD).next_multiple_of(ALIGN);
         self.used += bytes;
-        self.allocations.push(Allocation { segment: Segment::new(address, bytes), what: what.to_string() });
+        self.allocations.push(Allocation {
+            segment: Segment::new(address, bytes),
+            what: what.to_string(),
+            constant: false,
+        });
         Ok(address)
     }
 
@@ -241,6 +247,18 @@ impl Memory {
     /// An allocation's bytes, if there are that many.
     pub(crate) fn segment(&self, at: usize) -> Option<&Segment> {
         self.allocations.get(at).map(|a| &a.segment)
+    }
+
+    /// Whether kernels may only read an allocation.
+    pub(crate) fn is_constant(&self, at: usize) -> bool {
+        self.allocations[at].constant
+    }
+
+    /// Forbids kernels to write the allocation at an address.
+    pub(crate) fn make_constant(&mut self, address: u64) {
+        if let Some(at) = self.locate(address, address + 1) {
+            self.allocations[at].constant = true;
+        }
     }
 
     /// Whether an address was inside an allocation that has been freed.

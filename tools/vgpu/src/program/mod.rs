@@ -94,6 +94,11 @@ impl Kernel {
     pub fn param_bytes(&self) -> u32 {
         self.params.iter().map(|p| p.offset + p.size).max().unwrap_or(0)
     }
+
+    /// Bytes of shared memory with so many dynamic ones: those begin at a multiple of 16.
+    pub fn shared_with(&self, dynamic: u32) -> u32 {
+        if dynamic == 0 { self.static_shared } else { self.static_shared.next_multiple_of(16) + dynamic }
+    }
 }
 
 /// A module ready to run.
@@ -117,12 +122,8 @@ impl Module {
     pub fn load(text: &str, memory: &mut Memory) -> Result<Module, LoadError> {
         let tree = ptx::parse(text)?;
         let globals = place_globals(&tree, memory)?;
-        let mut module = Module {
-            version: tree.version,
-            target: tree.target.to_string(),
-            kernels: Vec::new(),
-            globals,
-        };
+        let mut module =
+            Module { version: tree.version, target: tree.target.to_string(), kernels: Vec::new(), globals };
         for function in tree.functions.iter().filter(|f| f.entry && f.body.is_some()) {
             match kernel(&tree, function, &module.globals) {
                 Ok(kernel) => module.kernels.push(Arc::new(kernel)),
@@ -175,6 +176,9 @@ fn place_globals(tree: &ptx::Module<'_>, memory: &mut Memory) -> Result<Vec<Glob
         }
         bytes.resize(global.size as usize, 0);
         memory.write(global.address, &bytes)?;
+        if global.constant {
+            memory.make_constant(global.address);
+        }
     }
     Ok(globals)
 }
