@@ -6,20 +6,21 @@
 //!
 //! Data flows one way; the modules stand on floors, and each rests only on those below it:
 //!
-//! - [`driver`]: the functions of `libcuda.so.1`
-//! - [`device`]: what the device is; [`report`]: what was done with it
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
+//! - [`isa`]: what each instruction does to a lane, as a table
 //! - [`counters`]: what is counted
 //! - [`memory`]: the device's memory, with its shadow
 //! - [`ptx`]: text to syntax tree
 //! - [`fault`]: how a launch ends that ends badly
 
+pub mod check;
 pub mod counters;
 pub mod device;
 pub mod driver;
 pub mod exec;
 pub mod fault;
+pub mod isa;
 pub mod memory;
 pub mod program;
 pub mod ptx;

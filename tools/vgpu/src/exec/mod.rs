@@ -1,8 +1,22 @@
 //! Runs a launch.
+//!
+//! The idea: [`run`] takes blocks, blocks have warps, and a warp executes one instruction for its 32
+//! lanes at a time. Everything is done by one thread, in an order that is the same each time.
 
-use crate::counters::Counters;
-use crate::fault::Fault;
-use crate::memory::Memory;
+mod access;
+mod atomic;
+mod block;
+mod control;
+mod exchange;
+mod machine;
+mod order;
+mod pattern;
+mod run;
+mod warp;
+
+pub use run::run;
+
+use crate::isa::lanes::WARP;
 use crate::program::Kernel;
 
 /// A launch of a kernel.
@@ -54,21 +68,20 @@ pub struct Schedule {
     pub perturb: bool,
 }
 
-/// Blocks that a multiprocessor can hold at once; 0 if none fits.
-pub fn resident_blocks(_kernel: &Kernel, _limits: &Limits, _threads: u32, _dynamic_shared: u32) -> u32 {
-    todo!()
-}
+/// Registers come to a warp in steps of this many.
+const REGISTER_STEP: u32 = 256;
 
-/// Runs a launch to its end.
-///
-/// # Errors
-/// [`Fault`]: the first rule broken. Memory then holds what had been written.
-pub fn run(
-    _launch: &Launch<'_>,
-    _memory: &mut Memory,
-    _limits: &Limits,
-    _schedule: Schedule,
-    _counters: &mut Counters,
-) -> Result<(), Fault> {
-    todo!()
+/// Blocks that a multiprocessor can hold at once; 0 if none fits.
+pub fn resident_blocks(kernel: &Kernel, limits: &Limits, threads: u32, dynamic_shared: u32) -> u32 {
+    let warps = threads.div_ceil(WARP as u32).max(1);
+    let shared = kernel.static_shared.saturating_add(dynamic_shared);
+    if threads > limits.max_threads_per_block || shared > limits.shared_per_block {
+        return 0;
+    }
+    let shared = shared + limits.reserved_shared_per_block;
+    let registers = (kernel.registers * WARP as u32).next_multiple_of(REGISTER_STEP) * warps;
+    let by_shared = limits.shared_per_multiprocessor.checked_div(shared).unwrap_or(u32::MAX);
+    let by_registers = limits.registers_per_multiprocessor.checked_div(registers).unwrap_or(u32::MAX);
+    let by_threads = limits.max_threads_per_multiprocessor / (warps * WARP as u32);
+    by_shared.min(by_registers).min(by_threads).min(limits.max_blocks_per_multiprocessor)
 }

@@ -1,4 +1,15 @@
 //! The device's global memory.
+//!
+//! The idea: addresses are never used twice, and forbidden bytes lie between allocations, so a wrong
+//! address says what it once was or what it is close to. A bit for each byte tells whether it was ever
+//! written; fresh memory holds a pattern that no program expects.
+
+mod segment;
+pub mod window;
+
+use std::collections::VecDeque;
+
+pub use segment::Segment;
 
 /// A use of memory, by the host, that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,81 +68,237 @@ pub struct Live {
     pub what: String,
 }
 
+/// Allocations begin at multiples of it.
+const ALIGN: u64 = 256;
+/// Forbidden bytes after each allocation, at least.
+const GUARD: u64 = 4096;
+/// Freed allocations that are remembered.
+const REMEMBERED: usize = 4096;
+
+/// An allocation.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    /// Its bytes and their marks.
+    pub segment: Segment,
+    /// What it is for.
+    pub what: String,
+    /// Whether kernels may only read it.
+    pub constant: bool,
+}
+
 /// The global memory of one device.
 #[derive(Debug)]
-pub struct Memory {}
+pub struct Memory {
+    total: u64,
+    used: u64,
+    next: u64,
+    /// By address.
+    allocations: Vec<Allocation>,
+    freed: VecDeque<Live>,
+}
 
 impl Memory {
     /// A device's memory of `total` bytes, all free.
-    pub fn new(_total: u64) -> Memory {
-        todo!()
+    pub fn new(total: u64) -> Memory {
+        Memory { total, used: 0, next: window::GLOBAL, allocations: Vec::new(), freed: VecDeque::new() }
     }
 
     /// Reserves `bytes`, aligned to 256, with forbidden bytes before and after. They count as never written.
     ///
     /// # Errors
     /// [`MemoryError::OutOfMemory`].
-    pub fn alloc(&mut self, _bytes: u64, _what: &str) -> Result<u64, MemoryError> {
-        todo!()
+    pub fn alloc(&mut self, bytes: u64, what: &str) -> Result<u64, MemoryError> {
+        let free = self.free_bytes();
+        if bytes > free {
+            return Err(MemoryError::OutOfMemory { bytes, free, total: self.total });
+        }
+        let address = self.next;
+        self.next = (address + bytes + GUARD).next_multiple_of(ALIGN);
+        self.used += bytes;
+        self.allocations.push(Allocation {
+            segment: Segment::new(address, bytes),
+            what: what.to_string(),
+            constant: false,
+        });
+        Ok(address)
     }
 
-    /// Gives an allocation back; its addresses are not used again soon.
+    /// Gives an allocation back; its addresses are not used again.
     ///
     /// # Errors
     /// [`MemoryError::NotAllocated`].
-    pub fn free(&mut self, _address: u64) -> Result<(), MemoryError> {
-        todo!()
+    pub fn free(&mut self, address: u64) -> Result<(), MemoryError> {
+        let Ok(at) = self.allocations.binary_search_by_key(&address, |a| a.segment.base()) else {
+            return Err(MemoryError::NotAllocated { address, hint: self.hint(address) });
+        };
+        let allocation = self.allocations.remove(at);
+        let bytes = allocation.segment.len();
+        self.used -= bytes;
+        if self.freed.len() == REMEMBERED {
+            self.freed.pop_front();
+        }
+        self.freed.push_back(Live { address, bytes, what: allocation.what });
+        Ok(())
     }
 
     /// Copies to the host.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`], [`MemoryError::Unwritten`].
-    pub fn read(&self, _address: u64, _to: &mut [u8]) -> Result<(), MemoryError> {
-        todo!()
+    pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), MemoryError> {
+        let bytes = to.len() as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let at = self.within(address, bytes)?;
+        let segment = &self.allocations[at].segment;
+        if let Some(first) = segment.first_unwritten(address, bytes) {
+            let (offset, hint) = (first - address, self.hint(first));
+            return Err(MemoryError::Unwritten { address, bytes, offset, hint });
+        }
+        to.copy_from_slice(segment.bytes(address, bytes));
+        Ok(())
     }
 
     /// Copies from the host.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
-    pub fn write(&mut self, _address: u64, _from: &[u8]) -> Result<(), MemoryError> {
-        todo!()
+    pub fn write(&mut self, address: u64, from: &[u8]) -> Result<(), MemoryError> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        let at = self.within(address, from.len() as u64)?;
+        let segment = &mut self.allocations[at].segment;
+        segment.bytes_mut(address, from.len() as u64).copy_from_slice(from);
+        segment.mark_written(address, from.len() as u64);
+        Ok(())
     }
 
     /// Copies within the device; what was never written stays so. The ranges may overlap.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
-    pub fn copy(&mut self, _to: u64, _from: u64, _bytes: u64) -> Result<(), MemoryError> {
-        todo!()
+    pub fn copy(&mut self, to: u64, from: u64, bytes: u64) -> Result<(), MemoryError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (source, target) = (self.within(from, bytes)?, self.within(to, bytes)?);
+        let segment = &self.allocations[source].segment;
+        let data = segment.bytes(from, bytes).to_vec();
+        let written: Vec<bool> = (from..from + bytes).map(|a| segment.is_written(a, 1)).collect();
+        let segment = &mut self.allocations[target].segment;
+        segment.bytes_mut(to, bytes).copy_from_slice(&data);
+        for (k, written) in written.into_iter().enumerate() {
+            segment.set_written(to + k as u64, written);
+        }
+        Ok(())
     }
 
     /// Fills `bytes` with a pattern, repeated.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
-    pub fn fill(&mut self, _address: u64, _bytes: u64, _pattern: &[u8]) -> Result<(), MemoryError> {
-        todo!()
+    pub fn fill(&mut self, address: u64, bytes: u64, pattern: &[u8]) -> Result<(), MemoryError> {
+        if bytes == 0 || pattern.is_empty() {
+            return Ok(());
+        }
+        let at = self.within(address, bytes)?;
+        let segment = &mut self.allocations[at].segment;
+        for part in segment.bytes_mut(address, bytes).chunks_mut(pattern.len()) {
+            part.copy_from_slice(&pattern[..part.len()]);
+        }
+        segment.mark_written(address, bytes);
+        Ok(())
     }
 
     /// The allocation that holds an address, if it is live.
-    pub fn find(&self, _address: u64) -> Option<Live> {
-        todo!()
+    pub fn find(&self, address: u64) -> Option<Live> {
+        self.locate(address, address + 1).map(|at| live(&self.allocations[at]))
     }
 
     /// Bytes that can still be allocated.
     pub fn free_bytes(&self) -> u64 {
-        todo!()
+        self.total - self.used
     }
 
     /// Bytes of the device.
     pub fn total_bytes(&self) -> u64 {
-        todo!()
+        self.total
     }
 
     /// The allocations that have not been freed, by address.
     pub fn live(&self) -> Vec<Live> {
-        todo!()
+        self.allocations.iter().map(live).collect()
     }
+
+    /// The number of the allocation that holds the bytes from `low` to before `high`.
+    pub(crate) fn locate(&self, low: u64, high: u64) -> Option<usize> {
+        let after = self.allocations.partition_point(|a| a.segment.base() <= low);
+        let at = after.checked_sub(1)?;
+        self.allocations[at].segment.holds(low, high).then_some(at)
+    }
+
+    /// An allocation's bytes; its number is from [`Memory::locate`].
+    pub(crate) fn segment_mut(&mut self, at: usize) -> &mut Segment {
+        &mut self.allocations[at].segment
+    }
+
+    /// An allocation's bytes, if there are that many.
+    pub(crate) fn segment(&self, at: usize) -> Option<&Segment> {
+        self.allocations.get(at).map(|a| &a.segment)
+    }
+
+    /// Whether kernels may only read an allocation.
+    pub(crate) fn is_constant(&self, at: usize) -> bool {
+        self.allocations[at].constant
+    }
+
+    /// Forbids kernels to write the allocation at an address.
+    pub(crate) fn make_constant(&mut self, address: u64) {
+        if let Some(at) = self.locate(address, address + 1) {
+            self.allocations[at].constant = true;
+        }
+    }
+
+    /// Whether an address was inside an allocation that has been freed.
+    pub(crate) fn was_freed(&self, address: u64) -> bool {
+        self.freed.iter().any(|f| f.address <= address && address < f.address + f.bytes)
+    }
+
+    /// What an address is in or close to, as the end of a sentence.
+    pub fn hint(&self, address: u64) -> String {
+        if address < 4096 {
+            return ": a null pointer".to_string();
+        }
+        if let Some(f) = self.freed.iter().find(|f| f.address <= address && address < f.address + f.bytes) {
+            return format!(": in {} ({} bytes at {:#x}), which has been freed", f.what, f.bytes, f.address);
+        }
+        let after = self.allocations.partition_point(|a| a.segment.base() <= address);
+        let describe = |a: &Allocation| {
+            let (base, bytes) = (a.segment.base(), a.segment.len());
+            let place = match address {
+                a if a < base => format!("{} bytes before", base - a),
+                a if a >= base + bytes => format!("{} bytes after the end of", a - base - bytes),
+                a => format!("at byte {} of", a - base),
+            };
+            format!(": {place} {} ({bytes} bytes at {base:#x})", a.what)
+        };
+        let near = [after.checked_sub(1), Some(after)].into_iter().flatten();
+        let near = near.filter_map(|k| self.allocations.get(k));
+        let distance = |a: &&Allocation| {
+            let (base, end) = (a.segment.base(), a.segment.base() + a.segment.len());
+            if address < base { base - address } else { address.saturating_sub(end.saturating_sub(1)) }
+        };
+        near.min_by_key(distance).map_or_else(|| ": nothing is allocated".to_string(), describe)
+    }
+
+    fn within(&self, address: u64, bytes: u64) -> Result<usize, MemoryError> {
+        let found = address.checked_add(bytes).and_then(|end| self.locate(address, end));
+        found.ok_or_else(|| MemoryError::OutOfBounds { address, bytes, hint: self.hint(address) })
+    }
+}
+
+fn live(a: &Allocation) -> Live {
+    Live { address: a.segment.base(), bytes: a.segment.len(), what: a.what.clone() }
 }

@@ -1,0 +1,203 @@
+//! Atomic operations, and copies that land later.
+//!
+//! The idea: lanes go one after the other, in their order.
+
+use super::access::{At, addresses, resolve};
+use super::block::Block;
+use super::machine::Machine;
+use super::warp::Landing;
+use crate::fault::{Fault, FaultKind};
+use crate::isa::instruction::{Area, Atomic, AtomicKind, Copy};
+use crate::isa::lanes::{Lanes, WARP};
+
+/// The new value of a word or, with 8 bytes, a long.
+fn apply(kind: AtomicKind, bytes: u32, old: u64, value: u64, swap: u64) -> u64 {
+    let signed = |x: u64| if bytes == 4 { i64::from(x as u32 as i32) } else { x as i64 };
+    match kind {
+        AtomicKind::Add => old.wrapping_add(value),
+        AtomicKind::AddF32 => {
+            u64::from((f32::from_bits(old as u32) + f32::from_bits(value as u32)).to_bits())
+        }
+        AtomicKind::AddF64 => (f64::from_bits(old) + f64::from_bits(value)).to_bits(),
+        AtomicKind::MinU => old.min(value),
+        AtomicKind::MaxU => old.max(value),
+        AtomicKind::MinS => signed(old).min(signed(value)) as u64,
+        AtomicKind::MaxS => signed(old).max(signed(value)) as u64,
+        AtomicKind::And => old & value,
+        AtomicKind::Or => old | value,
+        AtomicKind::Xor => old ^ value,
+        AtomicKind::Exchange => value,
+        AtomicKind::CompareSwap if old == value => swap,
+        AtomicKind::CompareSwap => old,
+        AtomicKind::Increment if old >= value => 0,
+        AtomicKind::Increment => old + 1,
+        AtomicKind::Decrement if old == 0 || old > value => value,
+        AtomicKind::Decrement => old - 1,
+    }
+}
+
+impl Machine<'_> {
+    /// `atom` and `red`.
+    pub fn atomic(&mut self, block: &mut Block, lanes: &Lanes, atomic: &Atomic, at: At) -> Result<(), Fault> {
+        let width = u64::from(atomic.bytes);
+        // SAFETY: the operands are registers of this kernel.
+        let (mut addresses, values, swaps) = unsafe {
+            let read = |slot| {
+                if width == 8 { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) }
+            };
+            (addresses(lanes, &atomic.address), read(atomic.value), read(atomic.swap))
+        };
+        let mut area = atomic.address.area;
+        let first = at.mask.trailing_zeros() as usize;
+        if area == Area::Generic {
+            area = resolve(addresses[first]).0;
+            if let Some(lane) = (0..WARP).find(|&l| at.mask >> l & 1 == 1 && resolve(addresses[l]).0 != area)
+            {
+                let what = "one atomic operation in several spaces is not supported";
+                return Err(self.fault(
+                    FaultKind::Limit,
+                    block,
+                    at,
+                    lane as u32,
+                    Some(addresses[lane]),
+                    what,
+                ));
+            }
+            addresses = addresses.map(|a| resolve(a).1);
+        }
+        let mut site = self.take_site(atomic.site);
+        site.pattern.update(&addresses, at.mask, width);
+        let bytes = width * u64::from(at.mask.count_ones());
+        if area == Area::Shared {
+            site.totals.add_shared(bytes, site.pattern.conflicts);
+        } else {
+            site.totals.add(bytes, site.pattern.sectors, site.pattern.ideal);
+            self.synchronised[0] += u64::from(atomic.order.release);
+        }
+        self.put_site(atomic.site, site);
+        for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
+            let address = addresses[lane];
+            if address % width != 0 {
+                return Err(self.misaligned(block, at, &addresses, width));
+            }
+            let segment = match area {
+                Area::Shared if block.shared.holds(address, address.saturating_add(width)) => {
+                    &mut block.shared
+                }
+                Area::Global => match self.memory.locate(address, address.saturating_add(width)) {
+                    Some(k) => self.memory.segment_mut(k),
+                    None => return Err(self.out_of_bounds(block, at, lane as u32, address, width)),
+                },
+                Area::Shared => {
+                    let what =
+                        format!("{width} bytes out of bounds of {} of shared memory", block.shared.len());
+                    let kind = FaultKind::OutOfBounds;
+                    return Err(self.fault(kind, block, at, lane as u32, Some(address), &what));
+                }
+                _ => {
+                    let what = "an atomic operation on memory that nobody shares";
+                    return Err(self.fault(FaultKind::Limit, block, at, lane as u32, Some(address), what));
+                }
+            };
+            if !segment.is_written(address, width) {
+                let memory = if area == Area::Shared { "shared" } else { "global" };
+                return Err(self.unwritten(block, at, lane as u32, address, memory));
+            }
+            let place = segment.pointer(address);
+            // SAFETY: the segment holds these bytes, at their alignment.
+            let old = unsafe {
+                if width == 8 { place.cast::<u64>().read() } else { u64::from(place.cast::<u32>().read()) }
+            };
+            let new = apply(atomic.kind, atomic.bytes, old, values[lane], swaps[lane]);
+            // SAFETY: as above; the result is a register of this kernel.
+            unsafe {
+                if width == 8 {
+                    place.cast::<u64>().write(new);
+                } else {
+                    place.cast::<u32>().write(new as u32);
+                }
+                if let Some(result) = atomic.result {
+                    let to = lanes.at(result);
+                    if width == 8 {
+                        to.cast::<u64>().add(lane).write(old);
+                    } else {
+                        to.add(lane).write(old as u32);
+                    }
+                }
+            }
+            let same = if width == 8 { new == old } else { new as u32 == old as u32 };
+            self.progress += u64::from(!same);
+        }
+        self.order_atomic(block, atomic, at, area, &addresses)
+    }
+
+    /// `cp.async`: reads now, and keeps what it read until it lands.
+    pub fn copy(&mut self, block: &mut Block, lanes: &Lanes, copy: &Copy, at: At) -> Result<(), Fault> {
+        // SAFETY: the operands are registers of this kernel.
+        let (mut to, from, present) = unsafe {
+            let present = copy.present.map_or([copy.bytes; WARP], |slot| lanes.words(slot));
+            (addresses(lanes, &copy.to), addresses(lanes, &copy.from), present)
+        };
+        to = to.map(|a| if resolve(a).0 == Area::Shared { resolve(a).1 } else { a });
+        let width = u64::from(copy.bytes);
+        let mut sites = copy.sites.map(|site| self.take_site(site));
+        sites[0].pattern.update(&from, at.mask, width);
+        sites[1].pattern.update(&to, at.mask, width);
+        let bytes = width * u64::from(at.mask.count_ones());
+        let [load, store] = &mut sites;
+        load.totals.add(bytes, load.pattern.sectors, load.pattern.ideal);
+        store.totals.add_shared(bytes, store.pattern.conflicts);
+        for (site, memory) in copy.sites.into_iter().zip(sites) {
+            self.put_site(site, memory);
+        }
+        for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
+            let one = At { mask: 1 << lane, ..at };
+            if to[lane] % width != 0 {
+                return Err(self.misaligned(block, one, &to, width));
+            }
+            if from[lane] % width != 0 {
+                return Err(self.misaligned(block, one, &from, width));
+            }
+            if !block.shared.holds(to[lane], to[lane].saturating_add(width)) {
+                let what = format!(
+                    "a copy of {width} bytes out of bounds of {} of shared memory",
+                    block.shared.len()
+                );
+                let kind = FaultKind::OutOfBounds;
+                return Err(self.fault(kind, block, at, lane as u32, Some(to[lane]), &what));
+            }
+            let mut data = [0; 16];
+            let count = u64::from(present[lane].min(copy.bytes));
+            if count > 0 {
+                let Some(k) = self.memory.locate(from[lane], from[lane].saturating_add(count)) else {
+                    return Err(self.out_of_bounds(block, at, lane as u32, from[lane], count));
+                };
+                self.order_copy_read(block, copy, one, k, from[lane], count)?;
+                let segment = self.memory.segment_mut(k);
+                if let Some(first) = segment.first_unwritten(from[lane], count) {
+                    return Err(self.unwritten(block, at, lane as u32, first, "global"));
+                }
+                data[..count as usize].copy_from_slice(segment.bytes(from[lane], count));
+            }
+            let landing = Landing { to: to[lane], data, bytes: copy.bytes, lane: lane as u32, pc: at.pc };
+            block.warps[at.warp].copies.push(landing);
+        }
+        Ok(())
+    }
+
+    /// Lets all but the last groups of copies land.
+    pub fn land(&mut self, block: &mut Block, at: At, left: u32) -> Result<(), Fault> {
+        while block.warps[at.warp].groups.len() > left as usize {
+            let group = block.warps[at.warp].groups.pop_front().unwrap_or_default();
+            for landing in group {
+                let bytes = u64::from(landing.bytes);
+                let of = At { pc: landing.pc, mask: 1 << landing.lane, ..at };
+                self.order_landing(block, of, landing.to, bytes)?;
+                let data = &landing.data[..landing.bytes as usize];
+                block.shared.bytes_mut(landing.to, bytes).copy_from_slice(data);
+                block.shared.mark_written(landing.to, bytes);
+            }
+        }
+        Ok(())
+    }
+}

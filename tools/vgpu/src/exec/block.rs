@@ -1,0 +1,65 @@
+//! A block that is resident: its warps, shared memory and barriers.
+//!
+//! The idea: a barrier that not every thread of the block can reach any more is reported at once, by
+//! whoever makes that so, and never waited for.
+
+use super::warp::{State, Warp};
+use crate::isa::instruction::BarrierKind;
+use crate::isa::lanes::Slot;
+use crate::memory::Segment;
+
+/// Barriers of a block.
+pub const BARRIERS: usize = 16;
+
+/// One of a block's barriers.
+#[derive(Clone, Debug, Default)]
+pub struct Meeting {
+    /// Threads that have arrived, in whole warps.
+    pub arrived: u32,
+    /// Threads expected; set by the first.
+    pub expected: u32,
+    /// What the first came for; the others must want the same.
+    pub kind: Option<BarrierKind>,
+    /// The instruction of the first.
+    pub pc: u32,
+    /// Threads whose predicate was true, and all that were asked.
+    pub votes: (u32, u32),
+    /// Where each waiting warp wants the result.
+    pub results: Vec<(usize, Slot, u32)>,
+}
+
+/// A resident block.
+#[derive(Debug)]
+pub struct Block {
+    /// Its number in the grid.
+    pub index: u64,
+    /// The same, by direction.
+    pub place: [u32; 3],
+    /// The multiprocessor it is on.
+    pub multiprocessor: u32,
+    /// Its warps.
+    pub warps: Vec<Warp>,
+    /// Its shared memory, static before dynamic.
+    pub shared: Segment,
+    /// Its barriers.
+    pub meetings: [Meeting; BARRIERS],
+    /// The order of its accesses.
+    pub order: crate::check::BlockOrder,
+}
+
+impl Block {
+    /// Whether all threads have exited.
+    pub fn done(&self) -> bool {
+        self.warps.iter().all(|warp| warp.state == State::Done)
+    }
+
+    /// Whether a warp can run.
+    pub fn ready(&self) -> bool {
+        self.warps.iter().any(|warp| warp.state == State::Ready)
+    }
+
+    /// Threads that have exited.
+    pub fn exited(&self) -> u32 {
+        self.warps.iter().map(|warp| (warp.existing & !warp.live).count_ones()).sum()
+    }
+}

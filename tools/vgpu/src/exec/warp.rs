@@ -1,0 +1,145 @@
+//! A warp: its registers, and which of its lanes are where.
+//!
+//! The idea: lanes that a branch parts become entries of a stack, of which the topmost runs until it
+//! comes to where the others are to meet it. That is how hardware before Volta works, and the strictest
+//! reading of what later hardware guarantees.
+
+use crate::isa::lanes::Lanes;
+use crate::program::NOWHERE;
+
+/// A cache line of registers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Line(pub [u32; 16]);
+
+/// Lanes that are at one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// Their next instruction.
+    pub pc: u32,
+    /// Which they are.
+    pub mask: u32,
+    /// Where they wait for others.
+    pub meeting: u32,
+}
+
+/// Why a warp does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can.
+    Ready,
+    /// It waits at a barrier.
+    Barrier(u32),
+    /// All its threads have exited.
+    Done,
+}
+
+/// An asynchronous copy under way: where to, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct Landing {
+    /// In shared memory.
+    pub to: u64,
+    /// The bytes.
+    pub data: [u8; 16],
+    /// How many.
+    pub bytes: u32,
+    /// The lane that asked for it.
+    pub lane: u32,
+    /// The instruction that did.
+    pub pc: u32,
+}
+
+/// A warp.
+#[derive(Debug)]
+pub struct Warp {
+    /// Its number in the block.
+    pub number: u32,
+    file: Vec<Line>,
+    /// The local memory of its lanes, one after the other.
+    pub local: Vec<crate::memory::Segment>,
+    /// The paths; the last runs.
+    pub stack: Vec<Path>,
+    /// Lanes that exist.
+    pub existing: u32,
+    /// Lanes that have not exited.
+    pub live: u32,
+    /// Whether it can run.
+    pub state: State,
+    /// Whether it has looked at memory that others may change since it last jumped back.
+    pub looked: bool,
+    /// Whether it looked in vain in the block's turn.
+    pub looking: bool,
+    /// Copies not yet committed.
+    pub copies: Vec<Landing>,
+    /// Committed copies, by group.
+    pub groups: std::collections::VecDeque<Vec<Landing>>,
+}
+
+impl Warp {
+    /// A warp of `threads` threads that is to begin.
+    pub fn new(number: u32, threads: u32, words: u32, local: u32) -> Warp {
+        let existing = u32::MAX >> (32 - threads);
+        let segments = if local == 0 { 0 } else { threads };
+        Warp {
+            number,
+            file: vec![Line([0; 16]); (words as usize).div_ceil(16)],
+            local: (0..segments).map(|_| crate::memory::Segment::new(0, local.into())).collect(),
+            stack: vec![Path { pc: 0, mask: existing, meeting: NOWHERE }],
+            existing,
+            live: existing,
+            state: State::Ready,
+            looked: false,
+            looking: false,
+            copies: Vec::new(),
+            groups: Default::default(),
+        }
+    }
+
+    /// Makes it begin again, for another block of the same launch.
+    pub fn restart(&mut self) {
+        self.local.iter_mut().for_each(crate::memory::Segment::clear);
+        self.stack.clear();
+        self.stack.push(Path { pc: 0, mask: self.existing, meeting: NOWHERE });
+        self.live = self.existing;
+        self.state = State::Ready;
+        self.looked = false;
+        self.looking = false;
+        self.copies.clear();
+        self.groups.clear();
+    }
+
+    /// Its registers, with the kernel's constants.
+    pub fn lanes(&mut self, constants: &[u32], perturb: bool) -> Lanes {
+        // Constants are never written: the decoder gives no instruction a constant as its result.
+        let constants = constants.as_ptr().cast_mut();
+        Lanes { files: [self.file.as_mut_ptr().cast(), constants], keep: 0, perturb }
+    }
+
+    /// Parts the running path at a branch: `groups` go on at their targets, and meet at `meeting`.
+    pub fn part(&mut self, meeting: u32, groups: &[(u32, u32)]) {
+        let path = self.stack.last_mut().expect("a warp that runs has a path");
+        if path.meeting == meeting {
+            // Who waits there already waits for all of them.
+            self.stack.pop();
+        } else {
+            path.pc = meeting;
+        }
+        for &(pc, mask) in groups {
+            if pc != meeting {
+                self.stack.push(Path { pc, mask, meeting });
+            }
+        }
+    }
+
+    /// Ends lanes; the stack keeps only paths with lanes left.
+    pub fn exit(&mut self, lanes: u32) {
+        self.live &= !lanes;
+        for path in &mut self.stack {
+            path.mask &= !lanes;
+        }
+        self.stack.retain(|path| path.mask != 0);
+        if self.stack.is_empty() {
+            self.state = State::Done;
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The table of lane-wise instructions, put together from the parts by concern.
+//!
+//! The idea: each row is compiled twice, for any x86-64 and for processors with AVX2 and fused
+//! multiply-add, and the loader picks one for good.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use super::lanes::{Operation, Width};
+use crate::counters::Class;
+
+/// An instruction that acts on each lane on its own.
+pub struct Row {
+    /// Its opcodes: without `.ftz`, and for floats without `.sat`, which the decoder adds to any.
+    pub names: &'static [&'static str],
+    /// How it is counted.
+    pub class: Class,
+    /// The result's width.
+    pub result: Width,
+    /// The sources' widths.
+    pub sources: &'static [Width],
+    /// The operation for any processor.
+    pub portable: Operation,
+    /// The operation for AVX2 and FMA.
+    pub wide: Operation,
+}
+
+impl Row {
+    /// Whether the hardware's result, an `f32`, is only near this one.
+    pub fn approximate(&self) -> bool {
+        self.names.iter().any(|n| n.ends_with(".f32") && (n.contains(".approx") || n.contains(".full")))
+    }
+
+    /// The operation for this processor.
+    pub fn operation(&self) -> Operation {
+        static WIDE: OnceLock<bool> = OnceLock::new();
+        let wide = WIDE.get_or_init(|| {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && std::env::var_os("VGPU_PORTABLE").is_none()
+        });
+        if *wide { self.wide } else { self.portable }
+    }
+}
+
+/// Writes rows: `"name" "other.name" => |a: f32, b: f32| -> f32 { a + b };` under a class.
+macro_rules! rows {
+    ($(#[$meta:meta])* $table:ident: $class:ident;
+        $($($name:expr),+ => |$($arg:ident: $type:ty),+| -> $result:ty $body:block)*) => {
+        $(#[$meta])*
+        pub static $table: &[$crate::isa::table::Row] = &[$(
+            $crate::isa::table::Row {
+                names: &[$($name),+],
+                class: $crate::counters::Class::$class,
+                result: <$result as $crate::isa::lanes::Value>::WIDTH,
+                sources: &[$(<$type as $crate::isa::lanes::Value>::WIDTH),+],
+                portable: {
+                    unsafe fn portable(
+                        lanes: &$crate::isa::lanes::Lanes,
+                        operands: &$crate::isa::lanes::Operands,
+                    ) {
+                        // SAFETY: the decoder gave each operand the row's width.
+                        unsafe {
+                            $crate::isa::table::apply!(lanes, operands, |$($arg: $type),+| -> $result $body)
+                        }
+                    }
+                    portable
+                },
+                wide: {
+                    #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+                    unsafe fn wide(
+                        lanes: &$crate::isa::lanes::Lanes,
+                        operands: &$crate::isa::lanes::Operands,
+                    ) {
+                        // SAFETY: as above.
+                        unsafe {
+                            $crate::isa::table::apply!(lanes, operands, |$($arg: $type),+| -> $result $body)
+                        }
+                    }
+                    wide
+                },
+            },
+        )*];
+    };
+}
+pub(crate) use rows;
+
+/// Picks the function for the number of sources.
+macro_rules! apply {
+    ($l:expr, $o:expr, |$a:ident: $at:ty| -> $r:ty $f:block) => {
+        $crate::isa::lanes::apply1(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at| -> $r { $f },
+        )
+    };
+    ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty| -> $r:ty $f:block) => {
+        $crate::isa::lanes::apply2(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt| -> $r { $f },
+        )
+    };
+    ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty, $c:ident: $ct:ty| -> $r:ty $f:block) => {
+        $crate::isa::lanes::apply3(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt, $c: $ct| -> $r { $f },
+        )
+    };
+    ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty, $c:ident: $ct:ty, $d:ident: $dt:ty| -> $r:ty
+        $f:block) => {
+        $crate::isa::lanes::apply4(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt, $c: $ct, $d: $dt| -> $r { $f },
+        )
+    };
+}
+pub(crate) use apply;
+
+/// All rows.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    use super::{arithmetic, compare, convert, integer, special};
+    let tables = [
+        arithmetic::F32,
+        arithmetic::F64,
+        arithmetic::HALF,
+        integer::INTEGER,
+        integer::BITS,
+        compare::COMPARE,
+        compare::SELECT,
+        convert::BETWEEN_INTEGERS,
+        convert::TO_INTEGER,
+        convert::FROM_INTEGER,
+        convert::BETWEEN_FLOATS,
+        special::EXACT,
+        special::EXACT_LONG,
+        special::APPROXIMATE,
+        special::INTERNAL,
+    ];
+    tables.into_iter().flatten()
+}
+
+/// The row of an opcode.
+pub fn find(opcode: &str) -> Option<&'static Row> {
+    static BY_NAME: OnceLock<HashMap<&'static str, &'static Row>> = OnceLock::new();
+    let by_name = BY_NAME.get_or_init(|| {
+        let mut names = HashMap::new();
+        for row in all() {
+            for name in row.names {
+                names.insert(*name, row);
+            }
+        }
+        names
+    });
+    by_name.get(opcode).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_rows_share_a_name() {
+        let mut seen = HashSet::new();
+        for name in all().flat_map(|row| row.names) {
+            assert!(seen.insert(name), "{name} is in two rows");
+        }
+    }
+}
