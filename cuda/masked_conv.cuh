@@ -74,16 +74,16 @@ __device__ __forceinline__ T begin(const Stage& stage, const Batch& batch, Posit
     return __ldg(reinterpret_cast<const T*>(batch.weights + bias + output));
 }
 
-// What becomes of it: sums of the row phase, or an output. A gated stage has the gate's sum in `gate`.
+// What becomes of it in the row phase, if the pixel phase has more to add.
+template <class T>
+__device__ __forceinline__ void keep_sum(const Stage& stage, const Batch& batch, Position at, int slice, int o, T sum) {
+    *reinterpret_cast<T*>(batch.arena + sums_at(stage, at) + slice * SLICE + o) = sum;
+}
+
+// What becomes of it else: an output. A gated stage has the gate's sum in `gate`.
 template <class T>
 __device__ __forceinline__ void finish(const Stage& stage, const Batch& batch, Position at, int slice, int o, T value,
                                        T gate) {
-    if (stage.to_sums) {
-        float* sums = batch.arena + sums_at(stage, at) + slice * SLICE + o;
-        *reinterpret_cast<T*>(sums) = value;
-        if (stage.gated) *reinterpret_cast<T*>(sums + SLICE) = gate;
-        return;
-    }
     int row = at.row * stage.output_step + stage.parity_row;
     int column = at.column * stage.output_step + stage.parity_column;
     int channel = (stage.gated ? slice / 2 : slice) * SLICE + o;

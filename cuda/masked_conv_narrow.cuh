@@ -124,7 +124,13 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 }
             }
         }
-        if (adds_here) finish(stage, batch, at, slice + slice_out, o, value, gate);
+        if (!adds_here) continue;
+        if (stage.to_sums) {
+            keep_sum(stage, batch, at, slice + slice_out, o, value);
+            if (stage.gated) keep_sum(stage, batch, at, slice + slice_out + 1, o, gate);
+        } else {
+            finish(stage, batch, at, slice + slice_out, o, value, gate);
+        }
     }
 }
 

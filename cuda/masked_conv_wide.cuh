@@ -146,6 +146,11 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 #pragma unroll
     for (int m = 0; m < MINE; m++) {
         bool mine = tile + my_rows + m < end && slice + my_slice < stage.slices;
+        Position at = position(stage, batch, mine ? tile + my_rows + m : tile, row, column);
+        if (stage.to_sums) {
+            if (mine) keep_sum(stage, batch, at, slice + my_slice, 0, totals[m]);
+            continue;
+        }
         float4 gate = zero;
         if (stage.gated) {
             // The neighbouring thread has the gates' slice, and nothing else to do.
@@ -155,10 +160,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             gate.w = __shfl_down_sync(0xffffffff, totals[m].w, 1);
             mine = mine && my_slice % 2 == 0;
         }
-        if (mine) {
-            Position at = position(stage, batch, tile + my_rows + m, row, column);
-            finish(stage, batch, at, slice + my_slice, 0, totals[m], gate);
-        }
+        if (mine) finish(stage, batch, at, slice + my_slice, 0, totals[m], gate);
     }
 }
 

@@ -191,7 +191,8 @@ fn unusable_weights_and_an_interruption_end_with_an_error() {
         assert_eq!(engine.batch_bytes(method, 0, 32, 32), 0);
         let bad = Batch { height: 6, ..batch(method) };
         assert!(engine.make(&bad, &|_| true).unwrap_err().to_string().contains("multiples of 4"));
-    }    let huge = Batch { size: 100_000, height: 256, width: 256, ..batch(Method::Cached) };
+    }
+    let huge = Batch { size: 100_000, height: 256, width: 256, ..batch(Method::Cached) };
     let error = engine.make(&huge, &|_| true).unwrap_err().to_string();
     assert!(error.contains("would fit"), "{error}");
 }
