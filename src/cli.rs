@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
+use crate::cuda::Strategy;
 use crate::error::{Error, Result};
 use crate::weights::{Options, Weights};
 
@@ -60,11 +61,15 @@ pub struct EngineArgs {
     /// float32 either way
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = parse_precision)]
     pub precision: Precision,
+
+    /// How a CUDA device gets from one stage of the network to the next; the images are the same
+    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    pub strategy: Strategy,
 }
 
 impl EngineArgs {
-    /// The engine's options.
-    pub fn options(&self) -> cpu::Options {
+    /// The options of the engine on the processor.
+    pub fn cpu(&self) -> cpu::Options {
         cpu::Options { threads: self.threads, precision: self.precision, ..cpu::Options::default() }
     }
 }

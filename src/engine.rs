@@ -7,6 +7,7 @@ use ndarray::{Array4, ArrayView4};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::{logistic, memory};
 
 /// How images are generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,22 @@ pub trait Engine {
     /// Bytes that a batch needs beyond the weights, without [`Made::logits`]; what is beyond counting is
     /// `u64::MAX`. 0 for a batch of none.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
+
+    /// Bytes that a batch may take; `None` if that is not known. Unless an engine says otherwise, what the
+    /// machine has.
+    fn available(&self) -> Option<u64> {
+        memory::available()
+    }
+
+    /// The negative log-likelihoods of given images, in nats; `images` and `labels` as for
+    /// [`Engine::logits`].
+    ///
+    /// # Errors
+    /// As for [`Engine::logits`].
+    fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
+        let logits = self.logits(images, labels)?;
+        logistic::nats(logits.view(), images)
+    }
 
     /// A full forward pass: images `[batch, height, width, 3]` in [-1, 1] to logits
     /// `[batch, height, width, 10 m]`. `labels` as in [`Batch::labels`]. The logits of unusable weights may

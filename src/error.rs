@@ -118,6 +118,17 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A device cannot be used, or failed while it was.
+    #[error("{device}: cannot {action}: {found}")]
+    Device {
+        /// The device: "cuda:0".
+        device: String,
+        /// What was attempted, as a verb phrase: "open the device", "run the kernels".
+        action: String,
+        /// What its driver said.
+        found: String,
+    },
+
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -78,6 +78,10 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
         let range = start..count.min(start + batch);
         let floats = images::to_floats(task.images.slice(s![range.clone(), .., .., ..]));
         let labels = task.labels.map(|labels| &labels[range.clone()]);
+        if task.compare.is_none() && !task.keep_logits {
+            scores.nats.extend(engine.nats(floats.view(), labels)?);
+            continue;
+        }
         let logits = engine.logits(floats.view(), labels)?;
         scores.nats.extend(logistic::nats(logits.view(), floats.view())?);
         if let Some((compare, so_far)) = task.compare.as_ref().zip(scores.max_logit_difference.as_mut()) {

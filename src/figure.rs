@@ -59,8 +59,9 @@ pub struct Speedups {
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// Threads used.
-    pub threads: usize,
+    /// Threads used, on a processor.
+    #[serde(default)]
+    pub threads: Option<usize>,
 }
 
 /// The model, for the line below the figure.
@@ -196,8 +197,11 @@ impl Speedups {
         if visible.next().is_some() {
             name.push('…');
         }
-        let plural = if *threads == 1 { "" } else { "s" };
-        let here = format!("{name}, {threads} thread{plural} (measured)");
+        let here = match threads {
+            None => format!("{name} (measured)"),
+            Some(1) => format!("{name}, 1 thread (measured)"),
+            Some(threads) => format!("{name}, {threads} threads (measured)"),
+        };
         let paper = "Tesla K40, TensorFlow (paper)".to_string();
         for (y, fill, words) in [(58, PAPER_FILL, paper), (80, MEASURED_FILL, here)] {
             root.draw(&Rectangle::new([(96, y - 7), (110, y + 7)], fill.filled()))?;

@@ -5,7 +5,7 @@
 //!
 //! - [`device`] opens an engine by name
 //! - [`cli`] is what the programs share
-//! - [`cpu`], the backend; [`generate`] and [`evaluate`] drive any
+//! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data
@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod engine;
 pub mod error;

@@ -172,7 +172,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     with(&["--logits-out", &at("none/logits.npy")], &["none/logits.npy", "cannot create"]);
     with(&["--logits-out", &at("")], &["folder"]);
     with(&["--threads", "0"], &["threads: expected 1 to 1024"]);
-    with(&["--device", "tpu"], &["auto or cpu", "tpu"]);
+    with(&["--device", "tpu"], &["auto, cpu, cuda or cuda:N", "tpu"]);
 
     let usage: [&[&str]; 5] = [
         &[],

@@ -235,7 +235,7 @@ fn json_is_one_object_that_tells_everything() {
 #[test]
 fn wrong_flags_are_one_line_of_error_and_status_2() {
     let tiny = tiny();
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["-b", "0"], "batch size"),
         (&["-n", "0"], "count"),
         (&["-i", "0"], "image size"),
@@ -246,7 +246,8 @@ fn wrong_flags_are_one_line_of_error_and_status_2() {
         (&["--first-index", "4294967290"], "2^32"),
         (&["--first-index", "18446744073709551615"], "2^32"),
         (&["--threads", "0"], "threads: expected 1 to 1024"),
-        (&["--device", "cuda:0"], "auto or cpu"),
+        (&["--device", "tpu"], "auto, cpu, cuda or cuda:N"),
+        (&["--device", "cuda:99"], "cuda:99: cannot"),
         (&["--class", "0"], "unconditional"),
         (&["--complete", "/nonexistent.png", "--keep-rows", "1"], "/nonexistent.png"),
         (&["--complete", &tiny, "--keep-rows", "1"], "params.ckpt"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 10] = [
     &["device"],
     &["cli"],
-    &["cpu", "generate", "evaluate"],
+    &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
     &["weights", "schedule"],
     &["network"],

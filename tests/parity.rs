@@ -1,33 +1,15 @@
 //! The engine against what the reference TensorFlow code computed, and against itself.
 
-use std::path::{Path, PathBuf};
+#[path = "common/golden.rs"]
+mod golden;
+
+use std::path::Path;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
-use ndarray::{Array4, Ix4, s};
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
-
-fn array(path: &str) -> Array4<f32> {
-    npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()
-}
-
-fn images(folder: &str) -> Array4<f32> {
-    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
-    bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5)
-}
-
-fn labels(folder: &str) -> Option<Vec<u32>> {
-    let path = golden(&format!("{folder}/labels.npy"));
-    path.exists().then(|| npy::read_labels(&path).unwrap())
-}
-
-fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
-    Weights::load(&golden(path), &weights::Options { raw, nonlinearity }).unwrap()
-}
+use fast_pixel_cnn::{ModelConfig, Weights, logistic, npy, weights};
+use golden::*;
+use ndarray::{Array4, s};
 
 /// An engine whose threads meet after every layer, which small models otherwise avoid.
 fn engine(weights: &Weights, threads: usize, isa: Option<Isa>) -> CpuEngine {
@@ -42,23 +24,9 @@ fn split_engine(weights: &Weights, threads: usize, isa: Option<Isa>, split: Spli
     .unwrap()
 }
 
-fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
-    assert_eq!(a.dim(), b.dim());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// The bits, so that -0 and 0 differ and a failure does not print a thousand numbers.
-fn bits(a: &Array4<f32>) -> Vec<u32> {
-    a.iter().map(|x| x.to_bits()).collect()
-}
-
-fn relu(folder: &str) -> Option<Nonlinearity> {
-    (folder == "relu").then_some(Nonlinearity::Relu)
-}
-
 #[test]
 fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
-    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+    for folder in FOLDERS {
         let (images, labels) = (images(folder), labels(folder));
         let expected = array(&format!("{folder}/logits.npy"));
         let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
@@ -124,31 +92,6 @@ fn given_the_reference_s_noise_the_images_are_the_reference_s() {
             assert!(off <= 1e-4 && off_logits <= 1e-4);
         }
     }
-}
-
-/// A model small enough for every instruction set, with all that a PixelCNN++ can have.
-const SMALL: ModelConfig =
-    ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
-
-fn generate(
-    engine: &mut CpuEngine,
-    first_index: u64,
-    labels: &[u32],
-    size: [usize; 2],
-    method: Method,
-) -> Made {
-    let [height, width] = size;
-    let batch = Batch {
-        size: labels.len(),
-        height,
-        width,
-        labels: Some(labels),
-        noise: Noise::Philox { seed: 2702, first_index },
-        given: None,
-        method,
-        keep_logits: true,
-    };
-    engine.make(&batch, &|_| true).unwrap()
 }
 
 #[test]
@@ -247,7 +190,7 @@ fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came() {
 
 #[test]
 fn a_teacher_forced_cached_pass_is_the_naive_pass_on_images_the_engine_did_not_make() {
-    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
+    for folder in FOLDERS {
         let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
         let (images, labels) = (images(folder), labels(folder));
         let naive = engine(&weights, 1, None).logits(images.view(), labels.as_deref()).unwrap();

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fast_pixel_cnn::evaluate::{self, Scores, Task};
-use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, memory, npy};
+use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 
@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, value_name = "X", default_value_t = 1e-4, requires = "compare_logits", value_parser = parse_tolerance)]
     tolerance: f64,
 
-    /// Where to run: auto or cpu
+    /// Where to run: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 
@@ -99,7 +99,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     if let Some(file) = &args.logits_out {
         images::check_writable(file)?;
     }
-    let mut engine = device::open(&args.device, &weights, &args.engine.options())?;
+    let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
 
     let task = Task {
@@ -108,7 +108,8 @@ fn body(args: &Args) -> Result<ExitCode> {
         compare: compare.as_ref().map(|logits| logits.view()),
         keep_logits: args.logits_out.is_some(),
     };
-    let scores = evaluate::evaluate(&mut *engine, &task, memory::available())?;
+    let available = engine.available();
+    let scores = evaluate::evaluate(&mut *engine, &task, available)?;
     if let Some((file, logits)) = args.logits_out.as_ref().zip(scores.logits.as_ref()) {
         images::write_npy(file, logits)?;
     }

@@ -68,7 +68,7 @@ struct Args {
     #[arg(long, value_name = "K|all", value_parser = parse_classes)]
     class: Option<Classes>,
 
-    /// Where to run: auto or cpu
+    /// Where to run: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 
@@ -206,10 +206,10 @@ fn main() -> ExitCode {
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, weights.config())?;
-    let mut engine = device::open(&args.device, &weights, &args.engine.options())?;
+    let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
     let run = inputs.run(args)?;
-    let available = memory::available();
+    let available = engine.available();
     run.check(&*engine, available)?;
     check_animation(args, &*engine, &run, available)?;
     let files = Files::prepare(args, engine.config())?;

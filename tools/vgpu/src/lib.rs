@@ -16,11 +16,14 @@
 
 pub mod check;
 pub mod counters;
+pub mod device;
+pub mod driver;
 pub mod exec;
 pub mod fault;
 pub mod isa;
 pub mod memory;
 pub mod program;
 pub mod ptx;
+pub mod report;
 
 pub use fault::{Fault, FaultKind};

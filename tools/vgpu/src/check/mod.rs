@@ -9,5 +9,7 @@ pub struct BlockOrder {}
 pub struct GridOrder {}
 impl GridOrder {
     /// A
-    pub fn new(_l: &crate::exec::Launch<'_>, _m: &crate::memory::Memory) -> GridOrder { GridOrder {} }
+    pub fn new(_l: &crate::exec::Launch<'_>, _m: &crate::memory::Memory) -> GridOrder {
+        GridOrder {}
+    }
 }

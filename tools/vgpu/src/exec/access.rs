@@ -152,7 +152,14 @@ impl Machine<'_> {
         let bytes = width * u64::from(at.mask.count_ones());
         site.totals.add(bytes, pattern.sectors, pattern.ideal);
         if access.store && self.memory.is_constant(site.allocation) {
-            return Err(self.fault(FaultKind::ReadOnly, block, at, pattern.first, Some(origin), "a store to constant memory"));
+            return Err(self.fault(
+                FaultKind::ReadOnly,
+                block,
+                at,
+                pattern.first,
+                Some(origin),
+                "a store to constant memory",
+            ));
         }
         self.order_global(block, access, at, site, addresses)?;
         let segment = self.memory.segment_mut(site.allocation);
@@ -194,9 +201,17 @@ impl Machine<'_> {
         if !block.shared.holds(low, high) {
             let len = block.shared.len();
             let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
-            let lane = lane.into_iter().find(|&lane| addresses[lane].saturating_add(width) > len).unwrap_or(0);
+            let lane =
+                lane.into_iter().find(|&lane| addresses[lane].saturating_add(width) > len).unwrap_or(0);
             let what = format!("{width} bytes out of bounds of the block's {len} bytes of shared memory");
-            return Err(self.fault(FaultKind::OutOfBounds, block, at, lane as u32, Some(addresses[lane]), &what));
+            return Err(self.fault(
+                FaultKind::OutOfBounds,
+                block,
+                at,
+                lane as u32,
+                Some(addresses[lane]),
+                &what,
+            ));
         }
         site.totals.add_shared(width * u64::from(at.mask.count_ones()), pattern.conflicts);
         self.order_shared(block, access, at, site, addresses)?;
@@ -241,7 +256,14 @@ impl Machine<'_> {
             return Err(self.fault(FaultKind::OutOfBounds, block, at, lane, Some(address), &what));
         }
         if area == Area::Param && access.store {
-            return Err(self.fault(FaultKind::ReadOnly, block, at, lane, Some(address), "a store to parameters"));
+            return Err(self.fault(
+                FaultKind::ReadOnly,
+                block,
+                at,
+                lane,
+                Some(address),
+                "a store to parameters",
+            ));
         }
         let written = match area {
             Area::Local => block.warps[at.warp].local[lane as usize].is_written(address, width),

@@ -51,9 +51,17 @@ impl Machine<'_> {
         let first = at.mask.trailing_zeros() as usize;
         if area == Area::Generic {
             area = resolve(addresses[first]).0;
-            if let Some(lane) = (0..WARP).find(|&l| at.mask >> l & 1 == 1 && resolve(addresses[l]).0 != area) {
+            if let Some(lane) = (0..WARP).find(|&l| at.mask >> l & 1 == 1 && resolve(addresses[l]).0 != area)
+            {
                 let what = "one atomic operation in several spaces is not supported";
-                return Err(self.fault(FaultKind::Limit, block, at, lane as u32, Some(addresses[lane]), what));
+                return Err(self.fault(
+                    FaultKind::Limit,
+                    block,
+                    at,
+                    lane as u32,
+                    Some(addresses[lane]),
+                    what,
+                ));
             }
             addresses = addresses.map(|a| resolve(a).1);
         }
@@ -73,13 +81,16 @@ impl Machine<'_> {
                 return Err(self.misaligned(block, at, &addresses, width));
             }
             let segment = match area {
-                Area::Shared if block.shared.holds(address, address.saturating_add(width)) => &mut block.shared,
+                Area::Shared if block.shared.holds(address, address.saturating_add(width)) => {
+                    &mut block.shared
+                }
                 Area::Global => match self.memory.locate(address, address.saturating_add(width)) {
                     Some(k) => self.memory.segment_mut(k),
                     None => return Err(self.out_of_bounds(block, at, lane as u32, address, width)),
                 },
                 Area::Shared => {
-                    let what = format!("{width} bytes out of bounds of {} of shared memory", block.shared.len());
+                    let what =
+                        format!("{width} bytes out of bounds of {} of shared memory", block.shared.len());
                     let kind = FaultKind::OutOfBounds;
                     return Err(self.fault(kind, block, at, lane as u32, Some(address), &what));
                 }
@@ -148,7 +159,10 @@ impl Machine<'_> {
                 return Err(self.misaligned(block, one, &from, width));
             }
             if !block.shared.holds(to[lane], to[lane].saturating_add(width)) {
-                let what = format!("a copy of {width} bytes out of bounds of {} of shared memory", block.shared.len());
+                let what = format!(
+                    "a copy of {width} bytes out of bounds of {} of shared memory",
+                    block.shared.len()
+                );
                 let kind = FaultKind::OutOfBounds;
                 return Err(self.fault(kind, block, at, lane as u32, Some(to[lane]), &what));
             }

@@ -63,7 +63,8 @@ impl Machine<'_> {
     fn exit(&mut self, block: &mut Block, at: At) -> Result<Option<Stop>, Fault> {
         self.progress += 1;
         block.warps[at.warp].exit(at.mask);
-        if let Some(meeting) = block.meetings.iter().find(|m| m.arrived > 0 && m.expected == self.all(block)) {
+        if let Some(meeting) = block.meetings.iter().find(|m| m.arrived > 0 && m.expected == self.all(block))
+        {
             return Err(self.never_met(block, at, meeting.pc));
         }
         Ok((block.warps[at.warp].state == State::Done).then_some(Stop::Blocked))
@@ -128,7 +129,8 @@ impl Machine<'_> {
             // Lanes that the block does not have do not count.
             let named = masks[lane as usize] & existing;
             if named != at.mask {
-                let what = format!("the lanes {named:#010x} are to meet here, but {:#010x} have come", at.mask);
+                let what =
+                    format!("the lanes {named:#010x} are to meet here, but {:#010x} have come", at.mask);
                 return Err(self.fault(FaultKind::DivergentBarrier, block, at, lane, None, &what));
             }
         }
@@ -145,7 +147,10 @@ impl Machine<'_> {
         let lane = at.mask.trailing_zeros();
         let warp = &block.warps[at.warp];
         if at.mask != warp.live {
-            let what = format!("a barrier that only {:#010x} of the warp's lanes {:#010x} reach", at.mask, warp.live);
+            let what = format!(
+                "a barrier that only {:#010x} of the warp's lanes {:#010x} reach",
+                at.mask, warp.live
+            );
             return Err(self.fault(FaultKind::DivergentBarrier, block, at, lane, None, &what));
         }
         // SAFETY: the operands are registers of this kernel.

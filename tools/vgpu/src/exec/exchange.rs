@@ -78,9 +78,13 @@ impl Machine<'_> {
                     lanes.set_mask(e.predicate, 1 << leader);
                 }
                 ExchangeKind::MatchAny | ExchangeKind::MatchAll => {
-                    let values = if e.long { lanes.longs(e.value) } else { lanes.words(e.value).map(u64::from) };
+                    let values =
+                        if e.long { lanes.longs(e.value) } else { lanes.words(e.value).map(u64::from) };
                     let same = |lane: usize| {
-                        (0..WARP).filter(active).filter(|&k| values[k] == values[lane]).fold(0, |m, k| m | 1 << k)
+                        (0..WARP)
+                            .filter(active)
+                            .filter(|&k| values[k] == values[lane])
+                            .fold(0, |m, k| m | 1 << k)
                     };
                     if e.kind == ExchangeKind::MatchAny {
                         let results: [u32; WARP] = std::array::from_fn(same);
@@ -93,16 +97,17 @@ impl Machine<'_> {
                 }
                 ExchangeKind::Reduce(kind) => {
                     let values = lanes.words(e.value);
-                    let reduced = (0..WARP).filter(active).map(|lane| values[lane]).reduce(|a, b| match kind {
-                        AtomicKind::Add => a.wrapping_add(b),
-                        AtomicKind::MinS => (a as i32).min(b as i32) as u32,
-                        AtomicKind::MaxS => (a as i32).max(b as i32) as u32,
-                        AtomicKind::MinU => a.min(b),
-                        AtomicKind::MaxU => a.max(b),
-                        AtomicKind::And => a & b,
-                        AtomicKind::Or => a | b,
-                        _ => a ^ b,
-                    });
+                    let reduced =
+                        (0..WARP).filter(active).map(|lane| values[lane]).reduce(|a, b| match kind {
+                            AtomicKind::Add => a.wrapping_add(b),
+                            AtomicKind::MinS => (a as i32).min(b as i32) as u32,
+                            AtomicKind::MaxS => (a as i32).max(b as i32) as u32,
+                            AtomicKind::MinU => a.min(b),
+                            AtomicKind::MaxU => a.max(b),
+                            AtomicKind::And => a & b,
+                            AtomicKind::Or => a | b,
+                            _ => a ^ b,
+                        });
                     lanes.set_words(e.result, mask, &[reduced.unwrap_or(0); WARP]);
                 }
             }

@@ -175,7 +175,11 @@ impl<'a> Machine<'a> {
                 }
                 if self.clock >= end {
                     block.warps[warp].stack.last_mut().expect("the path that runs").pc = pc;
-                    return if self.clock >= self.budget { Err(self.over_budget(block, warp, pc)) } else { Ok(Stop::Slice) };
+                    return if self.clock >= self.budget {
+                        Err(self.over_budget(block, warp, pc))
+                    } else {
+                        Ok(Stop::Slice)
+                    };
                 }
                 let instruction = &kernel.code[pc as usize];
                 let mut mask = active;

@@ -87,7 +87,10 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
         return fail(format!("a grid of {:?} blocks of {:?} threads", launch.grid, launch.block));
     };
     if threads > u64::from(limits.max_threads_per_block) {
-        return fail(format!("{threads} threads in a block; the device allows {}", limits.max_threads_per_block));
+        return fail(format!(
+            "{threads} threads in a block; the device allows {}",
+            limits.max_threads_per_block
+        ));
     }
     if let Some(most) = kernel.max_threads {
         let allowed: u64 = most.iter().map(|&n| u64::from(n)).product();
@@ -97,7 +100,10 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
     }
     let shared = u64::from(kernel.static_shared) + u64::from(launch.dynamic_shared);
     if shared > limits.shared_per_block.into() {
-        return fail(format!("{shared} bytes of shared memory; the device allows {}", limits.shared_per_block));
+        return fail(format!(
+            "{shared} bytes of shared memory; the device allows {}",
+            limits.shared_per_block
+        ));
     }
     if launch.cooperative {
         let fit = resident_blocks(kernel, limits, threads as u32, launch.dynamic_shared);
@@ -196,13 +202,14 @@ enum Turn {
 /// Lets a block run for a while.
 fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random>) -> Result<Turn, Fault> {
     if let Some(random) = random {
-        let ready: Vec<usize> = (0..block.warps.len()).filter(|&w| block.warps[w].state == State::Ready).collect();
+        let ready: Vec<usize> =
+            (0..block.warps.len()).filter(|&w| block.warps[w].state == State::Ready).collect();
         if ready.is_empty() {
             return Ok(if block.done() { Turn::Done } else { Turn::Stuck });
         }
         let warp = ready[random.below(ready.len() as u64) as usize];
-        let longest = 1 << random.below(10);
-        let slice = 1 + random.below(longest);
+        let longest = random.below(10);
+        let slice = 1 + random.below(1 << longest);
         let stop = machine.run_warp(block, warp, slice)?;
         return Ok(match stop {
             _ if block.done() => Turn::Done,

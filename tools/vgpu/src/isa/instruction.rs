@@ -352,7 +352,7 @@ impl Instruction {
     pub fn visit(&mut self, f: &mut impl FnMut(&mut Slot, Role)) {
         use Role::{Define, Use};
         f(&mut self.guard, Use);
-        let mut address = |a: &mut Address, f: &mut dyn FnMut(&mut Slot, Role)| {
+        let address = |a: &mut Address, f: &mut dyn FnMut(&mut Slot, Role)| {
             if let Some(base) = &mut a.base {
                 f(base, Use);
             }

@@ -88,17 +88,37 @@ pub(crate) use rows;
 /// Picks the function for the number of sources.
 macro_rules! apply {
     ($l:expr, $o:expr, |$a:ident: $at:ty| -> $r:ty $f:block) => {
-        $crate::isa::lanes::apply1($l, $o, #[inline(always)] |$a: $at| -> $r { $f })
+        $crate::isa::lanes::apply1(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at| -> $r { $f },
+        )
     };
     ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty| -> $r:ty $f:block) => {
-        $crate::isa::lanes::apply2($l, $o, #[inline(always)] |$a: $at, $b: $bt| -> $r { $f })
+        $crate::isa::lanes::apply2(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt| -> $r { $f },
+        )
     };
     ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty, $c:ident: $ct:ty| -> $r:ty $f:block) => {
-        $crate::isa::lanes::apply3($l, $o, #[inline(always)] |$a: $at, $b: $bt, $c: $ct| -> $r { $f })
+        $crate::isa::lanes::apply3(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt, $c: $ct| -> $r { $f },
+        )
     };
     ($l:expr, $o:expr, |$a:ident: $at:ty, $b:ident: $bt:ty, $c:ident: $ct:ty, $d:ident: $dt:ty| -> $r:ty
         $f:block) => {
-        $crate::isa::lanes::apply4($l, $o, #[inline(always)] |$a: $at, $b: $bt, $c: $ct, $d: $dt| -> $r { $f })
+        $crate::isa::lanes::apply4(
+            $l,
+            $o,
+            #[inline(always)]
+            |$a: $at, $b: $bt, $c: $ct, $d: $dt| -> $r { $f },
+        )
     };
 }
 pub(crate) use apply;

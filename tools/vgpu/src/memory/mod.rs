@@ -115,7 +115,11 @@ impl Memory {
         let address = self.next;
         self.next = (address + bytes + GUARD).next_multiple_of(ALIGN);
         self.used += bytes;
-        self.allocations.push(Allocation { segment: Segment::new(address, bytes), what: what.to_string(), constant: false });
+        self.allocations.push(Allocation {
+            segment: Segment::new(address, bytes),
+            what: what.to_string(),
+            constant: false,
+        });
         Ok(address)
     }
 

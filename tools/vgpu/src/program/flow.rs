@@ -29,7 +29,7 @@ pub fn blocks(code: &[Instruction]) -> Vec<Block> {
             Kind::BranchTable(_, targets) => {
                 targets.iter().for_each(|&target| leaders[target as usize] = true);
             }
-            Kind::Exit | Kind::Trap(_) => {}
+            Kind::Exit => {}
             _ => continue,
         }
         leaders[at + 1] = true;
@@ -45,10 +45,12 @@ pub fn blocks(code: &[Instruction]) -> Vec<Block> {
             let mut next = match &last.kind {
                 Kind::Branch(target) => vec![block_of(*target)],
                 Kind::BranchTable(_, targets) => targets.iter().map(|&t| block_of(t)).collect(),
-                Kind::Exit | Kind::Trap(_) => Vec::new(),
+                Kind::Exit => Vec::new(),
+                // A trap ends the launch, so where control would go makes no difference; but threads that
+                // did not come by meet the others as if it went on.
                 _ => vec![block_of(range[1] as u32)],
             };
-            let parts = matches!(last.kind, Kind::Branch(_) | Kind::BranchTable(..) | Kind::Exit | Kind::Trap(_));
+            let parts = matches!(last.kind, Kind::Branch(_) | Kind::BranchTable(..) | Kind::Exit);
             if parts && guarded && falls {
                 next.push(block_of(range[1] as u32));
             }

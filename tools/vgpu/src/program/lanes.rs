@@ -102,7 +102,12 @@ impl<'m> Decoder<'m> {
     }
 
     fn named(&mut self, name: &str, result: Slot, sources: &[Slot], counted: bool) {
-        self.emit_row(table::find(name).expect("the decoder names rows that exist"), result, sources, counted);
+        self.emit_row(
+            table::find(name).expect("the decoder names rows that exist"),
+            result,
+            sources,
+            counted,
+        );
     }
 
     fn mov(&mut self, opcode: &str, to: &Operand<'m>, from: &Operand<'m>) -> Result<()> {
@@ -177,9 +182,10 @@ impl<'m> Decoder<'m> {
     /// `setp.lt.and.f32 p|q, a, b, c`: `modifiers` is what follows the mnemonic.
     fn setp(&mut self, modifiers: &str, to: &Operand<'m>, rest: &[Operand<'m>]) -> Result<()> {
         let (p, q) = match to {
-            Operand::Pair(p, q) => {
-                (self.result(&Operand::Name(p), Width::Bit)?, Some(self.result(&Operand::Name(q), Width::Bit)?))
-            }
+            Operand::Pair(p, q) => (
+                self.result(&Operand::Name(p), Width::Bit)?,
+                Some(self.result(&Operand::Name(q), Width::Bit)?),
+            ),
             to => (self.result(to, Width::Bit)?, None),
         };
         let (compared, combine) = self.compare(modifiers, rest)?;
@@ -339,7 +345,8 @@ impl<'m> Decoder<'m> {
 fn take_modifier(opcode: &mut String, name: &str) -> bool {
     let found = opcode.split('.').skip(1).position(|part| part == name);
     if let Some(k) = found {
-        let parts: Vec<&str> = opcode.split('.').enumerate().filter(|(i, _)| *i != k + 1).map(|(_, p)| p).collect();
+        let parts: Vec<&str> =
+            opcode.split('.').enumerate().filter(|(i, _)| *i != k + 1).map(|(_, p)| p).collect();
         *opcode = parts.join(".");
     }
     found.is_some()

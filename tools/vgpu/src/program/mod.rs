@@ -122,12 +122,8 @@ impl Module {
     pub fn load(text: &str, memory: &mut Memory) -> Result<Module, LoadError> {
         let tree = ptx::parse(text)?;
         let globals = place_globals(&tree, memory)?;
-        let mut module = Module {
-            version: tree.version,
-            target: tree.target.to_string(),
-            kernels: Vec::new(),
-            globals,
-        };
+        let mut module =
+            Module { version: tree.version, target: tree.target.to_string(), kernels: Vec::new(), globals };
         for function in tree.functions.iter().filter(|f| f.entry && f.body.is_some()) {
             match kernel(&tree, function, &module.globals) {
                 Ok(kernel) => module.kernels.push(Arc::new(kernel)),

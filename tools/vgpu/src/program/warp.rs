@@ -138,8 +138,7 @@ impl<'m> Decoder<'m> {
             [to, rest @ ..] => (to, rest),
             [] => return self.fail(format!("{opcode} without operands")),
         };
-        let (result, predicate) =
-            self.pair(to, if bit { Width::Bit } else { Width::Word }, Width::Bit)?;
+        let (result, predicate) = self.pair(to, if bit { Width::Bit } else { Width::Word }, Width::Bit)?;
         let (value, members) = match (kind, rest) {
             (ExchangeKind::ActiveMask, []) => (Slot::FALSE, None),
             (ExchangeKind::Elect, [members]) => (Slot::FALSE, Some(self.source(members, Width::Word)?)),

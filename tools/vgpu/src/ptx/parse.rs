@@ -5,9 +5,7 @@
 
 use super::Error;
 use super::tokens::{Token, tokens};
-use super::tree::{
-    Function, Init, Module, Operand, Result, Space, Statement, StatementKind, Type, Variable,
-};
+use super::tree::{Function, Init, Module, Operand, Result, Space, Statement, StatementKind, Type, Variable};
 
 /// Parses a module.
 ///
@@ -484,8 +482,7 @@ impl<'a> Parser<'a> {
                     _ => None,
                 };
                 let plus = self.take('+');
-                let offset =
-                    if plus || self.peek() != Token::Mark(']') { self.int()? as i64 } else { 0 };
+                let offset = if plus || self.peek() != Token::Mark(']') { self.int()? as i64 } else { 0 };
                 self.expect(']')?;
                 Ok(Operand::Address(base, offset))
             }

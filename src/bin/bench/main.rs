@@ -1,22 +1,25 @@
 //! Naive against cached over batch sizes: the paper's speed-up figure, made on this machine.
 //!
 //! The idea: three numbers for each batch. The ratio to the naive method (and how that was run), the
-//! seconds, and the share of what this machine can do at most, measured in the same run.
+//! seconds, and the share of what this machine can do at most. What that is and how a run is timed is
+//! the backend's: [`Bench`].
+
+mod cpu;
+mod cuda;
 
 use std::io::{IsTerminal, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Parser;
-use fast_pixel_cnn::cpu::kernels::Kernels;
-use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Phases, Split};
+use fast_pixel_cnn::device::Device;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::images::{check_writable, write_atomically};
+use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory, weights};
-use ndarray::Array4;
+use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
 
 /// Rows and columns of the images, as in the paper.
@@ -25,8 +28,19 @@ const SIDE: usize = 32;
 const CACHED_REPEATS: usize = 3;
 
 /// The flags of a measurement.
-const MEASURING: [&str; 8] =
-    ["checkpoint", "batch_sizes", "naive_passes", "json", "threads", "precision", "explain", "phases"];
+const MEASURING: [&str; 11] = [
+    "checkpoint",
+    "batch_sizes",
+    "naive_passes",
+    "json",
+    "device",
+    "threads",
+    "precision",
+    "strategy",
+    "explain",
+    "phases",
+    "profile_rows",
+];
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
@@ -57,6 +71,10 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "plot", conflicts_with_all = MEASURING)]
     from_json: Option<PathBuf>,
 
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+
     #[command(flatten)]
     engine: cli::EngineArgs,
 
@@ -67,6 +85,42 @@ struct Args {
     /// Tell where the time of each batch's cached generation goes, and time nothing else
     #[arg(long)]
     phases: bool,
+
+    /// Let a profiler capture these rows of one cached generation of each batch, from row A up to B, on a
+    /// CUDA device, and time nothing
+    #[arg(long, value_name = "A..B", value_parser = parse_rows)]
+    profile_rows: Option<Range<usize>>,
+}
+
+fn parse_rows(text: &str) -> std::result::Result<Range<usize>, String> {
+    let bounds = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    bounds
+        .filter(|r: &Range<usize>| r.start < r.end && r.end <= SIDE)
+        .ok_or_else(|| format!("expected A..B with A < B, both from 0 to {SIDE}"))
+}
+
+/// A backend that can be timed.
+trait Bench {
+    /// The engine.
+    fn engine(&mut self) -> &mut dyn Engine;
+
+    /// The network.
+    fn network(&self) -> &Network;
+
+    /// Seconds of a cached generation.
+    fn cached(&mut self, batch: &Batch) -> Result<f64>;
+
+    /// Seconds of a full forward pass.
+    fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64>;
+
+    /// Seconds below which neither can come for so many images: cached, forward.
+    fn floors(&self, batch: usize) -> [f64; 2];
+
+    /// The machine, for the report.
+    fn machine(&self) -> Machine;
+
+    /// What it can do, and the lines that tell a person.
+    fn limit(&self) -> (Limit, Vec<String>);
 }
 
 #[derive(Serialize)]
@@ -79,22 +133,28 @@ struct Report {
     results: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Machine {
     processor: String,
-    threads: usize,
-    instruction_set: &'static str,
-    precision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threads: Option<usize>,
+    #[serde(flatten)]
+    details: Details,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+enum Details {
+    Cpu(cpu::Details),
+    Cuda(cuda::Details),
 }
 
 /// Rates in operations and bytes per second.
 #[derive(Serialize)]
-struct Limit {
-    flops: f64,
-    flops_by_instruction_set: Vec<(&'static str, f64)>,
-    read_every_pixel_set: f64,
-    read_pixel_set: f64,
-    read_main_memory: f64,
+#[serde(untagged)]
+enum Limit {
+    Cpu(cpu::Limit),
+    Cuda(cuda::Limit),
 }
 
 #[derive(Serialize)]
@@ -134,13 +194,11 @@ struct Spread {
 
 impl Spread {
     /// Of `repeats` timings of `run`, after one that does not count.
-    fn of(repeats: usize, mut run: impl FnMut() -> Result<()>) -> Result<Spread> {
+    fn of(repeats: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
         run()?;
         let mut seconds = Vec::new();
         for _ in 0..repeats {
-            let begin = Instant::now();
-            run()?;
-            seconds.push(begin.elapsed().as_secs_f64());
+            seconds.push(run()?);
         }
         seconds.sort_by(f64::total_cmp);
         let n = seconds.len();
@@ -177,11 +235,35 @@ fn run(args: &Args) -> Result<ExitCode> {
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
     weights.warnings().iter().for_each(cli::warn);
-    let mut engine = CpuEngine::new(&weights, &args.engine.options())?;
-    if args.explain {
-        return explain(&engine, &args.batch_sizes);
-    }
-    if let Some(available) = memory::available() {
+    let (device, note) = Device::named(&args.device)?;
+    note.iter().for_each(cli::warn);
+    let mut bench: Box<dyn Bench> = match device {
+        Device::Cpu => {
+            if args.profile_rows.is_some() {
+                return Err(Error::argument("--profile-rows", "--device cuda", "--device cpu"));
+            }
+            let mut bench = cpu::Cpu::new(&weights, &args.engine)?;
+            if args.explain {
+                return bench.explain(&args.batch_sizes);
+            }
+            if args.phases {
+                return bench.phases(&args.batch_sizes);
+            }
+            Box::new(bench.measured()?)
+        }
+        Device::Cuda(number) => {
+            if args.explain || args.phases {
+                return Err(Error::argument("--explain and --phases", "--device cpu", args.device.as_str()));
+            }
+            let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
+            if let Some(rows) = &args.profile_rows {
+                return bench.profile(&args.batch_sizes, rows.clone());
+            }
+            Box::new(bench)
+        }
+    };
+    let engine = bench.engine();
+    if let Some(available) = engine.available() {
         for &batch in &args.batch_sizes {
             for method in [Method::Cached, Method::Naive] {
                 memory::check_batch(available, batch, |size| engine.batch_bytes(method, size, SIDE, SIDE))?;
@@ -189,7 +271,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
     }
 
-    let network = engine.network();
+    let network = bench.network();
     let model = Model {
         config: network.config,
         height: SIDE,
@@ -199,36 +281,21 @@ fn run(args: &Args) -> Result<ExitCode> {
         weights: described,
     };
     drop(weights);
-    let machine = Machine {
-        processor: processor(),
-        threads: engine.threads(),
-        instruction_set: engine.isa().name(),
-        precision: engine.precision().name(),
-    };
-    if args.phases {
-        return phases(&mut engine, &args.batch_sizes);
-    }
-    progress("measuring what this machine can do");
-    let limits = engine.limits()?;
-    let limit = Limit {
-        flops: limits.flops,
-        flops_by_instruction_set: flops_by_instruction_set(&engine, limits.flops)?,
-        read_every_pixel_set: limits.every_pixel,
-        read_pixel_set: limits.some_pixels,
-        read_main_memory: limits.main_memory,
-    };
-    describe(&machine, &limit, &model)?;
+    let machine = bench.machine();
+    let (limit, lines) = bench.limit();
+    lines.into_iter().try_for_each(cli::print)?;
+    describe(&model)?;
 
     let mut results = Vec::new();
     for &batch in &args.batch_sizes {
-        let row = time(&mut engine, &limits, batch, args.naive_passes)?;
+        let row = time(&mut *bench, batch, args.naive_passes)?;
         cli::print(line(&row))?;
         results.push(row);
     }
     cli::print(format!(
         "\nNaive: {} full forward passes timed for each batch, the median times {} pixels. Cached: the \
          median of {CACHED_REPEATS} whole generations.\nShare: of the time below which this machine \
-         cannot generate the batch, from its measured limits. Paper: Tesla K40.",
+         cannot generate the batch, from its limits. Paper: Tesla K40.",
         args.naive_passes,
         SIDE * SIDE
     ))?;
@@ -245,66 +312,6 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what the choice between the ways to share a batch rests on.
-fn explain(engine: &CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
-    let rates = engine.ways(1, SIDE, SIDE).1;
-    cli::print(format!(
-        "A core is taken to do {:.0} GFLOP/s, to read {:.0} GB/s from its own cache ({:.0} MB of weights) and \
-         {:.0} GB/s from beyond, {:.0} GB/s of what another core has just written, and a team to meet in \
-         {:.1} us. The first way of each batch is taken.\n",
-        rates.flops / 1e9,
-        rates.near / 1e9,
-        rates.near_bytes / 1e6,
-        rates.far / 1e9,
-        rates.handed / 1e9,
-        rates.meet * 1e6
-    ))?;
-    cli::print(
-        "| batch | threads share | teams | images at a time | row s | pixel s | meet s | foretold s |",
-    )?;
-    cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
-    for &batch in batch_sizes {
-        for way in engine.ways(batch, SIDE, SIDE).0 {
-            let split = match way.split {
-                Split::Images => "images",
-                Split::Outputs => "outputs",
-            };
-            cli::print(format!(
-                "| {batch} | {split} | {} of {} | {} | {:.3} | {:.3} | {:.3} | {:.3} |",
-                way.teams,
-                way.members,
-                way.block,
-                way.row,
-                way.pixel,
-                way.meet,
-                way.seconds()
-            ))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints where the time goes, of the median of several generations.
-fn phases(engine: &mut CpuEngine, batch_sizes: &[usize]) -> Result<ExitCode> {
-    cli::print("Seconds of one thread for the whole batch, and their share of the total.\n")?;
-    cli::print("| batch | vertical | hoist | pixels | sampling | waiting | rest | total |")?;
-    cli::print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
-    for &size in batch_sizes {
-        progress(&format!("batch {size}: phases"));
-        let labels = labels(engine, size);
-        let batch = batch(size, labels.as_deref());
-        engine.phases(&batch)?;
-        let all = (0..CACHED_REPEATS).map(|_| engine.phases(&batch)).collect::<Result<Vec<_>>>();
-        let mut all = all?;
-        all.sort_by(|a, b| a.total.total_cmp(&b.total));
-        let Phases { vertical, hoist, pixels, sampling, waiting, rest, total } = all[CACHED_REPEATS / 2];
-        let cell = |seconds: f64| format!("{seconds:.3} ({:.0} %)", 100.0 * seconds / total);
-        let cells = [vertical, hoist, pixels, sampling, waiting, rest].map(cell);
-        cli::print(format!("| {size} | {} | {total:.3} |", cells.join(" | ")))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 /// What the figure shows of a run.
 fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
     let bar = |row: &Row| figure::Bar { batch: row.batch, speedup: row.speedup };
@@ -315,28 +322,7 @@ fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
     }
 }
 
-/// The peak of the instruction set in use has been measured; the others' are for comparison.
-fn flops_by_instruction_set(engine: &CpuEngine, in_use: f64) -> Result<Vec<(&'static str, f64)>> {
-    let kernels = Isa::ALL.into_iter().filter_map(Kernels::new);
-    let flops = |k: &Kernels| match k.isa() == engine.isa() {
-        true => Ok(in_use),
-        false => peak_flops(k, engine.threads()),
-    };
-    kernels.map(|k| Ok((k.isa().name(), flops(&k)?))).collect()
-}
-
-fn describe(machine: &Machine, limit: &Limit, model: &Model) -> Result<()> {
-    let Machine { processor, threads, instruction_set, precision } = machine;
-    cli::print(format!("Machine: {processor}, {threads} threads, {instruction_set}, {precision}"))?;
-    let peaks: Vec<_> =
-        limit.flops_by_instruction_set.iter().map(|(name, f)| format!("{name} {:.0}", f / 1e9)).collect();
-    cli::print(format!("Peak: {} GFLOP/s of fused multiply-adds", peaks.join(", ")))?;
-    cli::print(format!(
-        "Reads: {:.0} GB/s the weights of every pixel, {:.0} GB/s those of all pixels, {:.0} GB/s main memory",
-        limit.read_every_pixel_set / 1e9,
-        limit.read_pixel_set / 1e9,
-        limit.read_main_memory / 1e9
-    ))?;
+fn describe(model: &Model) -> Result<()> {
     cli::print(format!(
         "Model: {} ({} weights), {} parameters, {:.1} G multiply-adds for each {SIDE}x{SIDE} image\n",
         model.config,
@@ -366,8 +352,8 @@ fn line(row: &Row) -> String {
 }
 
 /// A class-conditional model needs classes; which ones makes no difference to the time.
-fn labels(engine: &CpuEngine, size: usize) -> Option<Vec<u32>> {
-    (engine.config().classes > 0).then(|| vec![0; size])
+fn labels(config: &ModelConfig, size: usize) -> Option<Vec<u32>> {
+    (config.classes > 0).then(|| vec![0; size])
 }
 
 /// The batch that is timed.
@@ -384,18 +370,18 @@ fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
     }
 }
 
-fn time(engine: &mut CpuEngine, limits: &Limits, size: usize, naive_passes: usize) -> Result<Row> {
-    let labels = labels(engine, size);
+fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> {
+    let labels = labels(&bench.network().config, size);
     let labels = labels.as_deref();
     let batch = batch(size, labels);
     progress(&format!("batch {size}: cached"));
-    let cached = Spread::of(CACHED_REPEATS, || engine.make(&batch, &|_| true).map(drop))?;
+    let cached = Spread::of(CACHED_REPEATS, || bench.cached(&batch))?;
     progress(&format!("batch {size}: naive"));
     let images = Array4::zeros((size, SIDE, SIDE, 3));
-    let naive = Spread::of(naive_passes, || engine.logits(images.view(), labels).map(drop))?;
+    let naive = Spread::of(naive_passes, || bench.forward(images.view(), labels))?;
 
     let naive_seconds = naive.median * (SIDE * SIDE) as f64;
-    let network = engine.network();
+    let [floor, naive_floor] = bench.floors(size);
     Ok(Row {
         batch: size,
         naive_seconds,
@@ -407,16 +393,9 @@ fn time(engine: &mut CpuEngine, limits: &Limits, size: usize, naive_passes: usiz
         speedup: naive_seconds / cached.median,
         paper_speedup: PAPER.iter().find(|(b, _)| *b == size).map(|(_, s)| *s),
         images_per_second: size as f64 / cached.median,
-        share_of_limit: limits.cached_seconds(network, size, SIDE, SIDE) / cached.median,
-        naive_share_of_limit: limits.forward_seconds(network, size, SIDE, SIDE) / naive.median,
+        share_of_limit: floor / cached.median,
+        naive_share_of_limit: naive_floor / naive.median,
     })
-}
-
-/// The processor's name, where the system tells it.
-fn processor() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
-    name.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_string()
 }
 
 /// Says on a terminal what is going on, since naive passes over large batches take a while.

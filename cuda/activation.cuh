@@ -1,0 +1,63 @@
+// elu and sigmoid in a fixed sequence of float32 operations.
+//
+// The idea: nothing but operations that IEEE 754 rounds exactly (no `ex2.approx`), written with the
+// intrinsics that no compiler fuses or reorders. So every device, and the CPU that runs this PTX in the
+// tests, makes the same bits. `src/cpu/kernels/math.rs` has the same polynomial.
+
+#pragma once
+
+// exp(x) = scale * (1 + tail) for x <= 0: scale is a power of 2, tail in [-0.3, 0.42] (Cephes' expf).
+struct Exponential {
+    float scale;
+    float tail;
+};
+
+__device__ __forceinline__ Exponential exponential(float x) {
+    // 2^23 * 1.5: adding it to a small number rounds that to an integer, which stands in the low bits.
+    const float magic = 12582912.0f;
+    // Below this exp is smaller than the smallest normal number. A NaN stays a NaN.
+    x = x < -87.0f ? -87.0f : x;
+    float shifted = __fmaf_rn(x, 1.44269504f, magic);
+    float n = __fadd_rn(shifted, -magic);
+    float r = __fmaf_rn(n, -0.693359375f, x);
+    r = __fmaf_rn(n, 2.12194440e-4f, r);
+    float p = 1.9875691500e-4f;
+    p = __fmaf_rn(p, r, 1.3981999507e-3f);
+    p = __fmaf_rn(p, r, 8.3334519073e-3f);
+    p = __fmaf_rn(p, r, 4.1665795894e-2f);
+    p = __fmaf_rn(p, r, 1.6666665459e-1f);
+    p = __fmaf_rn(p, r, 0.5f);
+    Exponential e;
+    e.tail = __fmaf_rn(__fmul_rn(p, r), r, r);
+    e.scale = __int_as_float((__float_as_int(shifted) << 23) + (127 << 23));
+    return e;
+}
+
+// exp(-|x|) - 1: the negative side of elu, for x of either sign.
+__device__ __forceinline__ float elu_tail(float x) {
+    Exponential e = exponential(-fabsf(x));
+    return __fmaf_rn(e.scale, e.tail, __fadd_rn(e.scale, -1.0f));
+}
+
+// elu of x and of -x, for one exponential.
+__device__ __forceinline__ void concat_elu(float x, float& positive, float& negative) {
+    float tail = elu_tail(x);
+    negative = x > 0.0f ? tail : -x;
+    positive = x > 0.0f ? x : tail;
+}
+
+__device__ __forceinline__ float elu(float x) {
+    return x > 0.0f ? x : elu_tail(x);
+}
+
+// A NaN stays a NaN.
+__device__ __forceinline__ float relu(float x) {
+    return x < 0.0f ? 0.0f : x;
+}
+
+// 1 / (1 + exp(-x)).
+__device__ __forceinline__ float sigmoid(float x) {
+    Exponential e = exponential(-fabsf(x));
+    float small = __fmaf_rn(e.scale, e.tail, e.scale);
+    return __fdiv_rn(x < 0.0f ? small : 1.0f, __fadd_rn(1.0f, small));
+}

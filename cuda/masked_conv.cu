@@ -1,0 +1,19 @@
+// Entry points of the shifted convolutions: a launch is a list of stages that do not depend on each other.
+//
+// grid: x = groups of slices, y = groups of positions, z = stages. What a stage has fewer of, its blocks
+// leave at once. The image's row and column come from the cursor.
+
+#include "masked_conv_narrow.cuh"
+#include "masked_conv_wide.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+masked_conv_narrow_f32(const Stage* stages, Batch batch) {
+    __shared__ narrow::Shared shared;
+    masked_conv_narrow(shared, stages[blockIdx.z], batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+masked_conv_wide_f32(const Stage* stages, Batch batch) {
+    __shared__ wide::Shared shared;
+    masked_conv_wide<true>(shared, stages[blockIdx.z], batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+}

@@ -1,0 +1,95 @@
+// What the two forms of the shifted convolutions share: how a sum begins, what it is made of, how it ends.
+//
+// The idea: an output is `begin`, then the sum of one chunk after the other, each chunk's sum made by
+// itself from zero with fused multiply-adds in the order of its rows, then `finish`. Whoever keeps to that
+// makes the same bits, however the work is cut.
+
+#pragma once
+
+#include "activation.cuh"
+#include "stage.cuh"
+
+// The tap that a chunk belongs to.
+__device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
+    int t = 0;
+    while (t + 1 < stage.tap_count && chunk >= stage.taps[t + 1].first) t++;
+    return stage.taps[t];
+}
+
+// Four channels of a chunk at a position, from `half` on, as they are stored; with STORED also those
+// of their negatives.
+__device__ __forceinline__ void load_inputs(const Stage& stage, const Batch& batch, Position at, int chunk, int half,
+                                            float4& x, float4& negative) {
+    const Tap& tap = tap_of(stage, chunk);
+    size_t from = offset(tap.source, batch, at.image, at.row * stage.input_step + tap.row,
+                         at.column * stage.input_step + tap.column);
+    from += (chunk - tap.first) * CHUNK + 4 * half;
+    // Other blocks have written it: not from this multiprocessor's cache.
+    x = __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
+    if (stage.form == STORED) negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.stride));
+}
+
+// What was loaded, in the form in which the stage reads it.
+__device__ __forceinline__ void activate(int form, float4& x, float4& negative) {
+    if (form == CONCAT_ELU) {
+        concat_elu(x.x, x.x, negative.x);
+        concat_elu(x.y, x.y, negative.y);
+        concat_elu(x.z, x.z, negative.z);
+        concat_elu(x.w, x.w, negative.w);
+    } else if (form == ELU) {
+        x = make_float4(elu(x.x), elu(x.y), elu(x.z), elu(x.w));
+    } else if (form == RELU) {
+        x = make_float4(relu(x.x), relu(x.y), relu(x.z), relu(x.w));
+    }
+}
+
+// sum += x * w for one input and the outputs of a slice.
+__device__ __forceinline__ void multiply_add(float4& sum, float x, float4 w) {
+    sum.x = __fmaf_rn(x, w.x, sum.x);
+    sum.y = __fmaf_rn(x, w.y, sum.y);
+    sum.z = __fmaf_rn(x, w.z, sum.z);
+    sum.w = __fmaf_rn(x, w.w, sum.w);
+}
+
+// Where a stage's sums of a position begin: [batch][columns][slices * SLICE].
+__device__ __forceinline__ size_t sums_at(const Stage& stage, Position at) {
+    return stage.sums + (size_t(at.image) * stage.columns + at.column) * (stage.slices * SLICE);
+}
+
+// `residual + value * sigmoid(gate)`.
+__device__ __forceinline__ float gated(float residual, float value, float gate) {
+    return __fmaf_rn(value, sigmoid(gate), residual);
+}
+__device__ __forceinline__ float4 gated(float4 residual, float4 value, float4 gate) {
+    return make_float4(gated(residual.x, value.x, gate.x), gated(residual.y, value.y, gate.y),
+                       gated(residual.z, value.z, gate.z), gated(residual.w, value.w, gate.w));
+}
+
+// What a sum begins with. T is a float, or the float4 of a whole slice (o = 0).
+template <class T>
+__device__ __forceinline__ T begin(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+    int output = slice * SLICE + o;
+    if (stage.from_sums) return __ldcg(reinterpret_cast<const T*>(batch.arena + sums_at(stage, at) + output));
+    size_t bias = stage.bias + size_t(batch.classes[at.image]) * (stage.slices * SLICE);
+    return __ldg(reinterpret_cast<const T*>(batch.weights + bias + output));
+}
+
+// What becomes of it in the row phase, if the pixel phase has more to add.
+template <class T>
+__device__ __forceinline__ void keep_sum(const Stage& stage, const Batch& batch, Position at, int slice, int o, T sum) {
+    *reinterpret_cast<T*>(batch.arena + sums_at(stage, at) + slice * SLICE + o) = sum;
+}
+
+// What becomes of it else: an output. A gated stage has the gate's sum in `gate`.
+template <class T>
+__device__ __forceinline__ void finish(const Stage& stage, const Batch& batch, Position at, int slice, int o, T value,
+                                       T gate) {
+    int row = at.row * stage.output_step + stage.parity_row;
+    int column = at.column * stage.output_step + stage.parity_column;
+    int channel = (stage.gated ? slice / 2 : slice) * SLICE + o;
+    if (stage.gated) {
+        const float* residual = batch.arena + offset(stage.residual, batch, at.image, row, column) + channel;
+        value = gated(__ldcg(reinterpret_cast<const T*>(residual)), value, gate);
+    }
+    *reinterpret_cast<T*>(batch.arena + offset(stage.output, batch, at.image, row, column) + channel) = value;
+}

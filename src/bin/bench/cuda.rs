@@ -1,0 +1,109 @@
+//! The CUDA engine, timed by the device's own clock, and the bounds that follow from its attributes.
+
+use std::ops::Range;
+use std::process::ExitCode;
+
+use fast_pixel_cnn::cuda::{Bounds, CudaEngine, Properties};
+use fast_pixel_cnn::engine::{Batch, Engine};
+use fast_pixel_cnn::network::Network;
+use fast_pixel_cnn::{Result, Weights, cli};
+use ndarray::ArrayView4;
+use serde::Serialize;
+
+use super::{Bench, Machine, SIDE, batch, labels};
+
+/// What the report says of the machine beside its name.
+#[derive(Clone, Serialize)]
+pub struct Details {
+    #[serde(flatten)]
+    device: Properties,
+    strategy: &'static str,
+}
+
+/// Rates in operations and bytes per second, from the device's attributes.
+#[derive(Serialize)]
+pub struct Limit {
+    flops: f64,
+    read_main_memory: f64,
+}
+
+/// The engine and what its device can do.
+pub struct Cuda {
+    engine: CudaEngine,
+    bounds: Bounds,
+}
+
+impl Cuda {
+    /// The engine that the flags ask for.
+    pub fn new(weights: &Weights, number: u32, args: &cli::EngineArgs) -> Result<Cuda> {
+        let engine = CudaEngine::new(weights, number, args.strategy)?;
+        let bounds = Bounds::of(engine.properties());
+        Ok(Cuda { engine, bounds })
+    }
+
+    /// Generates each batch once, with a profiler's capture around some rows.
+    pub fn profile(&mut self, batch_sizes: &[usize], rows: Range<usize>) -> Result<ExitCode> {
+        for &size in batch_sizes {
+            let labels = labels(&self.engine.network().config, size);
+            self.engine.profile(&batch(size, labels.as_deref()), rows.clone())?;
+            cli::print(format!("batch {size}: rows {} to {} were captured", rows.start, rows.end - 1))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Bench for Cuda {
+    fn engine(&mut self) -> &mut dyn Engine {
+        &mut self.engine
+    }
+
+    fn network(&self) -> &Network {
+        self.engine.network()
+    }
+
+    fn cached(&mut self, batch: &Batch) -> Result<f64> {
+        self.engine.make(batch, &|_| true)?;
+        Ok(self.engine.device_seconds())
+    }
+
+    fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64> {
+        self.engine.logits(images, labels)?;
+        Ok(self.engine.device_seconds())
+    }
+
+    fn floors(&self, batch: usize) -> [f64; 2] {
+        let network = self.engine.network();
+        let cached = self.bounds.cached_seconds(network, batch, SIDE, SIDE);
+        [cached, self.bounds.forward_seconds(network, batch, SIDE, SIDE)]
+    }
+
+    fn machine(&self) -> Machine {
+        let device = self.engine.properties().clone();
+        let (processor, strategy) = (device.name.clone(), self.engine.strategy().name());
+        Machine { processor, threads: None, details: super::Details::Cuda(Details { device, strategy }) }
+    }
+
+    fn limit(&self) -> (super::Limit, Vec<String>) {
+        let Properties { name, driver, capability, multiprocessors, clock, memory_clock, .. } =
+            self.engine.properties();
+        let lines = vec![
+            format!(
+                "Device: {name}, compute capability {}.{}, {multiprocessors} multiprocessors, driver for CUDA \
+                 {}.{}, strategy {}",
+                capability.0,
+                capability.1,
+                driver.0,
+                driver.1,
+                self.engine.strategy().name()
+            ),
+            format!("Clocks as reported: {:.0} MHz, memory {:.0} MHz", clock / 1e6, memory_clock / 1e6),
+            format!(
+                "Bounds: {:.1} TFLOP/s of fused multiply-adds, {:.0} GB/s from the device's memory",
+                self.bounds.flops / 1e12,
+                self.bounds.memory / 1e9
+            ),
+        ];
+        let limit = Limit { flops: self.bounds.flops, read_main_memory: self.bounds.memory };
+        (super::Limit::Cuda(limit), lines)
+    }
+}

@@ -1,0 +1,86 @@
+//! What stands for the CUDA engine in a build without it: the same types, none of which can be had.
+
+use ndarray::{Array4, ArrayView4};
+
+use super::{Properties, Strategy};
+use crate::config::ModelConfig;
+use crate::engine::{Batch, Engine, Made, Method, Watch};
+use crate::error::{Error, Result};
+use crate::network::Network;
+use crate::weights::Weights;
+
+/// An engine that cannot be had in this build.
+pub enum CudaEngine {}
+
+/// Number of devices; `None` without a driver, as in this build.
+pub fn count() -> Option<u32> {
+    None
+}
+
+impl CudaEngine {
+    /// Says that this build has no CUDA.
+    ///
+    /// # Errors
+    /// [`Error::Device`], always.
+    pub fn new(_: &Weights, ordinal: u32, _: Strategy) -> Result<CudaEngine> {
+        Err(Error::Device {
+            device: format!("cuda:{ordinal}"),
+            action: "open the device".into(),
+            found: "built without CUDA: build with --features cuda".into(),
+        })
+    }
+
+    /// The device.
+    pub fn properties(&self) -> &Properties {
+        match *self {}
+    }
+
+    /// How cached generation is run.
+    pub fn strategy(&self) -> Strategy {
+        match *self {}
+    }
+
+    /// Seconds that the device took for the last batch, from the first stage to the last.
+    pub fn device_seconds(&self) -> f64 {
+        match *self {}
+    }
+
+    /// Generates a batch with the cached method and lets a profiler capture some rows.
+    ///
+    /// # Errors
+    /// As for [`Engine::make`].
+    pub fn profile(&mut self, _: &Batch, _: std::ops::Range<usize>) -> Result<Made> {
+        match *self {}
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        match *self {}
+    }
+}
+
+impl Engine for CudaEngine {
+    fn name(&self) -> String {
+        match *self {}
+    }
+
+    fn config(&self) -> &ModelConfig {
+        match *self {}
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        match *self {}
+    }
+
+    fn batch_bytes(&self, _: Method, _: usize, _: usize, _: usize) -> u64 {
+        match *self {}
+    }
+
+    fn logits(&mut self, _: ArrayView4<f32>, _: Option<&[u32]>) -> Result<Array4<f32>> {
+        match *self {}
+    }
+
+    fn make(&mut self, _: &Batch, _: Watch) -> Result<Made> {
+        match *self {}
+    }
+}

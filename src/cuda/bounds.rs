@@ -1,0 +1,74 @@
+//! What a device can do at most, from its attributes.
+//!
+//! The idea: two bounds hold whatever the program does: every multiply-add takes a lane of a multiprocessor
+//! for a cycle, and weights that do not stay on the chip are read from memory once for each use. Both come
+//! from what the driver reports, so they are the data sheet's numbers, not measured ones.
+
+use super::Properties;
+use crate::network::Network;
+use crate::schedule::level_weights;
+
+/// A device's rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Float32 operations per second, a fused multiply-add being two.
+    pub flops: f64,
+    /// Bytes per second from the device's memory.
+    pub memory: f64,
+}
+
+/// Float32 lanes of a multiprocessor (CUDA C++ Programming Guide, "Throughput of Native Arithmetic
+/// Instructions").
+fn lanes((major, minor): (i32, i32)) -> f64 {
+    match (major, minor) {
+        (7, _) | (8, 0) => 64.0,
+        _ => 128.0,
+    }
+}
+
+impl Bounds {
+    /// The rates of a device.
+    pub fn of(device: &Properties) -> Bounds {
+        let multiprocessors = device.multiprocessors as f64;
+        Bounds {
+            flops: 2.0 * multiprocessors * lanes(device.capability) * device.clock,
+            // Two transfers a cycle.
+            memory: 2.0 * device.memory_clock * device.bus_bits as f64 / 8.0,
+        }
+    }
+
+    /// Seconds below which no cached generation of a batch can come if all weights come from the device's
+    /// memory: those of the row phase once for each row, those of the pixel phase once for each pixel.
+    pub fn cached_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
+        let sets = level_weights(network);
+        let bytes = sets.iter().map(|set| {
+            let (rows, columns) = ((height / set.level) as f64, (width / set.level) as f64);
+            size_of::<f32>() as f64 * (set.row * rows + set.pixel * rows * columns)
+        });
+        let reading = bytes.sum::<f64>() / self.memory;
+        reading.max(self.forward_seconds(network, batch, height, width))
+    }
+
+    /// Seconds below which no full forward pass over a batch can come: cached generation has as much to
+    /// multiply.
+    pub fn forward_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
+        2.0 * network.multiply_adds(height, width) as f64 * batch as f64 / self.flops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+
+    #[test]
+    fn one_image_waits_for_memory_and_many_for_the_multiprocessors() {
+        // H100 SXM: 66.9 TFLOP/s, 3350 GB/s.
+        let bounds = Bounds { flops: 66.9e12, memory: 3350e9 };
+        let network = Network::new(ModelConfig::PAPER);
+        let one = bounds.cached_seconds(&network, 1, 32, 32);
+        assert!((0.0065..0.0075).contains(&one), "{one}");
+        let many = bounds.cached_seconds(&network, 256, 32, 32);
+        assert!((0.18..0.19).contains(&many), "{many}");
+    }
+}

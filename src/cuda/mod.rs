@@ -1,0 +1,106 @@
+//! The CUDA engine.
+//!
+//! The idea: as on the CPU, a batch is one arena, one table of stages and one schedule. `network.rs` says what is
+//! computed, `schedule.rs` when; [`Strategy`] is how the device gets from one stage to the next. Kernels
+//! are in `cuda/`, compiled to PTX by `build.rs`.
+//!
+//! Without the feature `cuda` the same types exist and [`CudaEngine::new`] says that there is no CUDA in this
+//! build, so that nobody else has to ask.
+
+#[cfg(feature = "cuda")]
+mod cached;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+mod engine;
+#[cfg(feature = "cuda")]
+mod layout;
+#[cfg(feature = "cuda")]
+mod loaded;
+#[cfg(feature = "cuda")]
+mod naive;
+#[cfg(feature = "cuda")]
+mod nvtx;
+#[cfg(feature = "cuda")]
+mod packed;
+#[cfg(feature = "cuda")]
+mod programs;
+#[cfg(feature = "cuda")]
+mod stage;
+#[cfg(feature = "cuda")]
+mod table;
+
+#[cfg(feature = "cuda")]
+pub use driver::count;
+#[cfg(feature = "cuda")]
+pub use engine::CudaEngine;
+
+#[cfg(not(feature = "cuda"))]
+mod absent;
+#[cfg(not(feature = "cuda"))]
+pub use absent::{CudaEngine, count};
+
+mod bounds;
+#[cfg(all(test, feature = "cuda"))]
+mod tests;
+
+pub use bounds::Bounds;
+use serde::Serialize;
+
+/// Whether this build has CUDA.
+pub const BUILT: bool = cfg!(feature = "cuda");
+
+/// How cached generation gets from one stage to the next. The images are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The fastest that the device can do.
+    #[default]
+    Auto,
+    /// The host launches every stage.
+    Launch,
+    /// Each phase is captured once, as a graph, and replayed.
+    Graph,
+    /// A cooperative launch for each row, with a barrier in memory between stages; where the device has no
+    /// cooperative launches, graphs.
+    Persistent,
+}
+
+impl Strategy {
+    /// As the user writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Auto => "auto",
+            Strategy::Launch => "launch",
+            Strategy::Graph => "graph",
+            Strategy::Persistent => "persistent",
+        }
+    }
+}
+
+/// What a device can do, from its attributes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Properties {
+    /// "cuda:0".
+    pub label: String,
+    /// As the driver calls it.
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// The newest CUDA version that the driver knows: (13, 0).
+    pub driver: (i32, i32),
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Whether all blocks of a launch can be made to run at once.
+    pub cooperative: bool,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of the second-level cache.
+    pub l2: u64,
+    /// Cycles per second of the multiprocessors, as reported.
+    pub clock: f64,
+    /// Cycles per second of the memory, as reported.
+    pub memory_clock: f64,
+    /// Bits of the memory's bus.
+    pub bus_bits: usize,
+}

@@ -1,0 +1,45 @@
+//! Each kernel against a plain scalar function of the same name.
+//!
+//! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
+
+mod cache;
+mod counters;
+mod masked_conv;
+mod sample;
+mod vgpu;
+
+use std::sync::{Mutex, MutexGuard};
+
+use super::driver::Device;
+use super::layout::Grid;
+
+/// One test at a time: the counts of the virtual GPU are the process's. A test that failed does no harm.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// The device under test.
+fn device() -> Device {
+    let device = Device::open(0).unwrap();
+    device.enter().unwrap();
+    device
+}
+
+/// Numbers in [-1, 1) that look random: the same everywhere.
+fn noise(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Where a position of a grid begins, in floats: rows may lie above the image, columns in the padding.
+fn offset(grid: &Grid, batch: usize, image: usize, row: i32, column: i32) -> usize {
+    let slot = ((row + grid.above) % grid.rows) as usize;
+    let position = (slot * batch + image) * grid.columns as usize + (column + 1) as usize;
+    grid.base as usize + position * grid.channels as usize
+}

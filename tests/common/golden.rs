@@ -1,0 +1,74 @@
+//! The reference data in `tests/golden/`, and how engines are compared with it.
+
+use std::path::{Path, PathBuf};
+
+use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use ndarray::{Array4, Ix4};
+
+/// The folders with a model each.
+pub const FOLDERS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
+
+/// A model small enough for every instruction set, with all that a PixelCNN++ can have.
+pub const SMALL: ModelConfig =
+    ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
+
+pub fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+pub fn array(path: &str) -> Array4<f32> {
+    npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()
+}
+
+pub fn images(folder: &str) -> Array4<f32> {
+    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
+    bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5)
+}
+
+pub fn labels(folder: &str) -> Option<Vec<u32>> {
+    let path = golden(&format!("{folder}/labels.npy"));
+    path.exists().then(|| npy::read_labels(&path).unwrap())
+}
+
+pub fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
+    Weights::load(&golden(path), &weights::Options { raw, nonlinearity }).unwrap()
+}
+
+pub fn relu(folder: &str) -> Option<Nonlinearity> {
+    (folder == "relu").then_some(Nonlinearity::Relu)
+}
+
+pub fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
+    assert_eq!(a.dim(), b.dim());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |most, d| if d.is_nan() || d > most { d } else { most })
+}
+
+/// The bits, so that -0 and 0 differ and a failure does not print a thousand numbers.
+pub fn bits(a: &Array4<f32>) -> Vec<u32> {
+    a.iter().map(|x| x.to_bits()).collect()
+}
+
+pub fn generate(
+    engine: &mut dyn Engine,
+    first_index: u64,
+    labels: &[u32],
+    size: [usize; 2],
+    method: Method,
+) -> Made {
+    let [height, width] = size;
+    let batch = Batch {
+        size: labels.len(),
+        height,
+        width,
+        labels: Some(labels),
+        noise: Noise::Philox { seed: 2702, first_index },
+        given: None,
+        method,
+        keep_logits: true,
+    };
+    engine.make(&batch, &|_| true).unwrap()
+}

@@ -1,0 +1,198 @@
+//! The CUDA engine against what the reference TensorFlow code computed, against the CPU engine, and
+//! against itself by another strategy, batch and method.
+//!
+//! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
+
+#[path = "common/golden.rs"]
+mod golden;
+
+use fast_pixel_cnn::cpu::{self, CpuEngine};
+use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise};
+use fast_pixel_cnn::{ModelConfig, Weights, logistic, npy};
+use golden::*;
+use ndarray::{Array4, s};
+
+const STRATEGIES: [Strategy; 3] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent];
+
+fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
+    let engine = CudaEngine::new(weights, 0, strategy).unwrap();
+    if strategy != Strategy::Auto && engine.strategy() != strategy {
+        println!("{}: {strategy:?} fell back to {:?}", engine.name(), engine.strategy());
+    }
+    engine
+}
+
+fn cpu(weights: &Weights) -> CpuEngine {
+    CpuEngine::new(weights, &cpu::Options::default()).unwrap()
+}
+
+#[test]
+fn logits_and_likelihoods_are_the_reference_s() {
+    for folder in FOLDERS {
+        let (images, labels) = (images(folder), labels(folder));
+        let expected = array(&format!("{folder}/logits.npy"));
+        let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
+        let mut engine = cuda(&weights, Strategy::Auto);
+        let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
+        let off = largest(&logits, &expected);
+        let nats = engine.nats(images.view(), labels.as_deref()).unwrap();
+        let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
+        let relative = relative.fold(0.0, f64::max);
+        let own = logistic::nats(logits.view(), images.view()).unwrap();
+        let apart = nats.iter().zip(&own).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
+        println!(
+            "{folder}: logits within {off:e}, nats within {relative:e}, of the CPU's {apart:e} relative"
+        );
+        assert!(off <= 1e-4 && relative <= 1e-5 && apart <= 1e-12, "{folder}");
+    }
+}
+
+#[test]
+fn a_teacher_forced_cached_pass_is_the_naive_pass_and_near_the_cpu_s() {
+    for folder in FOLDERS {
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
+        let (images, labels) = (images(folder), labels(folder));
+        let reference = cpu(&weights).logits(images.view(), labels.as_deref()).unwrap();
+        let (size, height, width, _) = images.dim();
+        let mut engine = cuda(&weights, Strategy::Auto);
+        let naive = engine.logits(images.view(), labels.as_deref()).unwrap();
+        let off = largest(&naive, &reference);
+        let batch = Batch {
+            size,
+            height,
+            width,
+            labels: labels.as_deref(),
+            noise: Noise::Philox { seed: 0, first_index: 0 },
+            given: Some(Given { images: images.view(), rows: height }),
+            method: Method::Cached,
+            keep_logits: true,
+        };
+        let made = engine.make(&batch, &|_| true).unwrap();
+        println!("{folder}: logits within {off:e} of the CPU's");
+        assert!(off <= 1e-4, "{folder}");
+        assert!(bits(&made.images) == bits(&images), "{folder}: the images do not stay");
+        assert!(bits(&made.logits.unwrap()) == bits(&naive), "{folder}: the logits differ");
+    }
+}
+
+#[test]
+fn given_the_reference_s_noise_the_images_are_the_reference_s() {
+    for folder in ["tiny", "cond"] {
+        let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
+        let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
+        let labels = labels(folder);
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, None);
+        for strategy in STRATEGIES {
+            let batch = Batch {
+                size: mixture.dim().0,
+                height: mixture.dim().1,
+                width: mixture.dim().2,
+                labels: labels.as_deref(),
+                noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
+                given: None,
+                method: Method::Cached,
+                keep_logits: true,
+            };
+            let made = cuda(&weights, strategy).make(&batch, &|_| true).unwrap();
+            let off = largest(&made.images, &file("x_gen"));
+            let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
+            println!("{folder}, {strategy:?}: images within {off:e}, logits within {off_logits:e}");
+            assert!(off <= 1e-4 && off_logits <= 1e-4);
+        }
+    }
+}
+
+#[test]
+fn an_image_is_one_array_of_bits_whatever_makes_it() {
+    let weights = Weights::synthetic(SMALL, 7);
+    let labels = [3, 0, 2, 1, 3];
+    for size in [[4, 4], [4, 12], [8, 8]] {
+        let all = generate(&mut cuda(&weights, Strategy::Launch), 10, &labels, size, Method::Cached);
+        let logits = all.logits.clone().unwrap();
+        for strategy in STRATEGIES {
+            let mut engine = cuda(&weights, strategy);
+            let name = format!("{strategy:?}, {size:?}");
+            let again = generate(&mut engine, 10, &labels, size, Method::Cached);
+            assert!(bits(&again.images) == bits(&all.images), "{name}");
+            assert!(bits(&again.logits.unwrap()) == bits(&logits), "{name}: logits");
+            // Alone, and elsewhere in another batch; then with what stands ready from before.
+            let at = |made: &Array4<f32>, i: usize| bits(&made.slice(s![i..i + 1, .., .., ..]).to_owned());
+            for _ in 0..2 {
+                let alone = generate(&mut engine, 12, &labels[2..3], size, Method::Cached);
+                assert!(at(&alone.images, 0) == at(&all.images, 2), "{name}, alone");
+            }
+            let other = generate(&mut engine, 11, &labels[1..4], size, Method::Cached);
+            assert!(at(&other.images, 1) == at(&all.images, 2), "{name}, other batch");
+        }
+        if size == [4, 4] {
+            let mut engine = cuda(&weights, Strategy::Auto);
+            let naive = generate(&mut engine, 10, &labels, size, Method::Naive);
+            assert!(bits(&naive.images) == bits(&all.images), "naive");
+            assert!(bits(&naive.logits.unwrap()) == bits(&logits), "naive: logits");
+        }
+    }
+}
+
+/// Rows that the noise would not have made: an engine that overlooks them cannot be right by chance.
+#[test]
+fn rows_of_another_image_stay_and_steer_the_rest() {
+    let weights = Weights::synthetic(SMALL, 9);
+    let (labels, height, width) = ([1, 2], 8, 4);
+    let other = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
+        ((i * 101 + r * 31 + c * 57 + k * 83) % 256) as f32 / 127.5 - 1.0
+    });
+    for strategy in STRATEGIES {
+        let mut engine = cuda(&weights, strategy);
+        let mut on_cpu = cpu(&weights);
+        for rows in [1, 3, 6] {
+            let batch = Batch {
+                size: 2,
+                height,
+                width,
+                labels: Some(&labels),
+                noise: Noise::Philox { seed: 2702, first_index: 0 },
+                given: Some(Given { images: other.view(), rows }),
+                method: Method::Cached,
+                keep_logits: true,
+            };
+            let made = engine.make(&batch, &|_| true).unwrap();
+            let expected = on_cpu.make(&batch, &|_| true).unwrap();
+            let above = s![.., ..rows, .., ..];
+            assert_eq!(made.images.slice(above), other.slice(above), "{rows} rows");
+            let off = largest(&made.logits.unwrap(), &expected.logits.unwrap());
+            let off_images = largest(&made.images, &expected.images);
+            assert!(off <= 1e-4 && off_images <= 1e-4, "{strategy:?}, {rows} rows: {off:e}, {off_images:e}");
+        }
+    }
+}
+
+#[test]
+fn unusable_weights_and_an_interruption_end_with_an_error() {
+    let config = ModelConfig { classes: 0, ..SMALL };
+    let noise = Noise::Philox { seed: 1, first_index: 0 };
+    let batch = |method| Batch {
+        size: 1,
+        height: 4,
+        width: 4,
+        labels: None,
+        noise,
+        given: None,
+        method,
+        keep_logits: false,
+    };
+    let mut engine = cuda(&Weights::synthetic(config, 1), Strategy::Auto);
+    for method in [Method::Cached, Method::Naive] {
+        let error = engine.make(&batch(method), &|rows| rows < 2).unwrap_err();
+        assert_eq!(error.to_string(), "interrupted", "{method:?}");
+        engine.make(&batch(method), &|rows| rows < 4).expect("nothing is left to stop after the last row");
+        assert_eq!(engine.batch_bytes(method, 1, 1 << 31, 1 << 31), u64::MAX);
+        assert_eq!(engine.batch_bytes(method, 0, 32, 32), 0);
+        let bad = Batch { height: 6, ..batch(method) };
+        assert!(engine.make(&bad, &|_| true).unwrap_err().to_string().contains("multiples of 4"));
+    }
+    let huge = Batch { size: 100_000, height: 256, width: 256, ..batch(Method::Cached) };
+    let error = engine.make(&huge, &|_| true).unwrap_err().to_string();
+    assert!(error.contains("would fit"), "{error}");
+}

@@ -1,0 +1,201 @@
+//! Everything that the driver knows, behind one lock.
+//!
+//! The idea: handles are numbers that were handed out and are looked up again, never pointers into this
+//! library; a stale or foreign one is an error, not a crash.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use super::error::Code;
+use super::stream::{Stream, Work};
+use crate::counters::Counters;
+use crate::device::{Device, number};
+use crate::exec::Schedule;
+use crate::memory::Memory;
+use crate::program::{Kernel, Module};
+use crate::report::Usage;
+
+/// A handle or an address as the program holds it.
+pub type Handle = usize;
+
+/// The legacy default stream: null, or `CU_STREAM_LEGACY`.
+pub const DEFAULT_STREAM: Handle = 0;
+
+/// An event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Event {
+    /// The stream and the work in it that the last record stands for.
+    pub recorded: Option<(Handle, u64)>,
+    /// When the device came to it.
+    pub reached: Option<Instant>,
+}
+
+/// A context: reference count of the primary one, or 1.
+#[derive(Debug)]
+pub struct Context {
+    /// Whether it is the device's primary one.
+    pub primary: bool,
+    /// How often it was retained.
+    pub references: usize,
+}
+
+/// A kernel that the program has asked for.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its module.
+    pub module: Handle,
+    /// The kernel.
+    pub kernel: Arc<Kernel>,
+}
+
+/// Which call of which function is to fail.
+#[derive(Debug)]
+struct Failure {
+    function: String,
+    call: u64,
+    calls: u64,
+}
+
+/// The driver's state.
+pub struct State {
+    /// The device.
+    pub device: Device,
+    /// Its memory.
+    pub memory: Memory,
+    /// What kernels did.
+    pub counters: Counters,
+    /// What the program did.
+    pub usage: Usage,
+    /// In which order blocks and warps run.
+    pub schedule: Schedule,
+    /// Contexts by handle.
+    pub contexts: HashMap<Handle, Context>,
+    /// The primary context's handle.
+    pub primary: Option<Handle>,
+    /// Modules by handle.
+    pub modules: HashMap<Handle, Module>,
+    /// Functions by handle.
+    pub functions: HashMap<Handle, Function>,
+    /// Streams by handle; the default stream is always there.
+    pub streams: HashMap<Handle, Stream>,
+    /// Events by handle.
+    pub events: HashMap<Handle, Event>,
+    /// Captured graphs.
+    pub graphs: HashMap<Handle, Vec<Work>>,
+    /// Instantiated graphs.
+    pub execs: HashMap<Handle, Vec<Work>>,
+    /// Page-locked host memory: bytes by address.
+    pub host: HashMap<Handle, usize>,
+    /// What ended the last bad launch; every later call returns it.
+    pub sticky: Option<Code>,
+    /// The number of the next work.
+    pub sequence: u64,
+    failures: Vec<Failure>,
+    next: Handle,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+thread_local! {
+    /// The calling thread's stack of contexts.
+    pub static CURRENT: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The state, locked. It is there once `cuInit` was called.
+pub fn lock() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl State {
+    /// The device that the environment asks for, idle.
+    ///
+    /// # Errors
+    /// A sentence that names the variable.
+    pub fn from_environment() -> Result<State, String> {
+        let device = Device::from_environment()?;
+        let seed = number("VGPU_SEED")?;
+        let perturb = number("VGPU_PERTURB")?.is_some_and(|n| n != 0);
+        let mut failures = Vec::new();
+        for item in std::env::var("VGPU_FAIL").unwrap_or_default().split(',').filter(|i| !i.is_empty()) {
+            let parts = item.split_once(':').and_then(|(f, n)| Some((f.to_string(), n.parse().ok()?)));
+            let Some((function, call)) = parts else {
+                return Err(format!("VGPU_FAIL: expected FUNCTION:CALL, found {item:?}"));
+            };
+            failures.push(Failure { function, call, calls: 0 });
+        }
+        let counters = Counters {
+            by_line: number("VGPU_LINES")?.is_some_and(|n| n != 0),
+            distinct: number("VGPU_DISTINCT")?.is_some_and(|n| n != 0),
+            ..Counters::default()
+        };
+        Ok(State {
+            memory: Memory::new(device.memory),
+            device,
+            counters,
+            usage: Usage::default(),
+            schedule: Schedule { seed, perturb },
+            contexts: HashMap::new(),
+            primary: None,
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            streams: HashMap::from([(DEFAULT_STREAM, Stream::new(true))]),
+            events: HashMap::new(),
+            graphs: HashMap::new(),
+            execs: HashMap::new(),
+            host: HashMap::new(),
+            sticky: None,
+            sequence: 0,
+            failures,
+            next: 0x1000,
+        })
+    }
+
+    /// A handle that was never handed out.
+    pub fn handle(&mut self) -> Handle {
+        self.next += 0x10;
+        self.next
+    }
+
+    /// Whether this call of a function is one that `VGPU_FAIL` wants to fail.
+    fn fails(&mut self, function: &str) -> bool {
+        let mut fails = false;
+        for failure in self.failures.iter_mut().filter(|f| f.function == function) {
+            failure.calls += 1;
+            fails |= failure.calls == failure.call;
+        }
+        fails
+    }
+}
+
+/// Runs the body of a function of the driver on the locked state and returns its code.
+pub fn call(function: &str, body: impl FnOnce(&mut State) -> Result<(), Code>) -> u32 {
+    let mut guard = lock();
+    let Some(state) = guard.as_mut() else { return Code::NOT_INITIALIZED.0 };
+    if let Some(code) = state.sticky {
+        return code.0;
+    }
+    if state.fails(function) {
+        let code = match function {
+            f if f.starts_with("cuMemAlloc") || f.starts_with("cuMemHostAlloc") => Code::OUT_OF_MEMORY,
+            f if f.starts_with("cuLaunch") || f.starts_with("cuGraphLaunch") => Code::LAUNCH_FAILED,
+            _ => Code::UNKNOWN,
+        };
+        return code.0;
+    }
+    body(state).map_or_else(|code| code.0, |()| Code::SUCCESS.0)
+}
+
+/// Writes a result where the program wants it.
+///
+/// # Safety
+/// `to` is null or points to a `T` that may be written.
+pub unsafe fn give<T>(to: *mut T, value: T) -> Result<(), Code> {
+    if to.is_null() {
+        return Err(Code::INVALID_VALUE);
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { to.write(value) };
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! Streams, and when their work is done.
+//!
+//! The idea: work is queued and done only when something waits for it. A program that forgets to wait then
+//! sees what it would see on a slow device. The default stream and those that are not "non-blocking"
+//! keep to one order among each other, as the driver promises.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::error::Code;
+use super::state::{DEFAULT_STREAM, Handle, State, call, give};
+use crate::exec::{self, Launch};
+use crate::program::Kernel;
+
+/// Something for the device to do.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A launch; the arguments were copied when it was asked for.
+    Launch {
+        /// The kernel.
+        kernel: Arc<Kernel>,
+        /// Blocks.
+        grid: [u32; 3],
+        /// Threads of a block.
+        block: [u32; 3],
+        /// Bytes of dynamic shared memory.
+        shared: u32,
+        /// The arguments.
+        params: Vec<u8>,
+        /// Whether all blocks run at once.
+        cooperative: bool,
+    },
+    /// Host to device; the bytes were copied when it was asked for, as with pageable memory.
+    Upload {
+        /// The device's address.
+        to: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Device to host.
+    Download {
+        /// The device's address.
+        from: u64,
+        /// The host's address.
+        to: Handle,
+        /// How many bytes.
+        bytes: usize,
+    },
+    /// Within the device.
+    Copy {
+        /// The target.
+        to: u64,
+        /// The source.
+        from: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// A pattern, repeated.
+    Fill {
+        /// The target.
+        to: u64,
+        /// How many bytes.
+        bytes: u64,
+        /// The pattern.
+        pattern: Vec<u8>,
+    },
+    /// An event's record.
+    Record(Handle),
+    /// Wait for a stream to come to some work.
+    Wait(Handle, u64),
+    /// A graph.
+    Graph(Vec<Work>),
+}
+
+/// A stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Whether it keeps to one order with the default stream.
+    pub blocking: bool,
+    /// What has not been done, with its number.
+    pub queue: VecDeque<(u64, Work)>,
+    /// What is being captured instead of queued.
+    pub capture: Option<Vec<Work>>,
+}
+
+impl Stream {
+    /// An idle stream.
+    pub fn new(blocking: bool) -> Stream {
+        Stream { blocking, queue: VecDeque::new(), capture: None }
+    }
+}
+
+impl State {
+    /// The stream of a handle; `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are the default stream.
+    pub fn stream(&mut self, handle: Handle) -> Result<&mut Stream, Code> {
+        let handle = if handle <= 2 { DEFAULT_STREAM } else { handle };
+        self.streams.get_mut(&handle).ok_or(Code::INVALID_HANDLE)
+    }
+
+    /// Queues work, or adds it to what is being captured. The number is that of the queued work.
+    pub fn queue(&mut self, stream: Handle, work: Work) -> Result<u64, Code> {
+        self.sequence += 1;
+        let number = self.sequence;
+        let stream = self.stream(stream)?;
+        match &mut stream.capture {
+            Some(captured) => captured.push(work),
+            None => stream.queue.push_back((number, work)),
+        }
+        Ok(number)
+    }
+
+    /// Does a stream's work up to a number, and whatever has to come before.
+    pub fn drain(&mut self, handle: Handle, number: u64) -> Result<(), Code> {
+        loop {
+            let stream = self.stream(handle)?;
+            if stream.capture.is_some() {
+                return Err(Code::STREAM_CAPTURE_UNSUPPORTED);
+            }
+            let blocking = stream.blocking;
+            let Some(&(first, _)) = stream.queue.front() else { return Ok(()) };
+            if first > number {
+                return Ok(());
+            }
+            // In blocking streams, earlier work on the default stream comes first, and before work on the
+            // default stream whatever was queued earlier.
+            let mut next = handle;
+            if blocking {
+                let is_default = handle <= 2;
+                let others =
+                    self.streams.iter().filter(|(h, s)| s.blocking && (is_default || **h == DEFAULT_STREAM));
+                let earlier = others.filter_map(|(h, s)| Some((s.queue.front()?.0, *h)));
+                if let Some((_, h)) = earlier.filter(|(n, _)| *n < first).min() {
+                    next = h;
+                }
+            }
+            if next != handle {
+                self.drain(next, first - 1)?;
+                continue;
+            }
+            let (_, work) = self.stream(handle)?.queue.pop_front().expect("it was there");
+            self.do_work(work, false)?;
+        }
+    }
+
+    /// Does all work of all streams that are not being captured.
+    pub fn drain_all(&mut self) -> Result<(), Code> {
+        let mut handles: Vec<_> =
+            self.streams.iter().filter(|(_, s)| s.capture.is_none()).map(|(h, _)| *h).collect();
+        handles.sort_unstable();
+        handles.into_iter().try_for_each(|h| self.drain(h, u64::MAX))
+    }
+
+    /// What a call that waits for the default stream waits for: blocking streams.
+    pub fn synchronize_default(&mut self) -> Result<(), Code> {
+        let blocking = self.streams.iter().filter(|(_, s)| s.blocking && s.capture.is_none());
+        let mut handles: Vec<_> = blocking.map(|(h, _)| *h).collect();
+        handles.sort_unstable();
+        handles.into_iter().try_for_each(|h| self.drain(h, u64::MAX))
+    }
+
+    fn do_work(&mut self, work: Work, in_graph: bool) -> Result<(), Code> {
+        let done = match work {
+            Work::Launch { kernel, grid, block, shared, params, cooperative } => {
+                self.usage.ran(&kernel.name, in_graph, cooperative);
+                let launch = Launch {
+                    kernel: &kernel,
+                    grid,
+                    block,
+                    dynamic_shared: shared,
+                    params: &params,
+                    cooperative,
+                };
+                let limits = self.device.limits;
+                let run = exec::run(&launch, &mut self.memory, &limits, self.schedule, &mut self.counters);
+                if let Err(fault) = run {
+                    eprintln!("vgpu: {fault}");
+                    self.usage.faults.push(fault.message.clone());
+                    let code = Code::from(fault.kind);
+                    self.sticky = Some(code);
+                    // A context that has failed does nothing more.
+                    self.streams.values_mut().for_each(|stream| stream.queue.clear());
+                    return Err(code);
+                }
+                Ok(())
+            }
+            Work::Upload { to, bytes } => {
+                self.usage.uploads.add(bytes.len() as u64);
+                self.memory.write(to, &bytes)
+            }
+            Work::Download { from, to, bytes } => {
+                self.usage.downloads.add(bytes as u64);
+                // SAFETY: the program promised so many bytes there until it has waited for the stream.
+                let to = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
+                self.memory.read(from, to)
+            }
+            Work::Copy { to, from, bytes } => self.memory.copy(to, from, bytes),
+            Work::Fill { to, bytes, pattern } => {
+                self.usage.fills.add(bytes);
+                self.memory.fill(to, bytes, &pattern)
+            }
+            Work::Record(event) => {
+                if let Some(event) = self.events.get_mut(&event) {
+                    event.reached = Some(Instant::now());
+                }
+                Ok(())
+            }
+            Work::Wait(stream, number) => return self.drain(stream, number),
+            Work::Graph(nodes) => return nodes.into_iter().try_for_each(|node| self.do_work(node, true)),
+        };
+        done.map_err(|error| {
+            eprintln!("vgpu: {error}");
+            self.usage.faults.push(error.to_string());
+            Code::from(&error)
+        })
+    }
+}
+
+/// Makes a stream; the flag 1 is "non-blocking".
+///
+/// # Safety
+/// As in `cuda.h`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(stream: *mut Handle, flags: u32, _priority: i32) -> u32 {
+    call("cuStreamCreateWithPriority", |state| {
+        let handle = state.handle();
+        state.streams.insert(handle, Stream::new(flags & 1 == 0));
+        // SAFETY: as in `cuda.h`.
+        unsafe { give(stream, handle) }
+    })
+}
+
+/// Makes a stream.
+///
+/// # Safety
+/// As in `cuda.h`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreate(stream: *mut Handle, flags: u32) -> u32 {
+    // SAFETY: the same promise.
+    unsafe { cuStreamCreateWithPriority(stream, flags, 0) }
+}
+
+/// Ends a stream when its work is done.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> u32 {
+    call("cuStreamDestroy_v2", |state| {
+        if stream <= 2 || !state.streams.contains_key(&stream) {
+            return Err(Code::INVALID_HANDLE);
+        }
+        let done = state.drain(stream, u64::MAX);
+        state.streams.remove(&stream);
+        done
+    })
+}
+
+/// Waits for a stream.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamSynchronize(stream: Handle) -> u32 {
+    call("cuStreamSynchronize", |state| {
+        state.usage.waits += 1;
+        match stream <= 2 {
+            true => state.synchronize_default(),
+            false => state.drain(stream, u64::MAX),
+        }
+    })
+}
+
+/// Whether a stream is idle. Asking is waiting here: the work is done now.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamQuery(stream: Handle) -> u32 {
+    call("cuStreamQuery", |state| state.drain(stream, u64::MAX))
+}
+
+/// Makes a stream wait for an event.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) -> u32 {
+    call("cuStreamWaitEvent", |state| {
+        let recorded = state.events.get(&event).ok_or(Code::INVALID_HANDLE)?.recorded;
+        if let Some((other, number)) = recorded {
+            state.queue(stream, Work::Wait(other, number))?;
+        }
+        Ok(())
+    })
+}
+
+/// The flags a stream was made with.
+///
+/// # Safety
+/// As in `cuda.h`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetFlags(stream: Handle, flags: *mut u32) -> u32 {
+    call("cuStreamGetFlags", |state| {
+        let blocking = state.stream(stream)?.blocking;
+        // SAFETY: as in `cuda.h`.
+        unsafe { give(flags, u32::from(!blocking)) }
+    })
+}
+
+/// A stream's priority: they all have the same.
+///
+/// # Safety
+/// As in `cuda.h`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetPriority(stream: Handle, priority: *mut i32) -> u32 {
+    call("cuStreamGetPriority", |state| {
+        state.stream(stream)?;
+        // SAFETY: as in `cuda.h`.
+        unsafe { give(priority, 0) }
+    })
+}
