@@ -229,7 +229,7 @@ fn structures_by_value() {
 #[test]
 fn atomics() {
     everywhere(B, |d| {
-        let (a, u, l) = (d.put(&[0_i32, 5, 5, -1, 0, 0, 0, 5, 0]), d.put(&[0_u32; 51]), d.put(&[0_u64, 0, 1, 0]));
+        let (a, u, l) = (d.put(&[0_i32, 5, 5, -1, 0, 0, 0, 5, 0]), d.put(&[0_u32; 114]), d.put(&[0_u64, 0, 1, 0]));
         let a2 = d.put(&vec![0_i32; 400]);
         d.memory.copy(a2, a, 36).unwrap();
         let (f, dd) = (d.put(&vec![0.0_f32; 200]), d.put(&[0.0_f64]));

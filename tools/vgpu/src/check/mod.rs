@@ -1,15 +1,12 @@
 //! The rules of order: which accesses happen before which.
+//!
+//! The idea: two accesses to one word, of which one writes, must be ordered: by the program of their
+//! thread, by a barrier of their block, or by a release in one block that an acquire in another has
+//! seen. Each word remembers its last writer and two readers; each warp knows until when it has heard
+//! of every other.
 
-/// The order of a block's accesses.
-#[derive(Debug, Default)]
-pub struct BlockOrder {}
+mod clock;
+mod shadow;
 
-/// The order of a grid's accesses.
-#[derive(Debug, Default)]
-pub struct GridOrder {}
-impl GridOrder {
-    /// A
-    pub fn new(_l: &crate::exec::Launch<'_>, _m: &crate::memory::Memory) -> GridOrder {
-        GridOrder {}
-    }
-}
+pub use clock::{BlockOrder, GridOrder, WarpOrder};
+pub use shadow::{Cell, Conflict, Mark, Shadow, Who};

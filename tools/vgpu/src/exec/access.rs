@@ -161,7 +161,7 @@ impl Machine<'_> {
                 "a store to constant memory",
             ));
         }
-        self.order_global(block, access, at, site, addresses)?;
+        self.order_global(block, lanes, access, at, site, addresses)?;
         let segment = self.memory.segment_mut(site.allocation);
         let changed = if access.store {
             // SAFETY: every lane's bytes are inside the segment, as just checked.
@@ -214,7 +214,7 @@ impl Machine<'_> {
             ));
         }
         site.totals.add_shared(width * u64::from(at.mask.count_ones()), pattern.conflicts);
-        self.order_shared(block, access, at, site, addresses)?;
+        self.order_shared(block, lanes, access, at, site, addresses)?;
         if access.store {
             // SAFETY: every lane's bytes are inside the segment, as just checked.
             unsafe { store(&mut block.shared, lanes, access, at, site, addresses) };

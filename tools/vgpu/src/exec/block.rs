@@ -4,6 +4,7 @@
 //! whoever makes that so, and never waited for.
 
 use super::warp::{State, Warp};
+use crate::check::{BlockOrder, Shadow};
 use crate::isa::instruction::BarrierKind;
 use crate::isa::lanes::Slot;
 use crate::memory::Segment;
@@ -43,8 +44,10 @@ pub struct Block {
     pub shared: Segment,
     /// Its barriers.
     pub meetings: [Meeting; BARRIERS],
+    /// Who touched its shared memory.
+    pub shadow: Shadow,
     /// The order of its accesses.
-    pub order: crate::check::BlockOrder,
+    pub order: BlockOrder,
 }
 
 impl Block {

@@ -6,7 +6,7 @@
 use super::access::At;
 use super::block::{BARRIERS, Block};
 use super::machine::{Machine, Stop};
-use super::warp::State;
+use super::warp::{State, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};
@@ -36,16 +36,13 @@ impl Machine<'_> {
                 self.branch_table(block, lanes, (*index, targets), at, active)?;
             }
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
-            Kind::WarpSync(members) if mask != 0 => {
-                self.members(block, lanes, *members, at)?;
-                self.order_joined(block, at.warp);
-            }
+            Kind::WarpSync(members) if mask != 0 => self.members(block, lanes, *members, at)?,
             Kind::Special(result, what) if mask != 0 => self.special(block, lanes, *result, *what, at),
             Kind::Atomic(atomic) if mask != 0 => {
                 block.warps[at.warp].looked = true;
                 self.atomic(block, lanes, atomic, at)?;
             }
-            Kind::Fence(device) if mask != 0 => self.order_fence(block, at, *device),
+            Kind::Fence(device) if mask != 0 => self.order.fence(&mut block.order, at.warp, *device),
             Kind::Shuffle(shuffle) if mask != 0 => self.shuffle(block, lanes, shuffle, at)?,
             Kind::Exchange(exchange) if mask != 0 => self.exchange(block, lanes, exchange, at)?,
             Kind::Copy(copy) if mask != 0 => self.copy(block, lanes, copy, at)?,
@@ -115,7 +112,6 @@ impl Machine<'_> {
             warp.stack.last_mut().expect("the path that runs").pc = pc;
         } else {
             warp.part(self.launch.kernel.meetings[at.pc as usize], &groups);
-            self.order_parted(block, at.warp);
         }
         Ok(())
     }
@@ -196,12 +192,12 @@ impl Machine<'_> {
         if block.meetings[id as usize].arrived < block.meetings[id as usize].expected {
             return Ok(waits.then_some(Stop::Blocked));
         }
-        self.open(block, id as usize, expected == all);
+        self.open(block, id as usize);
         Ok(None)
     }
 
     /// Lets everyone who waits at a barrier go on.
-    fn open(&mut self, block: &mut Block, id: usize, all: bool) {
+    fn open(&mut self, block: &mut Block, id: usize) {
         let meeting = std::mem::take(&mut block.meetings[id]);
         self.progress += 1;
         self.barriers += 1;
@@ -221,7 +217,8 @@ impl Machine<'_> {
                 }
             }
         }
-        self.order_barrier(block, all);
+        self.order.barrier(&mut block.order);
+        block.warps.iter_mut().for_each(Warp::met);
     }
 
     fn special(&mut self, block: &Block, lanes: &Lanes, result: Slot, what: Special, at: At) {

@@ -7,6 +7,7 @@ use super::access::At;
 use super::block::Block;
 use super::pattern::Pattern;
 use super::{Launch, Limits, Schedule};
+use crate::check::GridOrder;
 use crate::counters::{LineRequests, Requests};
 use crate::fault::Fault;
 use crate::isa::instruction::Kind;
@@ -103,7 +104,9 @@ pub struct Machine<'a> {
     /// Releases and acquires on global memory.
     pub synchronised: [u64; 2],
     /// The order of accesses.
-    pub order: crate::check::GridOrder,
+    pub order: GridOrder,
+    /// Whether distinct bytes are counted.
+    pub distinct: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -119,7 +122,10 @@ impl<'a> Machine<'a> {
         params.bytes_mut(0, launch.params.len() as u64).copy_from_slice(launch.params);
         params.mark_written(0, launch.params.len() as u64);
         let kernel = launch.kernel;
-        let order = crate::check::GridOrder::new(launch, memory);
+        let warps = launch.block.iter().product::<u32>().div_ceil(32);
+        let all = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>() * u64::from(warps);
+        let races = std::env::var_os("VGPU_RACES").is_none_or(|v| v != "0");
+        let order = GridOrder::new(races, memory.begin_launch(), all);
         Machine {
             launch,
             memory,
@@ -135,6 +141,7 @@ impl<'a> Machine<'a> {
             barriers: 0,
             synchronised: [0; 2],
             order,
+            distinct: false,
         }
     }
 
@@ -164,13 +171,12 @@ impl<'a> Machine<'a> {
         let end = (self.clock + slice).min(self.budget);
         let lanes = &mut block.warps[warp].lanes(&kernel.constants, self.schedule.perturb);
         'path: loop {
-            let Some(&path) = block.warps[warp].stack.last() else { return Ok(Stop::Blocked) };
+            let Some(path) = block.warps[warp].path() else { return Ok(Stop::Blocked) };
             let (mut pc, active, meeting) = (path.pc, path.mask, path.meeting);
             let gone = !block.warps[warp].live;
             loop {
                 if pc == meeting {
                     block.warps[warp].stack.pop();
-                    self.order_joined(block, warp);
                     continue 'path;
                 }
                 if self.clock >= end {
@@ -221,7 +227,6 @@ impl<'a> Machine<'a> {
                         } else {
                             let groups = [(pc + 1, stays), (*target, mask)];
                             block.warps[warp].part(kernel.meetings[pc as usize], &groups);
-                            self.order_parted(block, warp);
                             continue 'path;
                         }
                         if back && mask != 0 && block.warps[warp].looked {

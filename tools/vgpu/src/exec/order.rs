@@ -1,64 +1,363 @@
 //! Where execution tells the checks of order what happens.
+//!
+//! The idea: a request touches few runs of bytes, however many lanes it has; runs are checked, and only
+//! a conflict asks which lane it was.
 
-use super::access::At;
+use super::access::{At, each};
 use super::block::Block;
 use super::machine::{Machine, Site};
-use crate::fault::Fault;
-use crate::isa::instruction::{Access, Area, Atomic, Copy};
-use crate::isa::lanes::WARP;
+use super::pattern::Pattern;
+use super::warp::Warp;
+use crate::check::{BlockOrder, Cell, Conflict, GridOrder, Mark};
+use crate::fault::{Fault, FaultKind};
+use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
+use crate::isa::lanes::{Lanes, WARP};
+
+/// Whether a cell's access is known to the warp: by its own program, or by what it has heard.
+#[inline(always)]
+fn known(order: &mut GridOrder, block: &BlockOrder, warp: &Warp, number: usize, cell: Cell) -> bool {
+    if cell.warp() == block.warps.0 + number as u32 {
+        return cell.time() < block.barrier || !warp.apart(cell.path());
+    }
+    order.ordered(block, number, cell)
+}
 
 impl Machine<'_> {
+    /// A request to global memory: races, distinct bytes, and what it synchronises.
+    #[inline(always)]
     pub fn order_global(
         &mut self,
-        _b: &mut Block,
-        _a: &Access,
-        _at: At,
-        _s: &mut Site,
-        _addresses: &[u64; WARP],
+        block: &mut Block,
+        lanes: &Lanes,
+        access: &Access,
+        at: At,
+        site: &mut Site,
+        addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
+        let origin = addresses[site.pattern.first as usize];
+        if self.distinct {
+            let mark = match (access.store, access.nc) {
+                (true, _) => Mark::Store,
+                (_, true) => Mark::NcLoad,
+                _ => Mark::Load,
+            };
+            self.touch(site, origin, mark);
+        }
+        if !self.order.on {
+            return Ok(());
+        }
+        let base = self.memory.segment(site.allocation).map_or(0, |s| s.base());
+        let Machine { memory, order, .. } = self;
+        let warp = &block.warps[at.warp];
+        let path = warp.stack.last().map_or(0, |p| p.serial);
+        let who = order.who(&block.order, at.warp, path, access.nc, access.order.strong, access.site, false);
+        let shadow = memory.shadow_mut(site.allocation);
+        let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
+        let mut found = Ok(());
+        for &(begin, len) in &site.pattern.runs {
+            let offset = origin.wrapping_add_signed(begin) - base;
+            found = if access.store {
+                shadow.write(offset, len, &who, &mut ordered)
+            } else {
+                shadow.read(offset, len, &who, &mut ordered)
+            };
+            if found.is_err() {
+                break;
+            }
+        }
+        if let Err(conflict) = found {
+            return Err(self.race(block, at, conflict, base, addresses, !access.store));
+        }
+        if access.store && site.pattern.overlap {
+            self.same_values(block, lanes, access, at, addresses)?;
+        }
+        if access.order.strong {
+            self.synchronise(block, at, access.order, !access.store, access.store, true, addresses, 0);
+        }
         Ok(())
     }
+
+    /// A request to shared memory.
+    #[inline(always)]
     pub fn order_shared(
         &mut self,
-        _b: &mut Block,
-        _a: &Access,
-        _at: At,
-        _s: &mut Site,
-        _addresses: &[u64; WARP],
+        block: &mut Block,
+        lanes: &Lanes,
+        access: &Access,
+        at: At,
+        site: &mut Site,
+        addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
+        if !self.order.on {
+            return Ok(());
+        }
+        self.check_shared(block, at, &site.pattern, addresses, access.store, access.order.strong, access.site)?;
+        if access.store && site.pattern.overlap {
+            self.same_values(block, lanes, access, at, addresses)?;
+        }
+        if access.order.strong {
+            let key = (block.index + 1) << 48;
+            self.synchronise(block, at, access.order, !access.store, access.store, true, addresses, key);
+        }
         Ok(())
     }
+
+    #[allow(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn check_shared(
+        &mut self,
+        block: &mut Block,
+        at: At,
+        pattern: &Pattern,
+        addresses: &[u64; WARP],
+        write: bool,
+        strong: bool,
+        site: u32,
+    ) -> Result<(), Fault> {
+        let origin = addresses[pattern.first as usize];
+        let order = &mut self.order;
+        let warp = &block.warps[at.warp];
+        let path = warp.stack.last().map_or(0, |p| p.serial);
+        let who = order.who(&block.order, at.warp, path, false, strong, site, true);
+        let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
+        let mut found = Ok(());
+        for &(begin, len) in &pattern.runs {
+            let offset = origin.wrapping_add_signed(begin);
+            found = if write {
+                block.shadow.write(offset, len, &who, &mut ordered)
+            } else {
+                block.shadow.read(offset, len, &who, &mut ordered)
+            };
+            if found.is_err() {
+                break;
+            }
+        }
+        found.map_err(|conflict| self.race(block, at, conflict, 0, addresses, !write))
+    }
+
+    /// An atomic operation: a write that does not race with its like.
     pub fn order_atomic(
         &mut self,
-        _b: &mut Block,
-        _a: &Atomic,
-        _at: At,
-        _area: Area,
-        _addresses: &[u64; WARP],
+        block: &mut Block,
+        atomic: &Atomic,
+        at: At,
+        area: Area,
+        addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
+        if !self.order.on {
+            return Ok(());
+        }
+        let site = self.take_site(atomic.site);
+        let done = self.check_atomic(block, atomic, at, area, addresses, &site);
+        self.put_site(atomic.site, site);
+        done?;
+        let key = if area == Area::Shared { (block.index + 1) << 48 } else { 0 };
+        self.synchronise(block, at, atomic.order, true, true, false, addresses, key);
         Ok(())
     }
+
+    fn check_atomic(
+        &mut self,
+        block: &mut Block,
+        atomic: &Atomic,
+        at: At,
+        area: Area,
+        addresses: &[u64; WARP],
+        site: &Site,
+    ) -> Result<(), Fault> {
+        if area == Area::Shared {
+            return self.check_shared(block, at, &site.pattern, addresses, true, true, atomic.site);
+        }
+        let origin = addresses[site.pattern.first as usize];
+        for &(begin, len) in &site.pattern.runs {
+            let address = origin.wrapping_add_signed(begin);
+            let Some(k) = self.memory.locate(address, address + len) else { continue };
+            self.check_one(block, at, k, (address, len), true, true, atomic.site, addresses)?;
+        }
+        Ok(())
+    }
+
+    /// One run of bytes in global memory.
+    #[allow(clippy::too_many_arguments)]
+    fn check_one(
+        &mut self,
+        block: &mut Block,
+        at: At,
+        allocation: usize,
+        (address, len): (u64, u64),
+        write: bool,
+        strong: bool,
+        site: u32,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let base = self.memory.segment(allocation).map_or(0, |s| s.base());
+        let Machine { memory, order, .. } = self;
+        let warp = &block.warps[at.warp];
+        let path = warp.stack.last().map_or(0, |p| p.serial);
+        let who = order.who(&block.order, at.warp, path, false, strong, site, false);
+        let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
+        let shadow = memory.shadow_mut(allocation);
+        let found = if write {
+            shadow.write(address - base, len, &who, &mut ordered)
+        } else {
+            shadow.read(address - base, len, &who, &mut ordered)
+        };
+        found.map_err(|conflict| self.race(block, at, conflict, base, addresses, !write))
+    }
+
+    /// The read of an asynchronous copy.
     pub fn order_copy_read(
         &mut self,
-        _b: &mut Block,
-        _c: &Copy,
-        _at: At,
-        _k: usize,
-        _from: u64,
-        _bytes: u64,
+        block: &mut Block,
+        copy: &Copy,
+        at: At,
+        allocation: usize,
+        from: u64,
+        bytes: u64,
     ) -> Result<(), Fault> {
+        if self.distinct {
+            let mut site = self.take_site(copy.sites[0]);
+            let (base, launch) = (self.memory.segment(allocation).map_or(0, |s| s.base()), self.memory.launch());
+            let new = self.memory.shadow_mut(allocation).touch(from - base, bytes, launch, Mark::Load);
+            site.totals.global.distinct_bytes += new;
+            self.put_site(copy.sites[0], site);
+        }
+        if !self.order.on {
+            return Ok(());
+        }
+        self.check_one(block, at, allocation, (from, bytes), false, false, copy.sites[0], &[from; WARP])
+    }
+
+    /// The write of an asynchronous copy, when it lands.
+    pub fn order_landing(&mut self, block: &mut Block, at: At, to: u64, bytes: u64) -> Result<(), Fault> {
+        if !self.order.on {
+            return Ok(());
+        }
+        let Kind::Copy(copy) = &self.launch.kernel.code[at.pc as usize].kind else { return Ok(()) };
+        let mut pattern = Pattern::default();
+        pattern.update(&[to; WARP], at.mask, bytes);
+        self.check_shared(block, at, &pattern, &[to; WARP], true, false, copy.sites[1])
+    }
+
+    fn touch(&mut self, site: &mut Site, origin: u64, mark: Mark) {
+        let base = self.memory.segment(site.allocation).map_or(0, |s| s.base());
+        let launch = self.memory.launch();
+        let shadow = self.memory.shadow_mut(site.allocation);
+        for &(begin, len) in &site.pattern.runs {
+            let offset = origin.wrapping_add_signed(begin) - base;
+            site.totals.global.distinct_bytes += shadow.touch(offset, len, launch, mark);
+        }
+    }
+
+    /// Whether lanes that store to one address store one value.
+    #[cold]
+    fn same_values(
+        &self,
+        block: &Block,
+        lanes: &Lanes,
+        access: &Access,
+        at: At,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let mut stored: Vec<(u64, u64, u32)> = Vec::new();
+        for (k, &slot) in access.registers[..access.count as usize].iter().enumerate() {
+            // SAFETY: the register is one of this kernel.
+            let values = unsafe {
+                if access.long { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) }
+            };
+            let kept = u64::MAX >> (64 - 8 * access.bytes);
+            each(at.mask, |lane| {
+                let address = addresses[lane] + k as u64 * u64::from(access.bytes);
+                stored.push((address, values[lane] & kept, lane as u32));
+            });
+        }
+        stored.sort_unstable();
+        for pair in stored.windows(2) {
+            let [(address, value, lane), (next, other, by)] = [pair[0], pair[1]];
+            if address == next && value != other {
+                let what = format!("a race: lanes {lane} and {by} store different values to one address");
+                return Err(self.fault(FaultKind::Race, block, at, by, Some(address), &what));
+            }
+        }
         Ok(())
     }
-    pub fn order_landing(&mut self, _b: &mut Block, _at: At, _to: u64, _bytes: u64) -> Result<(), Fault> {
-        Ok(())
+
+    /// What a strong access or atomic operation hands over and takes, for each of its addresses.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn synchronise(
+        &mut self,
+        block: &mut Block,
+        at: At,
+        order: Order,
+        looks: bool,
+        stores: bool,
+        replaces: bool,
+        addresses: &[u64; WARP],
+        key: u64,
+    ) {
+        // What does not reach beyond the block goes by another name, which only the block uses.
+        let key = if order.device { key } else { (block.index + 1) << 48 };
+        if key == 0 && looks && order.acquire {
+            self.synchronised[1] += 1;
+        }
+        let mut last = None;
+        each(at.mask, |lane| {
+            let address = addresses[lane] ^ key;
+            if last == Some(address) {
+                return;
+            }
+            last = Some(address);
+            if looks {
+                self.order.look(&mut block.order, at.warp, address, order.acquire);
+            }
+            if stores {
+                self.order.publish(&mut block.order, at.warp, address, order.release, replaces);
+            }
+        });
     }
-    pub fn order_parted(&mut self, _b: &mut Block, _warp: usize) {}
-    pub fn order_joined(&mut self, _b: &mut Block, _warp: usize) {}
-    pub fn order_fence(&mut self, _b: &mut Block, _at: At, _device: bool) {}
-    pub fn order_barrier(&mut self, _b: &mut Block, _all: bool) {}
-    pub fn order_enter(&mut self, _b: &mut Block) {}
-    pub fn finish(&mut self) {}
-    pub fn distinct(&self) -> [u64; 3] {
-        [0; 3]
+
+    /// Two accesses that nothing orders.
+    #[cold]
+    fn race(
+        &self,
+        block: &Block,
+        at: At,
+        conflict: Conflict,
+        base: u64,
+        addresses: &[u64; WARP],
+        read: bool,
+    ) -> Fault {
+        let kernel = self.launch.kernel;
+        let earlier = conflict.earlier;
+        let address = base + conflict.offset;
+        // The lane whose address is the last at or below the word.
+        let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
+        let lane = lane.min_by_key(|&lane| address.wrapping_sub(addresses[lane])).unwrap_or(0);
+        let per_block = (block.order.warps.1 - block.order.warps.0).max(1);
+        let place = super::control::place(u64::from(earlier.warp() / per_block), self.launch.grid);
+        let line = match kernel.site_code.get(earlier.site() as usize) {
+            Some(&pc) if earlier.site() < Cell::SITES => {
+                let instruction = &kernel.code[pc as usize];
+                format!("PTX line {} (source line {})", instruction.line, instruction.source)
+            }
+            _ => "an unknown line".to_string(),
+        };
+        let name = |read| if read { "load" } else { "store" };
+        let other = format!(
+            "the {} of {line} by warp {} of block ({},{},{})",
+            name(!conflict.wrote),
+            earlier.warp() % per_block,
+            place[0],
+            place[1],
+            place[2]
+        );
+        let (kind, what) = if conflict.nc {
+            let what = format!("this {} and {other}: the launch writes what it reads with ld.global.nc", name(read));
+            (FaultKind::NonCoherent, what)
+        } else {
+            (FaultKind::Race, format!("a race: nothing orders this {} after {other}", name(read)))
+        };
+        self.fault(kind, block, at, lane as u32, Some(address), &what)
     }
 }

@@ -43,6 +43,8 @@ pub struct Pattern {
     pub shape: Shape,
     /// Whether two lanes share a byte.
     pub overlap: bool,
+    /// The distinct bytes: where each run begins, less the first lane's address, and how long it is.
+    pub runs: Vec<(i64, u64)>,
     /// Sectors touched.
     pub sectors: u32,
     /// The fewest sectors that could hold as many distinct bytes.
@@ -64,6 +66,7 @@ impl Default for Pattern {
             high: 0,
             shape: Shape::Scattered,
             overlap: false,
+            runs: Vec::new(),
             sectors: 0,
             ideal: 0,
             conflicts: 0,
@@ -124,11 +127,17 @@ impl Pattern {
         let mut ranges: Vec<(u64, u64)> =
             active.map(|lane| (addresses[lane], addresses[lane].saturating_add(width))).collect();
         ranges.sort_unstable();
+        let origin = addresses[self.first as usize];
         let (mut sectors, mut bytes) = (0, 0);
         let (mut sector_end, mut byte_end) = (0, 0);
         for (from, to) in ranges {
             self.overlap |= from < byte_end;
             bytes += to.saturating_sub(from.max(byte_end));
+            let begin = from.wrapping_sub(origin) as i64;
+            match self.runs.last_mut() {
+                Some((run, len)) if from <= byte_end => *len = (*len).max((begin - *run) as u64 + width),
+                _ => self.runs.push((begin, width)),
+            }
             byte_end = byte_end.max(to);
             let (begin, end) = (from / SECTOR, to.div_ceil(SECTOR));
             sectors += end.saturating_sub(begin.max(sector_end));

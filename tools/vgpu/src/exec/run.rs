@@ -9,6 +9,7 @@ use super::control::place;
 use super::machine::{Machine, Stop};
 use super::warp::{State, Warp};
 use super::{Launch, Limits, Schedule, resident_blocks};
+use crate::check::Shadow;
 use crate::counters::{Class, Counters, KernelCounters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Area, Kind};
@@ -65,9 +66,11 @@ pub fn run(
     let budget = std::env::var("VGPU_BUDGET").ok().and_then(|v| v.parse().ok()).unwrap_or(BUDGET);
     let mut machine = Machine::new(launch, memory, limits, schedule, budget);
     machine.workspace = workspace;
+    machine.distinct = counters.distinct;
     let done = blocks(&mut machine);
     count(&machine, counters);
-    machine.finish();
+    let latest = machine.order.latest;
+    memory.end_launch(latest);
     if workspace != 0 {
         memory.free(workspace).expect("it was allocated above");
     }
@@ -263,6 +266,7 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {
                 warps: warps.collect(),
                 shared: Segment::new(0, kernel.shared_with(launch.dynamic_shared).into()),
                 meetings: Default::default(),
+                shadow: Shadow::new(kernel.shared_with(launch.dynamic_shared).into()),
                 order: Default::default(),
             }
         }
@@ -270,7 +274,8 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {
     block.index = index;
     block.place = place;
     block.multiprocessor = (index % u64::from(machine.limits.multiprocessors.max(1))) as u32;
-    machine.order_enter(&mut block);
+    let warps = block.warps.len() as u32;
+    machine.order.enter(&mut block.order, index * u64::from(warps), warps);
     block
 }
 
@@ -330,10 +335,6 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
         to.bytes += from[1];
         to.conflicts += from[2];
     };
-    let [nc, loads, stores] = machine.distinct();
-    all.nc_loads.distinct_bytes += nc;
-    all.loads.distinct_bytes += loads;
-    all.stores.distinct_bytes += stores;
     for (instruction, executed) in launch.kernel.code.iter().zip(&machine.executed) {
         let Some(mut class) = instruction.class else { continue };
         if executed[0] == 0 {

@@ -21,6 +21,19 @@ pub struct Path {
     pub mask: u32,
     /// Where they wait for others.
     pub meeting: u32,
+    /// Its number among the warp's paths since the block's last barrier; 0 for all lanes together.
+    pub serial: u32,
+    /// The numbers of paths that ran before it with other lanes of those that parted with it.
+    pub siblings: (u32, u32),
+    /// Whether it has begun to run.
+    pub begun: bool,
+}
+
+impl Path {
+    /// All lanes, from the beginning.
+    fn whole(mask: u32) -> Path {
+        Path { pc: 0, mask, meeting: NOWHERE, serial: 0, siblings: (0, 0), begun: true }
+    }
 }
 
 /// Why a warp does not run.
@@ -59,6 +72,8 @@ pub struct Warp {
     pub local: Vec<crate::memory::Segment>,
     /// The paths; the last runs.
     pub stack: Vec<Path>,
+    /// The number of the next path.
+    next_serial: u32,
     /// Lanes that exist.
     pub existing: u32,
     /// Lanes that have not exited.
@@ -84,7 +99,8 @@ impl Warp {
             number,
             file: vec![Line([0; 16]); (words as usize).div_ceil(16)],
             local: (0..segments).map(|_| crate::memory::Segment::new(0, local.into())).collect(),
-            stack: vec![Path { pc: 0, mask: existing, meeting: NOWHERE }],
+            stack: vec![Path::whole(existing)],
+            next_serial: 1,
             existing,
             live: existing,
             state: State::Ready,
@@ -99,7 +115,8 @@ impl Warp {
     pub fn restart(&mut self) {
         self.local.iter_mut().for_each(crate::memory::Segment::clear);
         self.stack.clear();
-        self.stack.push(Path { pc: 0, mask: self.existing, meeting: NOWHERE });
+        self.stack.push(Path::whole(self.existing));
+        self.next_serial = 1;
         self.live = self.existing;
         self.state = State::Ready;
         self.looked = false;
@@ -126,8 +143,35 @@ impl Warp {
         }
         for &(pc, mask) in groups {
             if pc != meeting {
-                self.stack.push(Path { pc, mask, meeting });
+                let serial = self.next_serial;
+                self.next_serial += 1;
+                self.stack.push(Path { pc, mask, meeting, serial, siblings: (0, 0), begun: false });
             }
+        }
+    }
+
+    /// The path that is to run now.
+    #[inline(always)]
+    pub fn path(&mut self) -> Option<Path> {
+        let path = self.stack.last_mut()?;
+        if !path.begun {
+            // The last of those that parted runs first; what has run since then has higher numbers.
+            path.begun = true;
+            path.siblings = (path.serial + 1, self.next_serial);
+        }
+        Some(*path)
+    }
+
+    /// Whether a path with this number ran apart from the one that runs.
+    pub fn apart(&self, serial: u32) -> bool {
+        self.stack.iter().any(|path| path.siblings.0 <= serial && serial < path.siblings.1)
+    }
+
+    /// The block has met: what paths did before no longer matters.
+    pub fn met(&mut self) {
+        self.next_serial = 1;
+        for path in &mut self.stack {
+            (path.serial, path.siblings) = (0, (0, 0));
         }
     }
 

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 pub use segment::Segment;
 
+use crate::check::{Cell, Shadow};
+
 /// A use of memory, by the host, that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -84,6 +86,8 @@ pub(crate) struct Allocation {
     pub what: String,
     /// Whether kernels may only read it.
     pub constant: bool,
+    /// Who touched it, once a kernel has.
+    shadow: Option<Box<Shadow>>,
 }
 
 /// The global memory of one device.
@@ -95,12 +99,16 @@ pub struct Memory {
     /// By address.
     allocations: Vec<Allocation>,
     freed: VecDeque<Live>,
+    /// The time of the last launch's last event: launches follow one another.
+    clock: u64,
+    /// Launches so far.
+    launches: u32,
 }
 
 impl Memory {
     /// A device's memory of `total` bytes, all free.
     pub fn new(total: u64) -> Memory {
-        Memory { total, used: 0, next: window::GLOBAL, allocations: Vec::new(), freed: VecDeque::new() }
+        Memory { total, used: 0, next: window::GLOBAL, allocations: Vec::new(), freed: VecDeque::new(), clock: 0, launches: 0 }
     }
 
     /// Reserves `bytes`, aligned to 256, with forbidden bytes before and after. They count as never written.
@@ -119,6 +127,7 @@ impl Memory {
             segment: Segment::new(address, bytes),
             what: what.to_string(),
             constant: false,
+            shadow: None,
         });
         Ok(address)
     }
@@ -247,6 +256,35 @@ impl Memory {
     /// An allocation's bytes, if there are that many.
     pub(crate) fn segment(&self, at: usize) -> Option<&Segment> {
         self.allocations.get(at).map(|a| &a.segment)
+    }
+
+    /// Who touched an allocation, to be looked up and noted; its number is from [`Memory::locate`].
+    #[inline(always)]
+    pub(crate) fn shadow_mut(&mut self, at: usize) -> &mut Shadow {
+        let allocation = &mut self.allocations[at];
+        let bytes = allocation.segment.len();
+        allocation.shadow.get_or_insert_with(|| Box::new(Shadow::new(bytes)))
+    }
+
+    /// A launch begins: its first time, later than all of the launches before.
+    pub(crate) fn begin_launch(&mut self) -> u64 {
+        self.launches += 1;
+        // Far from the highest time there is: a launch has room for its own.
+        if self.clock >= 1 << (Cell::TIME_BITS - 2) || self.launches >= 1 << 28 {
+            self.allocations.iter_mut().for_each(|a| a.shadow = None);
+            (self.clock, self.launches) = (0, 1);
+        }
+        self.clock + 1
+    }
+
+    /// A launch has ended, at its latest time.
+    pub(crate) fn end_launch(&mut self, latest: u64) {
+        self.clock = latest;
+    }
+
+    /// The number of the launch that runs.
+    pub(crate) fn launch(&self) -> u32 {
+        self.launches
     }
 
     /// Whether kernels may only read an allocation.

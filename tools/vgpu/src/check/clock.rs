@@ -1,0 +1,218 @@
+//! What each warp has heard of the others.
+//!
+//! The idea: vector clocks. A block's time steps at each of its barriers, fences and releases. A release
+//! leaves with an address what the releasing warp knows of every warp of the grid, and an acquire takes
+//! it from there; a barrier shares it among the block.
+
+use std::collections::HashMap;
+
+use super::shadow::{Cell, Who};
+
+/// For each warp of the grid, until when its accesses are known.
+type Known = Vec<u32>;
+
+fn join(to: &mut Option<Known>, from: &[u32]) {
+    match to {
+        None => *to = Some(from.to_vec()),
+        Some(to) => to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b)),
+    }
+}
+
+/// What a warp has heard since its block's last barrier.
+#[derive(Debug, Default)]
+pub struct WarpOrder {
+    /// By acquiring.
+    heard: Option<Known>,
+    /// By looking, which counts once a fence follows.
+    seen: Option<Known>,
+    /// The time of its last fence, and of the block's last barrier before that.
+    fence: Option<(u64, u64)>,
+    /// The releases that it has heard and seen last: address and number.
+    last: [(u64, u64); 2],
+}
+
+/// The order of a block's accesses.
+#[derive(Debug, Default)]
+pub struct BlockOrder {
+    /// Now.
+    pub time: u64,
+    /// When the block began.
+    pub start: u64,
+    /// When its last barrier was.
+    pub barrier: u64,
+    /// The first of its warps' numbers in the grid, and one after the last.
+    pub warps: (u32, u32),
+    /// What all its warps know.
+    known: Option<Known>,
+    /// Its warps.
+    pub each: Vec<WarpOrder>,
+}
+
+/// What was released through an address.
+#[derive(Debug)]
+struct Released {
+    known: Option<Known>,
+    number: u64,
+}
+
+/// The order of a grid's accesses.
+#[derive(Debug)]
+pub struct GridOrder {
+    /// Whether accesses are checked at all.
+    pub on: bool,
+    /// When the launch began.
+    pub start: u64,
+    /// The latest time of any block.
+    pub latest: u64,
+    /// Warps of the grid.
+    warps: u32,
+    released: HashMap<u64, Released>,
+    releases: u64,
+    /// The key of the last foreign cell that was in order, and for which warp.
+    memo: (u64, u32),
+}
+
+impl GridOrder {
+    /// For a launch of so many warps, at a time.
+    pub fn new(on: bool, start: u64, warps: u64) -> GridOrder {
+        let warps = warps.min(1 << Cell::WARP_BITS) as u32;
+        GridOrder {
+            on,
+            start,
+            latest: start,
+            warps,
+            released: HashMap::new(),
+            releases: 0,
+            memo: (u64::MAX, u32::MAX),
+        }
+    }
+
+    /// A block begins; `first` is the number of its first warp in the grid.
+    pub fn enter(&mut self, block: &mut BlockOrder, first: u64, count: u32) {
+        let first = (first % (1 << Cell::WARP_BITS)) as u32;
+        let time = (block.time + 1).max(self.start);
+        let each = (0..count).map(|_| WarpOrder::default()).collect();
+        *block = BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
+        self.latest = self.latest.max(time);
+    }
+
+    /// Time goes on.
+    fn step(&mut self, block: &mut BlockOrder) {
+        block.time += 1;
+        self.latest = self.latest.max(block.time);
+        self.memo = (u64::MAX, u32::MAX);
+    }
+
+    /// All of a block's warps have met.
+    pub fn barrier(&mut self, block: &mut BlockOrder) {
+        self.step(block);
+        block.barrier = block.time;
+        for warp in &mut block.each {
+            if let Some(heard) = warp.heard.take() {
+                join(&mut block.known, &heard);
+            }
+        }
+    }
+
+    /// A warp's fence; `device` if it reaches beyond the block.
+    pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, device: bool) {
+        let now = (block.time, block.barrier);
+        self.step(block);
+        let order = &mut block.each[warp];
+        if device {
+            order.fence = Some(now);
+        }
+        if let Some(seen) = order.seen.take() {
+            join(&mut order.heard, &seen);
+        }
+    }
+
+    /// A warp stores through an address that others may acquire; `replaces` unless it adds to what is there.
+    pub fn publish(&mut self, block: &mut BlockOrder, warp: usize, address: u64, release: bool, replaces: bool) {
+        let order = &block.each[warp];
+        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
+        let Some((time, barrier)) = until else {
+            if replaces {
+                self.released.remove(&address);
+            }
+            return;
+        };
+        let mut known = vec![0; self.warps as usize];
+        for from in [&block.known, &order.heard].into_iter().flatten() {
+            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+        }
+        // Of its own block it knows all before the barrier, and of itself all so far.
+        for number in block.warps.0..block.warps.1.min(self.warps) {
+            let own = &mut known[number as usize];
+            *own = (*own).max(barrier.saturating_sub(1) as u32);
+        }
+        let own = block.warps.0 + warp as u32;
+        if let Some(own) = known.get_mut(own as usize) {
+            *own = (*own).max(time as u32);
+        }
+        self.releases += 1;
+        let number = self.releases;
+        let entry = self.released.entry(address).or_insert(Released { known: None, number });
+        if replaces {
+            entry.known = None;
+        }
+        join(&mut entry.known, &known);
+        entry.number = number;
+        if release {
+            self.step(block);
+        }
+    }
+
+    /// A warp looks at an address; with `acquire` it knows at once what was released through it.
+    pub fn look(&mut self, block: &mut BlockOrder, warp: usize, address: u64, acquire: bool) {
+        let Some(released) = self.released.get(&address) else { return };
+        let order = &mut block.each[warp];
+        let last = &mut order.last[usize::from(!acquire)];
+        if *last == (address, released.number) {
+            return;
+        }
+        *last = (address, released.number);
+        if let Some(known) = &released.known {
+            join(if acquire { &mut order.heard } else { &mut order.seen }, known);
+        }
+        self.memo = (u64::MAX, u32::MAX);
+    }
+
+    /// Whether a warp knows of an access of another.
+    pub fn ordered(&mut self, block: &BlockOrder, warp: usize, cell: Cell) -> bool {
+        let me = block.warps.0 + warp as u32;
+        if self.memo == (cell.key(), me) {
+            return true;
+        }
+        let of = |known: &Option<Known>| {
+            known.as_ref().and_then(|k| k.get(cell.warp() as usize)).is_some_and(|&t| u64::from(t) >= cell.time())
+        };
+        let ordered = of(&block.known) || of(&block.each[warp].heard);
+        if ordered {
+            self.memo = (cell.key(), me);
+        }
+        ordered
+    }
+
+    /// A warp of a block, about to access.
+    #[allow(clippy::too_many_arguments)]
+    pub fn who(
+        &self,
+        block: &BlockOrder,
+        warp: usize,
+        path: u32,
+        nc: bool,
+        strong: bool,
+        site: u32,
+        shared: bool,
+    ) -> Who {
+        let number = block.warps.0 + warp as u32;
+        Who {
+            cell: Cell::new(block.time, number, path, nc, strong, site),
+            start: Cell::begin(if shared { block.start } else { self.start }),
+            block: block.warps,
+            barrier: block.barrier,
+            parted: path != 0,
+        }
+    }
+}
