@@ -4,8 +4,10 @@
 //! in `f64` and rounded, so better than the hardware; a test that wants to know whether that matters
 //! shakes the last bit of each such result.
 
+use super::lanes::{Lanes, Operands, Width, apply1};
 use super::rounding::{self, Toward};
-use super::table::rows;
+use super::table::{Row, rows};
+use crate::counters::Class;
 
 rows! {
     /// Rounded as IEEE 754 says, on `f32`.
@@ -75,8 +77,28 @@ rows! {
     // `.sat` to an integer narrower than 64 bits, from one: the second and third are its bounds.
     "clamp.s64" => |a: i64, b: i64, c: i64| -> i64 { a.clamp(b, c) }
     "clamp.u64" => |a: u64, b: u64, c: u64| -> u64 { a.clamp(b, c) }
-    // One unit in the last place up or down or neither, by a hash of the value.
-    "shake.f32" => |a: f32| -> f32 { shake(a) }
+}
+
+/// What the decoder adds to an approximate instruction: one unit in the last place up or down or
+/// neither, by a hash of the value, if the launch asks for it.
+pub static SHAKE: &[Row] = &[Row {
+    names: &["shake.f32"],
+    class: Class::Other,
+    result: Width::Word,
+    sources: &[Width::Word],
+    portable: shake_lanes,
+    wide: shake_lanes,
+}];
+
+unsafe fn shake_lanes(lanes: &Lanes, operands: &Operands) {
+    // SAFETY: the decoder gave both operands a row's width, that of words.
+    unsafe {
+        if lanes.perturb {
+            apply1(lanes, operands, shake);
+        } else {
+            apply1(lanes, operands, |a: u32| -> u32 { a });
+        }
+    }
 }
 
 /// A neighbour of a finite value, or the value itself, always the same one.

@@ -142,6 +142,7 @@ pub fn all() -> impl Iterator<Item = &'static Row> {
         special::EXACT_LONG,
         special::APPROXIMATE,
         special::INTERNAL,
+        special::SHAKE,
     ];
     tables.into_iter().flatten()
 }
