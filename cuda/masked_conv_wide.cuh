@@ -25,8 +25,9 @@ constexpr int CHUNK_WEIGHTS = 2 * CHUNK * SLICES * SLICE + 32 / STEP;
 constexpr int ROWS_AT_ONCE = THREADS / (STEP * SLICES);
 
 struct Shared {
-    float inputs[STEP * 2 * CHUNK * INPUT];  // [chunk][row of the chunk][position]
-    float weights[STEP * CHUNK_WEIGHTS];     // [chunk][row of the chunk][slice][SLICE]
+    // Aligned, since it is read by fours.
+    alignas(16) float inputs[STEP * 2 * CHUNK * INPUT];       // [chunk][row of the chunk][position]
+    float4 weights[STEP * CHUNK_WEIGHTS / SLICE]; // [chunk][row of the chunk][slice]
 };
 
 // A step on its way: a thread's pieces of inputs, as they are stored, and of weights.
@@ -90,8 +91,7 @@ __device__ __forceinline__ void store(Shared& s, const Step<ROWS, STORES>& step,
 #pragma unroll
     for (int i = 0; i < ROWS / ROWS_AT_ONCE; i++) {
         int row = ROWS_AT_ONCE * i + threadIdx.x / (STEP * SLICES);
-        float* to = s.weights + chunk * CHUNK_WEIGHTS + (row * SLICES + slice) * SLICE;
-        *reinterpret_cast<float4*>(to) = step.weights[i];
+        s.weights[chunk * (CHUNK_WEIGHTS / SLICE) + row * SLICES + slice] = step.weights[i];
     }
 }
 
@@ -121,7 +121,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         int chunks = min(STEP, stage.chunks - first);
         for (int c = 0; c < chunks; c++) {
             const float* inputs = s.inputs + c * 2 * CHUNK * INPUT + my_rows;
-            const float* weights = s.weights + c * CHUNK_WEIGHTS + my_slice * SLICE;
+            const float4* weights = s.weights + c * (CHUNK_WEIGHTS / SLICE) + my_slice;
             float4 sums[MINE];
 #pragma unroll
             for (int m = 0; m < MINE; m++) sums[m] = zero;
@@ -129,7 +129,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             for (int k = 0; k < ROWS; k++) {
                 float4 low = *reinterpret_cast<const float4*>(inputs + k * INPUT);
                 float4 high = *reinterpret_cast<const float4*>(inputs + k * INPUT + 4);
-                float4 w = *reinterpret_cast<const float4*>(weights + k * SLICES * SLICE);
+                float4 w = weights[k * SLICES];
                 const float xs[MINE] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
                 for (int m = 0; m < MINE; m++) multiply_add(sums[m], xs[m], w);

@@ -81,7 +81,7 @@ fn memory_that_is_not_there_is_an_error() {
     // Not even the weights fit; the weights fit and a batch does not; the driver refuses in the middle.
     let Some(device) = generate(&[("VGPU_MEMORY", "100000")], &[]) else { return };
     device.fails_with(&["not even a batch of 1 would fit"]);
-    let device = generate(&[("VGPU_MEMORY", "3000000")], &["-n", "3000", "-b", "3000"]).unwrap();
+    let device = generate(&[("VGPU_MEMORY", "180000")], &[]).unwrap();
     device.fails_with(&["--batch-size", "would fit"]);
     for call in ["1", "2", "3", "5", "8"] {
         let device = generate(&[("VGPU_FAIL", &format!("cuMemAlloc_v2:{call}"))], &[]).unwrap();

@@ -63,7 +63,8 @@ fn grid_barrier() {
         let n = 8 * 64;
         let x: Vec<f32> = (0..n).map(|k| k as f32).collect();
         let (counter, px) = (d.put(&[0_u32]), d.put(&x));
-        d.launch_with("spin", [8, 1, 1], [64, 1, 1], 0, true, Args::new().and(counter).and(px).and(3)).unwrap();
+        d.launch_with("spin", [8, 1, 1], [64, 1, 1], 0, true, Args::new().and(counter).and(px).and(3))
+            .unwrap();
         let mut expected = x;
         for _ in 0..3 {
             expected = (0..n).map(|k| expected[(k + 33) % n] + 1.0).collect();
@@ -144,7 +145,8 @@ fn functions() {
                 assert!(error <= most + 0.01, "function {j} of {v}: {} for {expected}", y[12 * k + j]);
             }
             let z = doubles[k];
-            let expected = z.exp() * z.abs().ln() + z.sqrt() / 3.0 + z.powf(3.3) + z.floor() + f64::from(z as i32);
+            let expected =
+                z.exp() * z.abs().ln() + z.sqrt() / 3.0 + z.powf(3.3) + z.floor() + f64::from(z as i32);
             assert!((e[k] - expected).abs() <= 1e-13 * expected.abs() + 1e-13, "{} {expected}", e[k]);
         }
     });
@@ -154,8 +156,13 @@ fn functions() {
 fn philox() {
     everywhere(A, |d| {
         let out = d.memory.alloc(2 * 32 * 16, "out").unwrap();
-        d.launch("philox", [2, 1, 1], [32, 1, 1], Args::new().and(out).and(0xa409_3822_u32).and(0x299f_31d0_u32))
-            .unwrap();
+        d.launch(
+            "philox",
+            [2, 1, 1],
+            [32, 1, 1],
+            Args::new().and(out).and(0xa409_3822_u32).and(0x299f_31d0_u32),
+        )
+        .unwrap();
         let found: Vec<u32> = d.get(out, 256);
         for block in 0..2_u32 {
             for thread in 0..32_u32 {
@@ -163,7 +170,12 @@ fn philox() {
                 for _ in 0..10 {
                     let p0 = u64::from(c[0]) * 0xd251_1f53;
                     let p1 = u64::from(c[2]) * 0xcd9e_8d57;
-                    c = [(p1 >> 32) as u32 ^ c[1] ^ k[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k[1], p0 as u32];
+                    c = [
+                        (p1 >> 32) as u32 ^ c[1] ^ k[0],
+                        p1 as u32,
+                        (p0 >> 32) as u32 ^ c[3] ^ k[1],
+                        p0 as u32,
+                    ];
                     k = [k[0].wrapping_add(0x9e37_79b9), k[1].wrapping_add(0xbb67_ae85)];
                 }
                 let at = 4 * (block * 32 + thread) as usize;
@@ -221,7 +233,8 @@ fn structures_by_value() {
         let args = args.and(10).and(20).and(30).and(40).and(0_i32).and(9_u8);
         assert_eq!(args.0.len(), 49);
         d.launch("byval", [1, 1, 1], [32, 1, 1], args).unwrap();
-        let expected: Vec<f32> = (0..20).map(|k| 1.5 * [10.0, 20.0, 30.0, 40.0][k & 3] + 0.25 - 3.0 + 4.0 + 9.0).collect();
+        let expected: Vec<f32> =
+            (0..20).map(|k| 1.5 * [10.0, 20.0, 30.0, 40.0][k & 3] + 0.25 - 3.0 + 4.0 + 9.0).collect();
         assert_eq!(d.get::<f32>(out, 20), expected);
     });
 }
@@ -229,7 +242,8 @@ fn structures_by_value() {
 #[test]
 fn atomics() {
     everywhere(B, |d| {
-        let (a, u, l) = (d.put(&[0_i32, 5, 5, -1, 0, 0, 0, 5, 0]), d.put(&[0_u32; 114]), d.put(&[0_u64, 0, 1, 0]));
+        let (a, u, l) =
+            (d.put(&[0_i32, 5, 5, -1, 0, 0, 0, 5, 0]), d.put(&[0_u32; 114]), d.put(&[0_u64, 0, 1, 0]));
         let a2 = d.put(&vec![0_i32; 400]);
         d.memory.copy(a2, a, 36).unwrap();
         let (f, dd) = (d.put(&vec![0.0_f32; 200]), d.put(&[0.0_f64]));
@@ -262,7 +276,8 @@ fn votes() {
             let ballot = (0..32).filter(|k| (warp + k) % 3 == 0).fold(0_u32, |m, k| m | 1 << k);
             let all = u32::from(warp == 0);
             let up = if lane >= 2 { i - 2 } else { i };
-            let mut e = ballot.wrapping_add(1 + all).wrapping_add(warp + 5).wrapping_add(up).wrapping_add(i ^ 1);
+            let mut e =
+                ballot.wrapping_add(1 + all).wrapping_add(warp + 5).wrapping_add(up).wrapping_add(i ^ 1);
             e = e.wrapping_add(32).wrapping_add(1).wrapping_add(1);
             if reduces {
                 e = e.wrapping_add((warp..warp + 32).sum::<u32>()).wrapping_add(warp + 31);

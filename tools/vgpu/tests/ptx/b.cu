@@ -10,7 +10,7 @@ extern "C" __global__ void glob(float*a){int i=threadIdx.x; a[i]=tab[i&15]+ptr[i
 extern "C" __global__ void atoms(int*a,unsigned*u,unsigned long long*l,float*f,double*d){
  atomicAdd(a,1);atomicMin(a+1,threadIdx.x);atomicMax(a+2,threadIdx.x);atomicAnd(a+3,~threadIdx.x);atomicOr(a+4,threadIdx.x);atomicXor(a+5,threadIdx.x);a[100+threadIdx.x]=atomicExch(a+6,threadIdx.x);a[200+threadIdx.x]=atomicCAS(a+7,5,6);
  atomicInc(u,10);atomicDec(u+1,10);atomicAdd(l,3ull);atomicMax(l+1,5ull);atomicCAS(l+2,1ull,2ull);atomicExch(l+3,8ull);atomicAdd(f,1.5f);atomicAdd(d,2.5);f[100+threadIdx.x]=atomicAdd(f+1,1.f);
- __shared__ int s; if(threadIdx.x==0)s=0;__syncthreads();atomicAdd(&s,2);__syncthreads();a[300]=s; u[50+threadIdx.x]=atomicSub(a+8,1);}
+ __shared__ int s; if(threadIdx.x==0)s=0;__syncthreads();atomicAdd(&s,2);__syncthreads();if(threadIdx.x==0)a[300]=s; u[50+threadIdx.x]=atomicSub(a+8,1);}
 extern "C" __global__ void votes(unsigned*o){int i=threadIdx.x;unsigned m=__activemask();o[i]=__ballot_sync(m,i%3==0)+__any_sync(m,i>3)+__all_sync(m,i<40)+__shfl_sync(m,i,5)+__shfl_up_sync(m,i,2)+__shfl_xor_sync(m,i,1,8)+__syncthreads_count(i&1)+__syncthreads_or(i==3)+__syncthreads_and(i<64);__syncwarp();
 #if __CUDA_ARCH__>=800
  o[i]+=__reduce_add_sync(~0u,i)+__reduce_max_sync(~0u,i);
