@@ -41,6 +41,9 @@ fn main() {
         run(&launch, &mut memory, &limits, Schedule::default(), &mut counters).expect("it runs");
         let seconds = start.elapsed().as_secs_f64();
         let all = counters.kernels["sgemm"].all_instructions();
-        println!("{seconds:.3} s, {:.0} million thread instructions per second", all.threads as f64 / seconds / 1e6);
+        println!(
+            "{seconds:.3} s, {:.0} million thread instructions per second",
+            all.threads as f64 / seconds / 1e6
+        );
     }
 }

@@ -92,7 +92,8 @@ impl GridOrder {
         let first = (first % (1 << Cell::WARP_BITS)) as u32;
         let time = (block.time + 1).max(self.start);
         let each = (0..count).map(|_| WarpOrder::default()).collect();
-        *block = BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
+        *block =
+            BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
         self.latest = self.latest.max(time);
     }
 
@@ -128,7 +129,14 @@ impl GridOrder {
     }
 
     /// A warp stores through an address that others may acquire; `replaces` unless it adds to what is there.
-    pub fn publish(&mut self, block: &mut BlockOrder, warp: usize, address: u64, release: bool, replaces: bool) {
+    pub fn publish(
+        &mut self,
+        block: &mut BlockOrder,
+        warp: usize,
+        address: u64,
+        release: bool,
+        replaces: bool,
+    ) {
         let order = &block.each[warp];
         let until = if release { Some((block.time, block.barrier)) } else { order.fence };
         let Some((time, barrier)) = until else {
@@ -185,7 +193,10 @@ impl GridOrder {
             return true;
         }
         let of = |known: &Option<Known>| {
-            known.as_ref().and_then(|k| k.get(cell.warp() as usize)).is_some_and(|&t| u64::from(t) >= cell.time())
+            known
+                .as_ref()
+                .and_then(|k| k.get(cell.warp() as usize))
+                .is_some_and(|&t| u64::from(t) >= cell.time())
         };
         let ordered = of(&block.known) || of(&block.each[warp].heard);
         if ordered {

@@ -6,7 +6,7 @@
 use super::warp::{State, Warp};
 use crate::check::{BlockOrder, Shadow};
 use crate::isa::instruction::BarrierKind;
-use crate::isa::lanes::Slot;
+use crate::isa::lanes::{Slot, WARP};
 use crate::memory::Segment;
 
 /// Barriers of a block.
@@ -19,6 +19,8 @@ pub struct Meeting {
     pub arrived: u32,
     /// Threads expected; set by the first.
     pub expected: u32,
+    /// Whether that is all of the block.
+    pub all: bool,
     /// What the first came for; the others must want the same.
     pub kind: Option<BarrierKind>,
     /// The instruction of the first.
@@ -27,6 +29,16 @@ pub struct Meeting {
     pub votes: (u32, u32),
     /// Where each waiting warp wants the result.
     pub results: Vec<(usize, Slot, u32)>,
+}
+
+impl Meeting {
+    /// Whether enough threads are left to complete it. Where all are to meet, none may have exited.
+    pub fn can_complete(&self, block: &Block) -> bool {
+        let waiting = self.results.len();
+        let left = block.warps.iter().filter(|warp| warp.state != State::Done).count();
+        let possible = self.arrived + (left.saturating_sub(waiting) * WARP) as u32;
+        possible >= self.expected && !(self.all && block.exited() > 0)
+    }
 }
 
 /// A resident block.

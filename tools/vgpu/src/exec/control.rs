@@ -60,9 +60,8 @@ impl Machine<'_> {
     fn exit(&mut self, block: &mut Block, at: At) -> Result<Option<Stop>, Fault> {
         self.progress += 1;
         block.warps[at.warp].exit(at.mask);
-        if let Some(meeting) = block.meetings.iter().find(|m| m.arrived > 0 && m.expected == self.all(block))
-        {
-            return Err(self.never_met(block, at, meeting.pc));
+        if let Some(meeting) = block.meetings.iter().position(|m| m.arrived > 0 && !m.can_complete(block)) {
+            return Err(self.never_met(block, at, block.meetings[meeting].pc));
         }
         Ok((block.warps[at.warp].state == State::Done).then_some(Stop::Blocked))
     }
@@ -76,7 +75,7 @@ impl Machine<'_> {
         let line = self.launch.kernel.code[pc as usize].line;
         let exited = block.exited();
         let what = format!(
-            "threads wait at the barrier of PTX line {line} for all of the block's, of which {exited} have exited"
+            "threads wait at the barrier of PTX line {line} for others, but {exited} threads of the block have exited"
         );
         self.fault(FaultKind::DivergentBarrier, block, at, at.mask.trailing_zeros(), None, &what)
     }
@@ -161,7 +160,7 @@ impl Machine<'_> {
         }
         let all = self.all(block);
         let expected = threads.unwrap_or(all).next_multiple_of(WARP as u32);
-        if expected == all && block.exited() > 0 {
+        if threads.is_none() && block.exited() > 0 {
             return Err(self.never_met(block, at, at.pc));
         }
         let waits = barrier.kind != BarrierKind::Arrive;
@@ -172,6 +171,7 @@ impl Machine<'_> {
         };
         if meeting.arrived == 0 {
             meeting.expected = expected;
+            meeting.all = threads.is_none();
             meeting.kind = Some(barrier.kind);
             meeting.pc = at.pc;
         } else if meeting.expected != expected || !meeting.kind.is_some_and(|k| same_kind(k, barrier.kind)) {

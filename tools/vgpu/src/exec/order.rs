@@ -91,7 +91,15 @@ impl Machine<'_> {
         if !self.order.on {
             return Ok(());
         }
-        self.check_shared(block, at, &site.pattern, addresses, access.store, access.order.strong, access.site)?;
+        self.check_shared(
+            block,
+            at,
+            &site.pattern,
+            addresses,
+            access.store,
+            access.order.strong,
+            access.site,
+        )?;
         if access.store && site.pattern.overlap {
             self.same_values(block, lanes, access, at, addresses)?;
         }
@@ -217,7 +225,8 @@ impl Machine<'_> {
     ) -> Result<(), Fault> {
         if self.distinct {
             let mut site = self.take_site(copy.sites[0]);
-            let (base, launch) = (self.memory.segment(allocation).map_or(0, |s| s.base()), self.memory.launch());
+            let (base, launch) =
+                (self.memory.segment(allocation).map_or(0, |s| s.base()), self.memory.launch());
             let new = self.memory.shadow_mut(allocation).touch(from - base, bytes, launch, Mark::Load);
             site.totals.global.distinct_bytes += new;
             self.put_site(copy.sites[0], site);
@@ -262,9 +271,8 @@ impl Machine<'_> {
         let mut stored: Vec<(u64, u64, u32)> = Vec::new();
         for (k, &slot) in access.registers[..access.count as usize].iter().enumerate() {
             // SAFETY: the register is one of this kernel.
-            let values = unsafe {
-                if access.long { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) }
-            };
+            let values =
+                unsafe { if access.long { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) } };
             let kept = u64::MAX >> (64 - 8 * access.bytes);
             each(at.mask, |lane| {
                 let address = addresses[lane] + k as u64 * u64::from(access.bytes);
@@ -353,7 +361,8 @@ impl Machine<'_> {
             place[2]
         );
         let (kind, what) = if conflict.nc {
-            let what = format!("this {} and {other}: the launch writes what it reads with ld.global.nc", name(read));
+            let what =
+                format!("this {} and {other}: the launch writes what it reads with ld.global.nc", name(read));
             (FaultKind::NonCoherent, what)
         } else {
             (FaultKind::Race, format!("a race: nothing orders this {} after {other}", name(read)))

@@ -108,7 +108,15 @@ pub struct Memory {
 impl Memory {
     /// A device's memory of `total` bytes, all free.
     pub fn new(total: u64) -> Memory {
-        Memory { total, used: 0, next: window::GLOBAL, allocations: Vec::new(), freed: VecDeque::new(), clock: 0, launches: 0 }
+        Memory {
+            total,
+            used: 0,
+            next: window::GLOBAL,
+            allocations: Vec::new(),
+            freed: VecDeque::new(),
+            clock: 0,
+            launches: 0,
+        }
     }
 
     /// Reserves `bytes`, aligned to 256, with forbidden bytes before and after. They count as never written.
