@@ -6,7 +6,7 @@
 #include "masked_conv_narrow.cuh"
 #include "masked_conv_wide.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
 masked_conv_narrow_f32(const Stage* stages, Batch batch) {
     __shared__ narrow::Shared shared;
     masked_conv_narrow(shared, stages[blockIdx.z], batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);

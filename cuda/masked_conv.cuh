@@ -16,14 +16,12 @@ __device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
     return stage.taps[t];
 }
 
-// Four channels of a chunk at a position, from `half` on, as they are stored; with STORED also those
-// of their negatives.
-__device__ __forceinline__ void load_inputs(const Stage& stage, const Batch& batch, Position at, int chunk, int half,
+// Four channels of a tap at a position, as they are stored; with STORED also those of their negatives.
+__device__ __forceinline__ void load_inputs(const Stage& stage, const Tap& tap, const Batch& batch, Position at, int channel,
                                             float4& x, float4& negative) {
-    const Tap& tap = tap_of(stage, chunk);
     size_t from = offset(tap.source, batch, at.image, at.row * stage.input_step + tap.row,
                          at.column * stage.input_step + tap.column);
-    from += (chunk - tap.first) * CHUNK + 4 * half;
+    from += channel;
     // Other blocks have written it: not from this multiprocessor's cache.
     x = __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
     if (stage.form == STORED) negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.stride));

@@ -16,18 +16,19 @@ constexpr int TILE = 4; // positions that share a look at the weights
 
 struct Shared {
     // The sources' channels of a tile: [TILE][lanes][CHUNK] each, see `place`.
-    float positive[TILE * THREADS * CHUNK];
-    float negative[TILE * THREADS * CHUNK];
-    // The chunks' sums: [lanes][TILE][group][SLICE], and 4 floats behind each chunk to keep banks apart.
-    float sums[THREADS * (TILE * SLICE + 4)];
+    float4 positive[TILE * THREADS * CHUNK / 4];
+    float4 negative[TILE * THREADS * CHUNK / 4];
+    // The chunks' sums: [lanes][TILE][group][SLICE], with a gate [lanes][2][TILE][group / 2][SLICE]: first the
+    // values, then the gates. And one slice more behind each chunk, to keep banks apart.
+    float4 sums[THREADS * (TILE + 1)];
 };
 
 // Where half a chunk (16 bytes) lies. The halves of every other four chunks are swapped, so that eight
 // threads meet eight different groups of banks, whether they read one half of their own chunks or write
 // both halves of four chunks.
-__device__ __forceinline__ float4* place(float* side, int lanes, int m, int lane, int half) {
+__device__ __forceinline__ float4* place(float4* side, int lanes, int m, int lane, int half) {
     int unit = 2 * (m * lanes + lane) + (half ^ ((lane >> 2) & 1));
-    return reinterpret_cast<float4*>(side) + unit;
+    return side + unit;
 }
 
 // The rows of one chunk's weights for one slice.
@@ -53,15 +54,18 @@ __device__ __forceinline__ void multiply_add(float4& sum, float4 x, const float4
 __device__ __forceinline__ void stage_inputs(Shared& s, const Stage& stage, const Batch& batch, int row, int column,
                                              int tile, int live, int first, int chunks) {
     // Two threads for a chunk: neighbours read neighbouring bytes.
-    for (int i = threadIdx.x; i < live * chunks * 2; i += THREADS) {
-        int m = i / (chunks * 2);
-        int lane = (i - m * chunks * 2) >> 1, half = i & 1;
-        Position at = position(stage, batch, tile + m, row, column);
-        float4 positive, negative;
-        load_inputs(stage, batch, at, first + lane, half, positive, negative);
-        activate(stage.form, positive, negative);
-        *place(s.positive, stage.lanes, m, lane, half) = positive;
-        if (stage.form >= CONCAT_ELU) *place(s.negative, stage.lanes, m, lane, half) = negative;
+    for (int i = threadIdx.x; i < chunks * 2; i += THREADS) {
+        int lane = i >> 1, half = i & 1;
+        const Tap& tap = tap_of(stage, first + lane);
+        int channel = (first + lane - tap.first) * CHUNK + 4 * half;
+#pragma unroll 2
+        for (int m = 0; m < live; m++) {
+            float4 positive, negative;
+            load_inputs(stage, tap, batch, position(stage, batch, tile + m, row, column), channel, positive, negative);
+            activate(stage.form, positive, negative);
+            *place(s.positive, stage.lanes, m, lane, half) = positive;
+            if (stage.form >= CONCAT_ELU) *place(s.negative, stage.lanes, m, lane, half) = negative;
+        }
     }
 }
 
@@ -73,10 +77,11 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     int lanes = stage.lanes, group = stage.group;
     int of_group = threadIdx.x / lanes, lane = threadIdx.x - of_group * lanes;
     bool sums_here = of_group < group && slice + of_group < stage.slices;
-    int stride = group * TILE * SLICE + 4;
     // The output that this thread adds up, in the same tile: position, slice (or pair of them), channel.
     int width = stage.gated ? 2 : 1;
     int outputs = group / width * SLICE;
+    // Slices from a position's sums to the next's, from the values' to the gates', from a chunk's to the next's.
+    int to_position = group / width, to_gates = TILE * to_position, to_chunk = TILE * group + 1;
     int m_out = threadIdx.x / outputs, rest = threadIdx.x - m_out * outputs;
     int slice_out = rest / SLICE * width, o = rest % SLICE;
 
@@ -110,17 +115,17 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                         multiply_add(sum, *place(s.negative, lanes, m, lane, 0), w + ROWS - 8);
                         multiply_add(sum, *place(s.negative, lanes, m, lane, 1), w + ROWS - 4);
                     }
-                    float* to = s.sums + lane * stride + (m * group + of_group) * SLICE;
-                    *reinterpret_cast<float4*>(to) = sum;
+                    int slot = of_group % width * to_gates + m * to_position + of_group / width;
+                    s.sums[lane * to_chunk + slot] = sum;
                 }
             }
             __syncthreads();
             if (adds_here) {
-                const float* from = s.sums + (m_out * group + slice_out) * SLICE + o;
-#pragma unroll 4
+                const float* from = reinterpret_cast<const float*>(s.sums) + m_out * outputs + rest;
+#pragma unroll 8
                 for (int c = 0; c < chunks; c++) {
-                    value = __fadd_rn(value, from[c * stride]);
-                    if (stage.gated) gate = __fadd_rn(gate, from[c * stride + SLICE]);
+                    value = __fadd_rn(value, from[c * to_chunk * SLICE]);
+                    if (stage.gated) gate = __fadd_rn(gate, from[(c * to_chunk + to_gates) * SLICE]);
                 }
             }
         }

@@ -49,7 +49,9 @@ __device__ __forceinline__ void load(Step<ROWS, STORES>& step, const Stage& stag
     for (int c = 0; c < STEP; c++) {
         float4 positive = zero, negative = zero;
         if (live && first + c < stage.chunks) {
-            load_inputs(stage, batch, at, first + c, threadIdx.x & 1, positive, negative);
+            const Tap& tap = tap_of(stage, first + c);
+            int channel = (first + c - tap.first) * CHUNK + 4 * (threadIdx.x & 1);
+            load_inputs(stage, tap, batch, at, channel, positive, negative);
         }
         step.positive[c] = positive;
         if (STORES) step.negative[c] = negative;

@@ -55,8 +55,8 @@ persistent_f32(const Stage* stages, Programs programs, const Sampler* sampler, B
                 int first = (blockIdx.x + blocks - entry.start % blocks) % blocks;
                 for (int item = first; item < entry.items; item += blocks) {
                     int y = item / entry.x, x = item - y * entry.x;
-                    // The item before may still be read from shared memory.
-                    __syncthreads();
+                    // No barrier of the block between two items: both kernels keep what one item still reads
+                    // apart from what the next first writes, and a stage's items are all of one kind.
                     if (entry.wide) {
                         masked_conv_wide<false>(shared.wide, stage, batch, x, y, row, column);
                     } else {
