@@ -132,12 +132,22 @@ fn a_device_that_is_not_there_is_an_error() {
 fn every_device_makes_the_same_images() {
     let mut images = Vec::new();
     let folder = tempfile::tempdir().unwrap();
-    for (i, device) in ["k40", "v100", "a100", "h100"].into_iter().enumerate() {
-        let out = folder.path().join(i.to_string());
-        let settings = [("VGPU_DEVICE", device)];
-        let Some(device) = generate(&settings, &["-v", out.to_str().unwrap()]) else { return };
+    let mut make = |settings: &[(&str, &str)], flags: &[&str]| {
+        let out = folder.path().join(images.len().to_string());
+        let flags = [flags, &["-b", "2", "-v", out.to_str().unwrap()]].concat();
+        let Some(device) = generate(settings, &flags) else { return };
         assert_eq!(device.code, Some(0), "{}", device.stderr);
         images.push(std::fs::read(out.join("samples.npy")).unwrap());
+    };
+    for device in ["k40", "v100", "a100", "h100"] {
+        make(&[("VGPU_DEVICE", device)], &[]);
+    }
+    // So few multiprocessors that a block has several shares of a stage to do, one after the other, and
+    // that small stages are done in tiles as well.
+    for multiprocessors in ["1", "3"] {
+        for strategy in ["launch", "persistent"] {
+            make(&[("VGPU_MULTIPROCESSORS", multiprocessors)], &["--strategy", strategy]);
+        }
     }
     assert!(images.iter().all(|i| *i == images[0]));
 }

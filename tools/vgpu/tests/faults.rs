@@ -134,9 +134,7 @@ fn races_in_shared_memory() {
     runs(&body("bar.sync 0;", ""), 1, 64);
     fails(&body("bar.sync 0;", "st.shared.u32 [%r3], %t;"), 1, 64, FaultKind::Race, "a race");
     runs(&body("bar.sync 0;", "bar.sync 0; st.shared.u32 [%r3], %t;"), 1, 64);
-    // Within a warp, in step: no race.
     let near = "xor.b32 %r5, %t, 1; shl.b32 %r5, %r5, 2; add.u32 %r5, %r5, %r4;";
-    runs(&format!("{OWN} {near} st.shared.u32 [%r3], %t; ld.shared.u32 %r6, [%r5];"), 1, 64);
     // Lanes that have parted.
     let parted = |meet: &str| {
         format!(
@@ -147,6 +145,31 @@ fn races_in_shared_memory() {
     // Which side runs first is not told: the one that reads first finds nothing written.
     let mut device_ = device(&format!("{OWN} st.shared.u32 [%r3], %t; {}", parted("")));
     assert_fault(launch(&mut device_, 1, 32, 0), FaultKind::Race, "a race");
+}
+
+#[test]
+fn lanes_of_a_warp_that_have_not_met() {
+    let near = "xor.b32 %r5, %t, 1; shl.b32 %r5, %r5, 2; add.u32 %r5, %r5, %r4;";
+    let body = |meet: &str, then: &str| format!("{OWN} {near} st.shared.u32 [%r3], %t; {meet} {then}");
+    let (load, store) = ("ld.shared.u32 %r6, [%r5];", "st.shared.u32 [%r5], %t;");
+    for then in [load, store] {
+        fails(&body("", then), 1, 64, FaultKind::Race, "the lanes have not met since");
+        runs(&body("bar.warp.sync -1;", then), 1, 64);
+        runs(&body("bar.sync 0;", then), 1, 64);
+    }
+    // A lane's own word; and four words at once, three of them other lanes'.
+    runs(&body("", "ld.shared.u32 %r6, [%r3]; st.shared.u32 [%r3], %r6;"), 1, 64);
+    let sum = "ld.shared.v4.u32 {%r6, %r7, %r8, %r9}, [s];";
+    fails(
+        &body("", &format!("bar.warp.sync -1; st.shared.u32 [%r3], %t; {sum}")),
+        1,
+        32,
+        FaultKind::Race,
+        "lane 1's store",
+    );
+    let copy = "cp.async.ca.shared.global [%r3], [%a], 4; cp.async.commit_group; cp.async.wait_group 0;";
+    fails(&format!("{OWN} {near} {copy} {load}"), 1, 32, FaultKind::Race, "the lanes have not met since");
+    runs(&format!("{OWN} {near} {copy} bar.warp.sync -1; {load}"), 1, 32);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct WarpOrder {
     seen: Option<Known>,
     /// The time of its last fence, and of the block's last barrier before that.
     fence: Option<(u64, u64)>,
+    /// When its lanes met last, the block's barriers aside.
+    met: u64,
     /// The releases that it has heard and seen last: address and number.
     last: [(u64, u64); 2],
 }
@@ -46,6 +48,13 @@ pub struct BlockOrder {
     known: Option<Known>,
     /// Its warps.
     pub each: Vec<WarpOrder>,
+}
+
+impl BlockOrder {
+    /// When the lanes of a warp met last.
+    pub fn met(&self, warp: usize) -> u64 {
+        self.barrier.max(self.each[warp].met)
+    }
 }
 
 /// What was released through an address.
@@ -113,6 +122,12 @@ impl GridOrder {
                 join(&mut block.known, &heard);
             }
         }
+    }
+
+    /// A warp's lanes have met.
+    pub fn lanes_met(&mut self, block: &mut BlockOrder, warp: usize) {
+        self.step(block);
+        block.each[warp].met = block.time;
     }
 
     /// A warp's fence; `device` if it reaches beyond the block.
@@ -224,6 +239,7 @@ impl GridOrder {
             block: block.warps,
             barrier: block.barrier,
             parted: path != 0,
+            met: if shared { block.met(warp) } else { u64::MAX },
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct Who {
     pub barrier: u64,
     /// Whether he is on one of several paths of his warp.
     pub parted: bool,
+    /// The time at which the lanes of his warp met last, if that matters.
+    pub met: u64,
 }
 
 impl Who {
@@ -103,6 +105,13 @@ impl Who {
         cell < self.start
             || warp == self.cell.warp()
             || (warp >= self.block.0 && warp < self.block.1 && cell.time() < self.barrier)
+    }
+
+    /// Whether there is nothing to ask about an access: it is over, whichever lane it was.
+    #[inline(always)]
+    fn settled(&self, cell: Cell) -> bool {
+        let own = cell.warp() == self.cell.warp() && cell >= self.start;
+        self.follows(cell) && !(own && (self.parted || cell.time() >= self.met))
     }
 }
 
@@ -195,7 +204,7 @@ impl Shadow {
                     return Err(conflict);
                 }
                 let both = writer.strong() && me.strong();
-                let simple = who.follows(writer) && !(who.parted && writer.warp() == me.warp());
+                let simple = who.settled(writer);
                 if !both && !simple && !ordered(writer) {
                     return Err(conflict);
                 }
@@ -236,7 +245,7 @@ impl Shadow {
                     return conflict(true);
                 }
                 let both = cell.strong() && me.strong();
-                let simple = who.follows(cell) && !(who.parted && cell.warp() == me.warp());
+                let simple = who.settled(cell);
                 if !both && !simple && !ordered(cell) {
                     return conflict(false);
                 }

@@ -4,7 +4,7 @@
 //! whoever makes that so, and never waited for.
 
 use super::warp::{State, Warp};
-use crate::check::{BlockOrder, Shadow};
+use crate::check::{BlockOrder, Shadow, Steps};
 use crate::isa::instruction::BarrierKind;
 use crate::isa::lanes::{Slot, WARP};
 use crate::memory::Segment;
@@ -58,6 +58,8 @@ pub struct Block {
     pub meetings: [Meeting; BARRIERS],
     /// Who touched its shared memory.
     pub shadow: Shadow,
+    /// Which lanes stored to it.
+    pub steps: Steps,
     /// The order of its accesses.
     pub order: BlockOrder,
 }

@@ -36,7 +36,10 @@ impl Machine<'_> {
                 self.branch_table(block, lanes, (*index, targets), at, active)?;
             }
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
-            Kind::WarpSync(members) if mask != 0 => self.members(block, lanes, *members, at)?,
+            Kind::WarpSync(members) if mask != 0 => {
+                self.members(block, lanes, *members, at)?;
+                self.order.lanes_met(&mut block.order, at.warp);
+            }
             Kind::Special(result, what) if mask != 0 => self.special(block, lanes, *result, *what, at),
             Kind::Atomic(atomic) if mask != 0 => {
                 block.warps[at.warp].looked = true;

@@ -8,7 +8,7 @@ use super::block::Block;
 use super::machine::{Machine, Site};
 use super::pattern::Pattern;
 use super::warp::Warp;
-use crate::check::{BlockOrder, Cell, Conflict, GridOrder, Mark};
+use crate::check::{BlockOrder, Cell, Conflict, GridOrder, Mark, WORD};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
 use crate::isa::lanes::{Lanes, WARP};
@@ -91,25 +91,72 @@ impl Machine<'_> {
         if !self.order.on {
             return Ok(());
         }
-        self.check_shared(
-            block,
-            at,
-            &site.pattern,
-            addresses,
-            access.store,
-            access.order.strong,
-            access.site,
-        )?;
+        let strong = access.order.strong;
+        let own =
+            self.check_shared(block, at, &site.pattern, addresses, access.store, strong, access.site)?;
+        if u64::from(access.bytes) >= WORD && !strong && (own || access.store) {
+            let bytes = u64::from(access.bytes * access.count);
+            self.in_step(block, at, addresses, bytes, access.site, own, access.store)?;
+        }
         if access.store && site.pattern.overlap {
             self.same_values(block, lanes, access, at, addresses)?;
         }
-        if access.order.strong {
+        if strong {
             let key = (block.index + 1) << 48;
             self.synchronise(block, at, access.order, !access.store, access.store, true, addresses, key);
         }
         Ok(())
     }
 
+    /// Lanes of one warp that take from each other without having met; `own` tells whether the warp has
+    /// stored there since.
+    #[allow(clippy::too_many_arguments)]
+    fn in_step(
+        &mut self,
+        block: &mut Block,
+        at: At,
+        addresses: &[u64; WARP],
+        bytes: u64,
+        site: u32,
+        own: bool,
+        store: bool,
+    ) -> Result<(), Fault> {
+        if own {
+            let met = block.order.met(at.warp);
+            for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
+                let other = block.steps.other(addresses[lane], bytes, met, at.warp, lane as u32);
+                if let Some((address, stored)) = other {
+                    let what = format!(
+                        "a race: this {} after lane {}'s store of {}, and the lanes have not met since \
+                         (bar.warp.sync)",
+                        if store { "store" } else { "load" },
+                        stored.lane,
+                        self.line(stored.site.into())
+                    );
+                    return Err(self.fault(FaultKind::Race, block, at, lane as u32, Some(address), &what));
+                }
+            }
+        }
+        if store {
+            let (time, steps) = (block.order.time, &mut block.steps);
+            each(at.mask, |lane| steps.store(addresses[lane], bytes, time, at.warp, site, lane as u32));
+        }
+        Ok(())
+    }
+
+    /// Where a memory instruction stands.
+    fn line(&self, site: u32) -> String {
+        let kernel = self.launch.kernel;
+        match kernel.site_code.get(site as usize) {
+            Some(&pc) if site < Cell::SITES => {
+                let instruction = &kernel.code[pc as usize];
+                format!("PTX line {} (source line {})", instruction.line, instruction.source)
+            }
+            _ => "an unknown line".to_string(),
+        }
+    }
+
+    /// Whether the warp itself was there since its lanes met, or a race.
     #[allow(clippy::too_many_arguments)]
     #[inline(always)]
     fn check_shared(
@@ -121,13 +168,17 @@ impl Machine<'_> {
         write: bool,
         strong: bool,
         site: u32,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let origin = addresses[pattern.first as usize];
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
         let who = order.who(&block.order, at.warp, path, false, strong, site, true);
-        let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
+        let mut own = false;
+        let mut ordered = |cell: Cell| {
+            own |= cell.warp() == who.cell.warp();
+            known(order, &block.order, warp, at.warp, cell)
+        };
         let mut found = Ok(());
         for &(begin, len) in &pattern.runs {
             let offset = origin.wrapping_add_signed(begin);
@@ -140,7 +191,10 @@ impl Machine<'_> {
                 break;
             }
         }
-        found.map_err(|conflict| self.race(block, at, conflict, 0, addresses, !write))
+        match found {
+            Ok(()) => Ok(own),
+            Err(conflict) => Err(self.race(block, at, conflict, 0, addresses, !write)),
+        }
     }
 
     /// An atomic operation: a write that does not race with its like.
@@ -174,7 +228,7 @@ impl Machine<'_> {
         site: &Site,
     ) -> Result<(), Fault> {
         if area == Area::Shared {
-            return self.check_shared(block, at, &site.pattern, addresses, true, true, atomic.site);
+            return self.check_shared(block, at, &site.pattern, addresses, true, true, atomic.site).map(drop);
         }
         let origin = addresses[site.pattern.first as usize];
         for &(begin, len) in &site.pattern.runs {
@@ -245,7 +299,8 @@ impl Machine<'_> {
         let Kind::Copy(copy) = &self.launch.kernel.code[at.pc as usize].kind else { return Ok(()) };
         let mut pattern = Pattern::default();
         pattern.update(&[to; WARP], at.mask, bytes);
-        self.check_shared(block, at, &pattern, &[to; WARP], true, false, copy.sites[1])
+        let own = self.check_shared(block, at, &pattern, &[to; WARP], true, false, copy.sites[1])?;
+        self.in_step(block, at, &[to; WARP], bytes, copy.sites[1], own, true)
     }
 
     fn touch(&mut self, site: &mut Site, origin: u64, mark: Mark) {
@@ -336,7 +391,6 @@ impl Machine<'_> {
         addresses: &[u64; WARP],
         read: bool,
     ) -> Fault {
-        let kernel = self.launch.kernel;
         let earlier = conflict.earlier;
         let address = base + conflict.offset;
         // The lane whose address is the last at or below the word.
@@ -344,13 +398,7 @@ impl Machine<'_> {
         let lane = lane.min_by_key(|&lane| address.wrapping_sub(addresses[lane])).unwrap_or(0);
         let per_block = (block.order.warps.1 - block.order.warps.0).max(1);
         let place = super::control::place(u64::from(earlier.warp() / per_block), self.launch.grid);
-        let line = match kernel.site_code.get(earlier.site() as usize) {
-            Some(&pc) if earlier.site() < Cell::SITES => {
-                let instruction = &kernel.code[pc as usize];
-                format!("PTX line {} (source line {})", instruction.line, instruction.source)
-            }
-            _ => "an unknown line".to_string(),
-        };
+        let line = self.line(earlier.site());
         let name = |read| if read { "load" } else { "store" };
         let other = format!(
             "the {} of {line} by warp {} of block ({},{},{})",

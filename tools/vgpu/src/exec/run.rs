@@ -9,7 +9,7 @@ use super::control::place;
 use super::machine::{Machine, Stop};
 use super::warp::{State, Warp};
 use super::{Launch, Limits, Schedule, resident_blocks};
-use crate::check::Shadow;
+use crate::check::{Shadow, Steps};
 use crate::counters::{Class, Counters, KernelCounters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Area, Kind};
@@ -255,6 +255,7 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {
         }
         None => {
             let kernel = launch.kernel;
+            let shared = kernel.shared_with(launch.dynamic_shared).into();
             let warps = (0..threads.div_ceil(WARP as u32)).map(|number| {
                 let count = (threads - number * WARP as u32).min(WARP as u32);
                 Warp::new(number, count, kernel.file_words, kernel.local)
@@ -264,9 +265,10 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {
                 place,
                 multiprocessor: 0,
                 warps: warps.collect(),
-                shared: Segment::new(0, kernel.shared_with(launch.dynamic_shared).into()),
+                shared: Segment::new(0, shared),
                 meetings: Default::default(),
-                shadow: Shadow::new(kernel.shared_with(launch.dynamic_shared).into()),
+                shadow: Shadow::new(shared),
+                steps: Steps::new(shared),
                 order: Default::default(),
             }
         }
