@@ -93,7 +93,9 @@ fn with_a_predicate() {
     combine("setp.lt.and.s32", |a, b| a & b);
     combine("setp.lt.or.s32", |a, b| a | b);
     combine("setp.lt.xor.s32", |a, b| a ^ b);
-    three("setp.leu.and.f32", |a: f32, b: f32, p: bool| !matches!(a.partial_cmp(&b), Some(Ordering::Greater)) && p);
+    three("setp.leu.and.f32", |a: f32, b: f32, p: bool| {
+        !matches!(a.partial_cmp(&b), Some(Ordering::Greater)) && p
+    });
 }
 
 #[test]

@@ -62,9 +62,27 @@ fn whole(x: f64, mode: &str) -> f64 {
     match mode {
         "rmi" => below,
         "rpi" => above,
-        "rzi" => if x < 0.0 { above } else { below },
-        _ if x - below == above - x => if below % 2.0 == 0.0 { below } else { above },
-        _ => if x - below < above - x { below } else { above },
+        "rzi" => {
+            if x < 0.0 {
+                above
+            } else {
+                below
+            }
+        }
+        _ if x - below == above - x => {
+            if below % 2.0 == 0.0 {
+                below
+            } else {
+                above
+            }
+        }
+        _ => {
+            if x - below < above - x {
+                below
+            } else {
+                above
+            }
+        }
     }
 }
 
@@ -86,8 +104,13 @@ fn floats_to_integers() {
             let highest = <$t>::MIN | (1 << (<$t>::BITS - 1));
             let of_nan = |long: bool| if long || <$t>::BITS == 64 { highest } else { 0 };
             let (mode, name) = ($mode, $name);
-            one(&format!("cvt.{mode}.{name}.f32"), |a: f32| if a.is_nan() { of_nan(false) } else { clamped(a.into()) });
-            one(&format!("cvt.{mode}.{name}.f64"), |a: f64| if a.is_nan() { of_nan(true) } else { clamped(a) });
+            one(&format!("cvt.{mode}.{name}.f32"), |a: f32| {
+                if a.is_nan() { of_nan(false) } else { clamped(a.into()) }
+            });
+            one(
+                &format!("cvt.{mode}.{name}.f64"),
+                |a: f64| if a.is_nan() { of_nan(true) } else { clamped(a) },
+            );
             one(&format!("cvt.{mode}.{name}.f16"), |a: F16| {
                 if a.value().is_nan() { of_nan(false) } else { clamped(a.value()) }
             });
@@ -128,7 +151,8 @@ fn integers_to_floats() {
     }
     macro_rules! to_half {
         ($name:literal, $t:ty) => {
-            let rows: Vec<Vec<u64>> = <$t as Operand>::values().iter().map(|a| vec![Operand::to_bits(*a)]).collect();
+            let rows: Vec<Vec<u64>> =
+                <$t as Operand>::values().iter().map(|a| vec![Operand::to_bits(*a)]).collect();
             let all = execute(concat!("cvt.rn.f16.", $name), &[<$t as Operand>::BITS], "b16", &rows);
             for (a, found) in <$t as Operand>::values().into_iter().zip(all) {
                 let exact = rounded(a.into(), 11, "rn");
@@ -175,8 +199,11 @@ fn same(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
+/// What 16 bits stand for.
+type Decode = fn(u16) -> f64;
+
 /// Checks a conversion to 16 bits.
-fn narrow<A: Operand>(opcode: &str, value: impl Fn(A) -> f64, decode: fn(u16) -> f64, expected: impl Fn(f64) -> f64) {
+fn narrow<A: Operand>(opcode: &str, value: impl Fn(A) -> f64, decode: Decode, expected: impl Fn(f64) -> f64) {
     let rows: Vec<Vec<u64>> = A::values().iter().map(|a| vec![a.to_bits()]).collect();
     for (a, found) in A::values().into_iter().zip(execute(opcode, &[A::BITS], "b16", &rows)) {
         let (found, expected) = (decode(found as u16), expected(value(a)));
@@ -190,19 +217,21 @@ fn floats_to_narrower_ones() {
     one("cvt.rz.f32.f64", |a: f64| toward(a, "rz"));
     one("cvt.rm.f32.f64", |a: f64| toward(a, "rm"));
     one("cvt.rp.f32.f64", |a: f64| toward(a, "rp"));
-    let (f16, bf16): (fn(u16) -> f64, fn(u16) -> f64) = (|b| F16(b).value(), |b| Bf16(b).value());
+    let f16: Decode = |b| F16(b).value();
+    let bf16: Decode = |b| Bf16(b).value();
     narrow("cvt.rn.f16.f32", |a: f32| a.into(), f16, |x| half(x, "rn"));
     narrow("cvt.rz.f16.f32", |a: f32| a.into(), f16, |x| half(x, "rz"));
     narrow("cvt.rn.f16.f64", |a: f64| a, f16, |x| half(x, "rn"));
     narrow("cvt.rn.bf16.f32", |a: f32| a.into(), bf16, |x| brain(x, "rn"));
     narrow("cvt.rz.bf16.f32", |a: f32| a.into(), bf16, |x| brain(x, "rz"));
     narrow("cvt.rn.bf16.f64", |a: f64| a, bf16, |x| brain(x, "rn"));
-    for (opcode, decode, expected) in [
-        ("cvt.rn.f16x2.f32", f16, half as fn(f64, &str) -> f64),
-        ("cvt.rn.bf16x2.f32", bf16, brain),
-    ] {
-        let pairs: Vec<(f32, f32)> = f32::values().iter().flat_map(|&a| f32::values().into_iter().map(move |b| (a, b))).collect();
-        let rows: Vec<Vec<u64>> = pairs.iter().map(|(a, b)| vec![a.to_bits().into(), b.to_bits().into()]).collect();
+    for (opcode, decode, expected) in
+        [("cvt.rn.f16x2.f32", f16, half as fn(f64, &str) -> f64), ("cvt.rn.bf16x2.f32", bf16, brain)]
+    {
+        let pairs: Vec<(f32, f32)> =
+            f32::values().iter().flat_map(|&a| f32::values().into_iter().map(move |b| (a, b))).collect();
+        let rows: Vec<Vec<u64>> =
+            pairs.iter().map(|(a, b)| vec![a.to_bits().into(), b.to_bits().into()]).collect();
         for ((a, b), found) in pairs.into_iter().zip(execute(opcode, &["b32", "b32"], "b32", &rows)) {
             assert!(same(decode((found >> 16) as u16), expected(a.into(), "rn")), "{opcode} of {a} and {b}");
             assert!(same(decode(found as u16), expected(b.into(), "rn")), "{opcode} of {a} and {b}");
@@ -225,7 +254,7 @@ fn floats_to_wider_ones() {
 #[test]
 fn floats_to_whole_ones() {
     let keep_sign = |x: f64, mode: &str| if x.is_finite() { whole(x, mode).abs().copysign(x) } else { x };
-    let f16: fn(u16) -> f64 = |b| F16(b).value();
+    let f16: Decode = |b| F16(b).value();
     for (short, long, halves) in [
         ("cvt.rni.f32.f32", "cvt.rni.f64.f64", "cvt.rni.f16.f16"),
         ("cvt.rzi.f32.f32", "cvt.rzi.f64.f64", "cvt.rzi.f16.f16"),

@@ -44,8 +44,10 @@ fn in_a_direction() {
         let mode = &add[4..6];
         // A part of a number as small as 2^-40 makes the sums inexact.
         let small = |b: Dyadic| f64::from(b.0) * 2.0_f64.powi(-14);
-        let rows: Vec<(Dyadic, Dyadic)> =
-            Dyadic::values().into_iter().flat_map(|a| Dyadic::values().into_iter().map(move |b| (a, b))).collect();
+        let rows: Vec<(Dyadic, Dyadic)> = Dyadic::values()
+            .into_iter()
+            .flat_map(|a| Dyadic::values().into_iter().map(move |b| (a, b)))
+            .collect();
         let bits: Vec<Vec<u64>> =
             rows.iter().map(|(a, b)| vec![a.to_bits(), (small(*b) as f32).to_bits().into()]).collect();
         for (opcode, sign) in [(add, 1.0), (sub, -1.0)] {
@@ -53,7 +55,11 @@ fn in_a_direction() {
                 let exact = f64::from(a.0) + sign * small(*b);
                 let differ = a.0.is_sign_negative() != (sign * small(*b)).is_sign_negative();
                 let expected = cancelled(toward(exact, mode), differ, mode);
-                assert_eq!(f32::from_bits(found as u32).to_bits(), expected.to_bits(), "{opcode} {a:?} {b:?}");
+                assert_eq!(
+                    f32::from_bits(found as u32).to_bits(),
+                    expected.to_bits(),
+                    "{opcode} {a:?} {b:?}"
+                );
             }
         }
         two(mul, |a: Dyadic, b: Dyadic| toward(f64::from(a.0) * f64::from(b.0), mode));
@@ -99,8 +105,20 @@ fn signs_and_bounds() {
         match (a.is_nan(), b.is_nan()) {
             (true, _) => b,
             (_, true) => a,
-            _ if a == b => if a.is_sign_negative() { a } else { b },
-            _ => if a < b { a } else { b },
+            _ if a == b => {
+                if a.is_sign_negative() {
+                    a
+                } else {
+                    b
+                }
+            }
+            _ => {
+                if a < b {
+                    a
+                } else {
+                    b
+                }
+            }
         }
     }
     two("min.f32", least);
@@ -112,8 +130,20 @@ fn signs_and_bounds() {
         match (a.is_nan(), b.is_nan()) {
             (true, _) => b,
             (_, true) => a,
-            _ if x == y => if x.is_sign_negative() { a } else { b },
-            _ => if x < y { a } else { b },
+            _ if x == y => {
+                if x.is_sign_negative() {
+                    a
+                } else {
+                    b
+                }
+            }
+            _ => {
+                if x < y {
+                    a
+                } else {
+                    b
+                }
+            }
         }
     };
     two("min.f64", |a: f64, b: f64| long(a, b, 1.0));
@@ -144,14 +174,23 @@ fn flushed_and_saturated() {
     two("mul.ftz.f32", |a: f32, b: f32| flush(flush(a) * flush(b)));
     three("fma.rn.ftz.f32", |a: f32, b: f32, c: f32| flush(flush(a).mul_add(flush(b), flush(c))));
     two("add.sat.f32", |a: f32, b: f32| saturate(a + b));
-    three("fma.rn.ftz.sat.f32", |a: f32, b: f32, c: f32| saturate(flush(flush(a).mul_add(flush(b), flush(c)))));
+    three("fma.rn.ftz.sat.f32", |a: f32, b: f32, c: f32| {
+        saturate(flush(flush(a).mul_add(flush(b), flush(c))))
+    });
     one("cvt.sat.f32.f32", saturate);
 }
 
 /// Bits of `f16` and `bf16` numbers, small whole ones and fractions.
-const F16: [(u16, f64); 6] =
-    [(0x0000, 0.0), (0x3c00, 1.0), (0x3c01, 1.0 + 1.0 / 1024.0), (0xc500, -5.0), (0x6400, 1024.0), (0x3555, 0.333_251_953_125)];
-const BF16: [(u16, f64); 5] = [(0x0000, 0.0), (0x3f80, 1.0), (0x3f81, 1.007_812_5), (0xc0a0, -5.0), (0x4380, 256.0)];
+const F16: [(u16, f64); 6] = [
+    (0x0000, 0.0),
+    (0x3c00, 1.0),
+    (0x3c01, 1.0 + 1.0 / 1024.0),
+    (0xc500, -5.0),
+    (0x6400, 1024.0),
+    (0x3555, 0.333_251_953_125),
+];
+const BF16: [(u16, f64); 5] =
+    [(0x0000, 0.0), (0x3f80, 1.0), (0x3f81, 1.007_812_5), (0xc0a0, -5.0), (0x4380, 256.0)];
 
 /// The nearest number with so many bits of fraction, ties to even; all here are normal.
 fn nearest(exact: f64, fraction: i32) -> f64 {
@@ -163,7 +202,8 @@ fn nearest(exact: f64, fraction: i32) -> f64 {
 }
 
 fn halves(names: [&str; 4], table: &[(u16, f64)], fraction: i32, most: f64, decode: impl Fn(u16) -> f64) {
-    let pairs: Vec<((u16, f64), (u16, f64))> = table.iter().flat_map(|&a| table.iter().map(move |&b| (a, b))).collect();
+    let pairs: Vec<((u16, f64), (u16, f64))> =
+        table.iter().flat_map(|&a| table.iter().map(move |&b| (a, b))).collect();
     type Exact = fn(f64, f64) -> f64;
     let operations: [Exact; 4] = [|a, b| a + b, |a, b| a - b, |a, b| a * b, |a, b| a * b + 1.0];
     for (name, exact) in names.into_iter().zip(operations) {

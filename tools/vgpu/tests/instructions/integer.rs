@@ -52,11 +52,11 @@ fn products_with_sums() {
 
 #[test]
 fn quotients() {
-    two("div.u16", |a: u16, b: u16| if b == 0 { !0 } else { a / b });
+    two("div.u16", |a: u16, b: u16| a.checked_div(b).unwrap_or(!0));
     two("div.s16", |a: i16, b: i16| if b == 0 { -1 } else { a.wrapping_div(b) });
-    two("div.u32", |a: u32, b: u32| if b == 0 { !0 } else { a / b });
+    two("div.u32", |a: u32, b: u32| a.checked_div(b).unwrap_or(!0));
     two("div.s32", |a: i32, b: i32| if b == 0 { -1 } else { a.wrapping_div(b) });
-    two("div.u64", |a: u64, b: u64| if b == 0 { !0 } else { a / b });
+    two("div.u64", |a: u64, b: u64| a.checked_div(b).unwrap_or(!0));
     two("div.s64", |a: i64, b: i64| if b == 0 { -1 } else { a.wrapping_div(b) });
     two("rem.u16", |a: u16, b: u16| if b == 0 { a } else { a % b });
     two("rem.s16", |a: i16, b: i16| if b == 0 { a } else { a.wrapping_rem(b) });
@@ -111,7 +111,9 @@ fn logic() {
     one("cnot.b32", |a: u32| u32::from(a == 0));
     one("cnot.b64", |a: u64| u64::from(a == 0));
     let (a, b, c) = (0xf0f0_1234_u32, 0xcc55_5678_u32, 0xaa0f_9abc_u32);
-    for (table, expected) in [(0x80, a & b & c), (0x96, a ^ b ^ c), (0xe8, a & b | b & c | a & c), (0x1a, (a | c) ^ (a & b))] {
+    for (table, expected) in
+        [(0x80, a & b & c), (0x96, a ^ b ^ c), (0xe8, a & b | b & c | a & c), (0x1a, (a | c) ^ (a & b))]
+    {
         let found = execute("lop3.b32", &["b32"; 4], "b32", &[vec![a.into(), b.into(), c.into(), table]]);
         let by_bits = (0..32).fold(0, |word, k| {
             let index = (a >> k & 1) << 2 | (b >> k & 1) << 1 | (c >> k & 1);
@@ -173,9 +175,9 @@ fn bits() {
     three("bfe.u64", |a: u64, b: u32, c: u32| extract(a, b, c, 64, false));
     three("bfe.s64", |a: u64, b: u32, c: u32| extract(a, b, c, 64, true));
     let insert = |b: u64, a: u64, position: u32, length: u32, bits: u32| {
-        (0..length.min(bits)).filter(|k| position + k < bits).fold(a, |word, k| {
-            word & !(1 << (position + k)) | (b >> k & 1) << (position + k)
-        })
+        (0..length.min(bits))
+            .filter(|k| position + k < bits)
+            .fold(a, |word, k| word & !(1 << (position + k)) | (b >> k & 1) << (position + k))
     };
     for (position, length) in [(0, 0), (0, 8), (5, 7), (31, 4), (8, 32), (33, 3), (60, 10), (0, 64)] {
         let (x, y) = (0x1234_5678_9abc_def0_u64, 0xfedc_ba98_7654_3210_u64);

@@ -60,9 +60,33 @@ impl Operand for f32 {
     const BITS: &'static str = "b32";
     fn values() -> Vec<f32> {
         vec![
-            0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 3.5, 1.000_000_1, -0.333_333_34, 1e-40, -1e-45, 1e30, -3e38,
-            16_777_217.0, -8_388_609.5, 2_147_483_600.0, 4e9, 1e19, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY,
-            f32::NEG_INFINITY, f32::NAN, std::f32::consts::PI, -100.25, 7e-5,
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            1.5,
+            -2.5,
+            3.5,
+            1.000_000_1,
+            -0.333_333_34,
+            1e-40,
+            -1e-45,
+            1e30,
+            -3e38,
+            16_777_217.0,
+            -8_388_609.5,
+            2_147_483_600.0,
+            4e9,
+            1e19,
+            f32::MIN_POSITIVE,
+            f32::MAX,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            std::f32::consts::PI,
+            -100.25,
+            7e-5,
         ]
     }
     fn to_bits(self) -> u64 {
@@ -80,9 +104,31 @@ impl Operand for f64 {
     const BITS: &'static str = "b64";
     fn values() -> Vec<f64> {
         vec![
-            0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 1.000_000_000_000_1, -1.0 / 3.0, 1e-310, 5e-324, 1e300, -1e308,
-            9_007_199_254_740_993.0, 2_147_483_647.5, -1e19, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, f64::NAN,
-            std::f64::consts::E, 65_519.999, 3.4e38, 1e-42, 7.0,
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            1.5,
+            -2.5,
+            1.000_000_000_000_1,
+            -1.0 / 3.0,
+            1e-310,
+            5e-324,
+            1e300,
+            -1e308,
+            9_007_199_254_740_993.0,
+            2_147_483_647.5,
+            -1e19,
+            f64::MAX,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            std::f64::consts::E,
+            65_519.999,
+            3.4e38,
+            1e-42,
+            7.0,
         ]
     }
     fn to_bits(self) -> u64 {
@@ -184,7 +230,13 @@ pub fn execute(opcode: &str, types: &[&str], result: &str, rows: &[Vec<u64>]) ->
 }
 
 /// The same on a device that is asked for more than order.
-pub fn execute_as(schedule: Schedule, opcode: &str, types: &[&str], result: &str, rows: &[Vec<u64>]) -> Vec<u64> {
+pub fn execute_as(
+    schedule: Schedule,
+    opcode: &str,
+    types: &[&str],
+    result: &str,
+    rows: &[Vec<u64>],
+) -> Vec<u64> {
     let register = |bits: &str| if bits == "b8" { "b16" } else { bits }.to_string();
     let mut body = String::new();
     for (k, bits) in types.iter().enumerate() {
