@@ -331,7 +331,7 @@ fn asynchronous_copies() {
         let a: Vec<f32> = (0..512).map(|k| k as f32).collect();
         let (pa, po) = (d.put(&a), d.memory.alloc(96 * 4, "o").unwrap());
         d.launch("pipe", [1, 1, 1], [32, 1, 1], Args::new().and(pa).and(po)).unwrap();
-        let expected: Vec<f32> = (0..96).map(|i| a[i / 32 * 128 + (i % 32 ^ 1)]).collect();
+        let expected: Vec<f32> = (0..96).map(|i| a[i / 32 * 128 + ((i % 32) ^ 1)]).collect();
         assert_eq!(d.get::<f32>(po, 96), expected);
     });
 }

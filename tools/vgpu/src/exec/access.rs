@@ -248,7 +248,7 @@ impl Machine<'_> {
             Area::Local => ("local memory", self.launch.kernel.local.into()),
             _ => ("parameters", self.params.len()),
         };
-        if address % width != 0 {
+        if !address.is_multiple_of(width) {
             return Err(self.misaligned(block, at, &[address; WARP], width));
         }
         if address.saturating_add(width) > len {
@@ -291,7 +291,7 @@ impl Machine<'_> {
     #[cold]
     pub fn misaligned(&self, block: &Block, at: At, addresses: &[u64; WARP], width: u64) -> Fault {
         let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
-        let lane = lane.into_iter().find(|&lane| addresses[lane] % width != 0).unwrap_or(0);
+        let lane = lane.into_iter().find(|&lane| !addresses[lane].is_multiple_of(width)).unwrap_or(0);
         let what = format!("an address that is no multiple of {width}");
         self.fault(FaultKind::Misaligned, block, at, lane as u32, Some(addresses[lane]), &what)
     }

@@ -10,7 +10,7 @@ use super::machine::{Machine, Stop};
 use super::warp::{State, Warp};
 use super::{Launch, Limits, Schedule, resident_blocks};
 use crate::check::{Shadow, Steps};
-use crate::counters::{Class, Counters, KernelCounters, Requests, SharedRequests};
+use crate::counters::{Class, Counters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Area, Kind};
 use crate::isa::lanes::WARP;
@@ -317,7 +317,7 @@ fn deadlock(machine: &Machine<'_>, block: &Block) -> Fault {
 fn count(machine: &Machine<'_>, counters: &mut Counters) {
     let launch = machine.launch;
     let by_line = counters.by_line;
-    let all = counters.kernels.entry(launch.kernel.name.clone()).or_insert_with(KernelCounters::default);
+    let all = counters.kernels.entry(launch.kernel.name.clone()).or_default();
     all.launches += 1;
     let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
     all.blocks += blocks;

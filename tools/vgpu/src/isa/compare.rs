@@ -3,6 +3,12 @@
 //! The idea: for floats each relation comes twice, false if an operand is a NaN, and true; integers have
 //! other names for the unsigned ones, which say no more than their type.
 
+#![expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "with a NaN, not less is more than greater or equal"
+)]
+
 use super::lanes::{Bf16, F16};
 use super::table::rows;
 

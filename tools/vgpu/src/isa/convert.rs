@@ -29,47 +29,34 @@ between_integers! { BETWEEN_INTEGERS:
     "u8" u8, "s8" i8, "u16" u16, "s16" i16, "u32" u32, "s32" i32, "u64" u64, "s64" i64,
 }
 
-/// What a NaN becomes: 0, but the lowest of 64 bits if either side has that many.
-#[inline(always)]
-fn not_nan(x: f64, long: bool, value: u64) -> u64 {
-    if !x.is_nan() {
-        value
-    } else if long {
-        1 << 63
-    } else {
-        0
-    }
+/// What a NaN becomes: the highest bit alone if it had or is to have 64 bits, else 0.
+macro_rules! or_nan {
+    ($a:expr, $long:expr, $t:ty, $value:expr) => {
+        match $a.is_nan() {
+            true if $long || <$t>::BITS == 64 => <$t>::MIN | 1 << (<$t>::BITS - 1),
+            true => 0,
+            false => $value as $t,
+        }
+    };
 }
 
 /// Every float to every integer, in every rounding.
 macro_rules! to_integer {
     ($table:ident: $($types:tt)*) => { to_integer!(@ $table [] $($types)*); };
-    (@ $table:ident [$($done:tt)*] $s:literal $t:ty, $long:literal; $($rest:tt)*) => {
+    (@ $table:ident [$($done:tt)*] $s:literal $t:ty; $($rest:tt)*) => {
         to_integer!(@ $table [$($done)*
-            concat!("cvt.rni.", $s, ".f32") => |a: f32| -> $t {
-                not_nan(a.into(), $long, a.round_ties_even() as $t as u64) as $t
-            }
-            concat!("cvt.rzi.", $s, ".f32") => |a: f32| -> $t { not_nan(a.into(), $long, a as $t as u64) as $t }
-            concat!("cvt.rmi.", $s, ".f32") => |a: f32| -> $t {
-                not_nan(a.into(), $long, a.floor() as $t as u64) as $t
-            }
-            concat!("cvt.rpi.", $s, ".f32") => |a: f32| -> $t {
-                not_nan(a.into(), $long, a.ceil() as $t as u64) as $t
-            }
-            concat!("cvt.rni.", $s, ".f64") => |a: f64| -> $t {
-                not_nan(a, $long, a.round_ties_even() as $t as u64) as $t
-            }
-            concat!("cvt.rzi.", $s, ".f64") => |a: f64| -> $t { not_nan(a, $long, a as $t as u64) as $t }
-            concat!("cvt.rmi.", $s, ".f64") => |a: f64| -> $t {
-                not_nan(a, $long, a.floor() as $t as u64) as $t
-            }
-            concat!("cvt.rpi.", $s, ".f64") => |a: f64| -> $t {
-                not_nan(a, $long, a.ceil() as $t as u64) as $t
-            }
-            concat!("cvt.rni.", $s, ".f16") => |a: F16| -> $t { a.0.round_ties_even() as $t }
-            concat!("cvt.rzi.", $s, ".f16") => |a: F16| -> $t { a.0 as $t }
-            concat!("cvt.rmi.", $s, ".f16") => |a: F16| -> $t { a.0.floor() as $t }
-            concat!("cvt.rpi.", $s, ".f16") => |a: F16| -> $t { a.0.ceil() as $t }
+            concat!("cvt.rni.", $s, ".f32") => |a: f32| -> $t { or_nan!(a, false, $t, a.round_ties_even()) }
+            concat!("cvt.rzi.", $s, ".f32") => |a: f32| -> $t { or_nan!(a, false, $t, a) }
+            concat!("cvt.rmi.", $s, ".f32") => |a: f32| -> $t { or_nan!(a, false, $t, a.floor()) }
+            concat!("cvt.rpi.", $s, ".f32") => |a: f32| -> $t { or_nan!(a, false, $t, a.ceil()) }
+            concat!("cvt.rni.", $s, ".f64") => |a: f64| -> $t { or_nan!(a, true, $t, a.round_ties_even()) }
+            concat!("cvt.rzi.", $s, ".f64") => |a: f64| -> $t { or_nan!(a, true, $t, a) }
+            concat!("cvt.rmi.", $s, ".f64") => |a: f64| -> $t { or_nan!(a, true, $t, a.floor()) }
+            concat!("cvt.rpi.", $s, ".f64") => |a: f64| -> $t { or_nan!(a, true, $t, a.ceil()) }
+            concat!("cvt.rni.", $s, ".f16") => |a: F16| -> $t { or_nan!(a.0, false, $t, a.0.round_ties_even()) }
+            concat!("cvt.rzi.", $s, ".f16") => |a: F16| -> $t { or_nan!(a.0, false, $t, a.0) }
+            concat!("cvt.rmi.", $s, ".f16") => |a: F16| -> $t { or_nan!(a.0, false, $t, a.0.floor()) }
+            concat!("cvt.rpi.", $s, ".f16") => |a: F16| -> $t { or_nan!(a.0, false, $t, a.0.ceil()) }
         ] $($rest)*);
     };
     (@ $table:ident [$($done:tt)*]) => {
@@ -82,8 +69,8 @@ macro_rules! to_integer {
 }
 
 to_integer! { TO_INTEGER:
-    "u8" u8, false; "s8" i8, false; "u16" u16, false; "s16" i16, false;
-    "u32" u32, false; "s32" i32, false; "u64" u64, true; "s64" i64, true;
+    "u8" u8; "s8" i8; "u16" u16; "s16" i16;
+    "u32" u32; "s32" i32; "u64" u64; "s64" i64;
 }
 
 /// Every integer to every float.

@@ -248,7 +248,11 @@ impl<'m> Decoder<'m> {
     fn copy(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
         match (opcode, operands) {
             ("cp.async.commit_group", _) => self.emit(Kind::CopyCommit, Some(Class::Other)),
-            ("cp.async.wait_all", _) => self.emit(Kind::CopyWait(0), Some(Class::Other)),
+            ("cp.async.wait_all", _) => {
+                // Of what belongs to no group yet too.
+                self.emit(Kind::CopyCommit, None);
+                self.emit(Kind::CopyWait(0), Some(Class::Other));
+            }
             ("cp.async.wait_group", [Operand::Int(groups)]) => {
                 self.emit(Kind::CopyWait(*groups as u32), Some(Class::Other));
             }

@@ -5,6 +5,7 @@
 //! of the text.
 
 mod parse;
+mod statements;
 mod tokens;
 mod tree;
 
