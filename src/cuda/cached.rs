@@ -5,14 +5,13 @@
 //! graph, or a barrier inside one kernel. All three run the same stages on the same tables, so the images
 //! are the same.
 
-use std::ffi::c_void;
 use std::ops::Range;
-use std::ptr::from_ref;
 
-use bytemuck::cast_slice;
+use bytemuck::{bytes_of, cast_slice};
 
 use super::Strategy;
-use super::driver::{Buffer, Device, Graph, Kernel};
+use super::driver::{Buffer, Device, Graph};
+use super::kernels::Kernel;
 use super::layout::Extent;
 use super::loaded::{Extras, Loaded, Plan};
 use super::nvtx;
@@ -241,9 +240,6 @@ impl Cached {
     }
 
     fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {
-        fn arg<T>(value: &T) -> *const c_void {
-            from_ref(value).cast()
-        }
         let counter = tables.counter.as_device_ptr().as_raw();
         self.loaded.reset(device, counter, COUNTER * size_of::<u32>())?;
         let programs = stage::Programs {
@@ -254,13 +250,13 @@ impl Cached {
         let (stages, sampler) = (self.loaded.stages(), self.loaded.sampler());
         let (first, rows) = (row as i32, 1i32);
         let args = [
-            arg(&stages),
-            arg(&programs),
-            arg(&sampler),
-            arg(&self.loaded.args),
-            arg(&counter),
-            arg(&first),
-            arg(&rows),
+            bytes_of(&stages),
+            bytes_of(&programs),
+            bytes_of(&sampler),
+            bytes_of(&self.loaded.args),
+            bytes_of(&counter),
+            bytes_of(&first),
+            bytes_of(&rows),
         ];
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
         unsafe { device.launch(Kernel::Persistent, [blocks, 1, 1], THREADS as u32, &args) }

@@ -4,7 +4,6 @@
 //! that has no wrapper for (graphs, cooperative launches) through its raw bindings; errors come out
 //! as [`Error::Device`] with what was attempted.
 
-use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -19,48 +18,15 @@ use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
 use super::Properties;
+use super::kernels::{self, KERNELS, Kernel, MODULES, NVCC};
 use crate::error::{Error, Result};
-
-include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
-
-/// The kernels that the engine launches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    Narrow,
-    Wide,
-    Sample,
-    LogLikelihood,
-    ConcatElu,
-    Elu,
-    Relu,
-    Reset,
-    Push,
-    Pop,
-    Cursor,
-    Persistent,
-}
-
-/// Each kernel's file and name.
-const KERNELS: [(&str, &str); 12] = [
-    ("masked_conv", "masked_conv_narrow_f32"),
-    ("masked_conv", "masked_conv_wide_f32"),
-    ("sample", "sample_f32"),
-    ("sample", "log_likelihood_f32"),
-    ("concat_elu", "concat_elu_f32"),
-    ("concat_elu", "elu_f32"),
-    ("concat_elu", "relu_f32"),
-    ("cache", "cache_reset_f32"),
-    ("cache", "cache_push_f32"),
-    ("cache", "cache_pop_f32"),
-    ("cache", "cursor_f32"),
-    ("persistent", "persistent_f32"),
-];
 
 /// An open device.
 pub struct Device {
     /// What it can do.
     pub properties: Properties,
-    functions: Vec<sys::CUfunction>,
+    /// Each kernel and the bytes of its arguments.
+    functions: Vec<(sys::CUfunction, Vec<usize>)>,
     // Dropped in this order.
     _modules: Vec<Module>,
     stream: Stream,
@@ -113,11 +79,10 @@ impl Device {
             let module = Module::from_ptx(text, &[]);
             modules.push(module.map_err(|e| refused(&properties, text, e))?);
         }
-        let function = |(file, name): &(&str, &str)| -> Result<sys::CUfunction> {
-            let at = MODULES.iter().position(|(stem, _)| stem == file);
-            let module = &modules[at.expect("build.rs compiles every file in cuda/")];
-            let function = module.get_function(name).map_err(failed(&label, &format!("find {name}")))?;
-            Ok(function.to_raw())
+        let function = |(file, name): &(&str, &str)| -> Result<(sys::CUfunction, Vec<usize>)> {
+            let at = kernels::module_of(file);
+            let function = modules[at].get_function(name).map_err(failed(&label, &format!("find {name}")))?;
+            Ok((function.to_raw(), kernels::arguments(MODULES[at].1, name)))
         };
         let functions = KERNELS.iter().map(function).collect::<Result<_>>()?;
         Ok(Device { properties, functions, _modules: modules, stream, context })
@@ -190,22 +155,21 @@ impl Device {
         from.index(0..to.len()).copy_to(to).map_err(self.failed("copy from the device"))
     }
 
-    /// Launches a kernel.
+    /// Launches a kernel. An argument is given as its bytes.
     ///
     /// # Safety
     /// The arguments are those of the kernel, and what they point to outlives its run.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub unsafe fn launch(
-        &self,
-        kernel: Kernel,
-        grid: [u32; 3],
-        block: u32,
-        args: &[*const c_void],
-    ) -> Result<()> {
-        let mut args: Vec<*mut c_void> = args.iter().map(|a| a.cast_mut()).collect();
-        let (function, name) = (self.functions[kernel as usize], KERNELS[kernel as usize].1);
+    ///
+    /// # Panics
+    /// If the arguments are not as many or not as long as the kernel declares.
+    pub unsafe fn launch(&self, kernel: Kernel, grid: [u32; 3], block: u32, args: &[&[u8]]) -> Result<()> {
+        let (function, ref declared) = self.functions[kernel as usize];
+        let name = kernel.name();
+        assert!(args.iter().map(|a| a.len()).eq(declared.iter().copied()), "{name} takes {declared:?} bytes");
+        let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
         let code = unsafe {
             let [x, y, z] = grid;
@@ -227,7 +191,7 @@ impl Device {
     /// [`Error::Device`].
     pub fn resident(&self, kernel: Kernel, block: u32) -> Result<u32> {
         let mut blocks = 0;
-        let function = self.functions[kernel as usize];
+        let (function, _) = self.functions[kernel as usize];
         // SAFETY: the function is one of ours.
         let code = unsafe {
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, 0)

@@ -4,13 +4,11 @@
 //! host and device but launches. Addresses do not change from one batch of the same shape to the next,
 //! so that graphs that were captured for one serve the others.
 
-use std::ffi::c_void;
-use std::ptr::from_ref;
-
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 use ndarray::Array4;
 
-use super::driver::{Buffer, Device, Kernel};
+use super::driver::{Buffer, Device};
+use super::kernels::Kernel;
 use super::layout::{Extent, Grid};
 use super::stage::{self, Cursor, Sampler, Stage};
 use super::table::{Step, Table};
@@ -83,10 +81,6 @@ pub struct Plan<'a> {
     pub image: Grid,
     /// The logits.
     pub logits: Grid,
-}
-
-fn arg<T>(value: &T) -> *const c_void {
-    from_ref(value).cast()
 }
 
 fn blocks(threads: usize) -> [u32; 3] {
@@ -187,7 +181,7 @@ impl Loaded {
         if rows > 0 {
             let threads = batch.size * rows * batch.width;
             let (pixels, rows) = (self.pixels.as_device_ptr().as_raw(), rows as i32);
-            let args = [arg(&pixels), arg(&self.image), arg(&self.args), arg(&rows)];
+            let args = [bytes_of(&pixels), bytes_of(&self.image), bytes_of(&self.args), bytes_of(&rows)];
             // SAFETY: the arguments of cache_push_f32; the given rows lie in the image.
             unsafe { device.launch(Kernel::Push, blocks(threads), MANY, &args)? };
         }
@@ -202,7 +196,7 @@ impl Loaded {
         let quads = bytes as u64 / 16;
         let most = device.properties.multiprocessors * 8;
         let grid = (quads as usize).div_ceil(MANY as usize).clamp(1, most);
-        let args = [arg(&address), arg(&quads)];
+        let args = [bytes_of(&address), bytes_of(&quads)];
         // SAFETY: the arguments of cache_reset_f32; the caller's memory has so many bytes.
         unsafe { device.launch(Kernel::Reset, [grid as u32, 1, 1], MANY, &args) }
     }
@@ -216,7 +210,9 @@ impl Loaded {
         let kernel = if step.wide { Kernel::Wide } else { Kernel::Narrow };
         let grid = [step.x, step.y, step.count as u32];
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
-        unsafe { device.launch(kernel, grid, stage::THREADS as u32, &[arg(&stages), arg(&self.args)]) }
+        unsafe {
+            device.launch(kernel, grid, stage::THREADS as u32, &[bytes_of(&stages), bytes_of(&self.args)])
+        }
     }
 
     /// Draws the cursor's pixel of every image and moves the cursor on.
@@ -227,7 +223,9 @@ impl Loaded {
         let warps = self.extent.batch.min(SAMPLER_WARPS) as u32;
         let sampler = self.sampler();
         // SAFETY: the arguments of sample_f32.
-        unsafe { device.launch(Kernel::Sample, [1; 3], warps * 32, &[arg(&sampler), arg(&self.args)]) }
+        unsafe {
+            device.launch(Kernel::Sample, [1; 3], warps * 32, &[bytes_of(&sampler), bytes_of(&self.args)])
+        }
     }
 
     /// Moves the cursor to the begin of a row.
@@ -238,7 +236,12 @@ impl Loaded {
         let (row, column) = (row as i32, 0i32);
         // SAFETY: the arguments of cursor_f32.
         unsafe {
-            device.launch(Kernel::Cursor, [1; 3], 1, &[arg(&self.args.cursor), arg(&row), arg(&column)])
+            device.launch(
+                Kernel::Cursor,
+                [1; 3],
+                1,
+                &[bytes_of(&self.args.cursor), bytes_of(&row), bytes_of(&column)],
+            )
         }
     }
 
@@ -267,7 +270,14 @@ impl Loaded {
     ) -> Result<()> {
         let threads = self.extent.batch * rows * self.extent.width * channels;
         let (first, rows, channels) = (first as i32, rows as i32, channels as i32);
-        let args = [arg(&target), arg(&grid), arg(&self.args), arg(&first), arg(&rows), arg(&channels)];
+        let args = [
+            bytes_of(&target),
+            bytes_of(&grid),
+            bytes_of(&self.args),
+            bytes_of(&first),
+            bytes_of(&rows),
+            bytes_of(&channels),
+        ];
         // SAFETY: the arguments of cache_pop_f32; the target has room for all rows.
         unsafe { device.launch(Kernel::Pop, blocks(threads), MANY, &args) }
     }
@@ -309,7 +319,13 @@ impl Loaded {
         let (images, logits) = (self.pixels.as_device_ptr().as_raw(), kept.as_device_ptr().as_raw());
         let (target, positions) = (nats.as_device_ptr().as_raw(), count as i32);
         let mixtures = self.config.mixtures as i32;
-        let args = [arg(&images), arg(&logits), arg(&target), arg(&positions), arg(&mixtures)];
+        let args = [
+            bytes_of(&images),
+            bytes_of(&logits),
+            bytes_of(&target),
+            bytes_of(&positions),
+            bytes_of(&mixtures),
+        ];
         // SAFETY: the arguments of log_likelihood_f32.
         unsafe { device.launch(Kernel::LogLikelihood, blocks(count), MANY, &args)? };
         let mut all = vec![0.0; count];

@@ -14,6 +14,8 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod engine;
 #[cfg(feature = "cuda")]
+mod kernels;
+#[cfg(feature = "cuda")]
 mod layout;
 #[cfg(feature = "cuda")]
 mod loaded;

@@ -4,10 +4,10 @@
 //! operands in shared memory, activations computed once and stored, nothing copied to the host. The order
 //! of summation is the cached method's, and so are the images.
 
-use std::ffi::c_void;
-use std::ptr::from_ref;
+use bytemuck::bytes_of;
 
-use super::driver::{Buffer, Device, Kernel};
+use super::driver::{Buffer, Device};
+use super::kernels::Kernel;
 use super::layout::{Extent, Grid, Layout, Storage, padded};
 use super::loaded::{Extras, Loaded, Plan};
 use super::packed::Packed;
@@ -147,14 +147,11 @@ impl Naive {
         to: &Grid,
         positions: usize,
     ) -> Result<()> {
-        fn arg<T>(value: &T) -> *const c_void {
-            from_ref(value).cast()
-        }
         let address = |grid: &Grid| self.loaded.args.arena + grid.base * size_of::<f32>() as u64;
         let (source, target, channels) = (address(from), address(to), from.channels);
         let count = positions as u64;
         let blocks = (positions * channels as usize / 4).div_ceil(MANY) as u32;
-        let args = [arg(&source), arg(&target), arg(&count), arg(&channels)];
+        let args = [bytes_of(&source), bytes_of(&target), bytes_of(&count), bytes_of(&channels)];
         // SAFETY: the arguments of concat_elu_f32 and its like; both grids have so many positions.
         unsafe { device.launch(kernel, [blocks, 1, 1], MANY as u32, &args) }
     }

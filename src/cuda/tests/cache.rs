@@ -3,13 +3,9 @@
 use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use super::{device, noise, offset};
-use crate::cuda::driver::Kernel;
+use crate::cuda::kernels::Kernel;
 use crate::cuda::layout::Grid;
 use crate::cuda::stage::{Batch, Cursor};
-
-fn arg<T>(value: &T) -> *const std::ffi::c_void {
-    std::ptr::from_ref(value).cast()
-}
 
 fn concat_elu(x: f32) -> [f64; 2] {
     [elu(x), elu(-x)]
@@ -38,7 +34,7 @@ fn activations() {
             let (from, to) = (on_device.as_device_ptr().as_raw(), target.as_device_ptr().as_raw());
             let (count, floats) = (positions as u64, channels as i32);
             let blocks = (positions * channels / 4).div_ceil(256) as u32;
-            let args = [arg(&from), arg(&to), arg(&count), arg(&floats)];
+            let args = [bytes_of(&from), bytes_of(&to), bytes_of(&count), bytes_of(&floats)];
             // SAFETY: the arguments of concat_elu_f32 and its like.
             unsafe { device.launch(kernel, [blocks, 1, 1], 256, &args).unwrap() };
             let mut found = vec![0.0; width * source.len()];
@@ -84,7 +80,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let pixels: Vec<f32> = (0..size * height * width * 3).map(|_| next()).collect();
     let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
     let (from, rows) = (given.as_device_ptr().as_raw(), 5i32);
-    let args = [arg(&from), arg(&grid), arg(&batch), arg(&rows)];
+    let args = [bytes_of(&from), bytes_of(&grid), bytes_of(&batch), bytes_of(&rows)];
     // SAFETY: the arguments of cache_push_f32.
     unsafe { device.launch(Kernel::Push, [1, 1, 1], 256, &args).unwrap() };
 
@@ -105,7 +101,14 @@ fn what_is_pushed_is_popped_and_nothing_else() {
 
     let popped = device.zeroed::<f32>(pixels.len()).unwrap();
     let (to, first, rows, channels) = (popped.as_device_ptr().as_raw(), 1i32, 3i32, 3i32);
-    let args = [arg(&to), arg(&grid), arg(&batch), arg(&first), arg(&rows), arg(&channels)];
+    let args = [
+        bytes_of(&to),
+        bytes_of(&grid),
+        bytes_of(&batch),
+        bytes_of(&first),
+        bytes_of(&rows),
+        bytes_of(&channels),
+    ];
     // SAFETY: the arguments of cache_pop_f32.
     unsafe { device.launch(Kernel::Pop, [1, 1, 1], 256, &args).unwrap() };
     let mut found = vec![0.0; pixels.len()];
@@ -117,7 +120,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
 
     let (address, quads) = (batch.arena, len as u64 / 4);
     // SAFETY: the arguments of cache_reset_f32.
-    unsafe { device.launch(Kernel::Reset, [2, 1, 1], 64, &[arg(&address), arg(&quads)]).unwrap() };
+    unsafe { device.launch(Kernel::Reset, [2, 1, 1], 64, &[bytes_of(&address), bytes_of(&quads)]).unwrap() };
     let mut found = vec![1.0; len];
     device.read(&arena, &mut found).unwrap();
     assert!(found.iter().all(|x| *x == 0.0));
@@ -130,7 +133,11 @@ fn the_cursor_moves() {
     let cursor = device.upload(bytes_of(&Cursor { row: 0, column: 3, fault: 7 })).unwrap();
     let (address, row, column) = (cursor.as_device_ptr().as_raw(), 5i32, 0i32);
     // SAFETY: the arguments of cursor_f32.
-    unsafe { device.launch(Kernel::Cursor, [1; 3], 1, &[arg(&address), arg(&row), arg(&column)]).unwrap() };
+    unsafe {
+        device
+            .launch(Kernel::Cursor, [1; 3], 1, &[bytes_of(&address), bytes_of(&row), bytes_of(&column)])
+            .unwrap()
+    };
     let mut bytes = [0; size_of::<Cursor>()];
     device.read(&cursor, &mut bytes).unwrap();
     let Cursor { row, column, fault } = pod_read_unaligned(&bytes);

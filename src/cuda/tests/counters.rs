@@ -150,16 +150,19 @@ fn weights_are_read_once_and_in_whole_sectors() {
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
          | shared requests | conflicts | instructions | float32 |"
     );
-    for (size, width) in [(1, 32), (16, PERIOD)] {
+    // The second batch is counted without what its rows begin with, so that it takes no longer.
+    for (size, width) in [(1, 32), (8, PERIOD)] {
         let extent = Extent { batch: size, height: PERIOD, width };
         let mut cached =
             Cached::new(&device, &network, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
         cached.begin(&device, &batch(size, PERIOD, width)).unwrap();
         let (mut rows, mut pixels) = (Counted::default(), Counted::default());
         for row in 0..PERIOD {
-            vgpu::reset(true);
-            cached.begin_row(&device, row).unwrap();
-            rows.add(&vgpu::report());
+            if size == 1 {
+                vgpu::reset(true);
+                cached.begin_row(&device, row).unwrap();
+                rows.add(&vgpu::report());
+            }
             vgpu::reset(true);
             cached.pixels(&device, row, width).unwrap();
             pixels.add(&vgpu::report());
@@ -170,7 +173,10 @@ fn weights_are_read_once_and_in_whole_sectors() {
         let of_rows: f64 = levels.iter().map(|set| 4.0 * set.row * runs(set)).sum();
         let of_pixels: f64 =
             levels.iter().map(|set| 4.0 * set.pixel * runs(set) * (width / set.level) as f64).sum();
-        rows.print(&format!("a row of {width} before its pixels, batch {size}"), PERIOD as f64, of_rows);
+        if size == 1 {
+            rows.print(&format!("a row of {width} before its pixels, batch 1"), PERIOD as f64, of_rows);
+            assert!((rows.distinct as f64) < 1.05 * of_rows, "{} bytes, {of_rows} needed", rows.distinct);
+        }
         pixels.print(&format!("a pixel, batch {size}"), (PERIOD * width) as f64, of_pixels);
         // Beyond one tile of images, multiprocessors that would idle read the same weights for other images.
         let times = size.div_ceil(NARROW_TILE) as f64;
@@ -179,10 +185,8 @@ fn weights_are_read_once_and_in_whole_sectors() {
             "{} bytes, {of_pixels} needed",
             pixels.weights
         );
-        for (counted, least) in [(&rows, of_rows), (&pixels, of_pixels)] {
-            assert!((counted.distinct as f64) < 1.05 * least, "{} bytes, {least} needed", counted.distinct);
-        }
-        for counted in [&rows, &pixels] {
+        assert!((pixels.distinct as f64) < 1.05 * of_pixels, "{} bytes, {of_pixels} needed", pixels.distinct);
+        for counted in [&rows, &pixels].into_iter().filter(|c| c.launches > 0) {
             let all = counted.sectors.iter().sum::<u64>() as f64 / counted.ideal.iter().sum::<u64>() as f64;
             assert!(counted.share(0) < 1.01 && all < 1.1, "{:?}, {:?}", counted.sectors, counted.ideal);
             assert_eq!(counted.conflicts, 0);

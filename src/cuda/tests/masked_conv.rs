@@ -4,7 +4,8 @@ use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::{device, noise, offset};
 use crate::config::{ModelConfig, Nonlinearity};
-use crate::cuda::driver::{Device, Kernel};
+use crate::cuda::driver::Device;
+use crate::cuda::kernels::Kernel;
 use crate::cuda::layout::{Extent, Layout, Storage};
 use crate::cuda::packed::Packed;
 use crate::cuda::stage::{Batch, Cursor, Span, Stage, THREADS};
@@ -79,7 +80,7 @@ impl Bench {
         let step = table.steps[0];
         let kernel = if step.wide { Kernel::Wide } else { Kernel::Narrow };
         let stages = stages.as_device_ptr().as_raw();
-        let args = [std::ptr::from_ref(&stages).cast(), std::ptr::from_ref(&batch).cast()];
+        let args = [bytes_of(&stages), bytes_of(&batch)];
         let grid = [step.x, step.y, step.count as u32];
         // SAFETY: the arguments of masked_conv.
         unsafe { device.launch(kernel, grid, THREADS as u32, &args).unwrap() };

@@ -3,14 +3,10 @@
 use bytemuck::{Zeroable, bytes_of, cast_slice, pod_read_unaligned};
 
 use super::{device, noise, offset};
-use crate::cuda::driver::Kernel;
+use crate::cuda::kernels::Kernel;
 use crate::cuda::layout::Grid;
 use crate::cuda::stage::{Batch, Cursor, Sampler};
 use crate::{logistic, philox};
-
-fn arg<T>(value: &T) -> *const std::ffi::c_void {
-    std::ptr::from_ref(value).cast()
-}
 
 const SIZE: usize = 5;
 const WIDTH: usize = 4;
@@ -89,7 +85,11 @@ fn sample() {
                 let address = sampler.as_device_ptr().as_raw();
                 // Two warps for five images.
                 // SAFETY: the arguments of sample_f32.
-                unsafe { device.launch(Kernel::Sample, [1; 3], 64, &[arg(&address), arg(&batch)]).unwrap() };
+                unsafe {
+                    device
+                        .launch(Kernel::Sample, [1; 3], 64, &[bytes_of(&address), bytes_of(&batch)])
+                        .unwrap()
+                };
                 let mut bytes = vec![0; len * 4];
                 device.read(&arena, &mut bytes).unwrap();
                 let found: &[f32] = cast_slice(&bytes);
@@ -142,7 +142,7 @@ fn log_likelihood() {
         let nats = device.zeroed::<f64>(count).unwrap();
         let (a, b) = (images.as_device_ptr().as_raw(), on_device.as_device_ptr().as_raw());
         let (c, positions, m) = (nats.as_device_ptr().as_raw(), count as i32, mixtures as i32);
-        let args = [arg(&a), arg(&b), arg(&c), arg(&positions), arg(&m)];
+        let args = [bytes_of(&a), bytes_of(&b), bytes_of(&c), bytes_of(&positions), bytes_of(&m)];
         // SAFETY: the arguments of log_likelihood_f32.
         unsafe { device.launch(Kernel::LogLikelihood, [3, 1, 1], 128, &args).unwrap() };
         let mut found = vec![0.0; count];

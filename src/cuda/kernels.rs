@@ -1,0 +1,85 @@
+//! The kernels by name, the PTX they are in, and what arguments that PTX says they take.
+//!
+//! The idea: the driver copies as many bytes from each argument's address as the kernel's declaration names,
+//! whatever stands there. So the declarations are read from the PTX, and every launch is held to them.
+
+include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
+
+/// The kernels that the engine launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    Narrow,
+    Wide,
+    Sample,
+    LogLikelihood,
+    ConcatElu,
+    Elu,
+    Relu,
+    Reset,
+    Push,
+    Pop,
+    Cursor,
+    Persistent,
+}
+
+/// Each kernel's file and name.
+pub const KERNELS: [(&str, &str); 12] = [
+    ("masked_conv", "masked_conv_narrow_f32"),
+    ("masked_conv", "masked_conv_wide_f32"),
+    ("sample", "sample_f32"),
+    ("sample", "log_likelihood_f32"),
+    ("concat_elu", "concat_elu_f32"),
+    ("concat_elu", "elu_f32"),
+    ("concat_elu", "relu_f32"),
+    ("cache", "cache_reset_f32"),
+    ("cache", "cache_push_f32"),
+    ("cache", "cache_pop_f32"),
+    ("cache", "cursor_f32"),
+    ("persistent", "persistent_f32"),
+];
+
+impl Kernel {
+    /// Its name in the PTX, and in a profile.
+    pub fn name(self) -> &'static str {
+        KERNELS[self as usize].1
+    }
+}
+
+/// The place in [`MODULES`] of a file in `cuda/`.
+pub fn module_of(file: &str) -> usize {
+    let at = MODULES.iter().position(|(stem, _)| *stem == file);
+    at.expect("build.rs compiles every file in cuda/")
+}
+
+/// Bytes of each argument of a kernel, from its declaration.
+pub fn arguments(ptx: &str, kernel: &str) -> Vec<usize> {
+    let declared = ptx.split_once(&format!(".entry {kernel}(")).and_then(|(_, rest)| rest.split_once(')'));
+    let (parameters, _) = declared.expect("nvcc declares every kernel in its file");
+    let bytes = |parameter: &str| {
+        // `.param .u64 name` or `.param .align 8 .b8 name[48]`.
+        let elements = match parameter.split_once('[') {
+            Some((_, rest)) => rest.trim_end().trim_end_matches(']').parse().ok()?,
+            None => 1,
+        };
+        let element = parameter.split_whitespace().rev().nth(1)?;
+        let bits: usize = element.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
+        Some(elements * bits / 8)
+    };
+    let all = parameters.split(',').map(|p| bytes(p.trim()));
+    all.collect::<Option<_>>().expect("nvcc declares parameters of known sizes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_as_long_as_declared() {
+        let text = ".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .align 8 .b8 f_param_1[48],\n\t.param .u32 x\n)\n{}";
+        assert_eq!(arguments(text, "f"), [8, 48, 4]);
+        for (file, kernel) in KERNELS {
+            let found = arguments(MODULES[module_of(file)].1, kernel);
+            assert!(found.len() >= 2 && found.iter().all(|&n| n >= 4), "{kernel}: {found:?}");
+        }
+    }
+}
