@@ -1,7 +1,7 @@
 //! Memory of the device, copies and fills.
 //!
-//! The idea: a call without a stream does its work at once, after all that keeps to one order with the default
-//! stream; a call with one queues it. Bytes that come from the host are copied when the call is made, as
+//! The idea: a copy from or to the host without a stream is done at once, after all that keeps to one order with
+//! the default stream; anything else is queued. Bytes that come from the host are copied when the call is made, as
 //! from pageable memory; bytes that go to the host arrive when somebody has waited.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -121,6 +121,11 @@ pub unsafe extern "C" fn cuMemFreeHost(address: Handle) -> u32 {
     })
 }
 
+/// Refuses what is not all inside of one allocation, at the call: what is queued is done later.
+fn inside(state: &mut State, address: u64, bytes: u64) -> Result<(), Code> {
+    state.memory.check(address, bytes).map_err(|e| failed(state, &e))
+}
+
 /// Does work on the default stream now.
 fn now(state: &mut State, work: Work) -> Result<(), Code> {
     state.queue(DEFAULT_STREAM, work)?;
@@ -164,8 +169,11 @@ pub unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const u8, bytes: usize)
 /// As in `cuda.h`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, stream: Handle) -> u32 {
-    // SAFETY: as in `cuda.h`.
-    call("cuMemcpyHtoDAsync_v2", |state| state.queue(stream, unsafe { upload(to, from, bytes) }?).map(drop))
+    call("cuMemcpyHtoDAsync_v2", |state| {
+        inside(state, to, bytes as u64)?;
+        // SAFETY: as in `cuda.h`.
+        state.queue(stream, unsafe { upload(to, from, bytes) }?).map(drop)
+    })
 }
 
 /// Device to host, done on return.
@@ -183,7 +191,10 @@ pub unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut u8, from: u64, bytes: usize) -
 /// As in `cuda.h`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, stream: Handle) -> u32 {
-    call("cuMemcpyDtoHAsync_v2", |state| state.queue(stream, download(to, from, bytes)?).map(drop))
+    call("cuMemcpyDtoHAsync_v2", |state| {
+        inside(state, from, bytes as u64)?;
+        state.queue(stream, download(to, from, bytes)?).map(drop)
+    })
 }
 
 /// Within the device, on the default stream.
@@ -195,13 +206,18 @@ pub extern "C" fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) -> u32 {
 /// Within the device, on a stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) -> u32 {
-    let work = Work::Copy { to, from, bytes: bytes as u64 };
-    call("cuMemcpyDtoDAsync_v2", |state| state.queue(stream, work).map(drop))
+    call("cuMemcpyDtoDAsync_v2", |state| {
+        let bytes = bytes as u64;
+        inside(state, from, bytes)?;
+        inside(state, to, bytes)?;
+        state.queue(stream, Work::Copy { to, from, bytes }).map(drop)
+    })
 }
 
 fn fill(function: &str, to: u64, pattern: &[u8], count: usize, stream: Handle) -> u32 {
     call(function, |state| {
         let bytes = count.checked_mul(pattern.len()).ok_or(Code::INVALID_VALUE)? as u64;
+        inside(state, to, bytes)?;
         state.queue(stream, Work::Fill { to, bytes, pattern: pattern.to_vec() }).map(drop)
     })
 }

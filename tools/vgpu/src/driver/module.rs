@@ -104,9 +104,11 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut Handle, image: *const c_c
 pub extern "C" fn cuModuleUnload(module: Handle) -> u32 {
     // A module can be given back after a fault, too.
     if let Some(state) = super::state::lock().as_mut()
-        && let (Some(code), Some(module)) = (state.sticky, state.modules.remove(&module))
+        && let Some(code) = state.sticky
     {
-        let _ = module.unload(&mut state.memory);
+        if let Some(found) = state.modules.remove(&module) {
+            let _ = found.unload(&mut state.memory);
+        }
         return code.0;
     }
     call("cuModuleUnload", |state| {

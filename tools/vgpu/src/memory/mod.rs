@@ -212,6 +212,14 @@ impl Memory {
         Ok(())
     }
 
+    /// Whether bytes are all in one allocation.
+    ///
+    /// # Errors
+    /// What they are instead.
+    pub fn check(&self, address: u64, bytes: u64) -> Result<(), MemoryError> {
+        if bytes == 0 { Ok(()) } else { self.within(address, bytes).map(drop) }
+    }
+
     /// Fills `bytes` with a pattern, repeated.
     ///
     /// # Errors
