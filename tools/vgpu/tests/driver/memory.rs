@@ -19,7 +19,7 @@ fn what_is_taken_is_given_back() {
         start();
         let before = free_bytes();
         let a = alloc(1000).unwrap();
-        assert!(a % 256 == 0 && before - free_bytes() >= 1000);
+        assert!(a.is_multiple_of(256) && before - free_bytes() >= 1000);
         assert_eq!(alloc(0), Err(1));
         assert_eq!(alloc(1 << 21), Err(2), "there is a megabyte");
         assert_eq!(cuMemFree_v2(a), 0);
