@@ -62,6 +62,9 @@ fn barriers_of_a_pixel_are_its_dependent_stages() {
         total += barriers;
     }
     println!("barriers for each pixel: {:.2}; dependent stages: 32.4", total as f64 / 16.0);
+    // Of each class of rows an image has 8, of each class of pixels 64; sampling is a launch too.
+    let rows: usize = programs.rows.iter().map(Vec::len).sum();
+    println!("launches of an image, one by one: {}", 8 * rows + 64 * total);
 }
 
 /// What a phase of the paper's model asked of the device, from the reports on it.
