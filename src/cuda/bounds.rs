@@ -27,14 +27,13 @@ fn lanes((major, minor): (i32, i32)) -> f64 {
 }
 
 impl Bounds {
-    /// The rates of a device.
-    pub fn of(device: &Properties) -> Bounds {
+    /// The rates of a device, if it reports what they follow from.
+    pub fn of(device: &Properties) -> Option<Bounds> {
         let multiprocessors = device.multiprocessors as f64;
-        Bounds {
-            flops: 2.0 * multiprocessors * lanes(device.capability) * device.clock,
-            // Two transfers a cycle.
-            memory: 2.0 * device.memory_clock * device.bus_bits as f64 / 8.0,
-        }
+        let flops = 2.0 * multiprocessors * lanes(device.capability) * device.clock;
+        // Two transfers a cycle.
+        let memory = 2.0 * device.memory_clock * device.bus_bits as f64 / 8.0;
+        (flops > 0.0 && memory > 0.0).then_some(Bounds { flops, memory })
     }
 
     /// Seconds below which no cached generation of a batch can come if all weights come from the device's
@@ -70,5 +69,26 @@ mod tests {
         assert!((0.0065..0.0075).contains(&one), "{one}");
         let many = bounds.cached_seconds(&network, 256, 32, 32);
         assert!((0.18..0.19).contains(&many), "{many}");
+    }
+
+    #[test]
+    fn rates_follow_from_what_is_reported() {
+        let mut h100 = Properties {
+            label: "cuda:0".into(),
+            name: "H100".into(),
+            capability: (9, 0),
+            driver: (13, 0),
+            multiprocessors: 132,
+            cooperative: true,
+            memory: 80 << 30,
+            l2: 50 << 20,
+            clock: 1980e6,
+            memory_clock: 2619e6,
+            bus_bits: 5120,
+        };
+        let Bounds { flops, memory } = Bounds::of(&h100).unwrap();
+        assert!((66.8e12..67.0e12).contains(&flops) && (3350e9..3355e9).contains(&memory));
+        h100.memory_clock = 0.0;
+        assert_eq!(Bounds::of(&h100), None);
     }
 }

@@ -326,6 +326,8 @@ impl Drop for Graph {
 
 fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
     let attribute = |a| handle.get_attribute(a);
+    // Newer drivers need not know what only a table of `bench` is made of.
+    let reported = |a| handle.get_attribute(a).map_or(0, |n| n.max(0));
     let (mut driver, mut cooperative) = (0, 0);
     // SAFETY: the driver writes a number each.
     unsafe {
@@ -344,10 +346,10 @@ fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
         multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)?.max(1) as usize,
         cooperative: cooperative != 0,
         memory: handle.total_memory()? as u64,
-        l2: attribute(DeviceAttribute::L2CacheSize)? as u64,
-        clock: f64::from(attribute(DeviceAttribute::ClockRate)?) * 1e3,
-        memory_clock: f64::from(attribute(DeviceAttribute::MemoryClockRate)?) * 1e3,
-        bus_bits: attribute(DeviceAttribute::GlobalMemoryBusWidth)? as usize,
+        l2: reported(DeviceAttribute::L2CacheSize) as u64,
+        clock: f64::from(reported(DeviceAttribute::ClockRate)) * 1e3,
+        memory_clock: f64::from(reported(DeviceAttribute::MemoryClockRate)) * 1e3,
+        bus_bits: reported(DeviceAttribute::GlobalMemoryBusWidth) as usize,
     })
 }
 

@@ -99,10 +99,10 @@ pub struct Properties {
     pub memory: u64,
     /// Bytes of the second-level cache.
     pub l2: u64,
-    /// Cycles per second of the multiprocessors, as reported.
+    /// Cycles per second of the multiprocessors, as reported; 0 if not.
     pub clock: f64,
-    /// Cycles per second of the memory, as reported.
+    /// Cycles per second of the memory, as reported; 0 if not.
     pub memory_clock: f64,
-    /// Bits of the memory's bus.
+    /// Bits of the memory's bus; 0 if not reported.
     pub bus_bits: usize,
 }

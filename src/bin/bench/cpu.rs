@@ -139,10 +139,10 @@ impl Bench for Measured {
         Ok(begin.elapsed().as_secs_f64())
     }
 
-    fn floors(&self, batch: usize) -> [f64; 2] {
+    fn floors(&self, batch: usize) -> [Option<f64>; 2] {
         let network = self.engine.network();
         let cached = self.limits.cached_seconds(network, batch, SIDE, SIDE);
-        [cached, self.limits.forward_seconds(network, batch, SIDE, SIDE)]
+        [cached, self.limits.forward_seconds(network, batch, SIDE, SIDE)].map(Some)
     }
 
     fn machine(&self) -> Machine {

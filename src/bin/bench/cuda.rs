@@ -23,14 +23,14 @@ pub struct Details {
 /// Rates in operations and bytes per second, from the device's attributes.
 #[derive(Serialize)]
 pub struct Limit {
-    flops: f64,
-    read_main_memory: f64,
+    flops: Option<f64>,
+    read_main_memory: Option<f64>,
 }
 
 /// The engine and what its device can do.
 pub struct Cuda {
     engine: CudaEngine,
-    bounds: Bounds,
+    bounds: Option<Bounds>,
 }
 
 impl Cuda {
@@ -71,10 +71,10 @@ impl Bench for Cuda {
         Ok(self.engine.device_seconds())
     }
 
-    fn floors(&self, batch: usize) -> [f64; 2] {
+    fn floors(&self, batch: usize) -> [Option<f64>; 2] {
         let network = self.engine.network();
-        let cached = self.bounds.cached_seconds(network, batch, SIDE, SIDE);
-        [cached, self.bounds.forward_seconds(network, batch, SIDE, SIDE)]
+        let cached = self.bounds.map(|b| b.cached_seconds(network, batch, SIDE, SIDE));
+        [cached, self.bounds.map(|b| b.forward_seconds(network, batch, SIDE, SIDE))]
     }
 
     fn machine(&self) -> Machine {
@@ -86,7 +86,7 @@ impl Bench for Cuda {
     fn limit(&self) -> (super::Limit, Vec<String>) {
         let Properties { name, driver, capability, multiprocessors, clock, memory_clock, .. } =
             self.engine.properties();
-        let lines = vec![
+        let mut lines = vec![
             format!(
                 "Device: {name}, compute capability {}.{}, {multiprocessors} multiprocessors, driver for CUDA \
                  {}.{}, strategy {}",
@@ -97,13 +97,17 @@ impl Bench for Cuda {
                 self.engine.strategy().name()
             ),
             format!("Clocks as reported: {:.0} MHz, memory {:.0} MHz", clock / 1e6, memory_clock / 1e6),
-            format!(
-                "Bounds: {:.1} TFLOP/s of fused multiply-adds, {:.0} GB/s from the device's memory",
-                self.bounds.flops / 1e12,
-                self.bounds.memory / 1e9
-            ),
         ];
-        let limit = Limit { flops: self.bounds.flops, read_main_memory: self.bounds.memory };
+        lines.push(match self.bounds {
+            Some(Bounds { flops, memory }) => format!(
+                "Bounds: {:.1} TFLOP/s of fused multiply-adds, {:.0} GB/s from the device's memory",
+                flops / 1e12,
+                memory / 1e9
+            ),
+            None => "Bounds: unknown, since the driver does not report all clocks".to_string(),
+        });
+        let limit =
+            Limit { flops: self.bounds.map(|b| b.flops), read_main_memory: self.bounds.map(|b| b.memory) };
         (super::Limit::Cuda(limit), lines)
     }
 }

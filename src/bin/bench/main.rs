@@ -113,8 +113,8 @@ trait Bench {
     /// Seconds of a full forward pass.
     fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64>;
 
-    /// Seconds below which neither can come for so many images: cached, forward.
-    fn floors(&self, batch: usize) -> [f64; 2];
+    /// Seconds below which neither can come for so many images, if that is known: cached, forward.
+    fn floors(&self, batch: usize) -> [Option<f64>; 2];
 
     /// The machine, for the report.
     fn machine(&self) -> Machine;
@@ -181,8 +181,8 @@ struct Row {
     speedup: f64,
     paper_speedup: Option<f64>,
     images_per_second: f64,
-    share_of_limit: f64,
-    naive_share_of_limit: f64,
+    share_of_limit: Option<f64>,
+    naive_share_of_limit: Option<f64>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -339,15 +339,16 @@ fn describe(model: &Model) -> Result<()> {
 fn line(row: &Row) -> String {
     let paper = row.paper_speedup.map_or("-".into(), |s| s.to_string());
     let Spread { min, max, .. } = row.cached_spread;
+    let percent = |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.0} %", 100.0 * s));
     format!(
-        "| {} | {:.1} | {:.3} | {min:.3} to {max:.3} | {:.0} | {paper} | {:.2} | {:.0} % | {:.0} % |",
+        "| {} | {:.1} | {:.3} | {min:.3} to {max:.3} | {:.0} | {paper} | {:.2} | {} | {} |",
         row.batch,
         row.naive_seconds,
         row.cached_seconds,
         row.speedup,
         row.images_per_second,
-        100.0 * row.share_of_limit,
-        100.0 * row.naive_share_of_limit
+        percent(row.share_of_limit),
+        percent(row.naive_share_of_limit)
     )
 }
 
@@ -393,8 +394,8 @@ fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> 
         speedup: naive_seconds / cached.median,
         paper_speedup: PAPER.iter().find(|(b, _)| *b == size).map(|(_, s)| *s),
         images_per_second: size as f64 / cached.median,
-        share_of_limit: floor / cached.median,
-        naive_share_of_limit: naive_floor / naive.median,
+        share_of_limit: floor.map(|f| f / cached.median),
+        naive_share_of_limit: naive_floor.map(|f| f / naive.median),
     })
 }
 
