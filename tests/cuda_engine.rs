@@ -55,20 +55,11 @@ fn a_teacher_forced_cached_pass_is_the_naive_pass_and_near_the_cpu_s() {
         let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
         let (images, labels) = (images(folder), labels(folder));
         let reference = cpu(&weights).logits(images.view(), labels.as_deref()).unwrap();
-        let (size, height, width, _) = images.dim();
         let mut engine = cuda(&weights, Strategy::Auto);
         let naive = engine.logits(images.view(), labels.as_deref()).unwrap();
         let off = largest(&naive, &reference);
-        let batch = Batch {
-            size,
-            height,
-            width,
-            labels: labels.as_deref(),
-            noise: Noise::Philox { seed: 0, first_index: 0 },
-            given: Some(Given { images: images.view(), rows: height }),
-            method: Method::Cached,
-            keep_logits: true,
-        };
+        let forced = Batch::teacher_forced(images.view(), labels.as_deref());
+        let batch = Batch { method: Method::Cached, ..forced };
         let made = engine.make(&batch, &|_| true).unwrap();
         println!("{folder}: logits within {off:e} of the CPU's");
         assert!(off <= 1e-4, "{folder}");
@@ -80,26 +71,10 @@ fn a_teacher_forced_cached_pass_is_the_naive_pass_and_near_the_cpu_s() {
 #[test]
 fn given_the_reference_s_noise_the_images_are_the_reference_s() {
     for folder in ["tiny", "cond"] {
-        let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
-        let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
-        let labels = labels(folder);
         let weights = load(&format!("{folder}/v2/params.ckpt"), false, None);
         for strategy in STRATEGIES {
-            let batch = Batch {
-                size: mixture.dim().0,
-                height: mixture.dim().1,
-                width: mixture.dim().2,
-                labels: labels.as_deref(),
-                noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
-                given: None,
-                method: Method::Cached,
-                keep_logits: true,
-            };
-            let made = cuda(&weights, strategy).make(&batch, &|_| true).unwrap();
-            let off = largest(&made.images, &file("x_gen"));
-            let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
-            println!("{folder}, {strategy:?}: images within {off:e}, logits within {off_logits:e}");
-            assert!(off <= 1e-4 && off_logits <= 1e-4);
+            let name = format!("{strategy:?}");
+            generate_as_the_reference(&mut cuda(&weights, strategy), folder, Method::Cached, &name);
         }
     }
 }

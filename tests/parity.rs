@@ -70,26 +70,9 @@ fn the_demo_model_gives_the_reference_s_logits() {
 #[test]
 fn given_the_reference_s_noise_the_images_are_the_reference_s() {
     for folder in ["tiny", "cond"] {
-        let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
-        let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
-        let labels = labels(folder);
         let mut engine = engine(&load(&format!("{folder}/v2/params.ckpt"), false, None), 2, None);
         for method in [Method::Cached, Method::Naive] {
-            let batch = Batch {
-                size: mixture.dim().0,
-                height: mixture.dim().1,
-                width: mixture.dim().2,
-                labels: labels.as_deref(),
-                noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
-                given: None,
-                method,
-                keep_logits: true,
-            };
-            let made = engine.make(&batch, &|_| true).unwrap();
-            let off = largest(&made.images, &file("x_gen"));
-            let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
-            println!("{folder}, {method:?}: images within {off:e}, logits within {off_logits:e}");
-            assert!(off <= 1e-4 && off_logits <= 1e-4);
+            generate_as_the_reference(&mut engine, folder, method, &format!("{method:?}"));
         }
     }
 }
@@ -194,7 +177,6 @@ fn a_teacher_forced_cached_pass_is_the_naive_pass_on_images_the_engine_did_not_m
         let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
         let (images, labels) = (images(folder), labels(folder));
         let naive = engine(&weights, 1, None).logits(images.view(), labels.as_deref()).unwrap();
-        let (size, height, width, _) = images.dim();
         for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
             for (threads, split) in
                 [(1, Split::Outputs), (2, Split::Outputs), (2, Split::Images), (3, Split::Outputs)]
@@ -203,16 +185,8 @@ fn a_teacher_forced_cached_pass_is_the_naive_pass_on_images_the_engine_did_not_m
                     println!("not run: {folder}, portable, {threads} threads, which adds only time");
                     continue;
                 }
-                let batch = Batch {
-                    size,
-                    height,
-                    width,
-                    labels: labels.as_deref(),
-                    noise: Noise::Philox { seed: 0, first_index: 0 },
-                    given: Some(Given { images: images.view(), rows: height }),
-                    method: Method::Cached,
-                    keep_logits: true,
-                };
+                let forced = Batch::teacher_forced(images.view(), labels.as_deref());
+                let batch = Batch { method: Method::Cached, ..forced };
                 let made = split_engine(&weights, threads, Some(isa), split).make(&batch, &|_| true).unwrap();
                 let name = format!("{folder}, {isa:?}, {threads} threads, {split:?}");
                 assert!(bits(&made.images) == bits(&images), "{name}: the images do not stay");

@@ -24,10 +24,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use ndarray::{Array4, ArrayView4};
-
 use crate::config::ModelConfig;
-use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch, check_labels, check_size};
+use crate::engine::{Batch, Engine, Made, Method, Watch};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::weights::Weights;
@@ -394,25 +392,6 @@ impl Engine for CpuEngine {
         };
         let images = [height, width, 3 * size_of::<f32>()];
         block.saturating_add(images.iter().fold(size as u64, |n, &d| n.saturating_mul(d as u64)))
-    }
-
-    fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>> {
-        let (size, height, width, _) = images.dim();
-        check_size(height, width)?;
-        check_labels(self.config(), labels, size)?;
-        // Every pixel is given, so no random number is ever drawn.
-        let batch = Batch {
-            size,
-            height,
-            width,
-            labels,
-            noise: Noise::Philox { seed: 0, first_index: 0 },
-            given: Some(Given { images, rows: height }),
-            method: Method::Naive,
-            keep_logits: true,
-        };
-        let made = self.make(&batch, &|_| true)?;
-        Ok(made.logits.expect("the logits were asked for"))
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {

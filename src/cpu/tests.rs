@@ -9,6 +9,7 @@ use ndarray::{Array4, s};
 
 use super::*;
 use crate::config::Nonlinearity;
+use crate::engine::Noise;
 use crate::network::*;
 
 /// Builds a network of single layers; every layer's variable is a fresh one.

@@ -1,7 +1,5 @@
 //! What stands for the CUDA engine in a build without it: the same types, none of which can be had.
 
-use ndarray::{Array4, ArrayView4};
-
 use super::{Properties, Strategy};
 use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Made, Method, Watch};
@@ -73,10 +71,6 @@ impl Engine for CudaEngine {
     }
 
     fn batch_bytes(&self, _: Method, _: usize, _: usize, _: usize) -> u64 {
-        match *self {}
-    }
-
-    fn logits(&mut self, _: ArrayView4<f32>, _: Option<&[u32]>) -> Result<Array4<f32>> {
         match *self {}
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView4, Axis, concatenate, s};
+use ndarray::{ArrayView4, Axis, concatenate, s};
 
 use super::cached::{self, Cached};
 use super::driver::{Buffer, Device};
@@ -13,7 +13,7 @@ use super::packed::Packed;
 use super::programs;
 use super::{Properties, Strategy};
 use crate::config::ModelConfig;
-use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch, check_labels, check_size};
+use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
 use crate::error::Result;
 use crate::memory;
 use crate::network::Network;
@@ -188,22 +188,6 @@ fn part_of<'a>(batch: &'a Batch, images: Range<usize>) -> Batch<'a> {
     Batch { size: images.len(), noise, given, labels, ..batch.reborrow() }
 }
 
-/// A batch whose pixels are all given and whose logits are wanted.
-fn teacher_forced<'a>(images: ArrayView4<'a, f32>, labels: Option<&'a [u32]>) -> Batch<'a> {
-    let (size, height, width, _) = images.dim();
-    Batch {
-        size,
-        height,
-        width,
-        labels,
-        // No random number is ever drawn.
-        noise: Noise::Philox { seed: 0, first_index: 0 },
-        given: Some(Given { images, rows: height }),
-        method: Method::Naive,
-        keep_logits: true,
-    }
-}
-
 impl Engine for CudaEngine {
     fn name(&self) -> String {
         let Properties { label, name, .. } = &self.device.properties;
@@ -224,7 +208,7 @@ impl Engine for CudaEngine {
 
     fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
         let (count, height, width, _) = images.dim();
-        let batch = teacher_forced(images, labels);
+        let batch = Batch::teacher_forced(images, labels);
         batch.check(self.config())?;
         self.device.enter()?;
         let mut nats = Vec::with_capacity(count);
@@ -244,14 +228,6 @@ impl Engine for CudaEngine {
         let extent = Extent { batch: size, height, width };
         let extras = Extras { logits: false, noise: false };
         self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.network.config))
-    }
-
-    fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>> {
-        let (size, height, width, _) = images.dim();
-        check_size(height, width)?;
-        check_labels(self.config(), labels, size)?;
-        let made = self.make(&teacher_forced(images, labels), &|_| true)?;
-        Ok(made.logits.expect("the logits were asked for"))
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {

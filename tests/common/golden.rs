@@ -52,6 +52,29 @@ pub fn bits(a: &Array4<f32>) -> Vec<u32> {
     a.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Generates with the noise of a golden folder, and asserts that images and logits are near the reference's.
+pub fn generate_as_the_reference(engine: &mut dyn Engine, folder: &str, method: Method, name: &str) {
+    let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
+    let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
+    let labels = labels(folder);
+    let (size, height, width, _) = mixture.dim();
+    let batch = Batch {
+        size,
+        height,
+        width,
+        labels: labels.as_deref(),
+        noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
+        given: None,
+        method,
+        keep_logits: true,
+    };
+    let made = engine.make(&batch, &|_| true).unwrap();
+    let off = largest(&made.images, &file("x_gen"));
+    let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
+    println!("{folder}, {name}: images within {off:e}, logits within {off_logits:e}");
+    assert!(off <= 1e-4 && off_logits <= 1e-4);
+}
+
 pub fn generate(
     engine: &mut dyn Engine,
     first_index: u64,
