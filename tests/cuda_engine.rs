@@ -110,6 +110,34 @@ fn an_image_is_one_array_of_bits_whatever_makes_it() {
     }
 }
 
+/// Where a tile has all its channels, chunks more than lanes, and gates in every position: the shapes that the
+/// small models do not have.
+#[test]
+fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
+    let weights = Weights::synthetic(ModelConfig::PAPER, 1);
+    let size = [4, 4];
+    let make = |engine: &mut dyn Engine| {
+        let batch = Batch {
+            size: 2,
+            height: size[0],
+            width: size[1],
+            labels: None,
+            noise: Noise::Philox { seed: 2702, first_index: 0 },
+            given: None,
+            method: Method::Cached,
+            keep_logits: true,
+        };
+        engine.make(&batch, &|_| true).unwrap()
+    };
+    let [launch, persistent] = [Strategy::Launch, Strategy::Persistent].map(|s| make(&mut cuda(&weights, s)));
+    assert!(bits(&launch.images) == bits(&persistent.images));
+    assert!(bits(launch.logits.as_ref().unwrap()) == bits(&persistent.logits.unwrap()));
+    let on_cpu = cpu(&weights).logits(launch.images.view(), None).unwrap();
+    let off = largest(&launch.logits.unwrap(), &on_cpu);
+    println!("the paper's model: logits within {off:e} of the CPU's");
+    assert!(off <= 1e-4);
+}
+
 /// Rows that the noise would not have made: an engine that overlooks them cannot be right by chance.
 #[test]
 fn rows_of_another_image_stay_and_steer_the_rest() {
