@@ -6,11 +6,14 @@
 //!
 //! Data flows one way; the modules stand on floors, and each rests only on those below it:
 //!
+//! - [`driver`]: the functions of `cuda.h`, on one state
+//! - [`report`], [`device`]: what a program did, and what it can ask of the device
 //! - [`exec`] runs a launch: blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
 //! - [`isa`]: what each instruction does to a lane, as a table
+//! - [`memory`]: the device's memory
+//! - [`check`]: who touched which word last, and what is ordered
 //! - [`counters`]: what is counted
-//! - [`memory`]: the device's memory, with its shadow
 //! - [`ptx`]: text to syntax tree
 //! - [`fault`]: how a launch ends that ends badly
 
