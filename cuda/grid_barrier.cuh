@@ -9,11 +9,14 @@ struct GridBarrier {
     unsigned* counter; // zero when the launch begins
     unsigned target;   // what it reads when all blocks have come
 
-    __device__ __forceinline__ void wait() {
+    // Does `meanwhile` when all of the block have come, before the other blocks have.
+    template <class Meanwhile>
+    __device__ __forceinline__ void wait(Meanwhile meanwhile) {
         __syncthreads();
         target += gridDim.x;
+        if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+        meanwhile();
         if (threadIdx.x == 0) {
-            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
             unsigned seen, spins = 0;
             do {
                 asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");

@@ -9,11 +9,17 @@
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
 masked_conv_narrow_f32(const Stage* stages, Batch batch) {
     __shared__ narrow::Shared shared;
-    masked_conv_narrow(shared, stages[blockIdx.z], batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    __shared__ Stage stage;
+    keep(stage, part_of(stages + blockIdx.z));
+    __syncthreads();
+    masked_conv_narrow(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 masked_conv_wide_f32(const Stage* stages, Batch batch) {
     __shared__ wide::Shared shared;
-    masked_conv_wide<true>(shared, stages[blockIdx.z], batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    __shared__ Stage stage;
+    keep(stage, part_of(stages + blockIdx.z));
+    __syncthreads();
+    masked_conv_wide<true>(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }

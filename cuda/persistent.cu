@@ -38,20 +38,25 @@ union Shared {
     wide::Shared wide;
 };
 
+__device__ __forceinline__ Program program_of(const Programs& programs, int row, int column) {
+    return column < 0 ? programs.rows[row % 4] : programs.pixels[row % 4 * 4 + column % 4];
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 persistent_f32(const Stage* stages, Programs programs, const Sampler* sampler, Batch batch, unsigned* counter, int first_row,
                int rows) {
     __shared__ Shared shared;
+    __shared__ Stage stage;
     GridBarrier barrier = {counter, 0};
-    int blocks = gridDim.x;
-    for (int row = first_row; row < first_row + rows; row++) {
+    int blocks = gridDim.x, last_row = first_row + rows - 1;
+    Program program = program_of(programs, first_row, -1);
+    Entry entry = programs.entries[program.first];
+    keep(stage, part_of(stages + entry.stage));
+    __syncthreads();
+    for (int row = first_row; row <= last_row; row++) {
         // What the row begins with stands where a column -1 would.
         for (int column = -1; column < batch.width; column++) {
-            const Program program =
-                column < 0 ? programs.rows[row % 4] : programs.pixels[row % 4 * 4 + column % 4];
-            for (int i = program.first; i < program.first + program.count; i++) {
-                const Entry entry = programs.entries[i];
-                const Stage& stage = stages[entry.stage];
+            for (int last = program.first + program.count - 1, i = program.first; i <= last; i++) {
                 int first = (blockIdx.x + blocks - entry.start % blocks) % blocks;
                 for (int item = first; item < entry.items; item += blocks) {
                     int y = item / entry.x, x = item - y * entry.x;
@@ -63,7 +68,20 @@ persistent_f32(const Stage* stages, Programs programs, const Sampler* sampler, B
                         masked_conv_narrow(shared.narrow, stage, batch, x, y, row, column);
                     }
                 }
-                if (entry.join) barrier.wait();
+                // What comes next depends on nothing that is computed: its description is on its way while the
+                // blocks meet.
+                bool row_ends = column + 1 == batch.width;
+                if (i == last) program = program_of(programs, min(row + row_ends, last_row), row_ends ? -1 : column + 1);
+                bool join = entry.join;
+                entry = programs.entries[i == last ? program.first : i + 1];
+                float4 part = part_of(stages + entry.stage);
+                if (join) {
+                    barrier.wait([&] { keep(stage, part); });
+                } else {
+                    __syncthreads();
+                    keep(stage, part);
+                    __syncthreads();
+                }
             }
             if (column < 0) continue;
             // Image after image to another block, then to another of its warps.
@@ -71,7 +89,7 @@ persistent_f32(const Stage* stages, Programs programs, const Sampler* sampler, B
             for (int image = blockIdx.x + warp * blocks; image < batch.size; image += warps * blocks) {
                 sample(*sampler, batch, image, row, column);
             }
-            barrier.wait();
+            barrier.wait([] {});
         }
     }
 }

@@ -56,9 +56,9 @@ struct Tap {
     int stride; // STORED: floats from a channel to its negative
 };
 
-// A layer's sum over some taps, and what becomes of it.
+// A layer's sum over some taps, and what becomes of it. Its size is a multiple of 16 bytes.
 // Weights: [slices][rows of a chunk][chunks][SLICE]. A gated layer alternates slices of values and gates.
-struct Stage {
+struct alignas(16) Stage {
     Tap taps[MAX_TAPS];
     Grid output;
     Grid residual;           // the input of the resnet, with a gate
@@ -82,7 +82,22 @@ struct Stage {
     int lanes; // masked_conv_narrow: chunks that are summed side by side
     int group; // and slices of a block
     int tiles; // and tiles of positions that one block takes, one after the other
+    int padding[2];
 };
+
+// A block reads its stage's description from shared memory: brought there at once, it costs one round trip,
+// where one field after the other would cost one for each that depends on another. A thread brings 16
+// bytes: `part_of` asks for them, `keep` stores them when they are wanted and the stage before is done.
+constexpr int PARTS = sizeof(Stage) / sizeof(float4);
+static_assert(sizeof(Stage) % sizeof(float4) == 0 && PARTS <= THREADS, "a thread for each part");
+
+__device__ __forceinline__ float4 part_of(const Stage* stage) {
+    const float4* parts = reinterpret_cast<const float4*>(stage);
+    return threadIdx.x < PARTS ? parts[threadIdx.x] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+__device__ __forceinline__ void keep(Stage& stage, float4 part) {
+    if (threadIdx.x < PARTS) reinterpret_cast<float4*>(&stage)[threadIdx.x] = part;
+}
 
 // Where in the image generation stands, and what went wrong.
 struct Cursor {

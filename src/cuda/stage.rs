@@ -90,6 +90,7 @@ pub struct Stage {
     pub lanes: i32,
     pub group: i32,
     pub tiles: i32,
+    pub padding: [i32; 2],
 }
 
 /// `struct Cursor`.

@@ -191,7 +191,12 @@ fn weights_are_read_once_and_in_whole_sectors() {
         assert!((pixels.distinct as f64) < 1.05 * of_pixels, "{} bytes, {of_pixels} needed", pixels.distinct);
         for counted in [&rows, &pixels].into_iter().filter(|c| c.launches > 0) {
             let all = counted.sectors.iter().sum::<u64>() as f64 / counted.ideal.iter().sum::<u64>() as f64;
-            assert!(counted.share(0) < 1.01 && all < 1.1, "{:?}, {:?}", counted.sectors, counted.ideal);
+            assert!(
+                counted.share(0) < 1.01 && counted.share(1) < 1.1 && all < 1.1,
+                "{:?}, {:?}",
+                counted.sectors,
+                counted.ideal
+            );
             assert_eq!(counted.conflicts, 0);
         }
     }
