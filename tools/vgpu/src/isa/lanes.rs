@@ -40,7 +40,7 @@ impl Slot {
 pub enum Width {
     /// One bit: a predicate is a mask of one word.
     Bit,
-    /// 32 bits; narrower values are extended with zeros.
+    /// 32 bits; narrower values are extended by their sign, or with zeros if they have none.
     Word,
     /// 64 bits.
     Long,
@@ -192,8 +192,8 @@ values! {
     i32: Word as u32, |x: u32| x as i32, |x: i32| x as u32;
     f32: Word as u32, f32::from_bits, f32::to_bits;
     u16: Word as u32, |x: u32| x as u16, |x: u16| u32::from(x);
-    i16: Word as u32, |x: u32| x as i16, |x: i16| u32::from(x as u16);
-    // Bytes live in registers of 16 bits or more, to which they are extended by their sign.
+    // The register may be wider than the type, which is then extended by its sign.
+    i16: Word as u32, |x: u32| x as i16, |x: i16| x as i32 as u32;
     u8: Word as u32, |x: u32| x as u8, |x: u8| u32::from(x);
     i8: Word as u32, |x: u32| x as i8, |x: i8| x as i32 as u32;
     u64: Long as u64, |x: u64| x, |x: u64| x;

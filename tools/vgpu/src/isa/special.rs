@@ -38,22 +38,32 @@ rows! {
     "rsqrt.approx.f64" => |a: f64| -> f64 { 1.0 / a.sqrt() }
 }
 
-/// The value of the high half's bits.
+/// The value of the high half's bits; a subnormal one is zero, with its sign.
 #[inline(always)]
 fn high(a: f64) -> f64 {
     guess(a)
 }
 
-/// Drops the low half.
+/// Drops the low half, and flushes to zero.
 #[inline(always)]
 fn guess(a: f64) -> f64 {
-    f64::from_bits(a.to_bits() & !0xffff_ffff)
+    if a.is_subnormal() { 0.0_f64.copysign(a) } else { f64::from_bits(a.to_bits() & !0xffff_ffff) }
+}
+
+/// A quotient as the hardware has it, by way of a reciprocal that is flushed to zero: the PTX ISA says
+/// that divisors beyond 2^126 give 0, and a NaN if an infinity is divided.
+#[inline(always)]
+fn times_reciprocal(a: f32, b: f32) -> f32 {
+    // 2^126
+    let beyond = b.abs() > f32::from_bits(0x7e80_0000);
+    if beyond { a * 0.0_f32.copysign(b) } else { a / b }
 }
 
 rows! {
     /// Approximate on the hardware.
     APPROXIMATE: Special;
-    "div.approx.f32", "div.full.f32" => |a: f32, b: f32| -> f32 { a / b }
+    "div.full.f32" => |a: f32, b: f32| -> f32 { a / b }
+    "div.approx.f32" => |a: f32, b: f32| -> f32 { times_reciprocal(a, b) }
     "rcp.approx.f32" => |a: f32| -> f32 { 1.0 / a }
     "sqrt.approx.f32" => |a: f32| -> f32 { a.sqrt() }
     "rsqrt.approx.f32" => |a: f32| -> f32 { (1.0 / f64::from(a).sqrt()) as f32 }
@@ -72,8 +82,8 @@ rows! {
     // `.sat`: between 0 and 1, a NaN becomes 0.
     "saturate.f32" => |a: f32| -> f32 { if a > 0.0 { a.min(1.0) } else { 0.0 } }
     "saturate.f64" => |a: f64| -> f64 { if a > 0.0 { a.min(1.0) } else { 0.0 } }
-    // `.relu`
-    "relu.f32" => |a: f32| -> f32 { if a > 0.0 { a } else { 0.0 } }
+    // `.relu`: a NaN stays one.
+    "relu.f32" => |a: f32| -> f32 { if a > 0.0 || a.is_nan() { a } else { 0.0 } }
     // `.sat` to an integer narrower than 64 bits, from one: the second and third are its bounds.
     "clamp.s64" => |a: i64, b: i64, c: i64| -> i64 { a.clamp(b, c) }
     "clamp.u64" => |a: u64, b: u64, c: u64| -> u64 { a.clamp(b, c) }

@@ -123,6 +123,9 @@ macro_rules! apply {
 }
 pub(crate) use apply;
 
+/// The mnemonics of rows that only the decoder names: no PTX has them.
+pub const INTERNAL: [&str; 7] = ["flush", "saturate", "relu", "clamp", "shake", "pack", "unpack"];
+
 /// All rows.
 pub fn all() -> impl Iterator<Item = &'static Row> {
     use super::{arithmetic, compare, convert, integer, special};

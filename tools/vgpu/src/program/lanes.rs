@@ -13,38 +13,48 @@ use crate::ptx::{Operand, Type};
 impl<'m> Decoder<'m> {
     /// One instruction of any kind.
     pub fn instruction(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
-        if self.control(opcode, operands)?
-            || self.memory(opcode, operands)?
-            || self.exchange(opcode, operands)?
-            || self.lanes(opcode, operands)?
-        {
+        let mnemonic = opcode.split('.').next().unwrap_or_default();
+        let outside = super::OUTSIDE_THE_TABLE.contains(&mnemonic)
+            && (self.control(opcode, operands)?
+                || self.memory(opcode, operands)?
+                || self.exchange(opcode, operands)?
+                || self.formed(opcode, operands)?);
+        if outside || self.lanes(opcode, operands)? {
             return Ok(());
         }
         self.fail(format!("{opcode} is not supported"))
     }
 
-    fn lanes(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<bool> {
+    /// Whether the opcode is one that rows are put together for, by its operands' form.
+    fn formed(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<bool> {
         let (mnemonic, modifiers) = opcode.split_once('.').unwrap_or((opcode, ""));
         match (mnemonic, operands) {
-            ("mov", [to, from]) => return self.mov(opcode, to, from).map(|()| true),
-            ("setp", [to, rest @ ..]) => return self.setp(modifiers, to, rest).map(|()| true),
-            ("set", [to, rest @ ..]) => return self.set(modifiers, to, rest).map(|()| true),
-            ("cvta", [to, from]) => return self.cvta(modifiers, to, from).map(|()| true),
-            ("isspacep", [to, from]) => return self.isspacep(modifiers, to, from).map(|()| true),
-            ("cvt", [to, from]) if modifiers.contains("sat.") && self.saturating(modifiers, to, from)? => {
-                return Ok(true);
-            }
-            _ => {}
+            ("mov", [to, from]) => self.mov(opcode, to, from)?,
+            ("setp", [to, rest @ ..]) => self.setp(modifiers, to, rest)?,
+            ("set", [to, rest @ ..]) => self.set(modifiers, to, rest)?,
+            ("cvta", [to, from]) => self.cvta(modifiers, to, from)?,
+            ("isspacep", [to, from]) => self.isspacep(modifiers, to, from)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn lanes(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<bool> {
+        let (mnemonic, modifiers) = opcode.split_once('.').unwrap_or((opcode, ""));
+        if table::INTERNAL.contains(&mnemonic) {
+            return Ok(false);
+        }
+        if let ("cvt", [to, from]) = (mnemonic, operands)
+            && modifiers.contains("sat.")
+            && self.saturating(modifiers, to, from)?
+        {
+            return Ok(true);
         }
         if let Some(row) = table::find(opcode) {
             return self.row(row, operands, [false; 3]).map(|()| true);
         }
         let mut base = opcode.to_string();
         let modifiers = ["ftz", "sat", "relu"].map(|name| take_modifier(&mut base, name));
-        // What a denormal's fate has no bearing on.
-        if modifiers[0] && table::find(&base).is_none() {
-            return Ok(false);
-        }
         match table::find(&base) {
             Some(row) => self.row(row, operands, modifiers).map(|()| true),
             None => Ok(false),
@@ -61,10 +71,19 @@ impl<'m> Decoder<'m> {
         let source_type = types.next().unwrap_or_default();
         let convert = row.names[0].starts_with("cvt.");
         let result_type = if convert { types.next().unwrap_or_default() } else { source_type };
+        // What `slct` chooses between it does not touch; only what it compares is a number.
+        let selects = row.names[0].starts_with("slct.");
+        let flushes = result_type == "f32" && row.result == Width::Word && !selects;
+        if ftz && source_type != "f32" && !flushes {
+            return self.fail(".ftz on this type is not supported");
+        }
+        if relu && !(convert && source_type == "f32") {
+            return self.fail(".relu on this type is not supported");
+        }
         let mut sources = Vec::with_capacity(from.len());
-        for (operand, &width) in from.iter().zip(row.sources) {
+        for (k, (operand, &width)) in from.iter().zip(row.sources).enumerate() {
             let mut slot = self.source(operand, width)?;
-            if width == Width::Word && source_type == "f32" {
+            if width == Width::Word && source_type == "f32" && (!selects || k == 2) {
                 if ftz {
                     slot = self.helper("flush.f32", &[slot]);
                 }
@@ -79,13 +98,13 @@ impl<'m> Decoder<'m> {
         if row.approximate() {
             after.push("shake.f32");
         }
-        if ftz && result_type == "f32" && row.result == Width::Word {
+        if ftz && flushes {
             after.push("flush.f32");
         }
-        match (sat, result_type) {
-            (false, _) => {}
-            (true, "f32") => after.push("saturate.f32"),
-            (true, "f64") => after.push("saturate.f64"),
+        match (result_type, row.result) {
+            _ if !sat => {}
+            ("f32", Width::Word) if !selects => after.push("saturate.f32"),
+            ("f64", Width::Long) => after.push("saturate.f64"),
             _ => return self.fail(".sat on this type is not supported"),
         }
         let Some((last, before)) = after.split_last() else {
@@ -231,6 +250,9 @@ impl<'m> Decoder<'m> {
         };
         let mut sources = [self.source(a, row.sources[0])?, self.source(b, row.sources[1])?];
         if ftz {
+            if !row.names[0].ends_with(".f32") {
+                return self.fail(".ftz on this type is not supported");
+            }
             sources = sources.map(|slot| self.helper("flush.f32", &[slot]));
         }
         let compared = self.temporary(Width::Bit);
@@ -250,7 +272,11 @@ impl<'m> Decoder<'m> {
         if let Some((name, with)) = combine {
             holds = self.helper(name, &[holds, with]);
         }
-        let yes = if result_type == "f32" { 1.0_f32.to_bits() } else { u32::MAX };
+        let yes = match result_type {
+            "f32" => 1.0_f32.to_bits(),
+            "u32" | "s32" => u32::MAX,
+            _ => return self.fail(format!("set to .{result_type} is not supported")),
+        };
         let yes = self.constant(Width::Word, yes.into());
         let no = self.constant(Width::Word, 0);
         let result = self.result(to, Width::Word)?;

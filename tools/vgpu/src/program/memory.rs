@@ -69,7 +69,7 @@ impl<'m> Decoder<'m> {
             "ld" | "ldu" | "st" => self.access(opcode, operands)?,
             "atom" | "red" => self.atomic(opcode, operands)?,
             "cp" => self.copy(opcode, operands)?,
-            "prefetch" | "prefetchu" | "applypriority" | "discard" => {}
+            "prefetch" | "prefetchu" | "applypriority" => {}
             _ => return Ok(false),
         }
         Ok(true)

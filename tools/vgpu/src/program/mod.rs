@@ -20,6 +20,45 @@ use crate::memory::{Memory, MemoryError};
 use crate::ptx::{self, Function, Init, Space};
 use decode::Decoder;
 
+/// The mnemonics of instructions that are no row of [`crate::isa::table`], or not only.
+pub const OUTSIDE_THE_TABLE: [&str; 35] = [
+    "activemask",
+    "applypriority",
+    "atom",
+    "bar",
+    "barrier",
+    "bra",
+    "brkpt",
+    "brx",
+    "call",
+    "cp",
+    "cvta",
+    "elect",
+    "exit",
+    "fence",
+    "griddepcontrol",
+    "isspacep",
+    "ld",
+    "ldu",
+    "match",
+    "membar",
+    "mov",
+    "nanosleep",
+    "pmevent",
+    "prefetch",
+    "prefetchu",
+    "red",
+    "redux",
+    "ret",
+    "set",
+    "setmaxnreg",
+    "setp",
+    "shfl",
+    "st",
+    "trap",
+    "vote",
+];
+
 /// Why a module cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

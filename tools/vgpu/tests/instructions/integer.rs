@@ -200,14 +200,4 @@ fn moves() {
     one("mov.b16", |a: u16| a);
     one("mov.b32", |a: u32| a);
     one("mov.b64", |a: u64| a);
-    // Vectors on either side: "pack.b32.b16" "pack.b64.b32" "pack.b64.b16" "pack.b32.b8" and
-    // "unpack.b16.b32" "unpack.b16.b64" "unpack.b32.b64" are what the decoder makes of them.
-    let through = |line: &str, value: u64| {
-        let opcode = format!(
-            "{{ .reg .b16 %h<4>; .reg .b32 %w<2>; .reg .b64 %v; {line} mov.b64 %x, %v; }} mov.b64 %x, %x; //"
-        );
-        let opcode = opcode.replace("%in", "%o0");
-        execute(&format!("{opcode}\n"), &["b64"], "b64", &[vec![value]])[0]
-    };
-    let _ = through;
 }

@@ -12,6 +12,7 @@ mod convert;
 mod float;
 mod integer;
 mod memory;
+mod modifiers;
 mod special;
 mod warp;
 
@@ -328,6 +329,7 @@ fn no_row_is_forgotten() {
         include_str!("convert.rs"),
         include_str!("float.rs"),
         include_str!("integer.rs"),
+        include_str!("modifiers.rs"),
         include_str!("special.rs"),
     ];
     let rows = vgpu::isa::table::all();
@@ -342,4 +344,24 @@ fn no_row_is_forgotten() {
         }
     }
     assert!(forgotten.is_empty(), "no test names {forgotten:?}");
+}
+
+/// Every mnemonic outside of the table begins an instruction that a test of this folder runs.
+#[test]
+fn no_mnemonic_is_forgotten() {
+    let sources = [include_str!("memory.rs"), include_str!("modifiers.rs"), include_str!("warp.rs")];
+    let sources = sources.map(|source| source.replace("\\n", " "));
+    // As it stands in a body: after what cannot be part of a name, and before a modifier or an operand.
+    let runs = |source: &str, mnemonic: &str| {
+        source.match_indices(mnemonic).any(|(at, _)| {
+            let before = source[..at].chars().next_back();
+            let after = source[at + mnemonic.len()..].chars().next();
+            before.is_some_and(|c| c == ' ' || c == '"') && after.is_some_and(|c| "{.; \"".contains(c))
+        })
+    };
+    let forgotten: Vec<&str> = vgpu::program::OUTSIDE_THE_TABLE
+        .into_iter()
+        .filter(|m| !sources.iter().any(|s| runs(s, m)))
+        .collect();
+    assert!(forgotten.is_empty(), "no test runs {forgotten:?}");
 }

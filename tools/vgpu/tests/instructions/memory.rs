@@ -177,11 +177,11 @@ fn only_lanes_that_are_switched_on() {
 
 /// An operation by all threads on one word, which begins as the first input: what stands there in the end, and
 /// what each thread was told, in order.
-fn together(opcode: &str, value: &str, start: u64, bytes: usize) -> (u64, Vec<u64>) {
+fn together(order: &str, opcode: &str, value: &str, start: u64, bytes: usize) -> (u64, Vec<u64>) {
     let (ty, register) = if bytes == 8 { ("b64", "%d") } else { ("b32", "%r") };
     let body = format!(
         "cvt.u64.u32 %d3, %t; mov.u32 %r3, %t; cvt.rn.f32.u32 %f3, %t; cvt.rn.f64.u32 %g3, %t; mov.b32 %r4, %f3; mov.b64 %d4, %g3;\n\
-         atom.global.{opcode} {register}1, [%in], {value}; st.global.{ty} [%o], {register}1;"
+         atom.{order}global.{opcode} {register}1, [%in], {value}; st.global.{ty} [%o], {register}1;"
     );
     let mut device = Device::new(&kernel("", &body));
     let (from, to) = (device.put(&[start]), device.put(&[0_u64; 40 * 8]));
@@ -231,7 +231,7 @@ fn atomic_operations() {
         for &(opcode, value, start, step) in operations {
             for order in ["", "relaxed.gpu.", "acq_rel.gpu.", "release.gpu.", "acquire.sys."] {
                 // The order stands before the space.
-                let (end, told) = together(opcode, value, start, bytes);
+                let (end, told) = together(order, opcode, value, start, bytes);
                 let mut word = start;
                 for (t, told) in told.into_iter().enumerate() {
                     assert_eq!(told, word, "atom.{order}{opcode}: what thread {t} was told");
