@@ -113,6 +113,13 @@ impl Who {
         let own = cell.warp() == self.cell.warp() && cell >= self.start;
         self.follows(cell) && !(own && (self.parted || cell.time() >= self.met))
     }
+
+    /// Whether nothing orders an access before this one; two strong ones need no order.
+    #[inline(always)]
+    fn races(&self, cell: Cell, ordered: &mut impl FnMut(Cell) -> bool) -> bool {
+        let both = cell.strong() && self.cell.strong();
+        !both && !self.settled(cell) && !ordered(cell)
+    }
 }
 
 /// Two accesses that are not ordered.
@@ -203,9 +210,7 @@ impl Shadow {
                 if me.nc() {
                     return Err(conflict);
                 }
-                let both = writer.strong() && me.strong();
-                let simple = who.settled(writer);
-                if !both && !simple && !ordered(writer) {
+                if who.races(writer, ordered) {
                     return Err(conflict);
                 }
             }
@@ -244,9 +249,7 @@ impl Shadow {
                 if cell.nc() {
                     return conflict(true);
                 }
-                let both = cell.strong() && me.strong();
-                let simple = who.settled(cell);
-                if !both && !simple && !ordered(cell) {
+                if who.races(cell, ordered) {
                     return conflict(false);
                 }
             }
