@@ -9,17 +9,37 @@ use std::{env, fs};
 
 /// The oldest devices that CUDA 13 compiles for.
 const ARCH: &str = "compute_75";
+/// The lowest version of PTX that has all that the kernels use: that of CUDA 11.0, which drivers know from 450 on.
+/// `tests/cuda_resources.rs` has assemblers of several versions read what is built.
+const PTX: (u32, u32) = (7, 0);
+/// The version of PTX that brought each target which came later.
+const TARGETS: [(u32, (u32, u32)); 11] = [
+    (86, (7, 1)),
+    (87, (7, 4)),
+    (89, (7, 8)),
+    (90, (7, 8)),
+    (100, (8, 6)),
+    (101, (8, 6)),
+    (120, (8, 7)),
+    (103, (8, 8)),
+    (121, (8, 8)),
+    (88, (9, 0)),
+    (110, (9, 0)),
+];
 /// `--fmad=false`: where a multiply-add is to be fused, the kernels say so, so that the bits do not depend
 /// on the compiler.
-const FLAGS: [&str; 7] =
-    ["-ptx", "-O3", "-std=c++17", "--fmad=false", "-lineinfo", "-Werror", "all-warnings"];
+const FLAGS: [&str; 5] = ["-ptx", "-O3", "-std=c++17", "--fmad=false", "-lineinfo"];
+/// Where toolkits are put: by NVIDIA's installers, by Arch and Gentoo, by Debian and Ubuntu.
+const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit", "/usr/lib/cuda"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    for variable in ["NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "CUDA_ARCH"] {
+    let own = ["NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "CUDA_ARCH"];
+    // The compiler reads these itself.
+    for variable in own.into_iter().chain(["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN"]) {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=cuda");
@@ -32,8 +52,9 @@ fn main() {
     });
     #[cfg(feature = "nvtx")]
     build_nvtx(&nvcc);
-    // For the test that asks ptxas what the kernels take.
+    // For the tests that ask ptxas what it makes of the kernels.
     println!("cargo:rustc-env=NVCC_USED={}", nvcc.display());
+    println!("cargo:rustc-env=PTX_FOLDER={}", out.display());
     let version = version(&nvcc);
     let arch = arch();
     let mut modules = String::new();
@@ -47,6 +68,8 @@ fn main() {
             Ok(_) => fail(&format!("nvcc could not compile {}", source.display())),
             Err(error) => fail(&format!("cannot run {}: {error}", nvcc.display())),
         }
+        let text = fs::read_to_string(&ptx).and_then(|text| fs::write(&ptx, for_oldest_driver(&text, &arch)));
+        text.unwrap_or_else(|e| fail(&format!("cannot rewrite {}: {e}", ptx.display())));
         modules += &format!("    ({stem:?}, include_str!({:?})),\n", ptx);
     }
     let text = format!(
@@ -58,11 +81,37 @@ fn main() {
     }
 }
 
+/// States the lowest version of PTX that will do: nvcc states its own, which every older driver refuses.
+fn for_oldest_driver(ptx: &str, arch: &str) -> String {
+    let target = arch.trim_start_matches("compute_").parse().unwrap_or(u32::MAX);
+    let brought = TARGETS.iter().find(|(number, _)| *number == target).map(|(_, version)| *version);
+    let lowest = match brought {
+        Some(version) => version.max(PTX),
+        None if target <= 80 => PTX,
+        // Newer than this list, or with features of one device (`90a`): as nvcc has it.
+        None => return ptx.to_string(),
+    };
+    let line = |line: &str| match line.strip_prefix(".version ") {
+        Some(_) => Some(format!(".version {}.{}\n", lowest.0, lowest.1)),
+        // A hint of PTX 8.3 for tools that look for reads of what nobody wrote.
+        None if line.trim_start().starts_with(".pragma \"used_bytes_mask") => None,
+        None => Some(format!("{line}\n")),
+    };
+    ptx.lines().filter_map(line).collect()
+}
+
 /// The shim over NVTX, whose header comes with the toolkit.
 #[cfg(feature = "nvtx")]
 fn build_nvtx(nvcc: &Path) {
-    let toolkit = nvcc.ancestors().nth(2).unwrap_or(Path::new("."));
-    let folders = [toolkit.join("include"), toolkit.join("targets/x86_64-linux/include")];
+    // It may have been found by a link to it.
+    let real = nvcc.canonicalize().unwrap_or_else(|_| nvcc.into());
+    let toolkits =
+        [nvcc, &real].into_iter().filter_map(|nvcc| nvcc.ancestors().nth(2).map(Path::to_path_buf));
+    let folders = toolkits.flat_map(|toolkit| {
+        let targets = fs::read_dir(toolkit.join("targets")).into_iter().flatten().flatten();
+        let targets: Vec<_> = targets.map(|target| target.path().join("include")).collect();
+        [toolkit.join("include")].into_iter().chain(targets)
+    });
     let Some(include) = folders.into_iter().find(|f| f.join("nvtx3/nvToolsExt.h").is_file()) else {
         fail("the feature `nvtx` needs the header nvtx3/nvToolsExt.h beside nvcc: run tools/install-nvcc.sh")
     };
@@ -84,18 +133,20 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// `NVCC`, then the toolkit named by `CUDA_PATH` or `CUDA_HOME`, then `PATH`, then what
-/// `tools/install-nvcc.sh` has put into `.cuda/`.
+/// `NVCC`, then the toolkit named by `CUDA_PATH` or `CUDA_HOME`, then what `tools/install-nvcc.sh` has put into
+/// `.cuda/`, then `PATH`, then where toolkits usually are.
 fn find_nvcc() -> Option<PathBuf> {
     if let Some(nvcc) = env::var_os("NVCC") {
         return Some(nvcc.into());
     }
-    let toolkits = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(env::var_os);
-    let toolkits = toolkits.map(|t| Path::new(&t).join("bin"));
-    let path = env::var_os("PATH").unwrap_or_default();
+    let named = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(env::var_os);
+    let named = named.map(|toolkit| Path::new(&toolkit).join("bin"));
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cuda/bin");
-    let folders = toolkits.chain(env::split_paths(&path)).chain([own]);
-    folders.map(|f| f.join("nvcc")).find(|nvcc| nvcc.is_file())
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = TOOLKITS.into_iter().map(|toolkit| Path::new(toolkit).join("bin"));
+    let folders = named.chain([own]).chain(env::split_paths(&path)).chain(usual);
+    let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
+    folders.map(|folder| folder.join(&name)).find(|nvcc| nvcc.is_file())
 }
 
 /// As "13.0.88": the last word of the line "Cuda compilation tools, release 13.0, V13.0.88".

@@ -2,7 +2,7 @@
 # Runs the tests of the CUDA engine: on the GPU where there is one, else on the virtual GPU (tools/vgpu).
 # --real or --virtual forces one of them; other arguments go to `cargo test`.
 #
-# The idea: the engine links against libcuda.so.1 and does not know which one it gets.
+# The idea: the engine loads libcuda.so.1 and does not know which one it gets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,20 +14,12 @@ if [ -z "$kind" ]; then
     if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then kind=real; else kind=virtual; fi
 fi
 
-nvcc=${NVCC:-$(command -v nvcc || true)}
-for toolkit in "${CUDA_PATH:-}" "${CUDA_HOME:-}"; do
-    if [ -n "$toolkit" ] && [ -x "$toolkit/bin/nvcc" ]; then nvcc=$toolkit/bin/nvcc; fi
-done
-[ -n "$nvcc" ] || tools/install-nvcc.sh
-
 if [ "$kind" = virtual ]; then
     cargo build --release --quiet --package vgpu
     library=$PWD/target/vgpu
-    mkdir -p "$library/lib64"
-    cp -f target/release/libvgpu.so "$library/lib64/libcuda.so.1"
-    ln -sf libcuda.so.1 "$library/lib64/libcuda.so"
-    export CUDA_LIBRARY_PATH=$library
-    export LD_LIBRARY_PATH=$library/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    mkdir -p "$library"
+    cp -f target/release/libvgpu.so "$library/libcuda.so.1"
+    export LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     echo "CUDA tests run on the virtual GPU (tools/vgpu): ${VGPU_DEVICE:-h100}"
 else
     echo "CUDA tests run on $(nvidia-smi -L | head -n 1)"

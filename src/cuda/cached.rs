@@ -9,15 +9,15 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::Strategy;
 use super::driver::{Buffer, Device, Graph};
 use super::kernels::Kernel;
 use super::layout::Extent;
-use super::loaded::{Extras, Loaded, Plan};
+use super::loaded::{self, Extras, Loaded, Plan};
 use super::nvtx;
 use super::packed::Packed;
 use super::programs::{PERIOD, Programs};
 use super::stage::{self, Entry, Program, THREADS};
+use super::{Properties, Strategy};
 use crate::engine::{Batch, Made, Watch};
 use crate::error::{Error, Result};
 use crate::network::Network;
@@ -54,19 +54,27 @@ struct Tables {
 /// Numbers in the counter's buffer: what a fill writes at a time.
 const COUNTER: usize = 4;
 
-/// The strategy that a device gets: what was asked for, or the next best that it can do.
-///
-/// # Errors
-/// [`Error::Device`].
-pub fn choose(device: &Device, wanted: Strategy) -> Result<Strategy> {
+/// The strategy that a device gets: what was asked for, or the next best that it can do. (A block of the
+/// persistent kernel fits every multiprocessor that its PTX is for: that is asked when it is compiled.)
+pub fn choose(properties: &Properties, wanted: Strategy) -> Strategy {
     match wanted {
-        Strategy::Launch | Strategy::Graph => Ok(wanted),
-        Strategy::Auto | Strategy::Persistent => {
-            let can =
-                device.properties.cooperative && device.resident(Kernel::Persistent, THREADS as u32)? > 0;
-            Ok(if can { Strategy::Persistent } else { Strategy::Graph })
+        Strategy::Launch | Strategy::Graph => wanted,
+        Strategy::Auto | Strategy::Persistent if properties.cooperative => Strategy::Persistent,
+        Strategy::Auto | Strategy::Persistent => Strategy::Graph,
+    }
+}
+
+/// The kernels that a strategy takes, but for rows that are given.
+fn kernels(programs: &Programs, strategy: Strategy) -> Vec<Kernel> {
+    let mut kernels = loaded::KERNELS.to_vec();
+    match strategy {
+        Strategy::Auto | Strategy::Persistent => kernels.push(Kernel::Persistent),
+        Strategy::Launch | Strategy::Graph => {
+            kernels.push(Kernel::Sample);
+            kernels.extend(programs.table.kernels());
         }
     }
+    kernels
 }
 
 impl Cached {
@@ -90,6 +98,7 @@ impl Cached {
             image: programs.image,
             logits: programs.logits,
         };
+        device.load(&kernels(&programs, strategy))?;
         let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
         let mut cached = Cached { programs, loaded, way: Way::Launch };
         cached.way = match strategy {
@@ -122,6 +131,11 @@ impl Cached {
         // One block for each multiprocessor: more would wait for each other at every barrier.
         let resident = device.resident(Kernel::Persistent, THREADS as u32)?;
         let blocks = resident.min(device.properties.multiprocessors as u32);
+        if blocks == 0 {
+            let (device, action) = (device.properties.label.clone(), "launch persistent_f32".to_string());
+            let found = "no block of it fits a multiprocessor".to_string();
+            return Err(Error::Device { device, action, found });
+        }
         Ok(Way::Persistent { blocks, tables })
     }
 
@@ -142,9 +156,12 @@ impl Cached {
         profile: Option<Range<usize>>,
     ) -> Result<(Made, f64)> {
         let _range = nvtx::Range::new(c"generate");
+        let given = batch.given.map_or(0, |g| g.rows);
+        if given > 0 {
+            device.load(&self.programs.table.kernels().collect::<Vec<_>>())?;
+        }
         self.begin(device, batch)?;
         let first = device.mark()?;
-        let given = batch.given.map_or(0, |g| g.rows);
         // The host is a row ahead of the device.
         let mut behind = None;
         for row in 0..batch.height {

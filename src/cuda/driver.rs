@@ -4,7 +4,6 @@
 //! that has no wrapper for (graphs, cooperative launches) through its raw bindings; errors come out
 //! as [`Error::Device`] with what was attempted.
 
-use std::mem::MaybeUninit;
 use std::ptr;
 
 use bytemuck::Pod;
@@ -13,22 +12,20 @@ use cust::device::{Device as Handle, DeviceAttribute};
 use cust::error::{CudaError, CudaResult};
 use cust::event::{Event, EventFlags};
 use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
-use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
-use super::Properties;
-use super::kernels::{self, KERNELS, Kernel, MODULES, NVCC};
+use super::kernels::Kernel;
+use super::modules::Modules;
+use super::{Properties, libcuda};
 use crate::error::{Error, Result};
 
 /// An open device.
 pub struct Device {
     /// What it can do.
     pub properties: Properties,
-    /// Each kernel and the bytes of its arguments.
-    functions: Vec<(sys::CUfunction, Vec<usize>)>,
     // Dropped in this order.
-    _modules: Vec<Module>,
+    modules: Modules,
     stream: Stream,
     context: Context,
 }
@@ -38,13 +35,15 @@ pub type Buffer<T> = DeviceBuffer<T>;
 
 /// Number of devices; `None` without a driver.
 pub fn count() -> Option<u32> {
+    libcuda::load().ok()?;
     cust::init(cust::CudaFlags::empty()).ok()?;
     Handle::num_devices().ok()
 }
 
 fn failed(label: &str, action: &str) -> impl FnOnce(CudaError) -> Error + use<> {
     let (device, action) = (label.to_string(), action.to_string());
-    move |found| Error::Device { device, action, found: found.to_string() }
+    // Not by the error's own `Display`, which panics where the driver has no text.
+    move |found| Error::Device { device, action, found: libcuda::describe(found as u32) }
 }
 
 /// As 13.0: the driver counts 13000.
@@ -53,12 +52,16 @@ fn version(number: i32) -> (i32, i32) {
 }
 
 impl Device {
-    /// Opens the device of that number and loads the kernels.
+    /// Opens the device of that number. Kernels are compiled when they are first needed, or by [`Device::load`].
     ///
     /// # Errors
-    /// [`Error::Device`] without a driver or such a device, or if the driver refuses the kernels.
+    /// [`Error::Device`] without a driver or such a device.
     pub fn open(ordinal: u32) -> Result<Device> {
         let label = format!("cuda:{ordinal}");
+        if let Err(found) = libcuda::load() {
+            let found = format!("{found}; it comes with NVIDIA's driver");
+            return Err(Error::Device { device: label, action: "start the driver".into(), found });
+        }
         cust::init(cust::CudaFlags::empty()).map_err(failed(&label, "start the driver"))?;
         let number = Handle::num_devices().map_err(failed(&label, "count the devices"))?;
         if ordinal >= number {
@@ -74,18 +77,7 @@ impl Device {
         };
         let (handle, context, stream) = open().map_err(failed(&label, "open the device"))?;
         let properties = properties(&label, handle).map_err(failed(&label, "read the attributes"))?;
-        let mut modules = Vec::new();
-        for (_, text) in MODULES {
-            let module = Module::from_ptx(text, &[]);
-            modules.push(module.map_err(|e| refused(&properties, text, e))?);
-        }
-        let function = |(file, name): &(&str, &str)| -> Result<(sys::CUfunction, Vec<usize>)> {
-            let at = kernels::module_of(file);
-            let function = modules[at].get_function(name).map_err(failed(&label, &format!("find {name}")))?;
-            Ok((function.to_raw(), kernels::arguments(MODULES[at].1, name)))
-        };
-        let functions = KERNELS.iter().map(function).collect::<Result<_>>()?;
-        Ok(Device { properties, functions, _modules: modules, stream, context })
+        Ok(Device { properties, modules: Modules::default(), stream, context })
     }
 
     /// Makes the device the calling thread's.
@@ -94,6 +86,19 @@ impl Device {
     /// [`Error::Device`].
     pub fn enter(&self) -> Result<()> {
         CurrentContext::set_current(&self.context).map_err(self.failed("enter the context"))
+    }
+
+    /// Has the driver compile these kernels now, all files at a time: those that are used while a graph is
+    /// captured have to be there before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the driver's words, if it refuses one; [`Error::Threads`].
+    pub fn load(&self, kernels: &[Kernel]) -> Result<()> {
+        self.modules.load(&self.properties, &self.context, kernels)
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<(sys::CUfunction, &[usize])> {
+        self.modules.function(&self.properties, &self.context, kernel)
     }
 
     /// An [`Error::Device`] of this device, for `map_err`.
@@ -166,7 +171,7 @@ impl Device {
     /// # Panics
     /// If the arguments are not as many or not as long as the kernel declares.
     pub unsafe fn launch(&self, kernel: Kernel, grid: [u32; 3], block: u32, args: &[&[u8]]) -> Result<()> {
-        let (function, ref declared) = self.functions[kernel as usize];
+        let (function, declared) = self.function(kernel)?;
         let name = kernel.name();
         assert!(args.iter().map(|a| a.len()).eq(declared.iter().copied()), "{name} takes {declared:?} bytes");
         let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
@@ -191,7 +196,7 @@ impl Device {
     /// [`Error::Device`].
     pub fn resident(&self, kernel: Kernel, block: u32) -> Result<u32> {
         let mut blocks = 0;
-        let (function, _) = self.functions[kernel as usize];
+        let (function, _) = self.function(kernel)?;
         // SAFETY: the function is one of ours.
         let code = unsafe {
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, 0)
@@ -210,23 +215,22 @@ impl Device {
         let code = unsafe { sys::cuStreamBeginCapture_v2(self.stream.as_inner(), mode) };
         self.check(code, "begin to capture a graph")?;
         let done = work();
-        let mut graph = MaybeUninit::uninit();
-        // SAFETY: the capture began above; the graph is read only if the driver made it.
-        let code = unsafe { sys::cuStreamEndCapture(self.stream.as_inner(), graph.as_mut_ptr()) };
-        done?;
-        self.check(code, "capture a graph")?;
-        let mut exec = MaybeUninit::uninit();
-        // SAFETY: as above; the graph is not needed once it has been instantiated.
-        let code = unsafe {
-            let graph = graph.assume_init();
-            let null = ptr::null_mut();
-            let code = sys::cuGraphInstantiate_v2(exec.as_mut_ptr(), graph, null, ptr::null_mut(), 0);
-            sys::cuGraphDestroy(graph);
-            code
-        };
-        self.check(code, "instantiate a graph")?;
-        // SAFETY: the driver made it.
-        Ok(Graph(unsafe { exec.assume_init() }))
+        let mut graph = ptr::null_mut();
+        // SAFETY: the capture began above.
+        let code = unsafe { sys::cuStreamEndCapture(self.stream.as_inner(), &mut graph) };
+        let ended = done.and_then(|()| self.check(code, "capture a graph"));
+        let mut exec = ptr::null_mut();
+        let instantiated = ended.and_then(|()| {
+            // SAFETY: the driver made the graph; it writes the handle of what it instantiates.
+            let code =
+                unsafe { sys::cuGraphInstantiate_v2(&mut exec, graph, ptr::null_mut(), ptr::null_mut(), 0) };
+            self.check(code, "instantiate a graph")
+        });
+        if !graph.is_null() {
+            // SAFETY: it is ours, and not needed any more, whatever became of it.
+            unsafe { sys::cuGraphDestroy(graph) };
+        }
+        instantiated.map(|()| Graph(exec))
     }
 
     /// Runs what was captured.
@@ -291,17 +295,8 @@ impl Device {
         match code {
             sys::cudaError_enum::CUDA_SUCCESS => Ok(()),
             code => {
-                let mut text = ptr::null();
-                // SAFETY: the driver's texts live as long as the process.
-                let text = unsafe {
-                    sys::cuGetErrorString(code, &mut text);
-                    match text.is_null() {
-                        true => format!("error {}", code as u32),
-                        false => std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned(),
-                    }
-                };
                 let (device, action) = (self.properties.label.clone(), action.to_string());
-                Err(Error::Device { device, action, found: text })
+                Err(Error::Device { device, action, found: libcuda::describe(code as u32) })
             }
         }
     }
@@ -351,27 +346,4 @@ fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
         memory_clock: f64::from(reported(DeviceAttribute::MemoryClockRate)) * 1e3,
         bus_bits: reported(DeviceAttribute::GlobalMemoryBusWidth) as usize,
     })
-}
-
-/// The driver does not take the PTX: newer than the driver, or for a device younger than this one.
-fn refused(properties: &Properties, ptx: &str, error: CudaError) -> Error {
-    let directive = |name: &str| {
-        let line = ptx.lines().find_map(|l| l.trim().strip_prefix(name));
-        line.map_or("unknown", |rest| rest.trim().trim_end_matches(';')).to_string()
-    };
-    let (driver, capability) = (properties.driver, properties.capability);
-    let found = format!(
-        "{error}: the kernels are PTX {} for {}, from nvcc {NVCC}; the driver knows CUDA {}.{} and the device has \
-         compute capability {}.{}. Build with an nvcc no newer than the driver and CUDA_ARCH={}{}, or \
-         update the driver",
-        directive(".version"),
-        directive(".target"),
-        driver.0,
-        driver.1,
-        capability.0,
-        capability.1,
-        capability.0,
-        capability.1,
-    );
-    Error::Device { device: properties.label.clone(), action: "load the kernels".into(), found }
 }

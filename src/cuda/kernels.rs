@@ -22,33 +22,38 @@ pub enum Kernel {
     Persistent,
 }
 
-/// Each kernel's file and name.
-pub const KERNELS: [(&str, &str); 12] = [
-    ("masked_conv", "masked_conv_narrow_f32"),
-    ("masked_conv", "masked_conv_wide_f32"),
-    ("sample", "sample_f32"),
-    ("sample", "log_likelihood_f32"),
-    ("concat_elu", "concat_elu_f32"),
-    ("concat_elu", "elu_f32"),
-    ("concat_elu", "relu_f32"),
-    ("cache", "cache_reset_f32"),
-    ("cache", "cache_push_f32"),
-    ("cache", "cache_pop_f32"),
-    ("cache", "cursor_f32"),
-    ("persistent", "persistent_f32"),
+/// Each kernel, its file and its name, in the enum's order.
+pub const KERNELS: [(Kernel, &str, &str); 12] = [
+    (Kernel::Narrow, "masked_conv_narrow", "masked_conv_narrow_f32"),
+    (Kernel::Wide, "masked_conv_wide", "masked_conv_wide_f32"),
+    (Kernel::Sample, "sample", "sample_f32"),
+    (Kernel::LogLikelihood, "sample", "log_likelihood_f32"),
+    (Kernel::ConcatElu, "concat_elu", "concat_elu_f32"),
+    (Kernel::Elu, "concat_elu", "elu_f32"),
+    (Kernel::Relu, "concat_elu", "relu_f32"),
+    (Kernel::Reset, "cache", "cache_reset_f32"),
+    (Kernel::Push, "cache", "cache_push_f32"),
+    (Kernel::Pop, "cache", "cache_pop_f32"),
+    (Kernel::Cursor, "cache", "cursor_f32"),
+    (Kernel::Persistent, "persistent", "persistent_f32"),
 ];
 
 impl Kernel {
+    /// Its file in `cuda/`, without the end.
+    pub fn file(self) -> &'static str {
+        KERNELS[self as usize].1
+    }
+
     /// Its name in the PTX, and in a profile.
     pub fn name(self) -> &'static str {
-        KERNELS[self as usize].1
+        KERNELS[self as usize].2
     }
 }
 
-/// The place in [`MODULES`] of a file in `cuda/`.
-pub fn module_of(file: &str) -> usize {
-    let at = MODULES.iter().position(|(stem, _)| *stem == file);
-    at.expect("build.rs compiles every file in cuda/")
+/// The PTX of a file in `cuda/`.
+pub fn ptx(file: &str) -> &'static str {
+    let found = MODULES.iter().find(|(stem, _)| *stem == file);
+    found.expect("build.rs compiles every file in cuda/").1
 }
 
 /// Bytes of each argument of a kernel, from its declaration.
@@ -77,9 +82,10 @@ mod tests {
     fn arguments_are_as_long_as_declared() {
         let text = ".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .align 8 .b8 f_param_1[48],\n\t.param .u32 x\n)\n{}";
         assert_eq!(arguments(text, "f"), [8, 48, 4]);
-        for (file, kernel) in KERNELS {
-            let found = arguments(MODULES[module_of(file)].1, kernel);
-            assert!(found.len() >= 2 && found.iter().all(|&n| n >= 4), "{kernel}: {found:?}");
+        for (at, (kernel, file, name)) in KERNELS.into_iter().enumerate() {
+            assert_eq!(at, kernel as usize);
+            let found = arguments(ptx(file), name);
+            assert!(found.len() >= 2 && found.iter().all(|&n| n >= 4), "{name}: {found:?}");
         }
     }
 }

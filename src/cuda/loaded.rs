@@ -51,6 +51,9 @@ impl Extras {
     }
 }
 
+/// The kernels that begin and end every batch.
+pub const KERNELS: [Kernel; 4] = [Kernel::Reset, Kernel::Push, Kernel::Pop, Kernel::Cursor];
+
 /// The buffers of a batch.
 pub struct Loaded {
     extent: Extent,
@@ -207,11 +210,11 @@ impl Loaded {
     /// [`Error::Device`].
     pub fn step(&self, device: &Device, step: &Step) -> Result<()> {
         let stages = self.stages() + (step.first * size_of::<Stage>()) as u64;
-        let kernel = if step.wide { Kernel::Wide } else { Kernel::Narrow };
         let grid = [step.x, step.y, step.count as u32];
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
         unsafe {
-            device.launch(kernel, grid, stage::THREADS as u32, &[bytes_of(&stages), bytes_of(&self.args)])
+            let args = [bytes_of(&stages), bytes_of(&self.args)];
+            device.launch(step.kernel(), grid, stage::THREADS as u32, &args)
         }
     }
 

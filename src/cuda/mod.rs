@@ -18,7 +18,11 @@ mod kernels;
 #[cfg(feature = "cuda")]
 mod layout;
 #[cfg(feature = "cuda")]
+mod libcuda;
+#[cfg(feature = "cuda")]
 mod loaded;
+#[cfg(feature = "cuda")]
+mod modules;
 #[cfg(feature = "cuda")]
 mod naive;
 #[cfg(feature = "cuda")]

@@ -9,7 +9,7 @@ use bytemuck::bytes_of;
 use super::driver::{Buffer, Device};
 use super::kernels::Kernel;
 use super::layout::{Extent, Grid, Layout, Storage, padded};
-use super::loaded::{Extras, Loaded, Plan};
+use super::loaded::{self, Extras, Loaded, Plan};
 use super::packed::Packed;
 use super::stage::{Span, form};
 use super::table::{Part, Piece, Source, Table, on_load};
@@ -122,6 +122,13 @@ impl Naive {
         let pass = Pass::new(network, packed, extent, device.properties.multiprocessors);
         let [image, logits] = [IMAGE, network.logits()].map(|tensor| pass.layout.grids[tensor]);
         let plan = Plan { table: &pass.table, arena: pass.layout.len, image, logits };
+        let stored = pass.ops.iter().filter_map(|op| match op {
+            Op::Step(_) => None,
+            Op::Activate { kernel, .. } => Some(*kernel),
+        });
+        let drawn = [Kernel::Sample, Kernel::LogLikelihood];
+        let kernels = pass.table.kernels().chain(stored).chain(drawn).chain(loaded::KERNELS);
+        device.load(&kernels.collect::<Vec<_>>())?;
         let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
         Ok(Naive { pass, loaded })
     }

@@ -4,6 +4,7 @@
 //! A step is a list of stages that do not depend on each other: one launch. The shape of a launch follows
 //! from the stage's size and the number of multiprocessors, never from one chip.
 
+use super::kernels::Kernel;
 use super::layout::{Grid, Layout};
 use super::packed::{PackedLayer, chunks};
 use super::stage::{self, MAX_TAPS, NARROW_TILE, SLICE, Span, Stage, THREADS, Tap, WIDE_SLICES, WIDE_TILE};
@@ -35,6 +36,13 @@ pub struct Step {
     pub x: u32,
     /// Most groups of positions of a stage.
     pub y: u32,
+}
+
+impl Step {
+    /// The kernel that it runs through.
+    pub fn kernel(&self) -> Kernel {
+        if self.wide { Kernel::Wide } else { Kernel::Narrow }
+    }
 }
 
 /// How a source is read: the grid, the form and, where that is stored, the floats from a channel to its
@@ -230,6 +238,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// The kernels that its steps run through.
+    pub fn kernels(&self) -> impl Iterator<Item = Kernel> {
+        self.steps.iter().map(Step::kernel)
+    }
+
     /// Adds a step and returns its index. It runs through `masked_conv_wide` where that makes enough blocks
     /// to give every multiprocessor one.
     pub fn add(&mut self, mut stages: Vec<Stage>, batch: usize, multiprocessors: usize) -> usize {

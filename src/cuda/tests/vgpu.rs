@@ -1,28 +1,18 @@
 //! What the virtual GPU tells of itself, found by name in the `libcuda.so.1` that is loaded; a real driver
 //! has none of it.
 
-use std::ffi::{CStr, c_char, c_void};
-
 use serde_json::Value;
 
-unsafe extern "C" {
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-}
-
-fn find(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a name that ends with a zero; null is "everything that is loaded".
-    let found = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) };
-    (!found.is_null()).then_some(found)
-}
+use crate::cuda::libcuda::find;
 
 /// Whether the tests run on the virtual GPU.
 pub fn is_virtual() -> bool {
-    find(c"vgpuIsVirtual").is_some()
+    find("vgpuIsVirtual").is_some()
 }
 
 /// Sets all counts to zero.
 pub fn reset(distinct: bool) {
-    let function = find(c"vgpuReset").expect("the virtual GPU");
+    let function = find("vgpuReset").expect("the virtual GPU");
     // SAFETY: the function has this type.
     let function: extern "C" fn(i32, i32) -> u32 = unsafe { std::mem::transmute(function) };
     assert_eq!(function(i32::from(distinct), 0), 0);
@@ -30,7 +20,7 @@ pub fn reset(distinct: bool) {
 
 /// Runs blocks and warps in another order from now on; in order with 0.
 pub fn seed(seed: u64) {
-    let function = find(c"vgpuSeed").expect("the virtual GPU");
+    let function = find("vgpuSeed").expect("the virtual GPU");
     // SAFETY: the function has this type.
     let function: extern "C" fn(u64) -> u32 = unsafe { std::mem::transmute(function) };
     assert_eq!(function(seed), 0);
@@ -38,7 +28,7 @@ pub fn seed(seed: u64) {
 
 /// The report, when all work is done.
 pub fn report() -> Value {
-    let function = find(c"vgpuReport").expect("the virtual GPU");
+    let function = find("vgpuReport").expect("the virtual GPU");
     // SAFETY: the function has this type.
     let function: unsafe extern "C" fn(*mut u8, usize) -> usize = unsafe { std::mem::transmute(function) };
     let mut text = vec![0; 1 << 20];

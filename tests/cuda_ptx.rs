@@ -1,0 +1,93 @@
+//! The PTX that is embedded, for drivers old and new: it states the lowest version that will do, and assemblers of
+//! several years take it for every device of theirs.
+//!
+//! The idea: a driver compiles PTX with the ptxas of its own year. So ptxas stands for drivers that are not here:
+//! the one beside nvcc, and those that `tools/install-ptxas.sh` has put into `.ptxas/`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Generations of devices, and the first release of ptxas that knows them.
+const DEVICES: [(&str, u32); 10] = [
+    ("sm_75", 11),
+    ("sm_80", 11),
+    ("sm_86", 11),
+    ("sm_89", 12),
+    ("sm_90", 12),
+    ("sm_100", 13),
+    ("sm_103", 13),
+    ("sm_110", 13),
+    ("sm_120", 13),
+    ("sm_121", 13),
+];
+
+/// The PTX files of this build.
+fn ptx() -> Vec<PathBuf> {
+    let files = std::fs::read_dir(env!("PTX_FOLDER")).unwrap().map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "ptx")).collect();
+    // A file whose source is gone lies there until the next clean build.
+    files.retain(|file| Path::new("cuda").join(file.file_stem().unwrap()).with_extension("cu").is_file());
+    files.sort();
+    files
+}
+
+/// Every ptxas that is there, with the number of its release.
+fn assemblers() -> Vec<(PathBuf, u32)> {
+    let beside = Path::new(env!("NVCC_USED")).with_file_name("ptxas");
+    let fetched =
+        std::fs::read_dir(".ptxas").into_iter().flatten().map(|folder| folder.unwrap().path().join("ptxas"));
+    let mut all = Vec::new();
+    for ptxas in [beside].into_iter().chain(fetched).filter(|ptxas| ptxas.is_file()) {
+        let output = Command::new(&ptxas).arg("--version").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let release = text.split("release ").nth(1).unwrap().split('.').next().unwrap().parse().unwrap();
+        all.push((ptxas, release));
+    }
+    all
+}
+
+#[test]
+fn the_lowest_version_is_stated() {
+    if option_env!("CUDA_ARCH").is_some() {
+        println!("not run: built for the devices of CUDA_ARCH");
+        return;
+    }
+    assert!(ptx().len() >= 6, "{:?}", ptx());
+    for file in ptx() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let version = text.lines().find_map(|line| line.strip_prefix(".version "));
+        assert_eq!(version, Some("7.0"), "{}", file.display());
+        // Nsight finds the source by these.
+        assert!(text.contains("\t.loc\t"), "{} has no line information", file.display());
+    }
+}
+
+#[test]
+fn assemblers_old_and_new_take_it_for_every_device() {
+    let assemblers = assemblers();
+    if !assemblers.iter().any(|(_, release)| *release < 12) {
+        println!("no old ptxas is there: tools/install-ptxas.sh fetches one");
+    }
+    assert!(!assemblers.is_empty(), "there is no ptxas beside {}", env!("NVCC_USED"));
+    let out = tempfile::tempdir().unwrap();
+    println!("| ptxas | device | all files, one after the other | the longest |");
+    println!("| --- | --- | ---: | ---: |");
+    for (ptxas, release) in assemblers {
+        for (device, _) in DEVICES.into_iter().filter(|(_, since)| *since <= release) {
+            let mut seconds = Vec::new();
+            for file in ptx() {
+                let start = Instant::now();
+                let mut command = Command::new(&ptxas);
+                // As the driver does it: optimised, with line information.
+                command.args(["-O3", "--generate-line-info", "-arch", device]).arg("-o");
+                let output = command.arg(out.path().join("cubin")).arg(&file).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{} {device} {}: {said}", ptxas.display(), file.display());
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+            let (sum, longest) = (seconds.iter().sum::<f64>(), seconds.iter().copied().fold(0.0, f64::max));
+            println!("| {} | {device} | {sum:.2} s | {longest:.2} s |", ptxas.display());
+        }
+    }
+}
