@@ -57,6 +57,7 @@ impl Device {
 
     fn leaves_nothing(&self) {
         assert_eq!(self.report["live"], Value::Array(vec![]), "{}", self.stderr);
+        assert_eq!(self.report["handles"], serde_json::json!([0, 0, 0, 0, 0]), "{}", self.stderr);
     }
 
     fn strategy(&self) -> String {
@@ -117,9 +118,78 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
 }
 
 #[test]
-fn a_driver_older_than_the_kernels_names_both_versions() {
-    let Some(device) = generate(&[("VGPU_DRIVER_VERSION", "12040")], &[]) else { return };
-    device.fails_with(&["cannot load the kernels", "PTX 9.", "CUDA 12.4", "nvcc no newer than the driver"]);
+fn a_driver_older_than_the_kernels_names_both_versions_and_shows_its_own_words() {
+    let Some(device) = generate(&[("VGPU_DRIVER_VERSION", "10020")], &[]) else { return };
+    let words = "PTX 7.0 is newer than 6.5, which this driver knows";
+    device.fails_with(&["cannot compile the kernels", words, "CUDA 10.2", "Update the driver"]);
+}
+
+#[test]
+fn drivers_since_cuda_11_take_the_kernels() {
+    let Some(device) = generate(&[("VGPU_DRIVER_VERSION", "11000")], &[]) else { return };
+    assert_eq!(device.code, Some(0), "{}", device.stderr);
+    device.leaves_nothing();
+}
+
+#[test]
+fn results_that_came_after_cust_are_errors_with_a_text() {
+    // Of a call of cust's, and of one of the engine's own.
+    let Some(device) = generate(&[("VGPU_FAIL", "cuEventSynchronize:1=912")], &[]) else { return };
+    device.fails_with(&["cuda:0: cannot run the kernels: error 912"]);
+    let device = generate(&[("VGPU_FAIL", "cuLaunchCooperativeKernel:1=46")], &[]).unwrap();
+    device.fails_with(&["cuda:0: cannot launch persistent_f32: error 46"]);
+}
+
+#[test]
+fn only_what_a_strategy_needs_is_compiled() {
+    let modules = |strategy: &str, more: &[&str]| {
+        // The call after the last fails, so it is not reached.
+        let all = [&["--strategy", strategy], more].concat();
+        let mut compiled = 0;
+        while let Some(device) =
+            generate(&[("VGPU_FAIL", &format!("cuModuleLoadDataEx:{}", compiled + 1))], &all)
+        {
+            if device.code == Some(0) {
+                return Some(compiled);
+            }
+            device.fails_with(&["cannot compile the kernels"]);
+            compiled += 1;
+        }
+        None
+    };
+    // cache, persistent; cache, narrow, sample; concat_elu and log-likelihoods' file, too, for full passes.
+    let Some(persistent) = modules("persistent", &[]) else { return };
+    assert_eq!(persistent, 2);
+    assert_eq!(modules("launch", &[]), Some(3));
+    assert_eq!(modules("persistent", &["--naive"]), Some(4));
+}
+
+#[test]
+fn without_a_driver_the_processor_is_used_or_one_line_says_what_is_missing() {
+    let run = |flags: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::cargo_bin("generate").unwrap();
+        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiny/v2/params.ckpt");
+        command.current_dir(folder.path()).env_remove("LD_LIBRARY_PATH");
+        command.args(["-c", tiny, "-i", "4", "-n", "1"]).args(flags).output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let cuda = run(&["--device", "cuda"]);
+    let said = text(&cuda.stderr);
+    if !said.contains("libcuda.so.1") {
+        println!("not run: this machine has a driver");
+        return;
+    }
+    assert_eq!((cuda.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.starts_with("error: cuda:0: cannot start the driver: libcuda.so.1: "), "{said}");
+    let auto = run(&["--device", "auto"]);
+    let said = text(&auto.stderr);
+    assert_eq!((auto.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.contains("running on the processor"), "{said}");
+    for flags in [&["--device", "cpu"][..], &["--help"]] {
+        let output = run(flags);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{flags:?}");
+    }
 }
 
 #[test]

@@ -131,7 +131,10 @@ impl Device {
     /// The newest PTX version that the driver knows: CUDA 12.n has PTX 8.n, 13.n has 9.n, 11.n has 7.n.
     pub fn ptx_version(&self) -> (u32, u32) {
         let (major, minor) = (self.driver_version / 1000, self.driver_version % 1000 / 10);
-        (major.saturating_sub(4), minor)
+        match major {
+            10 => (6, minor + 3),
+            _ => (major.saturating_sub(4), minor),
+        }
     }
 
     /// The answer to `cuDeviceGetAttribute`, if the attribute is known; numbers as in `cuda.h`.
@@ -204,5 +207,6 @@ mod tests {
     fn a_driver_knows_the_ptx_of_its_own_version() {
         let with = |driver_version| Device { driver_version, ..Device::named("h100").unwrap() }.ptx_version();
         assert_eq!([with(11_040), with(12_090), with(13_000)], [(7, 4), (8, 9), (9, 0)]);
+        assert_eq!(with(10_020), (6, 5));
     }
 }

@@ -82,12 +82,20 @@ struct Report<'a> {
     usage: &'a Usage,
     /// What has not been freed: address, bytes.
     live: Vec<(u64, u64)>,
+    /// What else has not been given back: modules, streams, events, graphs, graphs that are ready to run.
+    handles: [usize; 5],
     kernels: &'a BTreeMap<String, crate::counters::KernelCounters>,
 }
 
 /// The report as JSON.
-pub fn json(device: &str, usage: &Usage, memory: &Memory, counters: &Counters) -> String {
+pub fn json(
+    device: &str,
+    usage: &Usage,
+    memory: &Memory,
+    handles: [usize; 5],
+    counters: &Counters,
+) -> String {
     let live = memory.live().iter().map(|l| (l.address, l.bytes)).collect();
-    let report = Report { schema: "vgpu-report-1", device, usage, live, kernels: &counters.kernels };
+    let report = Report { schema: "vgpu-report-1", device, usage, live, handles, kernels: &counters.kernels };
     serde_json::to_string_pretty(&report).expect("numbers and strings")
 }

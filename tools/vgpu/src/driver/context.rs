@@ -16,8 +16,9 @@ extern "C" fn at_exit() {
         eprintln!("vgpu: {} bytes at {:#x} were never freed ({})", live.bytes, live.address, live.what);
     }
     if let Some(path) = std::env::var_os("VGPU_REPORT") {
+        let handles = state.handles();
         let State { device, usage, memory, counters, .. } = state;
-        let text = crate::report::json(&device.name, usage, memory, counters);
+        let text = crate::report::json(&device.name, usage, memory, handles, counters);
         if let Err(error) = std::fs::write(&path, text) {
             eprintln!("vgpu: cannot write {}: {error}", path.display());
         }

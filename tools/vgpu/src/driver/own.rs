@@ -21,8 +21,9 @@ pub unsafe extern "C" fn vgpuReport(buffer: *mut u8, capacity: usize) -> usize {
     let Some(state) = guard.as_mut() else { return 0 };
     // What goes wrong stands in the report.
     let _ = state.drain_all();
+    let handles = state.handles();
     let State { device, usage, memory, counters, .. } = state;
-    let text = report::json(&device.name, usage, memory, counters);
+    let text = report::json(&device.name, usage, memory, handles, counters);
     if !buffer.is_null() && text.len() < capacity {
         // SAFETY: by the caller's promise.
         unsafe {

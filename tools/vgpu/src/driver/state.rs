@@ -56,6 +56,7 @@ struct Failure {
     function: String,
     call: u64,
     calls: u64,
+    code: Option<Code>,
 }
 
 /// The driver's state.
@@ -119,11 +120,10 @@ impl State {
         let perturb = number("VGPU_PERTURB")?.is_some_and(|n| n != 0);
         let mut failures = Vec::new();
         for item in std::env::var("VGPU_FAIL").unwrap_or_default().split(',').filter(|i| !i.is_empty()) {
-            let parts = item.split_once(':').and_then(|(f, n)| Some((f.to_string(), n.parse().ok()?)));
-            let Some((function, call)) = parts else {
-                return Err(format!("VGPU_FAIL: expected FUNCTION:CALL, found {item:?}"));
-            };
-            failures.push(Failure { function, call, calls: 0 });
+            let failure = Failure::parse(item);
+            let expected =
+                || format!("VGPU_FAIL: expected FUNCTION:CALL or FUNCTION:CALL=CODE, found {item:?}");
+            failures.push(failure.ok_or_else(expected)?);
         }
         let counters = Counters {
             by_line: number("VGPU_LINES")?.is_some_and(|n| n != 0),
@@ -158,14 +158,41 @@ impl State {
         self.next
     }
 
-    /// Whether this call of a function is one that `VGPU_FAIL` wants to fail.
-    fn fails(&mut self, function: &str) -> bool {
-        let mut fails = false;
+    /// The code of this call of a function, if it is one that `VGPU_FAIL` wants to fail.
+    fn failure(&mut self, function: &str) -> Option<Code> {
+        let mut found = None;
         for failure in self.failures.iter_mut().filter(|f| f.function == function) {
             failure.calls += 1;
-            fails |= failure.calls == failure.call;
+            if failure.calls == failure.call {
+                found = Some(failure.code.unwrap_or(match function {
+                    f if f.starts_with("cuMemAlloc") || f.starts_with("cuMemHostAlloc") => {
+                        Code::OUT_OF_MEMORY
+                    }
+                    f if f.starts_with("cuLaunch") || f.starts_with("cuGraphLaunch") => Code::LAUNCH_FAILED,
+                    _ => Code::UNKNOWN,
+                }));
+            }
         }
-        fails
+        found
+    }
+
+    /// What has handles and is not given back: modules, streams, events, graphs, graphs that are ready to run.
+    pub fn handles(&self) -> [usize; 5] {
+        // The default stream is the driver's own.
+        let streams = self.streams.len() - 1;
+        [self.modules.len(), streams, self.events.len(), self.graphs.len(), self.execs.len()]
+    }
+}
+
+impl Failure {
+    /// As `cuMemAlloc_v2:3`, or `cuMemAlloc_v2:3=912` with the code to return.
+    fn parse(text: &str) -> Option<Failure> {
+        let (function, call) = text.split_once(':')?;
+        let (call, code) = match call.split_once('=') {
+            Some((call, code)) => (call, Some(Code(code.parse().ok()?))),
+            None => (call, None),
+        };
+        Some(Failure { function: function.to_string(), call: call.parse().ok()?, calls: 0, code })
     }
 }
 
@@ -176,12 +203,7 @@ pub fn call(function: &str, body: impl FnOnce(&mut State) -> Result<(), Code>) -
     if let Some(code) = state.sticky {
         return code.0;
     }
-    if state.fails(function) {
-        let code = match function {
-            f if f.starts_with("cuMemAlloc") || f.starts_with("cuMemHostAlloc") => Code::OUT_OF_MEMORY,
-            f if f.starts_with("cuLaunch") || f.starts_with("cuGraphLaunch") => Code::LAUNCH_FAILED,
-            _ => Code::UNKNOWN,
-        };
+    if let Some(code) = state.failure(function) {
         return code.0;
     }
     body(state).map_or_else(|code| code.0, |()| Code::SUCCESS.0)

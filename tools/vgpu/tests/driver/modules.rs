@@ -152,8 +152,9 @@ fn calls_fail_on_request() {
         let out = alloc(4).unwrap();
         assert_eq!(launch(fill, Shape::new(1, 1), &[out, 1, 1]), 719);
         assert_eq!(launch(fill, Shape::new(1, 1), &[out, 1, 1]), 0);
+        assert_eq!(cuCtxSynchronize(), 912, "a code of the caller's choice");
     };
-    let settings = [("VGPU_FAIL", "cuMemAlloc_v2:2,cuLaunchKernel:1")];
+    let settings = [("VGPU_FAIL", "cuMemAlloc_v2:2,cuLaunchKernel:1,cuCtxSynchronize:1=912")];
     if let Some(ended) = alone("modules::calls_fail_on_request", &settings, body) {
         ended.fine();
     }
