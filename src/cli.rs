@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
 use crate::cuda::Strategy;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::weights::{Options, Weights};
 
 /// The demo model, relative to the current folder or to this package.
@@ -43,10 +43,11 @@ pub fn warn(message: impl Display) {
     note("warning", message);
 }
 
-/// One line on stderr, whatever line breaks a file's name brings along. Without a stderr there is no
-/// one to tell.
+/// One line on stderr, whatever line breaks a file's name brings along and however long it is. Without a
+/// stderr there is no one to tell.
 fn note(kind: &str, message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
+    let message = error::cut(&message, error::LINE - kind.len() - 2);
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
 }
 
