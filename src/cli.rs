@@ -83,7 +83,8 @@ fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the bundled demo model]
+    /// Weights: a folder made by convert, or a TensorFlow checkpoint or the folder that it is in [default: the
+    /// bundled demo model]
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
 
@@ -94,6 +95,10 @@ pub struct WeightsArgs {
     /// The model's nonlinearity, where shapes cannot tell
     #[arg(long, value_enum, value_name = "NAME")]
     pub nonlinearity: Option<Nonlinearity>,
+
+    /// The scope of the model's variables, where a checkpoint has several models
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
 }
 
 impl WeightsArgs {
@@ -109,7 +114,7 @@ impl WeightsArgs {
 
     /// The choices as the library takes them.
     pub fn options(&self) -> Options {
-        Options { raw: self.raw, nonlinearity: self.nonlinearity }
+        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
     }
 
     /// The path given, else the demo model's: below the current folder, or in the package that this

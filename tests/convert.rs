@@ -105,7 +105,7 @@ fn raw_weights_are_others_than_the_averaged_ones() {
 
 #[test]
 fn a_checkpoint_and_its_folder_load_alike() {
-    for options in [Options::default(), Options { raw: true, nonlinearity: None }] {
+    for options in [Options::default(), Options { raw: true, ..Options::default() }] {
         let (place, checkpoint) = (Place::new(), golden("cond/v1_sharded/params.ckpt"));
         place.convert(&checkpoint, if options.raw { &["--raw"] } else { &[] }).succeeds();
         let direct = Weights::load(&checkpoint, &options).unwrap();

@@ -388,7 +388,7 @@ fn mutated_descriptions_never_panic() {
 #[test]
 fn options_must_fit_the_folder() {
     let load = |saved: &Saved, options: Options| Weights::load(&saved.folder, &options);
-    let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), raw: false };
+    let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), ..Options::default() };
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
     let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
@@ -398,9 +398,9 @@ fn options_must_fit_the_folder() {
     assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
     load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
     // Synthetic weights are no averages; claim that they are.
-    load(&plain, Options { raw: true, nonlinearity: None }).unwrap();
+    load(&plain, Options { raw: true, ..Options::default() }).unwrap();
     plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
-    let error = load(&plain, Options { raw: true, nonlinearity: None }).unwrap_err().to_string();
+    let error = load(&plain, Options { raw: true, ..Options::default() }).unwrap_err().to_string();
     assert_contains(&error, &["--raw: expected a TensorFlow checkpoint", "found averaged weights in"]);
 }
 

@@ -52,7 +52,7 @@ fn configurations_are_inferred() {
 fn averages_are_preferred_and_their_absence_is_told() {
     let all = training(SMALL);
     assert!(infer(&all).unwrap().warnings.is_empty());
-    let raw = plan(Path::new("ckpt"), &all, &Options { raw: true, nonlinearity: None }).unwrap();
+    let raw = plan(Path::new("ckpt"), &all, &Options { raw: true, ..Options::default() }).unwrap();
     assert_eq!((raw.averaged, raw.stored("conv2d_0/V")), (false, "model/conv2d_0/V"));
     assert!(raw.warnings.is_empty());
 
@@ -75,7 +75,7 @@ fn averages_are_preferred_and_their_absence_is_told() {
 fn a_checkpoint_of_averages_alone_is_enough_unless_raw_is_wanted() {
     let only: Vec<_> = training(SMALL).into_iter().filter(|v| v.name.ends_with(AVERAGED)).collect();
     assert!(infer(&only).unwrap().averaged);
-    let error = plan(Path::new("ckpt"), &only, &Options { raw: true, nonlinearity: None }).err().unwrap();
+    let error = plan(Path::new("ckpt"), &only, &Options { raw: true, ..Options::default() }).err().unwrap();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
 }
 
@@ -84,7 +84,7 @@ fn elu_is_assumed_where_relu_is_as_likely() {
     let elu = ModelConfig { nonlinearity: Nonlinearity::Elu, ..SMALL };
     let found = infer(&training(elu)).unwrap();
     assert!(found.warnings[0].contains("elu is assumed"), "{:?}", found.warnings);
-    let wanted = Options { raw: false, nonlinearity: Some(Nonlinearity::Relu) };
+    let wanted = Options { nonlinearity: Some(Nonlinearity::Relu), ..Options::default() };
     let found = plan(Path::new("ckpt"), &training(elu), &wanted).unwrap();
     assert_eq!((found.config.nonlinearity, found.warnings.len()), (Nonlinearity::Relu, 0));
     let error = plan(Path::new("ckpt"), &training(SMALL), &wanted).err().unwrap().to_string();
