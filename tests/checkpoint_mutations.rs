@@ -15,7 +15,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::Result;
 use fast_pixel_cnn::checkpoint::table::Table;
-use fast_pixel_cnn::checkpoint::{DType, Variable, v1, v2};
+use fast_pixel_cnn::checkpoint::{Variable, v1, v2};
 use tables::*;
 
 /// The system's allocator, counting the bytes that the current thread holds and held at most.
@@ -115,6 +115,8 @@ fn v1_files() -> Files {
         v1_variable("model/b", 1, &shape(&[2, 2]), &HALVES),
         v1_variable("model/c", 9, &[], &[&[]]),
         v1_variable("model/d", 1, &[], &[&[]]),
+        v1_variable("model/e", 19, &shape(&[2]), &[&[None]]),
+        v1_variable("model/f", 2, &shape(&[2]), &[&[None]]),
     ]);
     let mut writer = Writer::default();
     writer.data(&[list, v1_slice("model/a", &[None], &run(5, &packed(&[1.0, 2.0, 3.0])))]);
@@ -125,6 +127,8 @@ fn v1_files() -> Files {
     writer.data(&[
         v1_slice("model/c", &[], &run(10, &[5])),
         v1_slice("model/d", &[], &fixed32(5, 8f32.to_bits())),
+        v1_slice("model/e", &[None], &run(13, &[varint(0x3e00), varint(0xc000)].concat())),
+        v1_slice("model/f", &[None], &run(6, &[1.5f64, -2.0].map(f64::to_le_bytes).concat())),
     ]);
     let table = writer.finish();
     let sealed = writer.sealed;
@@ -133,7 +137,13 @@ fn v1_files() -> Files {
 
 /// The same variables as a V2 checkpoint.
 fn v2_files() -> Files {
-    let data = [packed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]), 5u64.to_le_bytes().to_vec()].concat();
+    let data = [
+        packed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+        5u64.to_le_bytes().to_vec(),
+        vec![0x00, 0x3e, 0x00, 0xc0],
+        [1.5f64, -2.0].map(f64::to_le_bytes).concat(),
+    ]
+    .concat();
     let variable = |dtype, dimensions: &[u64], place: Range<usize>| {
         v2_variable(dtype, &shape(dimensions), place.start as u64, &data[place])
     };
@@ -149,6 +159,8 @@ fn v2_files() -> Files {
         (b"model/b".to_vec(), [number(1, 1), run(2, &shape(&[2, 2])), slices].concat()),
         (b"model/c".to_vec(), variable(9, &[], 32..40)),
         (b"model/d".to_vec(), variable(1, &[], 28..32)),
+        (b"model/e".to_vec(), variable(19, &[2], 40..44)),
+        (b"model/f".to_vec(), variable(2, &[2], 44..60)),
     ]);
     let table = writer.finish();
     let sealed = writer.sealed;
@@ -173,11 +185,13 @@ fn the_samples_are_sound() {
             ("model/b", Some(vec![4.0, 5.0, 6.0, 7.0])),
             ("model/c", None),
             ("model/d", Some(vec![8.0f32])),
+            ("model/e", Some(vec![1.5, -2.0])),
+            ("model/f", Some(vec![1.5, -2.0])),
         ];
         assert_eq!(contents.len(), expected.len());
         for ((variable, found), (name, values)) in contents.into_iter().zip(expected) {
             assert_eq!(variable.name, name);
-            assert_eq!(variable.dtype == DType::Float32, values.is_some());
+            assert_eq!(variable.dtype.float_size().is_some(), values.is_some());
             assert_eq!(found.ok(), values.map(|values| values.into_iter().map(f32::to_bits).collect()));
         }
     }

@@ -66,8 +66,7 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
     }
     warnings.extend(warn_of_types(&chosen));
     if !scalars.is_empty() {
-        let (count, names) = (scalars.len(), list(&scalars, ", ", ROOM));
-        warnings.push(format!("{count} scalars of an optimiser are passed over: {names}"));
+        warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
     if nonlinearity.width() == 1 && options.nonlinearity.is_none() {
         let advice =

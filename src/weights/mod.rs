@@ -266,7 +266,7 @@ fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, infer:
     };
     let mut plan = infer::plan(checkpoint.path(), checkpoint.variables(), options)?;
     if checkpoint.path() != path {
-        plan.warnings.insert(0, format!("{} is taken for {}", checkpoint.path().display(), path.display()));
+        plan.warnings.insert(0, format!("{}: {} is taken", path.display(), checkpoint.path().display()));
     }
     Ok((checkpoint, plan))
 }
