@@ -1,5 +1,5 @@
-//! What a user may point at instead of a checkpoint: the folder that it is in, TensorFlow's note of the latest
-//! one, and files of every other kind, each of which is named with what to give instead.
+//! What a user may point at instead of a checkpoint: the folder that it is in, TensorFlow's note of the
+//! latest one, and files of every other kind, each of which is named with what to give instead.
 
 #[path = "support/refusals.rs"]
 mod refusals;
@@ -108,7 +108,8 @@ fn a_note_stands_for_the_checkpoint_that_it_names() {
         }
     }
     let named = Folder::with_all_of(&folder).with("checkpoint", &note("c"));
-    let expected = "checkpoint: TensorFlow's note of its latest checkpoint, \"c\", which is not there; give another: \
+    let expected = "checkpoint: TensorFlow's note of its latest checkpoint, \"c\", which is not there; give \
+                    another: \
                     a, b, gr\u{fc}n";
     assert_eq!(named.refusal("checkpoint"), expected);
     assert_eq!(named.refusal(""), expected);

@@ -17,8 +17,8 @@ use fast_pixel_cnn::{Error, Result, cli, error};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint; or the
-    /// folder that it is in, or TensorFlow's file `checkpoint` there, which names the latest
+    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint; or
+    /// the folder that it is in, or TensorFlow's file `checkpoint` there, which names the latest
     checkpoint: PathBuf,
 
     /// The folder to make; it must not exist yet, or be empty

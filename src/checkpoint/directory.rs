@@ -40,7 +40,8 @@ pub(super) fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
         }
         [] => refuse(
             "a folder with neither a checkpoint nor model.json in it".into(),
-            "give a TensorFlow checkpoint, or a folder made by convert (model.json and one .npy for each tensor)",
+            "give a TensorFlow checkpoint or a folder made by convert (model.json and one .npy for each \
+             tensor)",
         ),
         several => refuse(
             format!("a folder of {} checkpoints: {}", several.len(), list(several, ", ", ROOM)),
@@ -97,8 +98,8 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// The names of the checkpoints in a folder, sorted. A single V1 file, which may have any name, is told by how
-/// it ends; everything else by its name.
+/// The names of the checkpoints in a folder, sorted. A single V1 file, which may have any name, is told by
+/// how it ends; everything else by its name.
 fn checkpoints(folder: &Path) -> Result<Vec<String>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {

@@ -10,8 +10,8 @@
 //!
 //! Layers: [`table`] is the container of both formats; [`v1`] and [`v2`] find variables in it, with
 //! `wire` and `messages` for what its values say, `slices` and `ordered_code` for variables in parts;
-//! `dtype` and `floats` make float32 of what they hold. `locate`, `directory` and `sniff` are for what a user may point
-//! at, `verify` for what nobody asks for.
+//! `dtype` and `floats` make float32 of what they hold. `locate`, `directory` and `sniff` are for what a
+//! user may point at, `verify` for what nobody asks for.
 
 mod directory;
 mod dtype;
@@ -84,8 +84,8 @@ impl Variable {
     }
 }
 
-/// The place in `variables`, which are sorted by name, of the floating-point variable `name`, and the bytes of
-/// one of its values.
+/// The place in `variables`, which are sorted by name, of the floating-point variable `name`, and the bytes
+/// of one of its values.
 fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize, usize)> {
     let place = || format!("tensor {}", quote(name.as_bytes()));
     let index = variables.binary_search_by(|variable| variable.name.as_str().cmp(name)).map_err(|_| {
@@ -197,8 +197,9 @@ impl Checkpoint {
     }
 
     /// The values of the floating-point variable `name` in the file's order, row-major, as float32: half
-    /// precision and bfloat16 are widened, float64 is rounded. Reading in the order of the names is fastest. Besides the values this takes memory for the block they are in (V1) or
-    /// for one slice of a partitioned variable.
+    /// precision and bfloat16 are widened, float64 is rounded. Reading in the order of the names is fastest.
+    /// Besides the values this takes memory for the block they are in (V1) or for one slice of a partitioned
+    /// variable.
     ///
     /// # Errors
     /// [`Error::Malformed`] if there is no variable of that name and type, or its values do not fit its
@@ -210,8 +211,8 @@ impl Checkpoint {
         }
     }
 
-    /// Reads every variable, of any type, and verifies its checksums. `watch` is called before each, or before
-    /// each block of a V1 file, and ends it by returning `false`.
+    /// Reads every variable, of any type, and verifies its checksums. `watch` is called before each, or
+    /// before each block of a V1 file, and ends it by returning `false`.
     ///
     /// # Errors
     /// [`Error::Malformed`] if a checksum is wrong, [`Error::Io`], [`Error::Interrupted`].

@@ -1,7 +1,7 @@
 //! Names what people have at hand when it is not a checkpoint, by a file's first bytes and its name.
 //!
-//! The idea: every table ends in the same eight bytes, and only what does not is looked at here, so a checkpoint
-//! is never mistaken for something else. What begins as a checkpoint then is one that was cut off.
+//! The idea: every table ends in the same eight bytes, and only what does not is looked at here, so a
+//! checkpoint is never mistaken for something else. What begins as a checkpoint then is one that was cut off.
 
 use std::path::Path;
 

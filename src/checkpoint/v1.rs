@@ -102,7 +102,7 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// As [`Table::verify`].
-    pub(super) fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
+    pub fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
         self.shards.iter_mut().try_for_each(|table| table.verify(watch))?;
         Ok(Verified { variables: self.variables.len(), bytes: self.length(), skipped: Vec::new() })
     }

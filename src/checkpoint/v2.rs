@@ -219,7 +219,7 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// [`Error::Malformed`] if a checksum is wrong; [`Error::Io`]; what `watch` returns.
-    pub(super) fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
+    pub fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
         let mut done = Verified { variables: 0, bytes: 0, skipped: Vec::new() };
         for (variable, entry) in self.variables.iter().zip(&self.entries) {
             watch()?;

@@ -1,11 +1,11 @@
 //! Verifies what nobody asks for: a checkpoint's data whatever their type.
 //!
 //! The idea: a V1 file's blocks have their checksums, a V2 variable's data one of their own, so neither has
-//! to be understood, but for one thing: TensorFlow takes that of V2 strings not over the bytes of the file but
-//! with each length as a number of 4 bytes, or of 8 where it needs them (`tensor_bundle.cc`,
+//! to be understood, but for one thing: TensorFlow takes that of V2 strings not over the bytes of the file
+//! but with each length as a number of 4 bytes, or of 8 where it needs them (`tensor_bundle.cc`,
 //! `WriteStringTensor`).
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Take};
 
 use super::fault::Fault;
 use super::{DType, Variable};
@@ -28,12 +28,17 @@ pub(super) fn is_known(dtype: DType) -> bool {
 }
 
 /// Bytes that are read at a time: few enough to be in the cache when their checksum is computed.
-const PIECE: usize = 1 << 18;
+const PIECE: u64 = 1 << 18;
 
-/// The checksum, not yet masked, of the data of `count` values of a type that [`is_known`]. Reads them to their
+/// The checksum, not yet masked, of the data of `count` values of a type that [`is_known`]. Reads them to the
 /// end.
-pub(super) fn checksum(data: impl Read, dtype: DType, count: u64) -> Result<std::result::Result<u32, Fault>> {
-    let mut data = BufReader::with_capacity(PIECE, data);
+pub(super) fn checksum(
+    data: Take<impl Read>,
+    dtype: DType,
+    count: u64,
+) -> Result<std::result::Result<u32, Fault>> {
+    let piece = data.limit().min(PIECE) as usize;
+    let mut data = BufReader::with_capacity(piece, data);
     match dtype {
         DType::String => of_strings(data, count),
         _ => of_bytes(&mut data, 0).map(|(checksum, _)| Ok(checksum)),

@@ -79,8 +79,8 @@ impl Writer {
         builder.prefix(&prefix);
         #[cfg(unix)]
         {
-            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to the
-            // empty folder that is there.
+            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to
+            // the empty folder that is there.
             use std::os::unix::fs::PermissionsExt;
             let mode = replaced.as_ref().map_or(0o777, |metadata| metadata.permissions().mode());
             // What is written into a draft that is not the owner's to read would be out of reach.

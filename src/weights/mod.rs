@@ -34,8 +34,8 @@ pub struct Options {
     /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
     /// channels double and else elu.
     pub nonlinearity: Option<Nonlinearity>,
-    /// The scope in which a checkpoint's model was built, empty for none: the reference's is `model`. `None`: the
-    /// only one in which there is a model.
+    /// The scope in which a checkpoint's model was built, empty for none: the reference's is `model`.
+    /// `None`: the only one in which there is a model.
     pub scope: Option<String>,
 }
 

@@ -1,9 +1,9 @@
 //! What a variable's name in a checkpoint says: the scope that the model was built in, the tensor, and what
 //! training hung on it.
 //!
-//! The idea: the reference builds its model in the scope `model`, others elsewhere, but inside of it the names
-//! are the same. So a tensor is recognised wherever it stands in a name, and a model's scope is a prefix under
-//! which many do.
+//! The idea: the reference builds its model in the scope `model`, others elsewhere, but inside of it the
+//! names are the same. So a tensor is recognised wherever it stands in a name, and a model's scope is a
+//! prefix under which many do.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,7 +61,8 @@ fn is_tensor(layer: &str, part: &str) -> bool {
     }
 }
 
-/// Whether this is a number that an optimiser keeps: it may stand in the model's scope, but belongs to no layer.
+/// Whether this is a number that an optimiser keeps: it may stand in the model's scope, but belongs to no
+/// layer.
 pub(super) fn is_optimiser_scalar(variable: &Variable) -> bool {
     const NAMES: [&str; 15] = [
         "beta1_power",

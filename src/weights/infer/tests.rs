@@ -218,7 +218,7 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
     assert!(error.contains(" more; choose one") && error.len() < 250, "{error}");
 }
 
-/// As TensorFlow names them where the averages and the optimiser are made inside of `variable_scope("model")`.
+/// As TensorFlow names them where the averages and the optimiser are made inside of the scope `model`.
 #[test]
 fn averages_of_other_names_are_named() {
     let raw = || training(SMALL).into_iter().filter(|v| !v.name.ends_with(AVERAGED));
