@@ -43,10 +43,10 @@ pub fn warn(message: impl Display) {
     note("warning", message);
 }
 
-/// One line on stderr, whatever line breaks a file's name brings along and however long it is. Without a
-/// stderr there is no one to tell.
+/// One line on stderr, whatever a file's name brings along (line breaks, what moves a terminal's cursor) and
+/// however long it is. Without a stderr there is no one to tell.
 fn note(kind: &str, message: impl Display) {
-    let message = message.to_string().replace(['\n', '\r'], " ");
+    let message = message.to_string().replace(char::is_control, " ");
     let message = error::cut(&message, error::LINE - kind.len() - 2);
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
 }

@@ -201,14 +201,15 @@ pub fn list<S: AsRef<str>>(items: &[S], separator: &str, room: usize) -> String 
     }
 }
 
-/// `text` in at most `room` characters (but no fewer than 20): where it is longer its middle is left out,
-/// since a message begins with the file and ends with what was found.
+/// `text` in at most `room` characters (but no fewer than 20): where it is longer a part before the middle is
+/// left out, since a message begins with the file, which may have a long path, and ends with what was found.
 pub fn cut(text: &str, room: usize) -> String {
     let (length, room) = (text.chars().count(), room.max(20));
     if length <= room {
         return text.into();
     }
-    let (head, tail) = (room / 2 - 3, room - room / 2);
+    let head = room / 4;
+    let tail = room - head - "...".len();
     text.chars().take(head).chain("...".chars()).chain(text.chars().skip(length - tail)).collect()
 }
 
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn long_text_loses_its_middle() {
         assert_eq!(cut("short", 20), "short");
-        assert_eq!(cut(&("a".repeat(30) + &"e".repeat(30)), 20), format!("aaaaaaa...{}", "e".repeat(10)));
+        assert_eq!(cut(&("a".repeat(30) + &"e".repeat(30)), 20), format!("aaaaa...{}", "e".repeat(12)));
         assert_eq!(cut(&"é".repeat(401), LINE).chars().count(), LINE);
     }
 

@@ -74,6 +74,26 @@ fn a_folder_and_its_note_are_taken_by_every_program_and_said_so() {
 }
 
 #[test]
+fn an_error_is_one_line_of_at_most_400_characters_whatever_names_there_are() {
+    // A list of 600 missing tensors, and names that would clear a terminal or break the line.
+    let mut tensors = training();
+    tensors.retain(|t| !t.name.contains("conv2d_1"));
+    tensors.extend((0..600).map(|i| Tensor::f32(&format!("model/\x1b[2J\n{i}"), &[1], &[1.0])));
+    let (refused, place) = convert_tensors(&tensors, &[]);
+    refused.fails_with(&["params.ckpt: not the weights of a PixelCNN++ (1 resnets", "is missing; ", " more"]);
+    let line = refused.stderr.trim_end();
+    assert!((300..=400).contains(&line.chars().count()) && !line.contains('\x1b'), "{line}");
+    place.assert_empty();
+    // A path longer than that.
+    let long = ["directory"; 100].join("/");
+    for refused in [run("convert", &[&long, "out"]), run("generate", &["-c", &long, "-n", "1"])] {
+        refused
+            .fails_with(&["directory/", "no such file, folder or checkpoint prefix; give a folder made by"]);
+        assert_eq!(refused.stderr.trim_end().chars().count(), 400, "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn another_scope_is_found_and_of_several_one_is_chosen() {
     let renamed = |scope: &str| {
         let mut tensors = training();

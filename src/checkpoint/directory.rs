@@ -101,7 +101,7 @@ fn is_there(path: &Path) -> bool {
 /// The names of the checkpoints in a folder, sorted. A single V1 file, which may have any name, is told by
 /// how it ends; everything else by its name.
 fn checkpoints(folder: &Path) -> Result<Vec<String>> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut unread) = (BTreeSet::new(), None);
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
         let entry = entry.map_err(Error::io(folder, "list"))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -113,12 +113,20 @@ fn checkpoints(folder: &Path) -> Result<Vec<String>> {
             names.insert(stem.to_string());
         } else if let Some((stem, ..)) = split_shard(&name) {
             names.insert(stem.strip_suffix(".data").unwrap_or(stem).to_string());
-        } else if File::open(entry.path()).and_then(|mut file| table::ends_as_one(&mut file)).unwrap_or(false)
-        {
-            names.insert(name);
+        } else {
+            let path = entry.path();
+            match File::open(&path).and_then(|mut file| table::ends_as_one(&mut file)) {
+                Ok(true) => drop(names.insert(name)),
+                Ok(false) => {}
+                Err(error) => unread = unread.or(Some((path, error))),
+            }
         }
     }
-    Ok(names.into_iter().collect())
+    match unread {
+        // It may be the one.
+        Some((path, error)) if names.is_empty() => Err(Error::io(&path, "read")(error)),
+        _ => Ok(names.into_iter().collect()),
+    }
 }
 
 /// The text in quotation marks, as protocol buffers write it: bytes beyond ASCII are octal.

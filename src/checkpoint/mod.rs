@@ -105,10 +105,11 @@ fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize,
 fn zeros<T: bytemuck::Zeroable>(count: usize) -> std::result::Result<Vec<T>, Fault> {
     memory::zeros(count as u64).map_err(|available| {
         let needed = (count as u64).saturating_mul(size_of::<T>() as u64);
-        Fault::new(
-            format!("at most the {} MiB of memory that are available", available >> 20),
-            format!("{} MiB", needed >> 20),
-        )
+        let found = format!("{} MiB", needed >> 20);
+        if needed <= available {
+            return Fault::new("what the system gives memory for", found);
+        }
+        Fault::new(format!("at most the {} MiB of memory that are available", available >> 20), found)
     })
 }
 

@@ -257,8 +257,7 @@ fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, infer:
                 found: "no such file, folder or checkpoint prefix".into(),
                 hint:
                     "give a folder made by convert (model.json and one .npy for each tensor) or a TensorFlow \
-                       checkpoint (one V1 file, or the prefix of PREFIX.index and \
-                       PREFIX.data-00000-of-00001, or of PREFIX-00000-of-00002)"
+                       checkpoint (one V1 file, or PREFIX for PREFIX.index or PREFIX-00000-of-00002)"
                         .into(),
             });
         }
