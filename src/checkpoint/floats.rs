@@ -88,7 +88,7 @@ impl List {
         }
         let size = least_size(self.of);
         let (found, left) = (packed.len() / size, self.count - self.filled);
-        if packed.len() % size != 0 || found > left {
+        if !packed.len().is_multiple_of(size) || found > left {
             let more = packed.len() % size + size * found.saturating_sub(left);
             return Err(Fault::new(
                 format!("{} values of {size} bytes", self.count),
