@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
 use crate::cuda::Strategy;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::weights::{Options, Weights};
 
 /// The demo model, relative to the current folder or to this package.
@@ -43,10 +43,11 @@ pub fn warn(message: impl Display) {
     note("warning", message);
 }
 
-/// One line on stderr, whatever line breaks a file's name brings along. Without a stderr there is no
-/// one to tell.
+/// One line on stderr, whatever a file's name brings along (line breaks, what moves a terminal's cursor) and
+/// however long it is. Without a stderr there is no one to tell.
 fn note(kind: &str, message: impl Display) {
-    let message = message.to_string().replace(['\n', '\r'], " ");
+    let message = message.to_string().replace(char::is_control, " ");
+    let message = error::cut(&message, error::LINE - kind.len() - 2);
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
 }
 
@@ -82,7 +83,8 @@ fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the bundled demo model]
+    /// Weights: a folder made by convert, or a TensorFlow checkpoint or the folder that it is in [default: the
+    /// bundled demo model]
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
 
@@ -93,6 +95,10 @@ pub struct WeightsArgs {
     /// The model's nonlinearity, where shapes cannot tell
     #[arg(long, value_enum, value_name = "NAME")]
     pub nonlinearity: Option<Nonlinearity>,
+
+    /// The scope of the model's variables, where a checkpoint has several models
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
 }
 
 impl WeightsArgs {
@@ -108,7 +114,7 @@ impl WeightsArgs {
 
     /// The choices as the library takes them.
     pub fn options(&self) -> Options {
-        Options { raw: self.raw, nonlinearity: self.nonlinearity }
+        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
     }
 
     /// The path given, else the demo model's: below the current folder, or in the package that this

@@ -1,9 +1,13 @@
 //! What can go wrong, as one enum with fields.
 //!
 //! The idea: a message names the file, the place in it, what was expected and what was found, and it
-//! fits on one line. Programs print it after `error: ` and exit with status 2.
+//! fits on one line. Programs print it after `error: ` and exit with status 2. A line has at most [`LINE`]
+//! characters: lists end in a count ([`list`]), whatever else is long loses its middle ([`cut`]).
 
 use std::path::{Path, PathBuf};
+
+/// The most characters of a line in which a program says what went wrong, its `error: ` included.
+pub const LINE: usize = 400;
 
 /// A `Result` with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -56,8 +60,9 @@ pub enum Error {
         hint: String,
     },
 
-    /// The weights are not those of the PixelCNN++ that was asked for. Every problem is listed.
-    #[error("{}: not the weights of a PixelCNN++ ({expected}): {}", file.display(), problems.join("; "))]
+    /// The weights are not those of the PixelCNN++ that was asked for. The message counts the problems that
+    /// it has no room for.
+    #[error("{}", mismatch(file, expected, problems))]
     Mismatch {
         /// The checkpoint or folder.
         file: PathBuf,
@@ -159,5 +164,94 @@ impl Error {
     /// An [`Error::Argument`].
     pub fn argument(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+fn mismatch(file: &Path, expected: &str, problems: &[String]) -> String {
+    let head = format!("{}: not the weights of a PixelCNN++ ({expected}): ", file.display());
+    let room = LINE.saturating_sub("error: ".len() + head.chars().count());
+    head + &list(problems, "; ", room)
+}
+
+/// `items` with `separator` between them, in at most `room` characters: "a; b; and 165 more". Where not even
+/// the first has room, it is [`cut`].
+pub fn list<S: AsRef<str>>(items: &[S], separator: &str, room: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    let rest = |shown: usize| format!("{separator}and {} more", items.len() - shown);
+    let lengths = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| length(item.as_ref()) + if i > 0 { length(separator) } else { 0 });
+    let ends: Vec<usize> = lengths
+        .scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        })
+        .collect();
+    let fits =
+        |shown: usize| ends[shown - 1] + if shown < items.len() { length(&rest(shown)) } else { 0 } <= room;
+    let joined = |shown: usize| items[..shown].iter().map(AsRef::as_ref).collect::<Vec<_>>().join(separator);
+    match (0..=items.len()).rev().find(|&shown| shown == 0 || fits(shown)) {
+        Some(0) if items.len() > 1 => {
+            cut(items[0].as_ref(), room.saturating_sub(length(&rest(1)))) + &rest(1)
+        }
+        Some(0) => items.first().map_or_else(String::new, |item| cut(item.as_ref(), room)),
+        Some(shown) if shown < items.len() => joined(shown) + &rest(shown),
+        _ => joined(items.len()),
+    }
+}
+
+/// `text` in at most `room` characters (but no fewer than 20): where it is longer a part before the middle is
+/// left out, since a message begins with the file, which may have a long path, and ends with what was found.
+pub fn cut(text: &str, room: usize) -> String {
+    let (length, room) = (text.chars().count(), room.max(20));
+    if length <= room {
+        return text.into();
+    }
+    let head = room / 4;
+    let tail = room - head - "...".len();
+    text.chars().take(head).chain("...".chars()).chain(text.chars().skip(length - tail)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_end_in_a_count_where_room_ends() {
+        let items = ["first", "second", "third"];
+        assert_eq!(list(&items, ", ", 20), "first, second, third");
+        assert_eq!(list(&items, ", ", 19), "first, and 2 more");
+        assert_eq!(list(&items, "; ", 17), "first; and 2 more");
+        assert_eq!(list(&["one", "two", "3", "4"], ", ", 20), "one, two, 3, 4");
+        assert_eq!(list::<&str>(&[], ", ", 9), "");
+        let long = "x".repeat(1000);
+        assert_eq!(list(&[&long], ", ", 100), cut(&long, 100));
+        assert_eq!(list(&[&long, "y"], ", ", 100), cut(&long, 88) + ", and 1 more");
+        // At every room, whatever is not shown is counted.
+        let items: Vec<String> = (0..150).map(|i| format!("name_{i}")).collect();
+        for room in 40..1500 {
+            let text = list(&items, "; ", room);
+            let shown = text.matches("name_").count();
+            assert!(text.len() <= room, "{room}: {text}");
+            assert_eq!(text.ends_with(&format!("; and {} more", 150 - shown)), shown < 150, "{room}: {text}");
+        }
+    }
+
+    #[test]
+    fn long_text_loses_its_middle() {
+        assert_eq!(cut("short", 20), "short");
+        assert_eq!(cut(&("a".repeat(30) + &"e".repeat(30)), 20), format!("aaaaa...{}", "e".repeat(12)));
+        assert_eq!(cut(&"é".repeat(401), LINE).chars().count(), LINE);
+    }
+
+    #[test]
+    fn a_mismatch_fits_a_line() {
+        let problems: Vec<String> = (0..5000).map(|i| format!("model/conv2d_{i}/V is missing")).collect();
+        let file = "folder/".repeat(10).into();
+        let line = format!("error: {}", Error::Mismatch { file, expected: "a model".into(), problems });
+        assert!((LINE - 40..=LINE).contains(&line.len()), "{line}");
+        assert!(line.contains("(a model): model/conv2d_0/V is missing; model/conv2d_1/V is"), "{line}");
+        assert!(line.ends_with(" more"), "{line}");
     }
 }

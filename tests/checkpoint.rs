@@ -1,4 +1,4 @@
-//! The checkpoints that TensorFlow wrote, read in every form they can be given in.
+//! The checkpoints that TensorFlow wrote, read and verified in every form they can be given in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,10 @@ fn labels_and_optimiser_slots_are_listed_but_only_floats_are_read() {
             ("Variable", DType::Int64, &[8][..])
         );
         let message = checkpoint.read_f32("Variable").unwrap_err().to_string();
-        assert!(message.ends_with("tensor \"Variable\": expected float32 values, found int64"), "{message}");
+        assert!(
+            message.ends_with("tensor \"Variable\": expected floating-point values, found int64"),
+            "{message}"
+        );
         let message = checkpoint.read_f32("Variabl").unwrap_err().to_string();
         assert!(
             message.contains("tensor \"Variabl\": expected a variable of that name, found none among"),
@@ -138,4 +141,103 @@ fn a_prefix_may_also_be_the_name_of_a_folder() {
     }
     std::fs::create_dir(folder.path().join("c")).unwrap();
     assert_eq!(open(&folder.path().join("c")).format(), Format::V2);
+}
+
+#[test]
+fn every_floating_point_type_is_read() {
+    // What TensorFlow's own `tf.cast` to float32 makes of the numbers in the golden files.
+    let half: [f64; 10] = [
+        0.0,
+        -0.0,
+        1.0,
+        -2.5,
+        65504.0,
+        5.960464477539063e-08,
+        6.097555160522461e-05,
+        0.333251953125,
+        -0.0010004043579101562,
+        100.25,
+    ];
+    let bfloat16 = [
+        0.0,
+        -0.0,
+        1.0,
+        -2.5,
+        65536.0,
+        6.007030606269836e-08,
+        6.103515625e-05,
+        0.333984375,
+        -0.00099945068359375,
+        100.0,
+    ];
+    let float = [0.0, -0.0, 1.0, -2.5, 65504.0, 6e-8, 6.1e-5, 1.0 / 3.0, -1e-3, 100.25];
+    let types = [
+        ("half", DType::Float16, half),
+        ("bfloat16", DType::BFloat16, bfloat16),
+        ("double", DType::Float64, float),
+        ("float", DType::Float32, float),
+    ];
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let single = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<_>>();
+    for format in ["v1", "v2"] {
+        let mut checkpoint = open(&golden(&format!("types/{format}/params.ckpt")));
+        // TensorFlow does not save bfloat16 as V1.
+        for (name, dtype, values) in types.iter().filter(|(name, ..)| format == "v2" || *name != "bfloat16") {
+            let variable = checkpoint.variables().iter().find(|v| v.name == *name).unwrap();
+            assert_eq!(variable.dtype, *dtype);
+            assert_eq!(bits(&checkpoint.read_f32(name).unwrap()), bits(&single(values)), "{format} {name}");
+            let counted: Vec<f32> = (0..12).map(|i| i as f32).collect();
+            assert_eq!(checkpoint.read_f32(&format!("parts_{name}")).unwrap(), counted, "{format} {name}");
+        }
+    }
+}
+
+#[test]
+fn everything_that_tensorflow_wrote_verifies() {
+    let mut paths: Vec<String> =
+        MODELS.iter().flat_map(|m| ["v1", "v2"].map(|f| format!("{m}/{f}"))).collect();
+    paths
+        .extend(["tiny/v1_sharded", "tiny/v2_sharded", "partitioned/v1", "partitioned/v2"].map(String::from));
+    paths.extend(["types/v1", "types/v2"].map(String::from));
+    for path in paths {
+        let mut checkpoint = open(&golden(&path).join("params.ckpt"));
+        let verified = checkpoint.verify(&|| true).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let read = if path.contains("v1") { checkpoint.length() } else { verified.bytes };
+        assert_eq!((verified.variables, verified.bytes), (checkpoint.variables().len(), read), "{path}");
+        assert!(verified.bytes <= checkpoint.length() && verified.skipped.is_empty(), "{path}");
+        assert!(matches!(checkpoint.verify(&|| false), Err(fast_pixel_cnn::Error::Interrupted)), "{path}");
+    }
+}
+
+/// A bit is flipped in what no model reads: labels, an optimiser's slots, strings.
+#[test]
+fn damage_in_what_nobody_reads_is_found_by_verifying() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, format, file) in [
+        ("types", "v1", "params.ckpt"),
+        ("types", "v2", "params.ckpt.data-00000-of-00001"),
+        ("partitioned", "v1", "params.ckpt"),
+        ("partitioned", "v2", "params.ckpt.data-00000-of-00001"),
+    ] {
+        for entry in std::fs::read_dir(golden(&format!("{model}/{format}"))).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let path = folder.path().join(file);
+        let sound = std::fs::read(&path).unwrap();
+        let mut found = 0;
+        for at in (0..sound.len()).step_by(if sound.len() > 4096 { 1009 } else { 1 }) {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            let opened = Checkpoint::open(&folder.path().join("params.ckpt"));
+            found += usize::from(opened.and_then(|mut checkpoint| checkpoint.verify(&|| true)).is_err());
+        }
+        // All but what is no value's and no block's: the zeros in the footer of a table.
+        let checked = sound.len().div_ceil(if sound.len() > 4096 { 1009 } else { 1 });
+        assert!(found + 40 >= checked, "{model} {format}: {found} of {checked}");
+        if format == "v2" {
+            assert_eq!(found, checked, "{model}");
+        }
+    }
 }

@@ -1,13 +1,10 @@
-//! Files that are no checkpoint and tables that are damaged, one by one: each is refused with a message
-//! of one line that names the file, the place in it, what was expected and what was found.
+//! Sets of files with something missing, tables that are damaged and files of 4 TiB, one by one: each is
+//! refused with a message of one line that names the file, the place in it, what was expected and what was found.
 
 #[path = "support/refusals.rs"]
 mod refusals;
 #[path = "support/tables.rs"]
 mod tables;
-
-use std::fs;
-use std::path::Path;
 
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use refusals::*;
@@ -24,75 +21,6 @@ fn the_sound_checkpoints_that_the_others_are_made_from_are_read() {
         let names: Vec<_> = checkpoint.variables().iter().map(|v| v.name.as_str()).collect();
         assert_eq!(names, ["n", "w"]);
         assert_eq!(checkpoint.read_f32("w").unwrap(), [1.5, -2.0]);
-    }
-}
-
-#[test]
-fn files_of_other_kinds_are_named() {
-    let mut tar = vec![b'a'; 512];
-    tar[257..262].copy_from_slice(b"ustar");
-    let cases: [(&[u8], &str); 18] = [
-        (b"", "length: expected a checkpoint, found an empty file"),
-        (b"\0\0\x01", "footer: expected at least 48 bytes, found 3 bytes"),
-        (&[0; 60], "footer at 12: expected magic db4775248b80fb57, found 0000000000000000"),
-        (b"PK\x03\x04\x14\0\0\0\x08\0weights.ckpt", "a zip archive; unzip it"),
-        (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", "a PyTorch file; "),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "a Python pickle (PyTorch); "),
-        (b"\x1f\x8b\x08\0\0\0\0\0", "a compressed file (gzip"),
-        (b"BZh91AY&SY", "a compressed file (gzip"),
-        (&tar, "a tar archive; unpack it"),
-        (b"<!DOCTYPE html>\n<html>", "an HTML page; the download went wrong"),
-        (b"\xef\xbb\xbf<HTML>", "an HTML page; "),
-        (b"\n  <html lang=en>", "an HTML page; "),
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-            "a Git LFS pointer; run `git lfs pull`",
-        ),
-        (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file (Keras); "),
-        (b"\x93NUMPY\x01\0", "a NumPy array; give the folder"),
-        (b"model_checkpoint_path: \"x\"\n", "TensorFlow's note of its latest checkpoint; "),
-        (b"something else that is long enough to have a footer", "footer at 3: expected magic"),
-        (&[1; 47], "footer: expected at least 48 bytes, found 47 bytes"),
-    ];
-    for (bytes, expected) in cases {
-        let message = v1(bytes);
-        assert!(message.starts_with(expected), "{message}");
-    }
-}
-
-#[test]
-fn what_is_no_file_is_named() {
-    let folder = Folder::new();
-    fs::create_dir(folder.path("d")).unwrap();
-    assert!(folder.refusal("d").starts_with("d: a folder; give the checkpoint in it"));
-    assert!(folder.refusal("none").starts_with("none: cannot open: "));
-}
-
-#[cfg(unix)]
-#[test]
-fn special_files_are_not_waited_for() {
-    let folder = Folder::new();
-    let made = std::process::Command::new("mkfifo").arg(folder.path("p")).status();
-    if made.is_ok_and(|status| status.success()) {
-        assert_eq!(folder.refusal("p"), "p: a named pipe; give a regular file");
-        let (entries, _) = v2_entries();
-        let folder = folder.with("c.index", &table(&entries));
-        fs::rename(folder.path("p"), folder.path("c.data-00000-of-00001")).unwrap();
-        assert!(folder.refusal("c").starts_with("c.data-00000-of-00001: a named pipe; "));
-    }
-    let message = Checkpoint::open(Path::new("/dev/null")).unwrap_err().to_string();
-    assert_eq!(message, "/dev/null: a device; give a regular file");
-}
-
-#[cfg(unix)]
-#[test]
-fn files_without_permission_say_so() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = Folder::new().with("c", &table(&v1_entries()));
-    fs::set_permissions(folder.path("c"), fs::Permissions::from_mode(0o000)).unwrap();
-    // Root reads everything.
-    if fs::read(folder.path("c")).is_err() {
-        assert!(folder.refusal("c").starts_with("c: cannot open: Permission denied"));
     }
 }
 
@@ -321,4 +249,101 @@ fn damaged_blocks_are_refused() {
     let folder = Folder::new().with("c.index", &writer.finish()).with("c.data-00000-of-00001", b"");
     let message = folder.refusal("c");
     assert!(message.contains("expected keys above \"b\" and up to \"c\", found \"a\""), "{message}");
+}
+
+/// 4 TiB, more than a machine has and, in a file without contents, no byte on the disk.
+#[cfg(target_os = "linux")]
+const SPARSE: u64 = 1 << 42;
+
+/// Puts `end` at the end of `name`, made 4 TiB long. `false`, and a word, where the disk has no such files.
+#[cfg(target_os = "linux")]
+fn stretch(folder: &Folder, name: &str, end: &[u8]) -> bool {
+    use std::io::{Seek, SeekFrom, Write};
+    let mut file = std::fs::File::options().write(true).open(folder.path(name)).unwrap();
+    if let Err(error) = file.set_len(SPARSE) {
+        println!("no sparse file was tried: {error}");
+        return false;
+    }
+    file.seek(SeekFrom::End(-(end.len() as i64))).unwrap();
+    file.write_all(end).unwrap();
+    true
+}
+
+/// Metaindex, index of `blocks` (key, offset, size) and footer, for the end of a file of 4 TiB.
+#[cfg(target_os = "linux")]
+fn far_end(blocks: &[(&[u8], u64, u64)]) -> Vec<u8> {
+    let index: Vec<u8> =
+        blocks.iter().flat_map(|(key, offset, size)| entry(0, key, &handle(*offset, *size))).collect();
+    let sealed = [seal(&block(&[]), 0), seal(&block(&index), 0)];
+    let place = SPARSE - 48 - sealed.concat().len() as u64;
+    let handles = [
+        handle(place, sealed[0].len() as u64 - 5),
+        handle(place + sealed[0].len() as u64, sealed[1].len() as u64 - 5),
+    ];
+    [&sealed.concat()[..], &footer(&handles[0], &handles[1])].concat()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_reserved_for_what_a_sparse_file_holds() {
+    let refused = |folder: &Folder, name: &str, expected: &str| {
+        let message = folder.refusal(name);
+        assert!(message.contains(expected), "{message}\nis not\n{expected}");
+    };
+    let memory = "of memory that are available, found 4";
+    // Nothing but zeros.
+    let folder = Folder::new().with("c", b"");
+    if !stretch(&folder, "c", b"") {
+        return;
+    }
+    refused(&folder, "c", "it is cut off");
+    // A block of nearly all of it: the list of variables, or the values of one.
+    let list = {
+        let (key, value) = &v1_entries()[0];
+        seal(&block(&entry(0, key, value)), 0)
+    };
+    let size = list.len() as u64;
+    for blocks in [
+        &[(&b"\xff"[..], 0, SPARSE - 4096)][..],
+        &[(b"", 0, size - 5), (b"\xff", size, SPARSE - 4096 - size)],
+    ] {
+        let folder = Folder::new().with("c", &list);
+        assert!(stretch(&folder, "c", &far_end(blocks)));
+        refused(&folder, "c", memory);
+        // As the index of a V2 checkpoint: no block of one is large.
+        let header = seal(&block(&entry(0, b"", &v2_header(1).1)), 0);
+        let size = header.len() as u64;
+        let blocks: &[(&[u8], u64, u64)] = &[(b"", 0, size - 5), (b"\xff", size, SPARSE - 4096 - size)];
+        let folder = Folder::new().with("c.index", &header).with("c.data-00000-of-00001", b"");
+        assert!(stretch(&folder, "c.index", &far_end(blocks)));
+        refused(&folder, "c", "expected at most 4194304 bytes, found 43980465");
+    }
+    // Metaindex and index.
+    let end = footer(&handle(0, SPARSE - 4096), &handle(SPARSE - 4000, 100));
+    let folder = Folder::new().with("c", &list);
+    assert!(stretch(&folder, "c", &end));
+    refused(&folder, "c", "metaindex block at 0: expected at most 4194304 bytes, found 4398046507008 bytes");
+    // The values of a variable in a data file, of every type and in slices.
+    for (dtype, size) in [(1, 4), (2, 8), (19, 2), (14, 2)] {
+        let half = SPARSE / 2 / size;
+        let slices: [Extents<'_>; 2] = [&[Some((0, half))], &[Some((half, half))]];
+        let whole =
+            [number(1, dtype), run(2, &shape(&[2 * half])), number(5, SPARSE), fixed32(6, 0)].concat();
+        let sliced: Vec<u8> = slices.iter().flat_map(|extents| run(7, &slice(extents))).collect();
+        let sliced = [number(1, dtype), run(2, &shape(&[2 * half])), sliced].concat();
+        for variable in [whole, sliced] {
+            let index = table(&[v2_header(1), (b"w".to_vec(), variable)]);
+            let folder = Folder::new().with("c.index", &index).with("c.data-00000-of-00001", b"");
+            assert!(stretch(&folder, "c.data-00000-of-00001", b""));
+            refused(&folder, "c", "of memory that are available, found ");
+        }
+    }
+    // A V1 variable in slices, for which room would be made before any is looked up.
+    let half = SPARSE / 16;
+    let slices: [Extents<'_>; 2] = [&[Some((0, half))], &[Some((half, half))]];
+    let (key, value) = v1_list(&[v1_variable("w", 1, &shape(&[2 * half]), &slices)]);
+    let list = seal(&block(&entry(0, &key, &value)), 0);
+    let folder = Folder::new().with("c", &list);
+    assert!(stretch(&folder, "c", &far_end(&[(b"\xff", 0, list.len() as u64 - 5)])));
+    refused(&folder, "c", "of memory that are available, found ");
 }

@@ -66,7 +66,11 @@ fn shapes_and_slices_that_do_not_fit_are_refused() {
         (sliced(&[&[Some((0, 2))], &[Some((2, 2))]]), "expected an entry with its values, found none"),
         (
             v1_with(v1_variable("w", 2, &shape(&[huge, huge]), &[&[None]]), &two),
-            "expected float32 values, found float64",
+            "which the file could hold, found [9223372036854775807, 9223372036854775807]",
+        ),
+        (
+            v1_with(v1_variable("w", 3, &shape(&[huge, huge]), &[&[None]]), &two),
+            "expected floating-point values, found int32",
         ),
         (v1_with(v1_variable("w", 99, &shape(&[2]), &[&[None]]), &two), "found TensorFlow's type 99"),
         (
@@ -84,6 +88,7 @@ fn shapes_and_slices_that_do_not_fit_are_refused() {
 fn values_that_do_not_fit_their_shape_are_refused() {
     let value = |value: f32| fixed32(5, value.to_bits());
     let (one, three) = (run(5, &packed(&[1.0])), run(5, &packed(&[1.0; 3])));
+    let typed = |dtype, tensor: &[u8]| v1_with(v1_variable("w", dtype, &shape(&[2]), &[&[None]]), tensor);
     let renamed = |saved: Vec<u8>| v1_of(&[v1_list(&[w()]), (slice_key("w", &[None]), run(2, &saved))]);
     let cases = [
         (v1_with(w(), &[]), "expected 2 values, found 0"),
@@ -96,6 +101,15 @@ fn values_that_do_not_fit_their_shape_are_refused() {
         (v1_with(w(), &run(5, &[0; 7])), "expected 2 values of 4 bytes, found 3 bytes more"),
         (v1_with(w(), &number(5, 1)), "expected a value as 4 bytes, found a varint"),
         (v1_with(w(), &[number(1, 2), three].concat()), "expected float32 values, found float64"),
+        (typed(2, &run(6, &[0; 24])), "expected 2 values of 8 bytes, found 8 bytes more"),
+        (typed(2, &run(6, &[0; 15])), "expected 2 values of 8 bytes, found 7 bytes more"),
+        (typed(2, &run(5, &[0; 8])), "expected 2 values, found 0"),
+        (typed(2, &fixed32(6, 0)), "expected a value as 8 bytes, found 4 bytes"),
+        (typed(19, &run(13, &[0; 3])), "expected 2 values, found more"),
+        (typed(19, &run(13, &[0])), "expected 2 values, found 1"),
+        (typed(19, &run(13, &[0, 0x80])), "expected a varint, found the end of the data inside it"),
+        (typed(19, &[number(1, 1), run(13, &[0, 0])].concat()), "expected float16 values, found float32"),
+        (typed(14, &fixed32(13, 0)), "expected a value as a varint, found 4 bytes"),
         (v1_with(w(), &run(4, &packed(&[1.0, 2.0]))), "expected 2 values, found 0"),
         (renamed(run(1, b"v")), "expected the name of its key in the entry, found \"v\" in it"),
         (
@@ -108,11 +122,22 @@ fn values_that_do_not_fit_their_shape_are_refused() {
         assert!(message.starts_with("tensor \"w\": expected "), "{message}");
         assert!(message.contains(expected), "{message}\nis not\n{expected}");
     }
-    // Not every float on its own needs to be packed.
-    let unpacked = [value(1.5), value(-2.0)].concat();
-    let folder = Folder::new().with("c", &table(&[v1_list(&[w()]), v1_slice("w", &[None], &unpacked)]));
-    let values = Checkpoint::open(&folder.path("c")).unwrap().read_f32("w").unwrap();
-    assert_eq!(values, [1.5, -2.0]);
+    // Not every number on its own needs to be packed.
+    let doubles = [1.5f64, -2.0].map(|value| [&[6 << 3 | 1][..], &value.to_le_bytes()].concat()).concat();
+    let halves = [0x3e00, 0xc000].map(|bits| number(13, bits)).concat();
+    let cases = [
+        (1, [value(1.5), value(-2.0)].concat()),
+        (2, doubles),
+        (19, halves.clone()),
+        (19, run(13, &[varint(0x3e00), varint(0xc000)].concat())),
+        (14, [0x3fc0, 0xc000].map(|bits| number(13, bits)).concat()),
+    ];
+    for (dtype, tensor) in cases {
+        let list = v1_list(&[v1_variable("w", dtype, &shape(&[2]), &[&[None]])]);
+        let folder = Folder::new().with("c", &table(&[list, v1_slice("w", &[None], &tensor)]));
+        let values = Checkpoint::open(&folder.path("c")).unwrap().read_f32("w").unwrap();
+        assert_eq!(values, [1.5, -2.0], "type {dtype}");
+    }
 }
 
 #[test]
@@ -156,9 +181,12 @@ fn damaged_bundles_are_refused() {
             "c.index: entry \"w\": expected a shape, found an unknown number of dimensions",
         ),
         (also(run(2, &run(2, &number(1, u64::MAX)))), "expected a dimension of 0 or more, found -1"),
-        (of(v2_variable(7, &huge, 0, &data)), "c.index: tensor \"w\": expected float32 values, found string"),
+        (
+            of(v2_variable(7, &huge, 0, &data)),
+            "c.index: tensor \"w\": expected floating-point values, found string",
+        ),
         (of(v2_variable(1, &huge, 0, &data)), "which the file could hold"),
-        (of(vec![]), "c.index: tensor \"w\": expected float32 values, found TensorFlow's type 0"),
+        (of(vec![]), "c.index: tensor \"w\": expected floating-point values, found TensorFlow's type 0"),
         (
             of(vec![0x0b]),
             "c.index: entry \"w\": expected a field of wire type 0, 1, 2 or 5, found wire type 3",

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::Result;
 use fast_pixel_cnn::checkpoint::table::Table;
-use fast_pixel_cnn::checkpoint::{DType, Variable, v1, v2};
+use fast_pixel_cnn::checkpoint::{Variable, v1, v2};
 use tables::*;
 
 /// The system's allocator, counting the bytes that the current thread holds and held at most.
@@ -80,29 +80,45 @@ fn contents(variables: Vec<Variable>, mut read: impl FnMut(&str) -> Result<Vec<f
         .collect()
 }
 
-fn read(files: &Files) -> Result<Contents> {
+fn open_v1(files: &Files) -> Result<v1::Reader<Cursor<&[u8]>>> {
+    v1::Reader::open(vec![Table::open(Cursor::new(&files.table[..]), Path::new("table"))?])
+}
+
+fn open_v2<'a>(files: &'a Files, data: &'a [u8]) -> Result<v2::Reader<Cursor<&'a [u8]>>> {
     let table = Table::open(Cursor::new(&files.table[..]), Path::new("table"))?;
+    v2::Reader::open(table, |number, _| {
+        let length = data.len() as u64;
+        Ok(v2::Shard { source: Cursor::new(data), file: format!("data {number}").into(), length })
+    })
+}
+
+fn read(files: &Files) -> Result<Contents> {
     if let Some(data) = &files.data {
-        let mut reader = v2::Reader::open(table, |number, _| {
-            Ok(v2::Shard {
-                source: Cursor::new(&data[..]),
-                file: format!("data {number}").into(),
-                length: data.len() as u64,
-            })
-        })?;
+        let mut reader = open_v2(files, data)?;
         Ok(contents(reader.variables().to_vec(), |name| reader.read_f32(name)))
     } else {
-        let mut reader = v1::Reader::open(vec![table])?;
+        let mut reader = open_v1(files)?;
         Ok(contents(reader.variables().to_vec(), |name| reader.read_f32(name)))
     }
 }
 
-/// Reads within bounds of memory: some copies of the files, what descriptions of variables take when
-/// decoded, and room for messages.
+/// How many variables have the right checksums.
+fn verify(files: &Files) -> Result<usize> {
+    let verified = match &files.data {
+        Some(data) => open_v2(files, data)?.verify(&mut || Ok(())),
+        None => open_v1(files)?.verify(&mut || Ok(())),
+    };
+    verified.map(|verified| verified.variables)
+}
+
+/// Reads and verifies within bounds of memory: some copies of the files, what descriptions of variables take
+/// when decoded, and room for messages.
 fn read_bounded(files: &Files) -> Result<Contents> {
-    let (contents, peak) = peak(|| read(files));
     let length = files.table.len() + files.data.as_ref().map_or(0, Vec::len);
-    assert!(peak < 16 * length + 8192, "{peak} bytes for files of {length}");
+    let bounded = |peak| assert!(peak < 16 * length + 8192, "{peak} bytes for files of {length}");
+    bounded(peak(|| verify(files)).1);
+    let (contents, peak) = peak(|| read(files));
+    bounded(peak);
     contents
 }
 
@@ -115,6 +131,9 @@ fn v1_files() -> Files {
         v1_variable("model/b", 1, &shape(&[2, 2]), &HALVES),
         v1_variable("model/c", 9, &[], &[&[]]),
         v1_variable("model/d", 1, &[], &[&[]]),
+        v1_variable("model/e", 19, &shape(&[2]), &[&[None]]),
+        v1_variable("model/f", 2, &shape(&[2]), &[&[None]]),
+        v1_variable("model/g", 7, &shape(&[2]), &[&[None]]),
     ]);
     let mut writer = Writer::default();
     writer.data(&[list, v1_slice("model/a", &[None], &run(5, &packed(&[1.0, 2.0, 3.0])))]);
@@ -125,6 +144,9 @@ fn v1_files() -> Files {
     writer.data(&[
         v1_slice("model/c", &[], &run(10, &[5])),
         v1_slice("model/d", &[], &fixed32(5, 8f32.to_bits())),
+        v1_slice("model/e", &[None], &run(13, &[varint(0x3e00), varint(0xc000)].concat())),
+        v1_slice("model/f", &[None], &run(6, &[1.5f64, -2.0].map(f64::to_le_bytes).concat())),
+        v1_slice("model/g", &[None], &[run(8, b"one"), run(8, b"three")].concat()),
     ]);
     let table = writer.finish();
     let sealed = writer.sealed;
@@ -133,7 +155,22 @@ fn v1_files() -> Files {
 
 /// The same variables as a V2 checkpoint.
 fn v2_files() -> Files {
-    let data = [packed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]), 5u64.to_le_bytes().to_vec()].concat();
+    let lengths = [3u32, 5].map(u32::to_le_bytes).concat();
+    let lengths_checksum = masked(&lengths).to_le_bytes();
+    let data = [
+        packed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+        5u64.to_le_bytes().to_vec(),
+        vec![0x00, 0x3e, 0x00, 0xc0],
+        [1.5f64, -2.0].map(f64::to_le_bytes).concat(),
+        vec![3, 5],
+        lengths_checksum.to_vec(),
+        b"onethree".to_vec(),
+    ]
+    .concat();
+    // In the checksum of strings their lengths are numbers of four bytes.
+    let strings = masked(&[&lengths[..], &lengths_checksum, b"onethree"].concat());
+    let strings =
+        [number(1, 7), run(2, &shape(&[2])), number(4, 60), number(5, 14), fixed32(6, strings)].concat();
     let variable = |dtype, dimensions: &[u64], place: Range<usize>| {
         v2_variable(dtype, &shape(dimensions), place.start as u64, &data[place])
     };
@@ -149,6 +186,9 @@ fn v2_files() -> Files {
         (b"model/b".to_vec(), [number(1, 1), run(2, &shape(&[2, 2])), slices].concat()),
         (b"model/c".to_vec(), variable(9, &[], 32..40)),
         (b"model/d".to_vec(), variable(1, &[], 28..32)),
+        (b"model/e".to_vec(), variable(19, &[2], 40..44)),
+        (b"model/f".to_vec(), variable(2, &[2], 44..60)),
+        (b"model/g".to_vec(), strings),
     ]);
     let table = writer.finish();
     let sealed = writer.sealed;
@@ -168,16 +208,20 @@ fn values(contents: &Contents) -> Vec<(&Variable, Option<&Vec<u32>>)> {
 fn the_samples_are_sound() {
     for files in samples() {
         let contents = read_bounded(&files).unwrap();
+        assert_eq!(verify(&files).unwrap(), 7);
         let expected = [
             ("model/a", Some(vec![1.0, 2.0, 3.0])),
             ("model/b", Some(vec![4.0, 5.0, 6.0, 7.0])),
             ("model/c", None),
             ("model/d", Some(vec![8.0f32])),
+            ("model/e", Some(vec![1.5, -2.0])),
+            ("model/f", Some(vec![1.5, -2.0])),
+            ("model/g", None),
         ];
         assert_eq!(contents.len(), expected.len());
         for ((variable, found), (name, values)) in contents.into_iter().zip(expected) {
             assert_eq!(variable.name, name);
-            assert_eq!(variable.dtype == DType::Float32, values.is_some());
+            assert_eq!(variable.dtype.float_size().is_some(), values.is_some());
             assert_eq!(found.ok(), values.map(|values| values.into_iter().map(f32::to_bits).collect()));
         }
     }
@@ -225,6 +269,7 @@ fn a_flipped_bit_is_found_or_changes_nothing() {
             if let Some(data) = &mut flipped.data {
                 data[bit / 8] ^= 1 << (bit % 8);
             }
+            assert!(verify(&flipped).is_err(), "bit {bit} of the data");
             check(&flipped, "the data", bit);
         }
     }

@@ -47,7 +47,7 @@ fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
 
 fn load(folder: &str, raw: bool) -> Weights {
     let nonlinearity = (folder == "relu").then_some(Nonlinearity::Relu);
-    let options = weights::Options { raw, nonlinearity };
+    let options = weights::Options { raw, nonlinearity, ..Default::default() };
     Weights::load(&golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
 }
 

@@ -28,7 +28,7 @@ fn the_price_of_bfloat16_weights_is_bounded() {
     println!("| set | largest difference of logits | of bits/dim of an image | of their mean |");
     for (folder, checkpoint, most_logit, most_bits) in SETS {
         let nonlinearity = folder.ends_with("relu").then_some(Nonlinearity::Relu);
-        let options = weights::Options { raw: false, nonlinearity };
+        let options = weights::Options { nonlinearity, ..Default::default() };
         let bytes = npy::read_u8(&root(folder).join("images_u8.npy")).unwrap();
         let images = bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5);
         let labels = root(folder).join("labels.npy");

@@ -99,6 +99,16 @@ fn a_folder_is_public_as_far_as_the_umask_lets_it() {
         fs::create_dir(&sibling).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&saved.folder), mode(&sibling));
+        // An empty folder that is there keeps its permissions, whatever the umask, and so do not its files.
+        for kept in [0o700, 0o750, 0o777, 0o2750] {
+            let place = saved.folder.with_file_name("place");
+            fs::create_dir(&place).unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(kept)).unwrap();
+            Weights::synthetic(TINY, 1).save(&place).unwrap();
+            assert_eq!(mode(&place) & 0o7777, kept);
+            assert_eq!(mode(&place.join("model.json")), mode(&saved.folder.join("model.json")));
+            fs::remove_dir_all(&place).unwrap();
+        }
     }
 }
 
@@ -129,8 +139,7 @@ fn paths_without_weights_get_told_what_weights_look_like() {
     let place = tempfile::tempdir().unwrap();
     let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
     let both = ["model.json and one .npy for each tensor", "PREFIX.index", "one V1 file"];
-    assert_contains(&error(place.path()), &["a folder without model.json"]);
-    assert_contains(&error(place.path()), &both);
+    assert_contains(&error(place.path()), &["a folder with neither a checkpoint nor model.json", both[0]]);
     assert_contains(&error(&place.path().join("x")), &["no such file, folder or checkpoint prefix"]);
     assert_contains(&error(&place.path().join("x")), &both);
 }
@@ -151,21 +160,48 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
         json["sha256"]["../../etc/passwd"] = "00".into();
     });
     let error = saved.error();
-    assert_contains(
-        &error,
-        &[
-            "not the weights of a PixelCNN++ (1 resnets, 4 filters, 2 mixtures, 3 classes, concat_elu)",
+    let head = "not the weights of a PixelCNN++ (1 resnets, 4 filters, 2 mixtures, 3 classes, concat_elu): ";
+    assert_contains(&error, &[head, " is missing; ", "; and ", " more"]);
+    assert!(error.len() + "error: ".len() <= fast_pixel_cnn::error::LINE, "{error}");
+    let Err(Error::Mismatch { problems, .. }) = saved.load() else { panic!("{error}") };
+    assert_eq!(
+        problems,
+        [
+            "conv2d_0.b.npy: expected shape [4], found [5]",
+            "conv2d_2.b.npy has no SHA-256 in model.json",
             "conv2d_3.V.npy [2, 3, 8, 4] is missing",
             "dense_0.g.npy [4] is missing",
-            "conv2d_999.g.npy is extra",
-            "conv2d_0.b.npy: expected shape [4], found [5]",
             "deconv2d_0.V.npy: expected shape [2, 3, 4, 4], found [3, 2, 4, 4]",
-            "conv2d_2.b.npy has no SHA-256 in model.json",
+            "conv2d_999.g.npy is extra",
             "../../etc/passwd is extra in model.json",
-        ],
+        ]
     );
-    let Err(Error::Mismatch { problems, .. }) = saved.load() else { panic!("{error}") };
-    assert_eq!(problems.len(), 7, "{problems:?}");
+}
+
+#[test]
+fn what_macos_keeps_beside_a_file_is_no_tensor() {
+    let saved = Saved::new(TINY);
+    fs::write(saved.folder.join("._conv2d_3.V.npy"), b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
+    fs::write(saved.folder.join("._model.json"), b"\0\x05\x16\x07").unwrap();
+    fs::write(saved.folder.join(".DS_Store"), b"\0\0\0\x01Bud1").unwrap();
+    saved.open(2).unwrap();
+    fs::write(saved.folder.join("_conv2d_3.V.npy"), b"").unwrap();
+    assert_contains(&saved.error(), &["_conv2d_3.V.npy is extra"]);
+}
+
+#[test]
+fn sparse_files_are_refused_before_they_are_read() {
+    for file in ["conv2d_3.V.npy", "conv2d_3.g.npy", "model.json"] {
+        let saved = Saved::new(TINY);
+        let opened = fs::File::options().write(true).open(saved.folder.join(file)).unwrap();
+        if let Err(error) = opened.set_len(1 << 42) {
+            println!("no sparse file was tried: {error}");
+            return;
+        }
+        let expected =
+            if file == "model.json" { "length: expected at most 4194304 bytes" } else { "data: expected" };
+        assert_contains(&saved.error(), &[file, expected, "439804"]);
+    }
 }
 
 #[test]
@@ -336,7 +372,12 @@ fn hostile_descriptions_are_refused() {
     // Another, possible, configuration: everything that does not fit it is listed.
     let saved = Saved::new(TINY);
     saved.edit_manifest(|j| j["config"]["nr_resnet"] = 2.into());
-    assert_contains(&saved.error(), &["conv2d_62.V.npy [2, 2, 8, 8] is missing", "(2 resnets"]);
+    assert_contains(
+        &saved.error(),
+        &["(2 resnets", "conv2d_7.V.npy: expected shape [2, 3, 8, 4], found", " more"],
+    );
+    let Err(Error::Mismatch { problems, .. }) = saved.load() else { panic!("{}", saved.error()) };
+    assert!(problems.contains(&"conv2d_62.V.npy [2, 2, 8, 8] is missing".into()), "{problems:?}");
     // The largest that may be claimed with few files behind it is counted, not listed.
     saved.edit_manifest(|j| j["config"]["nr_resnet"] = 100.into());
     let error = saved.error();
@@ -388,7 +429,7 @@ fn mutated_descriptions_never_panic() {
 #[test]
 fn options_must_fit_the_folder() {
     let load = |saved: &Saved, options: Options| Weights::load(&saved.folder, &options);
-    let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), raw: false };
+    let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), ..Options::default() };
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
     let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
@@ -398,9 +439,15 @@ fn options_must_fit_the_folder() {
     assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
     load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
     // Synthetic weights are no averages; claim that they are.
-    load(&plain, Options { raw: true, nonlinearity: None }).unwrap();
+    load(&plain, Options { raw: true, ..Options::default() }).unwrap();
+    let error = load(&plain, Options { scope: Some("model".into()), ..Options::default() });
+    let error = error.unwrap_err().to_string();
+    assert_contains(
+        &error,
+        &["--scope: expected a TensorFlow checkpoint, found \"model\" for the converted"],
+    );
     plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
-    let error = load(&plain, Options { raw: true, nonlinearity: None }).unwrap_err().to_string();
+    let error = load(&plain, Options { raw: true, ..Options::default() }).unwrap_err().to_string();
     assert_contains(&error, &["--raw: expected a TensorFlow checkpoint", "found averaged weights in"]);
 }
 

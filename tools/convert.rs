@@ -8,7 +8,7 @@ use clap::Parser;
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::config::Nonlinearity;
 use fast_pixel_cnn::weights::{self, Options};
-use fast_pixel_cnn::{Error, Result, cli};
+use fast_pixel_cnn::{Error, Result, cli, error};
 
 /// Convert a PixelCNN++ checkpoint of TensorFlow to a folder of .npy weights.
 ///
@@ -17,7 +17,8 @@ use fast_pixel_cnn::{Error, Result, cli};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint
+    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint; or
+    /// the folder that it is in, or TensorFlow's file `checkpoint` there, which names the latest
     checkpoint: PathBuf,
 
     /// The folder to make; it must not exist yet, or be empty
@@ -32,8 +33,16 @@ struct Args {
     #[arg(long, value_enum, value_name = "NAME")]
     nonlinearity: Option<Nonlinearity>,
 
+    /// The scope of the model's variables, where there are several models: "model" for model/conv2d_0/V
+    #[arg(long, value_name = "NAME")]
+    scope: Option<String>,
+
+    /// Verify the checksums of everything in the checkpoint first, not only of what is converted
+    #[arg(long)]
+    verify_all: bool,
+
     /// Print every variable's name, type and shape, and convert nothing
-    #[arg(long, conflicts_with_all = ["out_dir", "raw", "nonlinearity"])]
+    #[arg(long, conflicts_with_all = ["out_dir", "raw", "nonlinearity", "scope", "verify_all"])]
     list: bool,
 }
 
@@ -60,17 +69,33 @@ fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
         action: "handle Ctrl-C".into(),
         source: std::io::Error::other(e),
     })?;
-    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity };
-    let watch = |_| !INTERRUPTED.load(Ordering::Relaxed);
-    let done = weights::convert(&args.checkpoint, out_dir, &options, &watch)?;
+    let go_on = || !INTERRUPTED.load(Ordering::Relaxed);
+    let verified = match args.verify_all {
+        true => Some(verify(&mut Checkpoint::open(&args.checkpoint)?, &go_on)?),
+        false => None,
+    };
+    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity, scope: args.scope.clone() };
+    let done = weights::convert(&args.checkpoint, out_dir, &options, &|_| go_on())?;
     done.warnings.iter().for_each(cli::warn);
     let weights = if done.source.averaged { "averaged" } else { "raw" };
     let format = done.source.format.map_or_else(String::new, |f| format!(" from a {f} checkpoint"));
     cli::print(format_args!(
-        "{}: {}; {} parameters, {weights} weights{format}",
+        "{}: {}; {} parameters, {weights} weights{format}{}",
         out_dir.display(),
         done.config,
-        done.parameters
+        done.parameters,
+        verified.unwrap_or_default()
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Verifies a whole checkpoint and says what that was.
+fn verify(checkpoint: &mut Checkpoint, go_on: &dyn Fn() -> bool) -> Result<String> {
+    let verified = checkpoint.verify(go_on)?;
+    if !verified.skipped.is_empty() {
+        let names: Vec<&str> = verified.skipped.iter().map(|variable| variable.name.as_str()).collect();
+        let (count, names) = (names.len(), error::list(&names, ", ", 200));
+        cli::warn(format_args!("{count} variables are of types whose checksums are not known: {names}"));
+    }
+    Ok(format!("; all {} variables ({} bytes) verified", verified.variables, verified.bytes))
 }

@@ -1,13 +1,14 @@
 //! From the path that a user gives to the files of a checkpoint.
 //!
 //! The idea: names decide, contents do not. A file is named by itself; a prefix, which names no file,
-//! by the files that begin with it.
+//! by the files that begin with it. A folder, and TensorFlow's note in it, stand for another path.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
 
+use super::directory;
 use crate::error::{Error, Result};
 
 /// The files of a checkpoint, as their names have it.
@@ -29,7 +30,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Takes `-0000k-of-0000n` off the end of a name: what is before it, k and n.
-fn split_shard(name: &str) -> Option<(&str, u32, u32)> {
+pub(super) fn split_shard(name: &str) -> Option<(&str, u32, u32)> {
     let number = |digits: &str| {
         let plain = digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
         plain.then(|| digits.parse().ok()).flatten()
@@ -40,28 +41,24 @@ fn split_shard(name: &str) -> Option<(&str, u32, u32)> {
 }
 
 /// What a thing is that is no regular file.
-fn describe(kind: FileType) -> (&'static str, &'static str) {
-    let regular = "give a regular file";
+fn describe(kind: FileType) -> &'static str {
     if kind.is_dir() {
-        return (
-            "a folder",
-            "give the checkpoint in it: a V1 file, or what the .index and .data files of V2 have in common",
-        );
+        return "a folder";
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
         if kind.is_fifo() {
-            return ("a named pipe", regular);
+            return "a named pipe";
         }
         if kind.is_socket() {
-            return ("a socket", regular);
+            return "a socket";
         }
         if kind.is_block_device() || kind.is_char_device() {
-            return ("a device", regular);
+            return "a device";
         }
     }
-    ("a special file", regular)
+    "a special file"
 }
 
 /// Refuses what is no regular file, without opening it: to open a named pipe would wait for a writer.
@@ -70,17 +67,30 @@ pub(super) fn require_file(path: &Path) -> Result<()> {
     if kind.is_file() {
         return Ok(());
     }
-    let (found, hint) = describe(kind);
-    Err(Error::Unsupported { file: path.to_path_buf(), found: found.into(), hint: hint.into() })
+    let hint = "give a regular file".into();
+    Err(Error::Unsupported { file: path.to_path_buf(), found: describe(kind).into(), hint })
 }
 
-/// Finds the files of the checkpoint that `path` names.
-pub(super) fn locate(path: &Path) -> Result<Location> {
+/// Finds the files of the checkpoint that `path` names or stands for, and the path that names it.
+pub(super) fn locate(path: &Path) -> Result<(PathBuf, Location)> {
+    // A checkpoint and a folder of its name side by side: the prefix is meant.
+    let path = if path.is_dir() && !with_suffix(path, ".index").exists() {
+        directory::only_checkpoint(path)?
+    } else if path.is_file() {
+        directory::noted_checkpoint(path)?.unwrap_or_else(|| path.to_path_buf())
+    } else {
+        path.to_path_buf()
+    };
+    let location = of_name(&path)?;
+    Ok((path, location))
+}
+
+/// Finds the files of the checkpoint of that name.
+pub(super) fn of_name(path: &Path) -> Result<Location> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
     let missing = match require_file(path) {
         Ok(()) => return of_file(path, name),
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => source,
-        // A checkpoint and a folder of its name side by side: the prefix is meant.
         Err(error) if !path.is_dir() || !with_suffix(path, ".index").exists() => return Err(error),
         Err(_) => return Ok(Location::Bundle(path.to_path_buf())),
     };

@@ -6,13 +6,14 @@
 
 use super::DType;
 use super::fault::{Fault, quote};
+use super::floats;
 use super::slices::{Extent, Slice};
 use super::wire::{Fields, Value};
 
 /// The most dimensions of a TensorFlow tensor.
 const RANK: usize = 254;
 
-fn dtype(value: Value<'_>) -> Result<DType, Fault> {
+pub(super) fn dtype(value: Value<'_>) -> Result<DType, Fault> {
     // An enum is an int32; a negative one is extended to 64 bits on the wire.
     Ok(DType::from(value.varint("a data type")? as i32))
 }
@@ -127,11 +128,12 @@ fn saved_variable(bytes: &[u8]) -> Result<SavedVariable<'_>, Fault> {
     Ok(variable)
 }
 
-/// The float32 values in a data entry of a V1 file: SavedTensorSlices with a SavedSlice in it, which
-/// must be `expected` of the variable `of` and hold `count` values.
+/// The values, of type `dtype`, in a data entry of a V1 file: SavedTensorSlices with a SavedSlice in it,
+/// which must be `expected` of the variable `of` and hold `count` values.
 pub(super) fn saved_values(
     entry: &[u8],
     of: &str,
+    dtype: DType,
     expected: &Slice,
     count: usize,
 ) -> Result<Vec<f32>, Fault> {
@@ -157,47 +159,7 @@ pub(super) fn saved_values(
     if found_slice != *expected {
         return Err(Fault::new("the slice of its key in the entry", "another slice in it"));
     }
-    floats(tensor, count)
-}
-
-/// The `float_val` of a TensorProto, packed or not. TensorFlow writes every value of a V1 file there,
-/// never `tensor_content`, and reads them without the rule by which one value may stand for all.
-fn floats(tensor: &[u8], count: usize) -> Result<Vec<f32>, Fault> {
-    // Four bytes and more for each value: a count that the bytes cannot hold reserves no memory.
-    let mut values = Vec::with_capacity(count.min(tensor.len() / 4));
-    let mut fields = Fields(tensor);
-    while let Some((number, value)) = fields.next()? {
-        match (number, value) {
-            (1, value) => match dtype(value)? {
-                DType::Float32 | DType::Other(0) => {}
-                other => return Err(Fault::new("float32 values", other.to_string())),
-            },
-            (5, Value::Bytes(packed)) => {
-                let (packed, rest) = packed.as_chunks::<4>();
-                if !rest.is_empty() || packed.len() > count - values.len() {
-                    return Err(Fault::new(
-                        format!("{count} values of 4 bytes"),
-                        format!(
-                            "{} bytes more",
-                            rest.len() + 4 * (packed.len() + values.len()).saturating_sub(count)
-                        ),
-                    ));
-                }
-                values.extend(packed.iter().map(|&bytes| f32::from_le_bytes(bytes)));
-            }
-            (5, value) => {
-                if values.len() == count {
-                    return Err(Fault::new(format!("{count} values"), "more"));
-                }
-                values.push(f32::from_bits(value.fixed32("a value")?));
-            }
-            _ => {}
-        }
-    }
-    if values.len() != count {
-        return Err(Fault::new(format!("{count} values"), values.len().to_string()));
-    }
-    Ok(values)
+    floats::read(tensor, dtype, count)
 }
 
 /// BundleHeaderProto: the first entry of a V2 index.

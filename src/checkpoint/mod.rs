@@ -5,13 +5,18 @@
 //! costs no more than what is wanted of it, and variables of types that nobody asks for do no harm.
 //!
 //! A file may be hostile. Nothing in it is believed: no number is used before it is checked, memory is
-//! never reserved beyond what the file could fill, and reading every variable reads each byte once.
+//! never reserved beyond what the file could fill and the machine has, and reading every variable reads each
+//! byte once.
 //!
 //! Layers: [`table`] is the container of both formats; [`v1`] and [`v2`] find variables in it, with
 //! `wire` and `messages` for what its values say, `slices` and `ordered_code` for variables in parts;
-//! `locate` and `sniff` are for what a user may point at.
+//! `dtype` and `floats` make float32 of what they hold. `locate`, `directory` and `sniff` are for what a
+//! user may point at, `verify` for what nobody asks for.
 
+mod directory;
+mod dtype;
 mod fault;
+mod floats;
 mod locate;
 mod messages;
 mod ordered_code;
@@ -20,19 +25,23 @@ mod sniff;
 pub mod table;
 pub mod v1;
 pub mod v2;
+mod verify;
 mod wire;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use fault::quote;
+use crate::memory;
+pub use dtype::DType;
+use fault::{Fault, quote};
 use locate::{Location, locate, require_file, with_suffix};
 use table::Table;
+pub use verify::Verified;
 
 /// The most variables, and the most slices, that are taken in from one checkpoint. That of the paper's
 /// model has 1,500 with the optimiser's; the limit keeps a hostile file from filling the memory.
@@ -57,49 +66,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// The type of a variable's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// The one type that can be read.
-    Float32,
-    /// Double precision.
-    Float64,
-    /// Signed 32-bit integers.
-    Int32,
-    /// Signed 64-bit integers.
-    Int64,
-    /// Byte strings of any length.
-    String,
-    /// Any other, by its number in TensorFlow's `types.proto`.
-    Other(i32),
-}
-
-impl From<i32> for DType {
-    fn from(number: i32) -> DType {
-        match number {
-            1 => DType::Float32,
-            2 => DType::Float64,
-            3 => DType::Int32,
-            7 => DType::String,
-            9 => DType::Int64,
-            other => DType::Other(other),
-        }
-    }
-}
-
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DType::Float32 => f.write_str("float32"),
-            DType::Float64 => f.write_str("float64"),
-            DType::Int32 => f.write_str("int32"),
-            DType::Int64 => f.write_str("int64"),
-            DType::String => f.write_str("string"),
-            DType::Other(number) => write!(f, "TensorFlow's type {number}"),
-        }
-    }
-}
-
 /// A variable of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
@@ -118,17 +84,33 @@ impl Variable {
     }
 }
 
-/// The place of the float32 variable `name` in `variables`, which are sorted by name.
-fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<usize> {
+/// The place in `variables`, which are sorted by name, of the floating-point variable `name`, and the bytes
+/// of one of its values.
+fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize, usize)> {
     let place = || format!("tensor {}", quote(name.as_bytes()));
     let index = variables.binary_search_by(|variable| variable.name.as_str().cmp(name)).map_err(|_| {
         let found = format!("none among {}", variables.len());
         Error::malformed(file, place(), "a variable of that name", found)
     })?;
-    match variables[index].dtype {
-        DType::Float32 => Ok(index),
-        other => Err(Error::malformed(file, place(), "float32 values", other.to_string())),
+    match variables[index].dtype.float_size() {
+        Some(size) => Ok((index, size)),
+        None => {
+            let found = variables[index].dtype.to_string();
+            Err(Error::malformed(file, place(), "floating-point values", found))
+        }
     }
+}
+
+/// `count` zeros, unless the machine has no room for them.
+fn zeros<T: bytemuck::Zeroable>(count: usize) -> std::result::Result<Vec<T>, Fault> {
+    memory::zeros(count as u64).map_err(|available| {
+        let needed = (count as u64).saturating_mul(size_of::<T>() as u64);
+        let found = format!("{} MiB", needed >> 20);
+        if needed <= available {
+            return Fault::new("what the system gives memory for", found);
+        }
+        Fault::new(format!("at most the {} MiB of memory that are available", available >> 20), found)
+    })
 }
 
 #[derive(Debug)]
@@ -146,16 +128,18 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the checkpoint that `path` names: a V1 file; one of a V1 checkpoint's shards or their
-    /// prefix; a V2 checkpoint's prefix, its index or one of its data files. Every file that belongs to
-    /// it must be there.
+    /// prefix; a V2 checkpoint's prefix, its index or one of its data files; TensorFlow's note `checkpoint`
+    /// of the latest one, or a folder with such a note or with one checkpoint. Every file that belongs to it
+    /// must be there.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Unsupported`] if `path` is no
-    /// regular file or a recognised file of another kind (a zip archive, an HTML page, a PyTorch file and
-    /// the like), or a checkpoint of big-endian or compressed data; [`Error::Malformed`] if a file is
-    /// damaged, cut short or none of these.
+    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Unsupported`] if `path` is a special
+    /// file, a folder with no checkpoint or with several, a file that is cut off or of another kind (a zip
+    /// archive, an HTML page, a graph, a PyTorch file and the like), or a checkpoint of big-endian or
+    /// compressed data; [`Error::Malformed`] if a file is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let reader = match locate(path)? {
+        let (path, location) = locate(path)?;
+        let reader = match location {
             Location::Single(file) => {
                 let mut table = open_table(&file)?;
                 if v2::is_index(&mut table)? {
@@ -181,7 +165,7 @@ impl Checkpoint {
                 Reader::V2(v2::Reader::open(index, open_shard)?)
             }
         };
-        Ok(Checkpoint { path: path.to_path_buf(), reader })
+        Ok(Checkpoint { path, reader })
     }
 
     /// Which format it is in.
@@ -192,7 +176,7 @@ impl Checkpoint {
         }
     }
 
-    /// The path that was opened.
+    /// The path that was opened: the one given, or what stands behind a folder or a note.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -213,17 +197,31 @@ impl Checkpoint {
         }
     }
 
-    /// The values of the float32 variable `name` in the file's order, row-major. Reading in the order of
-    /// the names is fastest. Besides the values this takes memory for the block they are in (V1) or
-    /// for one slice of a partitioned variable.
+    /// The values of the floating-point variable `name` in the file's order, row-major, as float32: half
+    /// precision and bfloat16 are widened, float64 is rounded. Reading in the order of the names is fastest.
+    /// Besides the values this takes memory for the block they are in (V1) or for one slice of a partitioned
+    /// variable.
     ///
     /// # Errors
     /// [`Error::Malformed`] if there is no variable of that name and type, or its values do not fit its
-    /// shape or their checksum; [`Error::Io`].
+    /// shape, the machine's memory or their checksum; [`Error::Io`].
     pub fn read_f32(&mut self, name: &str) -> Result<Vec<f32>> {
         match &mut self.reader {
             Reader::V1(reader) => reader.read_f32(name),
             Reader::V2(reader) => reader.read_f32(name),
+        }
+    }
+
+    /// Reads every variable, of any type, and verifies its checksums. `watch` is called before each, or
+    /// before each block of a V1 file, and ends it by returning `false`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if a checksum is wrong, [`Error::Io`], [`Error::Interrupted`].
+    pub fn verify(&mut self, watch: &dyn Fn() -> bool) -> Result<Verified> {
+        let mut watch = || if watch() { Ok(()) } else { Err(Error::Interrupted) };
+        match &mut self.reader {
+            Reader::V1(reader) => reader.verify(&mut watch),
+            Reader::V2(reader) => reader.verify(&mut watch),
         }
     }
 }
@@ -235,20 +233,19 @@ fn open_file(file: &Path) -> Result<(File, u64)> {
     Ok((source, length))
 }
 
+/// Opens a file as a table. What does not end as one is named for what it is.
 fn open_table(file: &Path) -> Result<Table<File>> {
-    let (source, length) = open_file(file)?;
+    let (mut source, length) = open_file(file)?;
     if length == 0 {
         return Err(Error::malformed(file, "length", "a checkpoint", "an empty file"));
     }
-    let mut head = Vec::new();
-    (&source)
-        .take(sniff::HEAD as u64)
-        .read_to_end(&mut head)
-        .map_err(Error::io(file, "read its beginning"))?;
-    match sniff::identify(&head) {
-        Some((found, hint)) => {
-            Err(Error::Unsupported { file: file.to_path_buf(), found: found.into(), hint: hint.into() })
-        }
-        None => Table::open(source, file),
+    if !table::ends_as_one(&mut source).map_err(Error::io(file, "read its end"))? {
+        let mut head = Vec::new();
+        (source.seek(SeekFrom::Start(0)))
+            .and_then(|_| source.take(sniff::HEAD as u64).read_to_end(&mut head))
+            .map_err(Error::io(file, "read its beginning"))?;
+        let (found, hint) = sniff::identify(&head, file);
+        return Err(Error::Unsupported { file: file.to_path_buf(), found, hint });
     }
+    Table::open(source, file)
 }

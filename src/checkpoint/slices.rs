@@ -108,17 +108,15 @@ impl Region {
     }
 }
 
-/// The number of values of a tensor, if they fit into `limit` bytes as float32.
+/// The number of values of a tensor, if there are at most `limit`.
 pub(super) fn volume(shape: &[usize], limit: u64) -> Result<usize, Fault> {
     let volume = shape.iter().try_fold(1usize, |volume, &size| volume.checked_mul(size));
-    let bytes = volume.and_then(|volume| (volume as u64).checked_mul(4));
-    match (volume, bytes) {
-        (Some(volume), Some(bytes)) if bytes <= limit => Ok(volume),
-        _ => Err(Fault::new(
-            format!("a shape of at most {} float32 values, which the file could hold", limit / 4),
+    volume.filter(|&volume| volume as u64 <= limit).ok_or_else(|| {
+        Fault::new(
+            format!("a shape of at most {limit} values, which the file could hold"),
             format!("{shape:?}"),
-        )),
-    }
+        )
+    })
 }
 
 /// The regions of `slices`, which must make up exactly a tensor of shape `shape` with `volume` values.

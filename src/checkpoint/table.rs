@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, quote};
 use super::wire::varint;
+use super::zeros;
 use crate::error::{Error, Result};
 
 /// The length of a footer in bytes.
@@ -39,6 +40,17 @@ pub(super) const METADATA_LIMIT: usize = 4 << 20;
 /// data that contains its own CRC is weak.
 pub(super) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// Whether a file ends as every table does. Reads nothing else of it.
+pub(super) fn ends_as_one(source: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+    let mut magic = [0; 8];
+    if source.seek(SeekFrom::End(0))? < FOOTER {
+        return Ok(false);
+    }
+    source.seek(SeekFrom::End(-8))?;
+    source.read_exact(&mut magic)?;
+    Ok(magic == MAGIC.to_le_bytes())
 }
 
 /// Where a block lies, without its trailer.
@@ -200,7 +212,7 @@ impl<R: Read + Seek> Table<R> {
             let found = format!("{} bytes", self.length);
             return Err(Fault::new("at least 48 bytes", found).at(&self.file, "footer"));
         };
-        let footer = self.read(start, FOOTER as usize)?;
+        let footer = self.read(start, FOOTER, "footer")?;
         let at = |fault: Fault| fault.at(&self.file, format!("footer at {start}"));
         let (mut handles, magic) = (&footer[..40], &footer[40..]);
         if *magic != MAGIC.to_le_bytes() {
@@ -277,10 +289,15 @@ impl<R: Read + Seek> Table<R> {
     ///
     /// # Errors
     /// As [`Table::open`], for any block; the first error of `visit`; [`Error::Malformed`] if the keys
-    /// together are longer than a checkpoint's names can be.
+    /// together, or a block, are longer than a checkpoint's names and shapes can be.
     pub fn for_each(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         let mut total = 0;
         for number in 0..self.blocks.len() {
+            let Handle { offset, size } = self.blocks[number].handle;
+            if size > METADATA_LIMIT as u64 {
+                let fault = Fault::new(format!("at most {METADATA_LIMIT} bytes"), format!("{size} bytes"));
+                return Err(fault.at(&self.file, format!("data block at {offset}")));
+            }
             let offset = self.hold(number)?;
             let Some((_, block)) = &self.held else { continue };
             let at = |fault: Fault| fault.at(&self.file, format!("data block at {offset}"));
@@ -293,6 +310,18 @@ impl<R: Read + Seek> Table<R> {
                 }
                 visit(&entries.key, &block[value])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Reads every data block and verifies its checksum. `watch` is called before each.
+    ///
+    /// # Errors
+    /// As [`Table::open`], for any block; what `watch` returns.
+    pub fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        for number in 0..self.blocks.len() {
+            watch()?;
+            self.hold(number)?;
         }
         Ok(())
     }
@@ -349,11 +378,8 @@ impl<R: Read + Seek> Table<R> {
     /// Reads a block, without its trailer, and verifies its checksum. The handle must be within the file.
     fn block(&mut self, handle: Handle, name: &str) -> Result<Vec<u8>> {
         let place = || format!("{name} at {}", handle.offset);
-        let size = usize::try_from(handle.size).map_err(|_| {
-            Fault::new("a block that fits into memory", format!("{} bytes", handle.size))
-                .at(&self.file, place())
-        })?;
-        let mut block = self.read(handle.offset, size + TRAILER as usize)?;
+        let mut block = self.read(handle.offset, handle.size + TRAILER, &place())?;
+        let size = block.len() - TRAILER as usize;
         let stored = u32::from_le_bytes([block[size + 1], block[size + 2], block[size + 3], block[size + 4]]);
         let computed = masked(crc32c::crc32c(&block[..=size]));
         if stored != computed {
@@ -377,8 +403,10 @@ impl<R: Read + Seek> Table<R> {
         Ok(block)
     }
 
-    fn read(&mut self, offset: u64, size: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; size];
+    /// Reads `size` bytes, which are within the file; `place` is what they are.
+    fn read(&mut self, offset: u64, size: u64, place: &str) -> Result<Vec<u8>> {
+        let count = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut bytes = zeros::<u8>(count).map_err(|fault| fault.at(&self.file, place))?;
         self.source
             .seek(SeekFrom::Start(offset))
             .and_then(|_| self.source.read_exact(&mut bytes))

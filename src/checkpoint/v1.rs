@@ -12,7 +12,8 @@ use super::fault::{Fault, quote};
 use super::messages::{saved_values, saved_variables};
 use super::slices::{Slice, cover, volume};
 use super::table::{METADATA_LIMIT, Table};
-use super::{VARIABLES, Variable, find_float};
+use super::verify::Verified;
+use super::{VARIABLES, Variable, find_float, floats, zeros};
 use crate::error::Result;
 
 /// One slice of a variable and the table that it is in.
@@ -66,26 +67,26 @@ impl<R: Read + Seek> Reader<R> {
         self.shards.iter().map(Table::length).fold(0, u64::saturating_add)
     }
 
-    /// The values of the float32 variable `name`, row-major.
+    /// The values of the floating-point variable `name`, row-major.
     ///
     /// # Errors
     /// [`Error::Malformed`](crate::Error::Malformed) if there is none of that name and type, or its
     /// slices do not make up its shape, or a checksum is wrong; [`Error::Io`](crate::Error::Io).
     pub fn read_f32(&mut self, name: &str) -> Result<Vec<f32>> {
         let first = self.shards.first().map_or(Path::new(""), Table::file);
-        let index = find_float(&self.variables, first, name)?;
-        let (shape, parts) = (&self.variables[index].shape, &self.parts[index]);
+        let (index, _) = find_float(&self.variables, first, name)?;
+        let (Variable { shape, dtype, .. }, parts) = (&self.variables[index], &self.parts[index]);
         let place = format!("tensor {}", quote(name.as_bytes()));
         let at = |fault: Fault| fault.at(first, &place);
-        let volume = volume(shape, self.length()).map_err(at)?;
+        let volume = volume(shape, self.length() / floats::least_size(*dtype) as u64).map_err(at)?;
         let regions = cover(parts.iter().map(|part| &part.slice), shape, volume).map_err(at)?;
 
-        let mut whole = vec![0.0; if parts.len() == 1 { 0 } else { volume }];
+        let mut whole = zeros::<f32>(if parts.len() == 1 { 0 } else { volume }).map_err(at)?;
         for (part, region) in parts.iter().zip(&regions) {
             let table = &mut self.shards[part.shard];
             let file = table.file().to_path_buf();
             let values = match table.get(&part.slice.key(name))? {
-                Some(entry) => saved_values(entry, name, &part.slice, region.volume()),
+                Some(entry) => saved_values(entry, name, *dtype, &part.slice, region.volume()),
                 None => Err(Fault::new("an entry with its values", "none")),
             };
             let values = values.map_err(|fault| fault.at(&file, &place))?;
@@ -95,6 +96,15 @@ impl<R: Read + Seek> Reader<R> {
             region.scatter(&values, shape, &mut whole);
         }
         Ok(whole)
+    }
+
+    /// Reads every block of every shard and verifies its checksum. `watch` is called before each.
+    ///
+    /// # Errors
+    /// As [`Table::verify`].
+    pub fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
+        self.shards.iter_mut().try_for_each(|table| table.verify(watch))?;
+        Ok(Verified { variables: self.variables.len(), bytes: self.length(), skipped: Vec::new() })
     }
 }
 

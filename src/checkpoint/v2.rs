@@ -6,13 +6,14 @@
 //! file, straight to where the values are wanted.
 
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::fault::{Fault, quote};
 use super::messages::{BundleEntry, BundleHeader};
 use super::slices::{Slice, cover, volume};
 use super::table::{Table, masked};
-use super::{DType, VARIABLES, Variable, find_float};
+use super::verify::{Verified, checksum, is_known};
+use super::{DType, VARIABLES, Variable, find_float, zeros};
 use crate::error::{Error, Result};
 
 /// The most data files: their names count with five digits.
@@ -38,6 +39,8 @@ struct Place {
     shard: usize,
     offset: u64,
     size: u64,
+    /// The values that the shape has room for.
+    count: u64,
     checksum: u32,
 }
 
@@ -142,7 +145,8 @@ impl<R: Read + Seek> Reader<R> {
                 format!("a file of {} bytes", shard.length),
             ));
         }
-        Ok(Place { shard: number, offset: entry.offset, size, checksum: entry.checksum })
+        let count = entry.shape.iter().fold(1, |count: u64, &size| count.saturating_mul(size as u64));
+        Ok(Place { shard: number, offset: entry.offset, size, count, checksum: entry.checksum })
     }
 
     /// No two entries share bytes: reading every variable reads no more than the files hold.
@@ -174,35 +178,70 @@ impl<R: Read + Seek> Reader<R> {
         self.shards.iter().map(|shard| shard.length).fold(0, u64::saturating_add)
     }
 
-    /// The values of the float32 variable `name`, row-major.
+    /// The values of the floating-point variable `name`, row-major.
     ///
     /// # Errors
     /// [`Error::Malformed`] if there is none of that name and type, or its size is not that of its
     /// shape, or its slices do not make it up, or a checksum is wrong; [`Error::Io`].
     pub fn read_f32(&mut self, name: &str) -> Result<Vec<f32>> {
-        let index = find_float(&self.variables, &self.index, name)?;
-        let (shape, entry) = (&self.variables[index].shape, &self.entries[index]);
+        let (index, size) = find_float(&self.variables, &self.index, name)?;
+        let (Variable { shape, dtype, .. }, entry) = (&self.variables[index], &self.entries[index]);
         let place = format!("tensor {}", quote(name.as_bytes()));
         let at = |fault: Fault| fault.at(&self.index, &place);
-        let volume = volume(shape, self.length()).map_err(at)?;
+        let volume = volume(shape, self.length() / size as u64).map_err(at)?;
+        let mut read = |from: &Place, count: usize| {
+            if from.size != size as u64 * count as u64 {
+                let found = format!("{} bytes", from.size);
+                return Err(at(Fault::new(format!("{count} values of {size} bytes"), found)));
+            }
+            self.shards[from.shard].read(from, *dtype, zeros(count).map_err(at)?, size, &place)
+        };
         if entry.slices.is_empty() {
-            return read(&mut self.shards, &entry.place, volume, &self.index, &place);
+            return read(&entry.place, volume);
         }
         let regions = cover(entry.slices.iter(), shape, volume).map_err(at)?;
-        let mut whole = vec![0.0; volume];
+        let mut whole = zeros::<f32>(volume).map_err(at)?;
         for (slice, region) in entry.slices.iter().zip(&regions) {
             let key = slice.key(name);
             let found = self.parts.binary_search_by(|part| part.key.cmp(&key)).ok();
             let Some(part) = found.map(|found| &self.parts[found]) else {
                 return Err(at(Fault::new("an entry for each of its slices", "none for one")));
             };
-            if part.dtype != DType::Float32 {
-                return Err(at(Fault::new("float32 slices", part.dtype.to_string())));
+            if part.dtype != *dtype {
+                return Err(at(Fault::new(format!("{dtype} slices"), part.dtype.to_string())));
             }
-            let values = read(&mut self.shards, &part.place, region.volume(), &self.index, &place)?;
-            region.scatter(&values, shape, &mut whole);
+            region.scatter(&read(&part.place, region.volume())?, shape, &mut whole);
         }
         Ok(whole)
+    }
+
+    /// Reads the values of every variable and verifies their checksums. `watch` is called before each.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if a checksum is wrong; [`Error::Io`]; what `watch` returns.
+    pub fn verify(&mut self, watch: &mut dyn FnMut() -> Result<()>) -> Result<Verified> {
+        let mut done = Verified { variables: 0, bytes: 0, skipped: Vec::new() };
+        for (variable, entry) in self.variables.iter().zip(&self.entries) {
+            watch()?;
+            if !is_known(variable.dtype) {
+                done.skipped.push(variable.clone());
+                continue;
+            }
+            // A variable in slices has no values of its own.
+            if entry.slices.is_empty() {
+                let place = format!("tensor {}", quote(variable.name.as_bytes()));
+                self.shards[entry.place.shard].verify(&entry.place, variable.dtype, &place)?;
+                done.bytes += entry.place.size;
+            }
+            done.variables += 1;
+        }
+        for part in self.parts.iter().filter(|part| is_known(part.dtype)) {
+            watch()?;
+            let place = format!("slice {}", quote(&part.key));
+            self.shards[part.place.shard].verify(&part.place, part.dtype, &place)?;
+            done.bytes += part.place.size;
+        }
+        Ok(done)
     }
 }
 
@@ -235,37 +274,57 @@ fn header<R: Read + Seek>(index: &mut Table<R>) -> Result<BundleHeader> {
     Ok(header)
 }
 
-/// Reads `count` float32 values and verifies their checksum. A place is within its file.
-fn read<R: Read + Seek>(
-    shards: &mut [Shard<R>],
-    place: &Place,
-    count: usize,
-    index: &Path,
-    name: &str,
-) -> Result<Vec<f32>> {
-    if place.size != 4 * count as u64 {
-        let found = format!("{} bytes", place.size);
-        return Err(Fault::new(format!("{count} values of 4 bytes"), found).at(index, name));
+/// Values of a data file are read in pieces of so many, so that a piece is still in the cache for its
+/// checksum.
+const PIECE: usize = 1 << 16;
+
+impl<R: Read + Seek> Shard<R> {
+    fn seek(&mut self, place: &Place) -> Result<()> {
+        self.source.seek(SeekFrom::Start(place.offset)).map_err(|error| self.unread(place, error)).map(|_| ())
     }
-    let shard = &mut shards[place.shard];
-    let action = || format!("read {} bytes at offset {}", place.size, place.offset);
-    (shard.source.seek(SeekFrom::Start(place.offset))).map_err(Error::io(&shard.file, action()))?;
-    let mut values = vec![0f32; count];
-    let mut checksum = 0;
-    // In pieces, so that a piece is still in the cache for its checksum.
-    for piece in bytemuck::cast_slice_mut::<f32, u8>(&mut values).chunks_mut(1 << 18) {
-        (shard.source.read_exact(piece)).map_err(Error::io(&shard.file, action()))?;
-        checksum = crc32c::crc32c_append(checksum, piece);
+
+    fn unread(&self, place: &Place, error: std::io::Error) -> Error {
+        Error::io(&self.file, format!("read {} bytes at offset {}", place.size, place.offset))(error)
     }
-    if masked(checksum) != place.checksum {
-        let fault =
-            Fault::new(format!("checksum {:08x}", place.checksum), format!("{:08x}", masked(checksum)));
-        return Err(fault.at(&shard.file, format!("{name} at byte {}", place.offset)));
+
+    /// Fills `values`, of type `dtype` with `size` bytes each, and verifies their checksum. A place is within
+    /// its file.
+    fn read(
+        &mut self,
+        place: &Place,
+        dtype: DType,
+        mut values: Vec<f32>,
+        size: usize,
+        name: &str,
+    ) -> Result<Vec<f32>> {
+        self.seek(place)?;
+        let (mut checksum, mut buffer) = (0, vec![0; PIECE.min(values.len()) * size]);
+        for piece in values.chunks_mut(PIECE) {
+            let bytes = &mut buffer[..piece.len() * size];
+            self.source.read_exact(bytes).map_err(|error| self.unread(place, error))?;
+            checksum = crc32c::crc32c_append(checksum, bytes);
+            dtype.widen(bytes, piece);
+        }
+        self.compare(place, checksum, name)?;
+        Ok(values)
     }
-    if cfg!(target_endian = "big") {
-        for value in &mut values {
-            *value = f32::from_bits(u32::from_le(value.to_bits()));
+
+    /// Reads what is at a place, of a type that [`is_known`], and verifies its checksum.
+    fn verify(&mut self, place: &Place, dtype: DType, name: &str) -> Result<()> {
+        self.seek(place)?;
+        let bytes = self.source.by_ref().take(place.size);
+        match checksum(bytes, dtype, place.count).map_err(|error| self.unread(place, error))? {
+            Ok(found) => self.compare(place, found, name),
+            Err(fault) => Err(fault.at(&self.file, format!("{name} at byte {}", place.offset))),
         }
     }
-    Ok(values)
+
+    fn compare(&self, place: &Place, checksum: u32, name: &str) -> Result<()> {
+        if masked(checksum) == place.checksum {
+            return Ok(());
+        }
+        let fault =
+            Fault::new(format!("checksum {:08x}", place.checksum), format!("{:08x}", masked(checksum)));
+        Err(fault.at(&self.file, format!("{name} at byte {}", place.offset)))
+    }
 }

@@ -31,8 +31,8 @@ pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Fault> {
 pub(super) enum Value<'a> {
     /// Integers, booleans and enums.
     Varint(u64),
-    /// Doubles and the like: nothing that is read here, only stepped over.
-    Fixed64,
+    /// Doubles, from their eight little-endian bytes.
+    Fixed64(u64),
     /// Strings, embedded messages and packed numbers.
     Bytes(&'a [u8]),
     /// Floats and checksums, from their four little-endian bytes.
@@ -43,7 +43,7 @@ impl<'a> Value<'a> {
     fn kind(&self) -> &'static str {
         match self {
             Value::Varint(_) => "a varint",
-            Value::Fixed64 => "8 bytes",
+            Value::Fixed64(_) => "8 bytes",
             Value::Bytes(_) => "a run of bytes",
             Value::Fixed32(_) => "4 bytes",
         }
@@ -75,6 +75,14 @@ impl<'a> Value<'a> {
         match self {
             Value::Bytes(bytes) => Ok(bytes),
             other => Err(other.not(what, "a run of bytes")),
+        }
+    }
+
+    /// The eight bytes, if `what` is a fixed64.
+    pub fn fixed64(self, what: &str) -> Result<u64, Fault> {
+        match self {
+            Value::Fixed64(value) => Ok(value),
+            other => Err(other.not(what, "8 bytes")),
         }
     }
 
@@ -118,8 +126,8 @@ impl<'a> Fields<'a> {
         let value = match tag & 7 {
             0 => Value::Varint(varint(&mut self.0)?),
             1 => {
-                self.take(8)?;
-                Value::Fixed64
+                let (bytes, _) = self.take(8)?.as_chunks::<8>();
+                Value::Fixed64(u64::from_le_bytes(bytes[0]))
             }
             2 => {
                 let length = varint(&mut self.0)?;

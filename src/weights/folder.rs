@@ -49,6 +49,8 @@ pub(super) struct Writer {
     place: PathBuf,
     /// Removed when dropped, unless it has become `place`.
     draft: TempDir,
+    /// What the empty folder is like that is at `place`.
+    replaced: Option<fs::Metadata>,
 }
 
 impl Writer {
@@ -58,7 +60,8 @@ impl Writer {
             let expected = "the name of a new folder";
             return Err(Error::argument("OUT_DIR", expected, place.display().to_string()));
         };
-        if let Ok(metadata) = fs::symlink_metadata(place) {
+        let replaced = fs::symlink_metadata(place).ok();
+        if let Some(metadata) = &replaced {
             let free = metadata.is_dir() && fs::read_dir(place).is_ok_and(|mut list| list.next().is_none());
             if !free {
                 return Err(Error::Unsupported {
@@ -76,12 +79,15 @@ impl Writer {
         builder.prefix(&prefix);
         #[cfg(unix)]
         {
-            // A draft is private by default, but this one becomes the folder: leave it to the umask.
+            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to
+            // the empty folder that is there.
             use std::os::unix::fs::PermissionsExt;
-            builder.permissions(fs::Permissions::from_mode(0o777));
+            let mode = replaced.as_ref().map_or(0o777, |metadata| metadata.permissions().mode());
+            // What is written into a draft that is not the owner's to read would be out of reach.
+            builder.permissions(fs::Permissions::from_mode(mode & 0o777 | 0o700));
         }
         let draft = builder.tempdir_in(parent).map_err(Error::io(parent, "create a folder"))?;
-        Ok(Writer { place: place.into(), draft })
+        Ok(Writer { place: place.into(), draft, replaced })
     }
 
     /// Asks for each tensor in turn by variable, name and shape, writes it, and puts the folder in its
@@ -107,6 +113,10 @@ impl Writer {
             w.write_all(b"\n")
         })?;
         self.sync(manifest.sha256.keys().map(String::as_str).chain([MANIFEST]))?;
+        if let Some(replaced) = &self.replaced {
+            keep_access(self.draft.path(), replaced)
+                .map_err(Error::io(&self.place, "keep its permissions"))?;
+        }
         fs::rename(self.draft.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
         // Whole it is already; that it outlasts a power cut at this moment is worth a try, not an error.
         if let Some(parent) = self.draft.path().parent() {
@@ -124,7 +134,7 @@ impl Writer {
         body: impl FnOnce(&mut BufWriter<Hashing>) -> std::io::Result<()>,
     ) -> Result<String> {
         let fill = || {
-            let file = File::create(self.draft.path().join(name))?;
+            let file = File::create_new(self.draft.path().join(name))?;
             let hash = Sha256::new();
             let mut writer = BufWriter::with_capacity(1 << 16, Hashing { file, hash });
             body(&mut writer)?;
@@ -144,6 +154,23 @@ impl Writer {
         }
         sync_folder(self.draft.path()).map_err(Error::io(&self.place, "sync"))
     }
+}
+
+/// Gives `path` the permissions of what it replaces, and its owner and group where the user may.
+fn keep_access(path: &Path, replaced: &fs::Metadata) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let own = fs::metadata(path)?;
+        if own.gid() != replaced.gid() {
+            let _ = chown(path, None, Some(replaced.gid()));
+        }
+        if own.uid() != replaced.uid() {
+            let _ = chown(path, Some(replaced.uid()), None);
+        }
+    }
+    // Last: a change of owner takes bits away.
+    fs::set_permissions(path, replaced.permissions())
 }
 
 /// Waits until a folder's list of names is on the disk. Other systems than Unix cannot open folders.
@@ -198,6 +225,10 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     if options.raw && manifest.source.averaged {
         let expected = "a TensorFlow checkpoint, or a folder that was converted with --raw";
         return Err(Error::argument("--raw", expected, format!("averaged weights in {}", folder.display())));
+    }
+    if let Some(scope) = &options.scope {
+        let found = format!("\"{scope}\" for the converted weights in {}", folder.display());
+        return Err(Error::argument("--scope", "a TensorFlow checkpoint", found));
     }
     let network = Network::new(manifest.config);
     compare(folder, &network, &manifest)?;
@@ -261,7 +292,8 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
     let mut present = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
         let name = entry.map_err(Error::io(folder, "list"))?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".npy") {
+        // macOS keeps what other systems' disks have no place for in a second file of such a name.
+        if name.ends_with(".npy") && !name.starts_with("._") {
             present.insert(name);
         }
     }

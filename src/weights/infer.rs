@@ -7,22 +7,23 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::names::{AVERAGED, Name, Scopes, is_optimiser_scalar, parse_layer};
 use super::{LIMITS, Options, Source, check_limits, choose_nonlinearity, tensors_of};
 use crate::checkpoint::{DType, Format, Variable};
 use crate::config::{ModelConfig, Nonlinearity};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list};
 use crate::network::Network;
 
-/// The scope of the reference's variables.
-const SCOPE: &str = "model/";
-/// The ending of averaged weights in the reference's training checkpoints.
-const AVERAGED: &str = "ExponentialMovingAverage";
+/// Characters that a list of names may take in a warning, beside the rest of it.
+const ROOM: usize = 150;
 
 /// What to read of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) config: ModelConfig,
     pub(super) warnings: Vec<String>,
+    /// Bytes that the tensors take by their shapes and types.
+    pub(super) claimed: u64,
     averaged: bool,
     /// From a tensor's name, `conv2d_0/V`, to its variable's name in the checkpoint.
     stored: HashMap<String, String>,
@@ -41,48 +42,102 @@ impl Plan {
 
 /// Infers the configuration, checks everything against it and chooses averaged or raw weights.
 pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Result<Plan> {
-    let found = Found::sort(variables, options.raw);
+    let other_names = || {
+        let names: Vec<_> = variables.iter().map(|v| v.name.as_str()).collect();
+        let found = format!("{} variables of other names: {}", names.len(), list(&names, ", ", ROOM));
+        let expected = "variables named model/conv2d_0/V and so on".into();
+        Error::Mismatch { file: file.into(), expected, problems: vec![found] }
+    };
+    let scopes = Scopes::find(file, variables, options.scope.as_deref())?.ok_or_else(other_names)?;
+    let found = Found::sort(variables, &scopes, options.raw);
     if found.tensors.is_empty() {
-        let names: Vec<_> = variables.iter().take(3).map(|v| v.name.as_str()).collect();
-        return Err(Error::Mismatch {
-            file: file.into(),
-            expected: "variables named model/conv2d_0/V and so on".into(),
-            problems: vec![format!("{} variables of other names: {} ...", variables.len(), names.join(", "))],
-        });
+        return Err(other_names());
     }
     let shapes = found.infer(file)?;
     let nonlinearity = choose_nonlinearity(shapes.nonlinearity, options.nonlinearity)?;
     let config = ModelConfig { nonlinearity, ..shapes };
     check_limits(file, &config)?;
+    let scalars = found.scalars.clone();
     let chosen = found.compare(file, &config)?;
 
     let mut warnings = Vec::new();
-    let raw: Vec<_> = chosen.iter().filter(|(_, c)| !c.averaged).map(|(name, _)| name.as_str()).collect();
-    if !options.raw && raw.len() == chosen.len() {
-        warnings.push(format!("no variable ends in /{AVERAGED}: the raw weights are used"));
-    } else if !options.raw && !raw.is_empty() {
-        let (some, of) = (raw.len(), chosen.len());
-        let names = raw[..some.min(5)].join(", ") + if some > 5 { ", ..." } else { "" };
-        warnings.push(format!(
-            "{some} of {of} tensors have no average: their raw values are used beside the others' averages: {names}"
-        ));
+    if !options.raw {
+        warnings.extend(warn_of_raw_values(variables, &chosen));
+    }
+    warnings.extend(warn_of_types(&chosen));
+    if !scalars.is_empty() {
+        warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
     if nonlinearity.width() == 1 && options.nonlinearity.is_none() {
         let advice =
             "elu and relu models have the same shapes: elu is assumed, --nonlinearity says otherwise";
         warnings.push(advice.into());
     }
-    let averaged = raw.is_empty();
+    let averaged = chosen.values().all(|c| c.averaged);
+    let bytes = |c: &Chosen<'_>| {
+        let size = c.variable.dtype.float_size().unwrap_or(0) as u64;
+        c.variable.shape.iter().fold(size, |n, &d| n.saturating_mul(d as u64))
+    };
+    let claimed = chosen.values().map(bytes).fold(0, u64::saturating_add);
     let stored = chosen.into_iter().map(|(name, c)| (name, c.variable.name.clone())).collect();
-    Ok(Plan { config, warnings, averaged, stored })
+    Ok(Plan { config, warnings, claimed, averaged, stored })
+}
+
+/// Says so where averages are wanted and raw values taken, and which variables might be the averages.
+fn warn_of_raw_values(variables: &[Variable], chosen: &BTreeMap<String, Chosen<'_>>) -> Option<String> {
+    let raw: Vec<&str> = chosen.iter().filter(|(_, c)| !c.averaged).map(|(name, _)| name.as_str()).collect();
+    let alike = variables.iter().filter_map(|variable| {
+        let name = Name::parse(&variable.name)?;
+        let meant = chosen.get(name.tensor).is_some_and(|c| !c.averaged);
+        (meant && name.looks_averaged()).then_some((variable.name.as_str(), name.scope, name.rest))
+    });
+    let alike: Vec<_> = alike.collect();
+    let (some, of) = (raw.len(), chosen.len());
+    let message = match (some, alike.is_empty()) {
+        (0, _) => return None,
+        _ if some < of => format!(
+            "{some} of {of} tensors have no average: their raw values are used beside the others' averages: {}",
+            list(&raw, ", ", ROOM / 2)
+        ),
+        (_, true) => return Some(format!("no variable ends in /{AVERAGED}: the raw weights are used")),
+        (_, false) => format!("no tensor's average bears its name and /{AVERAGED}: the raw weights are used"),
+    };
+    let Some((_, scope, _)) = alike.first() else { return Some(message) };
+    let names: Vec<&str> = alike.iter().map(|(name, ..)| *name).collect();
+    let names = list(&names, ", ", ROOM / 2);
+    let message = format!("{message}; {} look like averages by other names: {names}", alike.len());
+    let elsewhere = |(_, other, rest): &(_, &str, Option<&str>)| other == scope && *rest == Some(AVERAGED);
+    Some(if some == of && alike.iter().all(elsewhere) {
+        format!("{message} (--scope {} takes them)", scope.trim_end_matches('/'))
+    } else {
+        message
+    })
+}
+
+/// Says so where values are not float32 in the checkpoint, a sentence for each type.
+fn warn_of_types(chosen: &BTreeMap<String, Chosen<'_>>) -> Vec<String> {
+    let mut counts = BTreeMap::new();
+    for c in chosen.values().filter(|c| c.variable.dtype != DType::Float32) {
+        *counts.entry(c.variable.dtype).or_insert(0usize) += 1;
+    }
+    let of = chosen.len();
+    let sentence = |(dtype, count): (DType, usize)| {
+        let done = if dtype == DType::Float64 { "rounded" } else { "widened" };
+        format!("{count} of {of} tensors are {dtype} and are {done} to float32")
+    };
+    counts.into_iter().map(sentence).collect()
 }
 
 /// The variables of a checkpoint that are, or look like, a model's.
 struct Found<'a> {
+    /// The model's scope, with its slash.
+    scope: String,
     /// By tensor name: `conv2d_0/V`.
     tensors: BTreeMap<String, Chosen<'a>>,
     /// Names within the scope that no PixelCNN++ has.
     foreign: Vec<&'a str>,
+    /// Names within the scope of an optimiser's numbers.
+    scalars: Vec<&'a str>,
 }
 
 #[derive(Clone, Copy)]
@@ -93,36 +148,42 @@ struct Chosen<'a> {
 
 impl<'a> Found<'a> {
     /// Steps over what training leaves beside the weights: everything out of the scope (`Variable_1`,
-    /// `beta1_power`) and whatever hangs on a weight's name (`model/conv2d_0/V/Adam`).
-    fn sort(variables: &'a [Variable], raw: bool) -> Found<'a> {
-        let mut found = Found { tensors: BTreeMap::new(), foreign: Vec::new() };
+    /// `beta1_power`) and whatever hangs on a weight's name (`model/conv2d_0/V/Adam`), also where the
+    /// optimiser stood in the scope (`model/model/conv2d_0/V/Adam`).
+    fn sort(variables: &'a [Variable], scopes: &Scopes<'_>, raw: bool) -> Found<'a> {
+        let scope = scopes.chosen.clone();
+        let mut found = Found { scope, tensors: BTreeMap::new(), foreign: Vec::new(), scalars: Vec::new() };
         for variable in variables {
-            let Some(name) = variable.name.strip_prefix(SCOPE) else {
+            let Some(inside) = variable.name.strip_prefix(&found.scope) else {
                 continue;
             };
-            let mut parts = name.splitn(3, '/');
-            let (layer, part, rest) = (parts.next().unwrap_or(""), parts.next(), parts.next());
-            let Some(tensor) = tensor_name(layer, part.unwrap_or("")) else {
-                found.foreign.push(&variable.name);
-                continue;
-            };
-            let averaged = match rest {
-                None => false,
-                Some(AVERAGED) if !raw => true,
-                Some(_) => continue,
-            };
-            let chosen = Chosen { variable, averaged };
-            found
-                .tensors
-                .entry(tensor)
-                .and_modify(|c| {
-                    if averaged {
-                        *c = chosen;
+            match Name::parse(&variable.name) {
+                Some(Name { scope, tensor, rest }) if scope == found.scope => {
+                    let averaged = !raw && rest == Some(AVERAGED);
+                    if averaged || rest.is_none() {
+                        found.take(tensor, Chosen { variable, averaged });
                     }
-                })
-                .or_insert(chosen);
+                }
+                Some(Name { rest: Some(_), .. }) => {}
+                Some(Name { scope, .. }) if scopes.is_other_model(scope) => {}
+                // Without a scope, what is in none may be anything of the program's.
+                _ if found.scope.is_empty() && !inside.contains('/') => {}
+                _ if is_optimiser_scalar(variable) => found.scalars.push(&variable.name),
+                _ => found.foreign.push(&variable.name),
+            }
         }
         found
+    }
+
+    /// Takes a variable for a tensor, an average rather than a raw one.
+    fn take(&mut self, tensor: &str, chosen: Chosen<'a>) {
+        let entry = self.tensors.entry(tensor.into());
+        let replace = |c: &mut Chosen<'a>| {
+            if chosen.averaged {
+                *c = chosen;
+            }
+        };
+        entry.and_modify(replace).or_insert(chosen);
     }
 
     /// The sorted numbers of the layers of a kind.
@@ -223,12 +284,13 @@ impl<'a> Found<'a> {
         let mut chosen = BTreeMap::new();
         for (_, name, shape) in tensors_of(&Network::new(*config)) {
             let Some(found) = self.tensors.remove(&name) else {
-                problems.push(format!("{SCOPE}{name} {shape:?} is missing"));
+                problems.push(format!("{}{name} {shape:?} is missing", self.scope));
                 continue;
             };
             let variable = found.variable;
-            if variable.dtype != DType::Float32 {
-                problems.push(format!("{}: expected float32, found {}", variable.name, variable.dtype));
+            if variable.dtype.float_size().is_none() {
+                let (name, dtype) = (&variable.name, variable.dtype);
+                problems.push(format!("{name}: expected floating-point numbers, found {dtype}"));
             }
             if variable.shape != shape {
                 problems
@@ -243,24 +305,6 @@ impl<'a> Found<'a> {
         }
         Err(Error::Mismatch { file: file.into(), expected: config.to_string(), problems })
     }
-}
-
-/// Kind and number of a layer: `conv2d_12` is `("conv2d", 12)`.
-fn parse_layer(layer: &str) -> Option<(&str, u64)> {
-    let (kind, digits) = layer.rsplit_once('_')?;
-    let number: u64 = digits.parse().ok()?;
-    // Not "007" or "+7": each layer has one name.
-    (number.to_string() == digits).then_some((kind, number))
-}
-
-/// The tensor's name if such a layer can have such a part.
-fn tensor_name(layer: &str, part: &str) -> Option<String> {
-    let known = match (parse_layer(layer)?.0, part) {
-        ("conv2d" | "deconv2d" | "dense", "V" | "g" | "b") => true,
-        ("conditional_weights", part) => part == "hw",
-        _ => false,
-    };
-    known.then(|| format!("{layer}/{part}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod fold;
 mod folder;
 mod infer;
+mod names;
 mod synthetic;
 
 pub use fold::Folded;
@@ -26,13 +27,16 @@ use crate::error::{Error, Result};
 use crate::network::{Network, Variable};
 
 /// Which weights are taken, where the source leaves a choice.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The raw weights instead of the averaged ones.
     pub raw: bool,
     /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
     /// channels double and else elu.
     pub nonlinearity: Option<Nonlinearity>,
+    /// The scope in which a checkpoint's model was built, empty for none: the reference's is `model`.
+    /// `None`: the only one in which there is a model.
+    pub scope: Option<String>,
 }
 
 /// Where weights come from.
@@ -90,11 +94,9 @@ impl Weights {
         if path.join(folder::MANIFEST).exists() {
             return folder::load(path, options);
         }
-        let mut checkpoint = open_checkpoint(path)?;
-        let mut plan = infer::plan(path, checkpoint.variables(), options)?;
+        let (mut checkpoint, mut plan) = open_checkpoint(path, options)?;
         let network = Network::new(plan.config);
-        let claimed = tensors_of(&network).map(|(_, _, shape)| bytes(&shape)).fold(0, u64::saturating_add);
-        if claimed > checkpoint.length() {
+        if plan.claimed > checkpoint.length() {
             // Some tensor is not what the list says. Found here, before an engine makes room for all.
             for (variable, name, shape) in tensors_of(&network) {
                 read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
@@ -222,11 +224,16 @@ pub fn convert(
     options: &Options,
     watch: &dyn Fn(usize) -> bool,
 ) -> Result<Conversion> {
-    let path = checkpoint;
+    if checkpoint.join(folder::MANIFEST).exists() {
+        return Err(Error::Unsupported {
+            file: checkpoint.into(),
+            found: "a folder of weights that are converted already".into(),
+            hint: "give a TensorFlow checkpoint".into(),
+        });
+    }
     // First, so that an occupied folder is refused before a large file is read.
     let writer = folder::Writer::create(folder)?;
-    let mut checkpoint = open_checkpoint(path)?;
-    let plan = infer::plan(path, checkpoint.variables(), options)?;
+    let (mut checkpoint, plan) = open_checkpoint(checkpoint, options)?;
     let source = plan.source(checkpoint.format());
     let (mut written, mut parameters) = (0, 0);
     writer.finish(plan.config, source, |variable, name, shape| {
@@ -241,23 +248,26 @@ pub fn convert(
     Ok(Conversion { config: plan.config, source, parameters, warnings: plan.warnings })
 }
 
-/// Opens a checkpoint; where there is nothing, says what would be accepted.
-fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let found = match Checkpoint::open(path) {
+/// Opens a checkpoint and plans what to read of it; where there is nothing, says what would be accepted.
+fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, infer::Plan)> {
+    let checkpoint = match Checkpoint::open(path) {
         Err(Error::Io { file, source, .. }) if file == path && source.kind() == ErrorKind::NotFound => {
-            "no such file, folder or checkpoint prefix"
+            return Err(Error::Unsupported {
+                file: path.into(),
+                found: "no such file, folder or checkpoint prefix".into(),
+                hint:
+                    "give a folder made by convert (model.json and one .npy for each tensor) or a TensorFlow \
+                       checkpoint (one V1 file, or PREFIX for PREFIX.index or PREFIX-00000-of-00002)"
+                        .into(),
+            });
         }
-        Err(Error::Unsupported { .. }) if path.is_dir() => "a folder without model.json",
-        result => return result,
+        result => result?,
     };
-    Err(Error::Unsupported {
-        file: path.into(),
-        found: found.into(),
-        hint: "give a folder made by convert (model.json and one .npy for each tensor) or a TensorFlow \
-               checkpoint (one V1 file, or the prefix of PREFIX.index and PREFIX.data-00000-of-00001, or of \
-               PREFIX-00000-of-00002)"
-            .into(),
-    })
+    let mut plan = infer::plan(checkpoint.path(), checkpoint.variables(), options)?;
+    if checkpoint.path() != path {
+        plan.warnings.insert(0, format!("{}: {} is taken", path.display(), checkpoint.path().display()));
+    }
+    Ok((checkpoint, plan))
 }
 
 /// Reads a tensor of a checkpoint and checks its values.
@@ -272,11 +282,6 @@ fn read_checked(
     let values = checkpoint.read_f32(stored)?;
     fold::check_values(checkpoint.path(), stored, variable, shape, &values)?;
     Ok(values)
-}
-
-/// Bytes of a tensor of that shape.
-fn bytes(shape: &[usize]) -> u64 {
-    shape.iter().fold(size_of::<f32>() as u64, |n, &d| n.saturating_mul(d as u64))
 }
 
 /// Every tensor of a network with its variable, name and shape.

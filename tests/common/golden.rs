@@ -34,7 +34,7 @@ pub fn labels(folder: &str) -> Option<Vec<u32>> {
 }
 
 pub fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
-    Weights::load(&golden(path), &weights::Options { raw, nonlinearity }).unwrap()
+    Weights::load(&golden(path), &weights::Options { raw, nonlinearity, ..Default::default() }).unwrap()
 }
 
 pub fn relu(folder: &str) -> Option<Nonlinearity> {

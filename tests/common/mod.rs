@@ -1,5 +1,8 @@
 //! What several test programs share.
 
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
 pub mod bundle;
 pub mod program;
 pub mod run;
+pub mod training;

@@ -19,6 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(mut reader) = v1::Reader::open(vec![table]) else {
         return;
     };
+    let _ = reader.verify(&mut || Ok(()));
     for variable in reader.variables().to_vec() {
         if let Ok(values) = reader.read_f32(&variable.name) {
             assert_eq!(values.len(), variable.shape.iter().product::<usize>());
