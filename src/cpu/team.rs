@@ -115,6 +115,7 @@ pub struct Member<'a> {
     /// How many there are.
     pub count: usize,
     barrier: &'a Barrier,
+    panicked: &'a AtomicBool,
 }
 
 impl Member<'_> {
@@ -122,6 +123,12 @@ impl Member<'_> {
     /// visible to all.
     pub fn meet(&self) {
         self.barrier.wait();
+    }
+
+    /// Whether a thread of any team has panicked, so that nobody will see what the others make. The own
+    /// team ends at its next meeting; other teams ask.
+    pub fn abandoned(&self) -> bool {
+        self.panicked.load(Relaxed)
     }
 
     /// This member's share of `items`: consecutive, and as even as can be.
@@ -135,15 +142,20 @@ pub fn share(items: usize, index: usize, count: usize) -> std::ops::Range<usize>
     items * index / count..items * (index + 1) / count
 }
 
-/// Breaks the barrier if its thread unwinds, so that the others do not wait for ever.
-struct Guard<'a>(&'a Barrier);
+/// Breaks the barrier if its thread unwinds, so that the team does not wait for ever, and tells the other
+/// teams.
+struct Guard<'a> {
+    barrier: &'a Barrier,
+    panicked: &'a AtomicBool,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.broken.store(true, SeqCst);
-            let _door = self.0.door.lock().unwrap_or_else(|e| e.into_inner());
-            self.0.bell.notify_all();
+            self.panicked.store(true, Relaxed);
+            self.barrier.broken.store(true, SeqCst);
+            let _door = self.barrier.door.lock().unwrap_or_else(|e| e.into_inner());
+            self.barrier.bell.notify_all();
         }
     }
 }
@@ -174,7 +186,7 @@ impl Gate {
 }
 
 /// Runs `work(team, member)` on every member of several teams at once, and waits for all. The calling
-/// thread is member 0 of team 0.
+/// thread is member 0 of team 0. A panic of any of them goes on here when all have ended.
 ///
 /// # Errors
 /// [`Error::Threads`] if the system will not start that many; then `work` has not run at all.
@@ -191,12 +203,12 @@ fn run_with(
     start: impl for<'s, 'e> Fn(Builder, &'s Scope<'s, 'e>, Body<'s>) -> std::io::Result<()>,
 ) -> Result<()> {
     let barriers: Vec<Barrier> = sizes.iter().map(|&n| Barrier::new(n)).collect();
-    let gate = Gate::default();
+    let (gate, panicked) = (Gate::default(), AtomicBool::new(false));
     let body = |team: usize, index: usize| {
         if gate.pass() {
-            let barrier = &barriers[team];
-            let _guard = Guard(barrier);
-            work(team, Member { index, count: barrier.members, barrier });
+            let (barrier, panicked) = (&barriers[team], &panicked);
+            let _guard = Guard { barrier, panicked };
+            work(team, Member { index, count: barrier.members, barrier, panicked });
         }
     };
     let body = &body;
@@ -258,6 +270,25 @@ mod tests {
             })
         });
         assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_panic_is_told_to_the_other_teams() {
+        let told = AtomicUsize::new(0);
+        let result = std::panic::catch_unwind(|| {
+            run(&[2, 1, 2], |team, member| {
+                assert!(team != 1, "planted");
+                let start = Instant::now();
+                while !member.abandoned() && start.elapsed() < Duration::from_secs(60) {
+                    std::thread::yield_now();
+                }
+                // These teams are whole: they can still meet, and end in their own time.
+                member.meet();
+                told.fetch_add(usize::from(member.abandoned()), Relaxed);
+            })
+        });
+        assert!(result.is_err());
+        assert_eq!(told.into_inner(), 4);
     }
 
     #[test]
