@@ -3,7 +3,7 @@
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
 //! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
 //! for a bounded time, since the others are nearly always about to arrive, and then sleeps. Who has once
-//! waited in vain, because another process has taken a core, spins for less time for a while: a thread
+//! waited in vain, because another thread has taken a core, spins for less time for a while: a thread
 //! that sleeps gets its core back sooner than one that has spent its time on waiting. It never yields:
 //! that would give a core away for as long as the other process likes.
 
@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 
 /// Turns of the spin loop before a waiting thread sleeps, some tens of microseconds.
 const PATIENCE: usize = 1000;
-/// A wait in vain: longer than any stage, so that another process must have had the core.
+/// A wait in vain, if it was impatient: longer than any stage, so that another process must have had the core.
+/// With whole patience a wait is in vain when it comes to sleep: where members share a core, the last one comes
+/// as soon as the others sleep, and that may be soon enough.
 const IN_VAIN: Duration = Duration::from_millis(1);
 /// Turns after a wait in vain.
 const IMPATIENCE: usize = 250;
@@ -95,8 +97,8 @@ impl Barrier {
         }
         drop(door);
         self.sleepers.fetch_sub(1, SeqCst);
-        let waits = if asleep.elapsed() > IN_VAIN { IMPATIENT_WAITS } else { impatient.saturating_sub(1) };
-        self.impatient.store(waits, Relaxed);
+        let in_vain = impatient == 0 || asleep.elapsed() > IN_VAIN;
+        self.impatient.store(if in_vain { IMPATIENT_WAITS } else { impatient - 1 }, Relaxed);
     }
 
     fn ring(&self) {
@@ -256,6 +258,23 @@ mod tests {
                     std::thread::sleep(std::time::Duration::from_millis(30));
                 }
                 member.meet();
+            }
+        })
+        .expect("threads start");
+    }
+
+    #[test]
+    fn a_wait_that_slept_makes_impatient() {
+        run(&[2], |_, member| {
+            if member.index == 0 {
+                // Until the other sleeps, and no longer.
+                while member.barrier.sleepers.load(SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            member.meet();
+            if member.index == 1 {
+                assert_eq!(member.barrier.impatient.load(Relaxed), IMPATIENT_WAITS);
             }
         })
         .expect("threads start");
