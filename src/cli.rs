@@ -54,7 +54,7 @@ fn note(kind: &str, message: impl Display) {
 /// The flags that say how to compute.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct EngineArgs {
-    /// Threads on the CPU [default: as many as there are]
+    /// Threads on the CPU, at most one for each core [default: as many as there are]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
@@ -69,9 +69,16 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// The options of the engine on the processor.
+    /// The options of the engine on the processor. More threads than cores, by this process's affinity and
+    /// quota, would only wait for one another, and the images are the same: they are capped, with a warning.
     pub fn cpu(&self) -> cpu::Options {
-        cpu::Options { threads: self.threads, precision: self.precision, ..cpu::Options::default() }
+        let cores = std::thread::available_parallelism().map_or(usize::MAX, |n| n.get());
+        let threads = self.threads.map(|threads| threads.min(cores));
+        if let Some(asked) = self.threads.filter(|&asked| asked > cores) {
+            let s = if cores == 1 { "" } else { "s" };
+            warn(format_args!("--threads {asked}: this process has {cores} core{s}, which it uses"));
+        }
+        cpu::Options { threads, precision: self.precision, ..cpu::Options::default() }
     }
 }
 

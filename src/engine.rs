@@ -93,7 +93,7 @@ pub trait Engine {
     fn weight_bytes(&self) -> u64;
 
     /// Bytes that a batch needs beyond the weights, without [`Made::logits`]; what is beyond counting is
-    /// `u64::MAX`. 0 for a batch of none.
+    /// `u64::MAX`. 0 for a batch of none. A larger batch may need less.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
 
     /// Bytes that a batch may take; `None` if that is not known. Unless an engine says otherwise, what the

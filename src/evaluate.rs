@@ -119,5 +119,5 @@ fn batch_size(engine: &dyn Engine, task: &Task, available: Option<u64>) -> Resul
     let kept = if task.keep_logits { logits(count) } else { 0 };
     let bytes = |size| kept + logits(size) + engine.batch_bytes(Method::Naive, size, height, width);
     memory::check_batch(available, 1, bytes)?;
-    Ok(memory::largest_batch(available, wanted, bytes))
+    Ok(memory::largest_batch(wanted, |size| memory::batches_fit(available, count, size, bytes)))
 }

@@ -15,6 +15,7 @@ use crate::animation::Race;
 use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
+use crate::images::GAP;
 use crate::memory;
 use crate::npy;
 use crate::philox::BOUNDS;
@@ -89,8 +90,12 @@ pub struct Generated {
     pub interrupted: bool,
 }
 
-/// Bytes that a run keeps for each pixel until its files are written: float32, bytes, and bytes in a grid.
-const KEPT_PER_PIXEL: u64 = 3 * (4 + 1 + 1);
+/// Bytes that a run keeps for each image until its files are written: float32 and bytes, and in the grid, where
+/// images stand apart, bytes three times over: the picture, the encoder's copy and what it makes of it.
+fn kept_per_image(height: usize, width: usize) -> u64 {
+    let values = |gap| [height, width].iter().fold(3, |n: u64, &d| n.saturating_mul(d as u64 + gap));
+    values(0).saturating_mul(4 + 1).saturating_add(values(GAP as u64).saturating_mul(3))
+}
 
 impl Run<'_> {
     /// The class of each image, for a class-conditional model.
@@ -159,7 +164,7 @@ impl Run<'_> {
             let found = format!("{} images from {}", self.count, self.first_index);
             return Err(Error::argument("first index", "image indices below 2^32", found));
         }
-        let image = (self.height as u64).saturating_mul(self.width as u64).saturating_mul(KEPT_PER_PIXEL);
+        let image = kept_per_image(self.height, self.width);
         let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available {
             if kept > available {
@@ -168,7 +173,7 @@ impl Run<'_> {
                 return Err(Error::argument("count", expected, self.count.to_string()));
             }
             let size = self.batch_size.min(self.count);
-            memory::check_batch(available - kept, size, |size| {
+            memory::check_batches(available - kept, self.count, size, |size| {
                 engine.batch_bytes(self.method, size, self.height, self.width)
             })?;
         }

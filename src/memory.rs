@@ -38,34 +38,58 @@ pub fn zeros<T: bytemuck::Zeroable>(count: u64) -> std::result::Result<Vec<T>, u
     bytemuck::try_zeroed_vec(count).map_err(|()| most.unwrap_or(isize::MAX as u64))
 }
 
-/// The largest batch of at most `size` images that needs no more than `available` bytes, 0 if none does.
-/// `bytes` tells what a batch needs and must not fall as the batch grows.
-pub fn largest_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> usize {
-    if bytes(size) <= available {
+/// Sizes of batch up to which [`largest_batch`] tries one after the other: as many images as 64 threads make at
+/// a time, and done in a second.
+const TRIED: usize = 2048;
+
+/// The largest batch of at most `size` images that fits, 0 if none does. What a batch needs may fall as it
+/// grows, since an engine makes a large one in blocks of nearly equal size: 32 images at once, but 33 as 17
+/// and 16. So all sizes are tried, up to [`TRIED`]; beyond it one that fits is sought by halves.
+pub fn largest_batch(size: usize, fits: impl Fn(usize) -> bool) -> usize {
+    if fits(size) {
         return size;
     }
-    let (mut fits, mut too_many) = (0, size);
-    while too_many - fits > 1 {
-        let middle = fits + (too_many - fits) / 2;
-        if bytes(middle) <= available {
-            fits = middle;
+    let (mut largest, mut too_many) = (TRIED, size);
+    while too_many > largest + 1 {
+        let middle = largest + (too_many - largest) / 2;
+        if fits(middle) {
+            largest = middle;
         } else {
             too_many = middle;
         }
     }
-    fits
+    if largest > TRIED {
+        return largest;
+    }
+    (1..size.min(TRIED + 1)).rev().find(|&size| fits(size)).unwrap_or(0)
 }
 
-/// Refuses a batch of `size` images, at least 1, that is beyond [`largest_batch`].
+/// Whether every batch of a run fits into `available` bytes: of `count` images in batches of `size` the last one
+/// may be smaller, and need more. `bytes` tells what a batch needs, and for none no more than for any.
+pub fn batches_fit(available: u64, count: usize, size: usize, bytes: impl Fn(usize) -> u64) -> bool {
+    [size, count % size].into_iter().all(|size| bytes(size) <= available)
+}
+
+/// Refuses a run of `count` images in batches of `size`, at least 1, that do not fit; see [`batches_fit`].
+///
+/// # Errors
+/// [`Error::Memory`], for the batch that needs most.
+pub fn check_batches(available: u64, count: usize, size: usize, bytes: impl Fn(usize) -> u64) -> Result<()> {
+    let fits = largest_batch(size, |size| batches_fit(available, count, size, &bytes));
+    if fits == size {
+        return Ok(());
+    }
+    let rest = count % size;
+    let batch = if bytes(rest) > bytes(size) { rest } else { size };
+    Err(Error::Memory { batch, needed: bytes(batch), available, fits })
+}
+
+/// Refuses one batch of `size` images, at least 1, that does not fit.
 ///
 /// # Errors
 /// [`Error::Memory`].
 pub fn check_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> Result<()> {
-    let fits = largest_batch(available, size, &bytes);
-    if fits == size {
-        return Ok(());
-    }
-    Err(Error::Memory { batch: size, needed: bytes(size), available, fits })
+    check_batches(available, size, size, bytes)
 }
 
 /// An entry of `/proc/meminfo` or of a process's `status`, in bytes.
@@ -134,6 +158,34 @@ mod tests {
         let before = peak_resident().unwrap();
         drop(std::hint::black_box(vec![1u8; 256 << 20]));
         assert!((256 << 20..before + (512 << 20)).contains(&peak_resident().unwrap()));
+    }
+
+    #[test]
+    fn what_is_advised_fits_and_of_the_sizes_tried_it_is_the_largest() {
+        // Any shape of need, as from an engine that makes so many at a time.
+        let needs: [fn(usize) -> bool; 5] =
+            [|n| n < 5000, |n| n % 100 == 7, |n| n == 99 || n <= 75, |n| n > 3000, |_| false];
+        for fits in needs {
+            for size in [1, 2, 7, 99, 107, 500, TRIED - 1, TRIED, TRIED + 1, 4 * TRIED, usize::MAX] {
+                let advised = largest_batch(size, fits);
+                assert!(advised <= size && (advised == 0 || fits(advised)), "{advised} of {size}");
+                let best = (1..=size.min(TRIED)).rev().find(|&n| fits(n)).unwrap_or(0);
+                assert!(advised == best || advised > TRIED, "{advised} of {size}, not {best}");
+            }
+        }
+        assert_eq!(largest_batch(usize::MAX, needs[0]), 4999);
+    }
+
+    #[test]
+    fn a_last_batch_that_needs_more_is_refused_too() {
+        // 32 at once, but 33 as 17 and 16.
+        let bytes = |n: usize| n.div_ceil(n.div_ceil(32).max(1)) as u64;
+        let fits = |count, size| batches_fit(20, count, size, bytes);
+        assert!(fits(40, 40) && fits(45, 40) && !fits(70, 40) && !fits(32, 32));
+        match check_batches(20, 70, 40, bytes) {
+            Err(Error::Memory { batch: 30, needed: 30, available: 20, fits: 37 }) => {}
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

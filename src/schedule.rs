@@ -6,7 +6,7 @@
 //! `cache_every` and `run_every` follow from a layer's level: it has a new value only at rows and
 //! columns that are multiples of its stride.
 
-use crate::network::{Epilogue, Form, IMAGE, Layer, Network, Sampling, Stream, TensorId};
+use crate::network::{Epilogue, Form, IMAGE, Layer, Network, Sampling, Stream};
 
 /// How many of the layer's first taps, at outputs of one parity, can be summed when the row begins.
 ///
@@ -23,31 +23,35 @@ pub fn hoisted_taps(network: &Network, layer: &Layer, parity: [usize; 2]) -> usi
     count
 }
 
-/// Rows of a tensor that must be kept for its readers: the newest one and those above that a tap
+/// Rows of each tensor that must be kept for its readers: the newest one and those above that a tap
 /// reaches.
-pub fn rows_kept(network: &Network, tensor: TensorId) -> usize {
-    let taps = network.layers.iter().flat_map(|l| &l.taps);
-    let reach = taps.filter(|t| t.source == tensor).map(|t| t.row.unsigned_abs()).max();
-    1 + reach.unwrap_or(0)
+pub fn rows_kept(network: &Network) -> Vec<usize> {
+    let mut rows = vec![1; network.tensors.len()];
+    for tap in network.layers.iter().flat_map(|l| &l.taps) {
+        rows[tap.source] = rows[tap.source].max(1 + tap.row.unsigned_abs());
+    }
+    rows
 }
 
-/// The forms in which a tensor is read, and so must be stored. The logits are read raw, by the sampler.
-pub fn forms_read(network: &Network, tensor: TensorId) -> Vec<Form> {
-    let mut forms = Vec::new();
+/// The forms in which each tensor is read, and so must be stored. The logits are read raw, by the sampler.
+pub fn forms_read(network: &Network) -> Vec<Vec<Form>> {
+    let mut read = vec![Vec::new(); network.tensors.len()];
     for layer in &network.layers {
-        if layer.taps.iter().any(|t| t.source == tensor) {
-            forms.push(layer.form);
+        for tap in &layer.taps {
+            read[tap.source].push(layer.form);
         }
-        if layer.epilogue == (Epilogue::Gate { residual: tensor }) {
-            forms.push(Form::Raw);
+        if let Epilogue::Gate { residual } = layer.epilogue {
+            read[residual].push(Form::Raw);
         }
     }
-    if tensor == network.logits() || tensor == IMAGE {
-        forms.push(Form::Raw);
+    for tensor in [network.logits(), IMAGE] {
+        read[tensor].push(Form::Raw);
     }
-    forms.sort_unstable();
-    forms.dedup();
-    forms
+    for forms in &mut read {
+        forms.sort_unstable();
+        forms.dedup();
+    }
+    read
 }
 
 /// Weights that one position of a level's grid is multiplied with, by phase. A transposed convolution
@@ -102,9 +106,8 @@ mod tests {
     #[test]
     fn two_rows_are_kept_where_a_convolution_reads_and_three_of_the_image() {
         let network = Network::new(ModelConfig { resnets: 1, ..ModelConfig::PAPER });
-        assert_eq!(rows_kept(&network, IMAGE), 3);
-        assert_eq!(rows_kept(&network, network.up_vertical[0]), 2);
-        assert_eq!(rows_kept(&network, network.down.last().unwrap()[1]), 1);
-        assert_eq!(forms_read(&network, network.down.last().unwrap()[1]), [Form::Elu]);
+        let (kept, last) = (rows_kept(&network), network.down.last().unwrap()[1]);
+        assert_eq!([IMAGE, network.up_vertical[0], last].map(|tensor| kept[tensor]), [3, 2, 1]);
+        assert_eq!(forms_read(&network)[last], [Form::Elu]);
     }
 }

@@ -62,7 +62,7 @@ pub struct Shared<'a> {
 }
 
 // SAFETY: a `Shared` is a pointer and a length; every access through it is an unsafe operation whose
-// caller answers for the absence of data races.
+// caller answers for the absence of data races, and the exclusive borrow lasts as long as the handle.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Shared<'_> {}
@@ -82,6 +82,12 @@ impl<'a> Shared<'a> {
         debug_assert!(offset + count <= self.len, "{offset} + {count} > {}", self.len);
         // SAFETY: within the block, by the caller's promise.
         unsafe { self.base.add(offset) }
+    }
+
+    /// The address of the float at `offset`, to be asked for ahead of its use; it may lie outside of the
+    /// block.
+    pub fn address(&self, offset: usize) -> *const f32 {
+        self.base.wrapping_add(offset).cast_const()
     }
 
     /// The `count` floats that begin at `offset`, to read.

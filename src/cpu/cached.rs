@@ -64,7 +64,7 @@ impl Plan {
         let mut layout = Layout::new(network, Storage::Ring, images.len(), height, width);
         let mut steps = Vec::new();
         for (layer, packed) in network.layers.iter().zip(&packed.layers) {
-            let row = [images.len(), width / layer.level];
+            let row = [images.len(), width];
             let stages = layer.parities().iter().zip(packed).map(|(&parity, packed)| {
                 Stage::new(network, layer, parity, packed.clone(), &mut layout, Some(row))
             });
@@ -115,7 +115,8 @@ fn pixel_stages(steps: &[Step], row: usize, column: usize) -> Vec<PixelStage> {
     all
 }
 
-/// One member's walk through the generation of its team's images.
+/// One member's walk through the generation of its team's images. What its methods take for granted is said
+/// once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
     /// What to do.
     pub plan: &'a Plan,
@@ -130,8 +131,16 @@ pub struct Walk<'a, 'p> {
 }
 
 impl Walk<'_, '_> {
-    /// Generates the images. `stop` is where the team agrees to stop: one flag for each team.
-    pub fn run(&self, stop: &AtomicBool) {
+    /// Generates the images, in a block of zeros. `stop` is where the team agrees to stop: one flag for each
+    /// team.
+    ///
+    /// # Safety
+    /// - `context.memory` is a block of the length that `plan` asks for, `context.batch` the number of its
+    ///   images, and `context.packed` what it was planned with.
+    /// - `pixels` are of a batch that has these images, of the plan's height and width.
+    /// - Every member of the team, and nobody else, runs a walk through this plan with this block and these
+    ///   pixels. Other teams make other images of the batch.
+    pub unsafe fn run(&self, stop: &AtomicBool) {
         let given = self.pixels.rows_given();
         let mut uniforms = self.pixels.uniforms();
         let Context { memory, team, .. } = &self.context;
@@ -140,14 +149,18 @@ impl Walk<'_, '_> {
         self.context.team.meet();
         for row in 0..self.plan.height {
             self.clock.skip();
-            if row < given {
-                self.given_row(row);
-            } else {
-                self.begin_row(row);
-                for column in 0..self.plan.width {
-                    self.pixel(row, column);
-                    self.sample(row, column, &mut uniforms);
-                    self.meet(Phase::Sampling);
+            // SAFETY: rows and columns come in order, and every member calls the same. The team has met since
+            // the pixels before this one were entered.
+            unsafe {
+                if row < given {
+                    self.given_row(row);
+                } else {
+                    self.begin_row(row);
+                    for column in 0..self.plan.width {
+                        self.pixel(row, column);
+                        self.sample(row, column, &mut uniforms);
+                        self.meet(Phase::Sampling);
+                    }
                 }
             }
             if self.context.team.index == 0 {
@@ -155,7 +168,7 @@ impl Walk<'_, '_> {
                 if self.watch.is_some_and(|watch| !watch(row + 1)) && row + 1 < self.plan.height {
                     self.pixels.interrupt();
                 }
-                stop.store(self.pixels.stopped(), Relaxed);
+                stop.store(self.pixels.stopped() || self.context.team.abandoned(), Relaxed);
             }
             self.context.team.meet();
             if stop.load(Relaxed) {
@@ -177,7 +190,11 @@ impl Walk<'_, '_> {
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
-    fn given_row(&self, row: usize) {
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]. The row is the first that has not been generated, its pixels have been entered,
+    /// every member of the team calls this, and it has met since the row before.
+    unsafe fn given_row(&self, row: usize) {
         for step in &self.plan.steps {
             if step.logits && !self.pixels.wants_logits() {
                 continue;
@@ -198,7 +215,7 @@ impl Walk<'_, '_> {
             for slot in self.context.team.share(self.plan.images.len()) {
                 for column in 0..self.plan.width {
                     let at = [self.plan.images.start + slot, row, column];
-                    // SAFETY: the logits are complete, and each pixel is one member's.
+                    // SAFETY: the logits are complete since the team has met, and each pixel is one member's.
                     unsafe { self.pixels.keep_logits(self.logits(slot, row, column), at) };
                 }
             }
@@ -206,7 +223,11 @@ impl Walk<'_, '_> {
     }
 
     /// The vertical stream of a row, then what the horizontal stream can sum before its pixels come.
-    fn begin_row(&self, row: usize) {
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]. The row is the first that has not been generated, every member of the team calls
+    /// this, and it has met since the row before.
+    unsafe fn begin_row(&self, row: usize) {
         for stream in [Stream::Vertical, Stream::Horizontal] {
             for step in self.plan.steps.iter().filter(|s| s.stream == stream) {
                 let mut ran = false;
@@ -228,7 +249,11 @@ impl Walk<'_, '_> {
     }
 
     /// The rest of the horizontal stream at one pixel.
-    fn pixel(&self, row: usize, column: usize) {
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]. The row has begun, the pixel is the first of it that has not been generated,
+    /// every member of the team calls this, and it has met since the pixel before was entered.
+    unsafe fn pixel(&self, row: usize, column: usize) {
         let stage = |p: &PixelStage| &self.plan.steps[p.step].stages[p.stage];
         let of = |column: usize| &self.plan.pixels[row % PERIOD][column % PERIOD];
         let next = of(column).iter().skip(1).chain(of(column + 1).first());
@@ -246,7 +271,10 @@ impl Walk<'_, '_> {
     }
 
     /// Draws this member's images' pixels and feeds them back.
-    fn sample(&self, row: usize, column: usize, uniforms: &mut [f32]) {
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]. [`Walk::pixel`] came before, and after it the team has met.
+    unsafe fn sample(&self, row: usize, column: usize, uniforms: &mut [f32]) {
         for slot in self.context.team.share(self.plan.images.len()) {
             let at = [self.plan.images.start + slot, row, column];
             // SAFETY: the logits are complete, and each image's pixel is one member's.
@@ -262,7 +290,9 @@ impl Walk<'_, '_> {
     /// The logits of a pixel.
     ///
     /// # Safety
-    /// They are complete and nobody writes them.
+    /// As for [`Walk::run`]. `slot` is an image of the plan and the pixel the last whose logits were computed,
+    /// or one of the last row's if that was given; they are complete, and nobody writes them while they are
+    /// borrowed.
     unsafe fn logits(&self, slot: usize, row: usize, column: usize) -> &[f32] {
         let grid = self.plan.logits;
         let at = grid.at(slot, row as isize, column as isize);

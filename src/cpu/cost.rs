@@ -68,6 +68,11 @@ impl Way {
     pub fn seconds(&self) -> f64 {
         self.row + self.pixel + self.meet
     }
+
+    /// How many times in a row images are made, to make a batch of so many.
+    pub fn blocks(&self, batch: usize) -> usize {
+        batch.div_ceil(self.block)
+    }
 }
 
 /// A generation to be planned.
@@ -174,7 +179,7 @@ mod tests {
                     let way =
                         way(&Network::new(ModelConfig::PAPER), &Rates::nominal(Isa::Avx512), &job, split);
                     assert!(way.block >= 1 && way.block <= batch.min(BLOCK_IMAGES * way.teams));
-                    let blocks = batch.div_ceil(way.block);
+                    let blocks = way.blocks(batch);
                     assert!(batch.div_ceil(blocks) <= way.block, "{batch} images in blocks of {}", way.block);
                 }
             }

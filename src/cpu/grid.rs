@@ -58,15 +58,16 @@ impl Layout {
     /// Lays out every tensor of the network in every form in which it is read.
     pub fn new(network: &Network, storage: Storage, batch: usize, height: usize, width: usize) -> Layout {
         let mut layout = Layout { grids: Vec::new(), len: 0 };
+        let (kept, read) = (schedule::rows_kept(network), schedule::forms_read(network));
         for (id, tensor) in network.tensors.iter().enumerate() {
-            let kept = schedule::rows_kept(network, id);
+            let kept = kept[id];
             // All rows of the image stay, so that given rows can be written before the first pass.
             let (rows, above) = match storage {
                 Storage::Ring if id != IMAGE => (kept, 0),
                 _ => (height / tensor.level + kept - 1, kept - 1),
             };
             let mut forms = [None; 3];
-            for form in schedule::forms_read(network, id) {
+            for &form in &read[id] {
                 let channels = network.channels(id, form);
                 let columns = width / tensor.level + 2;
                 let row_stride = batch.saturating_mul(columns).saturating_mul(channels);

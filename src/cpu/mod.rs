@@ -54,7 +54,8 @@ pub enum Split {
 /// How to run on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Number of threads, at least 1; `None` for as many as the machine has.
+    /// Number of threads, at least 1; `None` for as many as this process has cores. More than that wait for one
+    /// another: a barrier of 64 threads takes most of a millisecond where there are two cores.
     pub threads: Option<usize>,
     /// The instruction set; `None` for [`Isa::from_environment`].
     pub isa: Option<Isa>,
@@ -197,7 +198,7 @@ impl CpuEngine {
     ) -> Result<()> {
         self.naive_block = None;
         let way = self.way(batch.size, batch.height, batch.width);
-        let blocks = batch.size.div_ceil(way.block);
+        let blocks = way.blocks(batch.size);
         for block in 0..blocks {
             let images = team::share(batch.size, block, blocks);
             // Rows of the whole batch: as if all blocks grew together.
@@ -208,6 +209,25 @@ impl CpuEngine {
             }
         }
         Ok(())
+    }
+
+    /// What a team needs to make some images of a batch.
+    fn plan(&self, images: Range<usize>, height: usize, width: usize) -> cached::Plan {
+        cached::Plan::new(&self.network, &self.packed, images, height, width)
+    }
+
+    /// Bytes of the blocks of all teams while the most images of a batch are made at a time.
+    fn cached_bytes(&self, size: usize, height: usize, width: usize) -> u64 {
+        let way = self.way(size, height, width);
+        let images = size.div_ceil(way.blocks(size));
+        let teams = way.teams.min(images);
+        // Shares differ by one image at most.
+        let bytes = |share: usize, teams: usize| match teams {
+            0 => 0,
+            _ => self.plan(0..share, height, width).bytes().saturating_mul(teams as u64),
+        };
+        let (share, larger) = (images / teams, images % teams);
+        bytes(share, teams - larger).saturating_add(bytes(share + 1, larger))
     }
 
     /// Generates some images of a batch, as many as are made at a time.
@@ -223,8 +243,7 @@ impl CpuEngine {
         let teams = way.teams.min(images.len());
         let plan = |i| {
             let share = team::share(images.len(), i, teams);
-            let share = images.start + share.start..images.start + share.end;
-            cached::Plan::new(&self.network, &self.packed, share, batch.height, batch.width)
+            self.plan(images.start + share.start..images.start + share.end, batch.height, batch.width)
         };
         let plans: Vec<_> = (0..teams).map(plan).collect();
         let classes: Vec<_> = plans.iter().map(|p| self.classes(batch.labels, p.images())).collect();
@@ -240,7 +259,9 @@ impl CpuEngine {
             let (watch, phases) = (first.then_some(watch), phases.filter(|_| first));
             let clock = phases::Clock::new(phases.is_some());
             let walk = cached::Walk { plan, context, pixels, watch, clock };
-            walk.run(&stops[team]);
+            // SAFETY: each team has a plan and a new block of its own, and a walk of each member; the images of
+            // plans are apart.
+            unsafe { walk.run(&stops[team]) };
             if let Some(phases) = phases {
                 phases.lock().unwrap_or_else(|e| e.into_inner()).add(walk.clock.read());
             }
@@ -291,10 +312,12 @@ impl CpuEngine {
             let given = pixels.rows_given();
             if given > 0 {
                 if pixels.wants_logits() {
-                    member.pass(batch.size, [0..given, 0..batch.width], |logits, at| {
+                    let each = |logits: &[f32], at| {
                         // SAFETY: each pixel is one member's.
                         unsafe { pixels.keep_logits(logits, at) }
-                    });
+                    };
+                    // SAFETY: all members come here.
+                    unsafe { member.pass(batch.size, [0..given, 0..batch.width], each) };
                 }
                 if !go_on(given) {
                     return;
@@ -302,13 +325,15 @@ impl CpuEngine {
             }
             for row in given..batch.height {
                 for column in 0..batch.width {
-                    member.pass(batch.size, [row..row + 1, column..column + 1], |logits, at| {
+                    let each = |logits: &[f32], at| {
                         // SAFETY: each pixel is one member's.
                         unsafe {
                             pixels.keep_logits(logits, at);
                             pixels.sample(logits, &mut uniforms, at);
                         }
-                    });
+                    };
+                    // SAFETY: all members come here.
+                    unsafe { member.pass(batch.size, [row..row + 1, column..column + 1], each) };
                 }
                 if !go_on(row + 1) {
                     return;
@@ -318,7 +343,8 @@ impl CpuEngine {
     }
 }
 
-/// One member of the team that does full forward passes.
+/// One member of the team that does full forward passes. [`CpuEngine::naive_team`] makes one for each member,
+/// all with one plan, a block of its length, and the pixels that it was planned for.
 struct NaiveMember<'a, 'p> {
     engine: &'a CpuEngine,
     plan: &'a naive::Plan,
@@ -331,7 +357,11 @@ struct NaiveMember<'a, 'p> {
 impl NaiveMember<'_, '_> {
     /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this member's
     /// images in the given rows and columns, with (image, row, column).
-    fn pass(
+    ///
+    /// # Safety
+    /// Every member of the team calls this at a time, with the same `size`, rows and columns, which lie in the
+    /// batch.
+    unsafe fn pass(
         &self,
         size: usize,
         [rows, columns]: [Range<usize>; 2],
@@ -341,11 +371,13 @@ impl NaiveMember<'_, '_> {
             let images = first..size.min(first + self.plan.chunk);
             let classes = &self.classes[first..first + self.plan.chunk];
             let context = self.engine.context(self.plan.chunk, classes, self.memory, self.team);
-            self.plan.forward(&context, self.pixels, images.clone());
+            // SAFETY: block, plan and pixels fit each other, as `NaiveMember` says; members are in step, by the
+            // caller's promise, and meet after each chunk.
+            unsafe { self.plan.forward(&context, self.pixels, images.clone()) };
             for slot in self.team.share(images.len()) {
                 for row in rows.clone() {
                     for column in columns.clone() {
-                        // SAFETY: the pass is over and the next one begins after the team has met.
+                        // SAFETY: the pass is over, and the next one begins after the team has met.
                         let logits = unsafe { self.plan.logits(self.memory, slot, row, column) };
                         each(logits, [images.start + slot, row, column]);
                     }
@@ -379,12 +411,7 @@ impl Engine for CpuEngine {
             return 0;
         }
         let block = match method {
-            Method::Cached => {
-                let way = self.way(size, height, width);
-                let largest = 0..way.block.div_ceil(way.teams);
-                let plan = cached::Plan::new(&self.network, &self.packed, largest, height, width);
-                plan.bytes().saturating_mul(way.teams as u64)
-            }
+            Method::Cached => self.cached_bytes(size, height, width),
             Method::Naive => {
                 let (_, len) = naive::Plan::chunk(&self.network, size, height, width);
                 (len as u64).saturating_mul(size_of::<f32>() as u64)

@@ -55,8 +55,15 @@ impl Plan {
     }
 
     /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
-    /// stand in `pixels` to the logits.
-    pub fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
+    /// stand in `pixels` to the logits. The team has met when it returns.
+    ///
+    /// # Safety
+    /// - `context.memory` is a block of the length that [`Plan::chunk`] gives, `context.batch` is
+    ///   the plan's `chunk`, and `context.packed` what it was planned with.
+    /// - `pixels` are of a batch that has these images, of the plan's height and width.
+    /// - Every member of the team, and nobody else, calls this at a time, with the same block and images; the
+    ///   team has met since anyone read or wrote the block or these pixels.
+    pub unsafe fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
         // SAFETY: the team meets before anyone reads.
         unsafe { pixels.enter_rows(context.memory, self.image, &context.team, &images, 0..self.height) };
         context.team.meet();
@@ -70,10 +77,11 @@ impl Plan {
         }
     }
 
-    /// The logits of a pixel of the chunk's image `slot`, after [`Plan::forward`].
+    /// The logits of a pixel of the chunk's image `slot`.
     ///
     /// # Safety
-    /// Nobody writes them.
+    /// The block is that of a [`Plan::forward`] that is over, the pixel is of this plan's images, and nobody
+    /// writes its logits while they are borrowed.
     pub unsafe fn logits<'a>(&self, memory: Shared<'a>, slot: usize, row: usize, column: usize) -> &'a [f32] {
         let at = self.logits.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.

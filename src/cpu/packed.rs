@@ -102,9 +102,9 @@ impl Packed {
         let jobs = Mutex::new(jobs.into_iter());
         let fault: Mutex<Option<(VariableId, Error)>> = Mutex::new(None);
         let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
-        team::run(&[threads], |_, _| {
+        team::run(&[threads], |_, member| {
             // To the end after a fault too: an earlier variable may be wrong as well.
-            while let Some(job) = next() {
+            while let Some(job) = next().filter(|_| !member.abandoned()) {
                 if let Err((id, error)) = job.run(network, weights) {
                     let mut fault = fault.lock().unwrap_or_else(|e| e.into_inner());
                     if fault.as_ref().is_none_or(|(first, _)| id < *first) {

@@ -110,7 +110,7 @@ pub struct Context<'a> {
 
 impl Stage {
     /// Resolves a layer for outputs of one parity. `keep_sums` reserves room for the sums of a row of so
-    /// many images and columns.
+    /// many images and columns of the image.
     pub fn new(
         network: &Network,
         layer: &Layer,
@@ -133,7 +133,7 @@ impl Stage {
             taps.push(StageTap { grid, row: tap.row, column: tap.column, depth, weights: *next });
             *next += panels.precision.lines(depth) * LANES;
         }
-        assert!(taps.len() <= MAX_TAPS);
+        assert!((1..=MAX_TAPS).contains(&taps.len()));
         let (input_step, output_step) = match layer.sampling {
             Sampling::Same => (1, 1),
             Sampling::Down => (2, 1),
@@ -141,7 +141,8 @@ impl Stage {
         };
         let split = 0 < hoisted && hoisted < taps.len();
         let sums = keep_sums.filter(|_| split);
-        let sums = sums.map(|[batch, columns]| {
+        let sums = sums.map(|[batch, width]| {
+            let columns = width / layer.level / output_step;
             (layout.reserve(batch.saturating_mul(columns).saturating_mul(packed.width())), columns)
         });
         let residual = match layer.epilogue {
@@ -149,8 +150,19 @@ impl Stage {
             Epilogue::Gate { residual } => layout.grid(residual, Form::Raw),
         };
         let outputs = [Form::Raw, Form::Activated, Form::Elu].map(|form| layout.grid(layer.output, form));
-        let output_columns = outputs.iter().flatten().next().map_or(0, |g| g.columns);
+        let output_columns = outputs.iter().chain([&residual]).flatten().next().map_or(0, |g| g.columns);
         let (filters, level) = (network.tensors[layer.output].channels, layer.level);
+        // What a tile takes for granted: from one place to another it is as far in the grid of every tap, and
+        // as many positions in that of every output; and a position has what is read and written there.
+        let first = &taps[0].grid;
+        let like_first = |g: &Grid| (g.columns, g.channels) == (first.columns, first.channels);
+        assert!(taps.iter().all(|t| like_first(&t.grid) && t.depth <= t.grid.channels));
+        let width = network.config.nonlinearity.width();
+        let stored = outputs.iter().zip([1, width, 1]).chain([(&residual, 1)]);
+        let mut stored = stored.filter_map(|(grid, width)| grid.as_ref().map(|g| (g, width)));
+        assert!(stored.all(|(g, width)| (g.columns, g.channels) == (output_columns, width * filters)));
+        assert_eq!(packed.units, filters.div_ceil(LANES));
+        assert_eq!(packed.unit, if residual.is_some() { 2 } else { 1 });
         Stage {
             packed,
             taps,
@@ -208,18 +220,33 @@ impl Stage {
         size / self.level / self.output_step
     }
 
-    /// This member's share of the stage. The caller's team meets before anything reads the outputs.
-    /// `next` is what will run on as many positions after it, if that is known.
+    /// This member's share of the stage. `next` is what will run on as many positions after it, if that is
+    /// known.
+    ///
+    /// # Panics
+    /// If the stage has no such part; if the span of a part of it is not one row, and of
+    /// [`Part::Hoisted`] all columns of one: its sums follow one another from image to image.
     ///
     /// # Safety
-    /// The span lies in the image, the sources hold what the part reads, and no other team works on
-    /// the memory of `context`.
+    /// - The stage was made with a layout of which `context.memory` is a block, for `context.batch` images.
+    /// - The span lies in the image. With rings it is one row, and what the taps read above it is still there.
+    /// - The sources hold what the part reads, and the row's sums what [`Part::Rest`] goes on from. The team
+    ///   has met since any of it was written.
+    /// - Every member of the team calls this with the same stage, span and part. Until the team meets again
+    ///   nobody writes what this reads or touches what it writes, but members their own shares of it.
     pub unsafe fn run(&self, context: &Context, span: &Span, part: Part, next: Option<(&Stage, Part)>) {
         let taps = match part {
             Part::Whole => 0..self.taps.len(),
             Part::Hoisted => 0..self.hoisted,
             Part::Rest => self.hoisted..self.taps.len(),
         };
+        assert!(!taps.is_empty(), "the stage has no {part:?} part");
+        if part != Part::Whole {
+            let (_, columns) = self.sums.expect("only a stage with sums runs in parts");
+            let all = 0..columns;
+            assert!(span.rows.len() == 1 && span.columns.end <= columns);
+            assert!(part == Part::Rest || span.columns == all);
+        }
         let count = context.batch * span.rows.len() * span.columns.len();
         let (units, positions) = self.share(&context.team, count);
         if positions.is_empty() {
@@ -252,7 +279,8 @@ impl Stage {
                         }
                         (None, None) => {}
                     }
-                    // SAFETY: by the caller's promise; members' shares do not overlap.
+                    // SAFETY: the units and rows are of this member's share, and members' shares do not
+                    // overlap; the rest by the caller's promise.
                     unsafe { work.tile(&group, &rows[t], &ahead) };
                 }
             }

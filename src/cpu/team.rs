@@ -3,7 +3,7 @@
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
 //! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
 //! for a bounded time, since the others are nearly always about to arrive, and then sleeps. Who has once
-//! waited in vain, because another process has taken a core, spins for less time for a while: a thread
+//! waited in vain, because another thread has taken a core, spins for less time for a while: a thread
 //! that sleeps gets its core back sooner than one that has spent its time on waiting. It never yields:
 //! that would give a core away for as long as the other process likes.
 
@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 
 /// Turns of the spin loop before a waiting thread sleeps, some tens of microseconds.
 const PATIENCE: usize = 1000;
-/// A wait in vain: longer than any stage, so that another process must have had the core.
+/// A wait in vain, if it was impatient: longer than any stage, so that another process must have had the core.
+/// With whole patience a wait is in vain when it comes to sleep: where members share a core, the last one comes
+/// as soon as the others sleep, and that may be soon enough.
 const IN_VAIN: Duration = Duration::from_millis(1);
 /// Turns after a wait in vain.
 const IMPATIENCE: usize = 250;
@@ -95,8 +97,8 @@ impl Barrier {
         }
         drop(door);
         self.sleepers.fetch_sub(1, SeqCst);
-        let waits = if asleep.elapsed() > IN_VAIN { IMPATIENT_WAITS } else { impatient.saturating_sub(1) };
-        self.impatient.store(waits, Relaxed);
+        let in_vain = impatient == 0 || asleep.elapsed() > IN_VAIN;
+        self.impatient.store(if in_vain { IMPATIENT_WAITS } else { impatient - 1 }, Relaxed);
     }
 
     fn ring(&self) {
@@ -115,6 +117,7 @@ pub struct Member<'a> {
     /// How many there are.
     pub count: usize,
     barrier: &'a Barrier,
+    panicked: &'a AtomicBool,
 }
 
 impl Member<'_> {
@@ -122,6 +125,12 @@ impl Member<'_> {
     /// visible to all.
     pub fn meet(&self) {
         self.barrier.wait();
+    }
+
+    /// Whether a thread of any team has panicked, so that nobody will see what the others make. The own
+    /// team ends at its next meeting; other teams ask.
+    pub fn abandoned(&self) -> bool {
+        self.panicked.load(Relaxed)
     }
 
     /// This member's share of `items`: consecutive, and as even as can be.
@@ -135,15 +144,20 @@ pub fn share(items: usize, index: usize, count: usize) -> std::ops::Range<usize>
     items * index / count..items * (index + 1) / count
 }
 
-/// Breaks the barrier if its thread unwinds, so that the others do not wait for ever.
-struct Guard<'a>(&'a Barrier);
+/// Breaks the barrier if its thread unwinds, so that the team does not wait for ever, and tells the other
+/// teams.
+struct Guard<'a> {
+    barrier: &'a Barrier,
+    panicked: &'a AtomicBool,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.broken.store(true, SeqCst);
-            let _door = self.0.door.lock().unwrap_or_else(|e| e.into_inner());
-            self.0.bell.notify_all();
+            self.panicked.store(true, Relaxed);
+            self.barrier.broken.store(true, SeqCst);
+            let _door = self.barrier.door.lock().unwrap_or_else(|e| e.into_inner());
+            self.barrier.bell.notify_all();
         }
     }
 }
@@ -174,7 +188,7 @@ impl Gate {
 }
 
 /// Runs `work(team, member)` on every member of several teams at once, and waits for all. The calling
-/// thread is member 0 of team 0.
+/// thread is member 0 of team 0. A panic of any of them goes on here when all have ended.
 ///
 /// # Errors
 /// [`Error::Threads`] if the system will not start that many; then `work` has not run at all.
@@ -191,12 +205,12 @@ fn run_with(
     start: impl for<'s, 'e> Fn(Builder, &'s Scope<'s, 'e>, Body<'s>) -> std::io::Result<()>,
 ) -> Result<()> {
     let barriers: Vec<Barrier> = sizes.iter().map(|&n| Barrier::new(n)).collect();
-    let gate = Gate::default();
+    let (gate, panicked) = (Gate::default(), AtomicBool::new(false));
     let body = |team: usize, index: usize| {
         if gate.pass() {
-            let barrier = &barriers[team];
-            let _guard = Guard(barrier);
-            work(team, Member { index, count: barrier.members, barrier });
+            let (barrier, panicked) = (&barriers[team], &panicked);
+            let _guard = Guard { barrier, panicked };
+            work(team, Member { index, count: barrier.members, barrier, panicked });
         }
     };
     let body = &body;
@@ -250,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_slept_makes_impatient() {
+        run(&[2], |_, member| {
+            if member.index == 0 {
+                // Until the other sleeps, and no longer.
+                while member.barrier.sleepers.load(SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            member.meet();
+            if member.index == 1 {
+                assert_eq!(member.barrier.impatient.load(Relaxed), IMPATIENT_WAITS);
+            }
+        })
+        .expect("threads start");
+    }
+
+    #[test]
     fn a_panic_ends_the_whole_team() {
         let result = std::panic::catch_unwind(|| {
             run(&[3], |_, member| {
@@ -258,6 +289,25 @@ mod tests {
             })
         });
         assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_panic_is_told_to_the_other_teams() {
+        let told = AtomicUsize::new(0);
+        let result = std::panic::catch_unwind(|| {
+            run(&[2, 1, 2], |team, member| {
+                assert!(team != 1, "planted");
+                let start = Instant::now();
+                while !member.abandoned() && start.elapsed() < Duration::from_secs(60) {
+                    std::thread::yield_now();
+                }
+                // These teams are whole: they can still meet, and end in their own time.
+                member.meet();
+                told.fetch_add(usize::from(member.abandoned()), Relaxed);
+            })
+        });
+        assert!(result.is_err());
+        assert_eq!(told.into_inner(), 4);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! networks are put together here that no PixelCNN++ has: only convolutions, strides and back, with and
 //! without skips and class terms.
 
+mod teams;
+
 use ndarray::{Array4, s};
 
 use super::*;

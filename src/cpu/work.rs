@@ -131,13 +131,12 @@ impl Work<'_> {
             + place.column * step
     }
 
-    /// A tap's inputs for the rectangle's corner.
-    fn corner(&self, tap: usize, extent: usize) -> *const f32 {
+    /// Where a tap's inputs for the rectangle's corner begin, in floats.
+    fn corner(&self, tap: usize) -> usize {
         let (stage, tap) = (self.stage, &self.stage.taps[tap]);
         let row = (self.span.rows.start * stage.input_step) as isize + tap.row;
         let column = (self.span.columns.start * stage.input_step) as isize + tap.column;
-        // SAFETY: the grid has these positions, by the promise of `Stage::run`'s caller.
-        unsafe { self.context.memory.at(tap.grid.at(0, row, column), extent) }
+        tap.grid.at(0, row, column)
     }
 
     /// Asks for the inputs of some rows: those that lie together with the first.
@@ -152,7 +151,8 @@ impl Work<'_> {
             // Neighbours in a row have most inputs in common.
             let key = (self.stage.taps[tap].grid.base, self.stage.taps[tap].row);
             if previous.replace(key) != Some(key) {
-                ahead.push(self.corner(tap, 0).wrapping_add(first), floats.div_ceil(LANES));
+                let from = self.context.memory.address(self.corner(tap) + first);
+                ahead.push(from, floats.div_ceil(LANES));
             }
         }
     }
@@ -160,7 +160,8 @@ impl Work<'_> {
     /// Computes `units` of the outputs at some positions.
     ///
     /// # Safety
-    /// As for [`Stage::run`].
+    /// As for [`Stage::run`]; `units` and `rows`, which [`Work::rows`] made and which are at least one, are
+    /// of this member's share.
     pub unsafe fn tile(&self, units: &Range<usize>, rows: &Rows, ahead: &Ahead) {
         let (stage, context) = (self.stage, self.context);
         let packed = &stage.packed;
@@ -175,14 +176,15 @@ impl Work<'_> {
                     let bias = context.classes[place.image] * packed.width() + first_panel * LANES;
                     floats[packed.biases + bias..][..panels * LANES].as_ptr()
                 }
-                // SAFETY: the row's sums have this position.
+                // SAFETY: a place of the span, as of all `rows`.
                 Part::Rest => unsafe { self.sums(*place, first_panel, panels).cast_const() },
             };
         }
 
         let mut scratch = std::mem::MaybeUninit::<[f32; MAX_ROWS * MAX_PANELS * LANES]>::uninit();
         let (sums, sums_stride) = match self.part {
-            // SAFETY: as above; the sums of a row's positions follow one another.
+            // SAFETY: as above. Each row's sums follow those of the row before, since the span is a whole
+            // row.
             Part::Hoisted => unsafe { (self.sums(rows.places[0], first_panel, panels), packed.width()) },
             Part::Whole | Part::Rest => (scratch.as_mut_ptr().cast(), panels * LANES),
         };
@@ -214,7 +216,9 @@ impl Work<'_> {
                 let end = panel + (panels - 1) * part.stride() + part.precision.lines(tap.depth) * LANES;
                 let (from, bursts) = ahead.take(tap.depth / STEP);
                 *segment = Segment {
-                    inputs: self.corner(t, extent),
+                    // SAFETY: the grid has the positions that the tap reads for these rows, by the caller's
+                    // promise.
+                    inputs: unsafe { context.memory.at(self.corner(t), extent) },
                     weights: floats[panel..end].as_ptr(),
                     depth: tap.depth,
                     ahead: from,
@@ -222,10 +226,12 @@ impl Work<'_> {
                 };
             }
             let tile = Tile { segments, offsets, init, panel_stride: part.stride(), sums, sums_stride };
-            // SAFETY: the kernels exist only where the processor has their instruction set; the extents
-            // hold by the construction above and the caller's promise.
+            // SAFETY: the kernels exist only where the processor has their instruction set. Weights and biases
+            // are slices of that length; inputs and kept sums are in the block, by the caller's promise.
+            // `sums` is this member's own, and apart from all that is read but `init`, which in the second
+            // round is the same place.
             unsafe { context.kernels.tile(rows.count, panels, part.precision)(&tile) };
-            // What comes next goes on from these sums.
+            // What comes next goes on from these sums, in place.
             for (i, init) in init[..rows.count].iter_mut().enumerate() {
                 *init = sums.wrapping_add(i * sums_stride);
             }
@@ -240,7 +246,7 @@ impl Work<'_> {
         let last = outputs.iter().max().expect("a tile has rows");
         let target = |grid: Option<Grid>| {
             grid.map(|g| Target {
-                // SAFETY: the grid has these positions, by the caller's promise.
+                // SAFETY: the grid has the positions of the span, by the caller's promise.
                 base: unsafe { context.memory.at(g.at(0, row, column), (last + 1) * g.channels) },
                 channels: g.channels,
             })
@@ -259,14 +265,16 @@ impl Work<'_> {
             elu,
             activation: context.activation,
         };
-        // SAFETY: as for the tile.
+        // SAFETY: the instruction set as above. The stage has one tap or more, so that a tile has written the
+        // sums; the units are some of the layer's; grids have the channels that `Stage::new` has checked; and
+        // a layer's output is another tensor than its residual.
         unsafe { context.kernels.finish()(&finish) }
     }
 
-    /// The row's sums at a place.
+    /// The row's sums at a place, `panels * LANES` floats.
     ///
     /// # Safety
-    /// The stage keeps sums and the place is in the row.
+    /// As for [`Work::tile`]; the place is one of the span, and the panels are some of the layer's.
     unsafe fn sums(&self, place: Place, first_panel: usize, panels: usize) -> *mut f32 {
         let (base, columns) = self.stage.sums.expect("only stages that keep sums are split");
         let position = place.image * columns + self.span.columns.start + place.column;

@@ -55,6 +55,8 @@ pub struct Layout {
     pub len: usize,
     extent: Extent,
     storage: Storage,
+    /// Rows of each tensor that are still read.
+    kept: Vec<usize>,
 }
 
 /// Floats of a position with so many channels.
@@ -65,7 +67,8 @@ pub fn padded(channels: usize) -> usize {
 impl Layout {
     /// Lays out every tensor of the network.
     pub fn new(network: &Network, storage: Storage, extent: Extent) -> Layout {
-        let mut layout = Layout { grids: Vec::new(), len: 0, extent, storage };
+        let kept = schedule::rows_kept(network);
+        let mut layout = Layout { grids: Vec::new(), len: 0, extent, storage, kept };
         for (id, tensor) in network.tensors.iter().enumerate() {
             let grid = layout.place(network, id, padded(tensor.channels));
             layout.grids.push(grid);
@@ -77,7 +80,7 @@ impl Layout {
     pub fn place(&mut self, network: &Network, tensor: TensorId, channels: usize) -> Grid {
         let Extent { batch, height, width } = self.extent;
         let level = network.tensors[tensor].level;
-        let kept = schedule::rows_kept(network, tensor);
+        let kept = self.kept[tensor];
         // All rows of the image stay: given rows are written before the first pass, and it is the result.
         let ring = self.storage == Storage::Ring && tensor != IMAGE;
         let (rows, above) = match ring {

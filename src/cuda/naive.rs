@@ -59,10 +59,10 @@ type Stored = (Form, Source, Kernel);
 /// Where everything lies, and every form of each tensor that is read, beside the raw one.
 fn lay_out(network: &Network, extent: Extent) -> (Layout, Vec<Vec<Stored>>) {
     let mut layout = Layout::new(network, Storage::Full, extent);
-    let mut forms = Vec::new();
+    let (mut forms, read) = (Vec::new(), schedule::forms_read(network));
     for (id, tensor) in network.tensors.iter().enumerate() {
         let mut of_tensor = Vec::new();
-        for wanted in schedule::forms_read(network, id) {
+        for &wanted in &read[id] {
             let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else {
                 continue;
             };

@@ -49,11 +49,14 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 }
 
 /// `PANELS` panels of a tile from the panel `first_panel` on.
+///
+/// # Safety
+/// As for [`TileFn`]; the tile has these panels.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
     const HALF: usize = LANES / 2;
-    // SAFETY: as for `product`.
+    // SAFETY: by the caller's promise; a prefetch may miss.
     unsafe {
         let skip = first_panel * LANES;
         let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
@@ -99,11 +102,14 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
 }
 
 /// The weights of input `k` in a panel.
+///
+/// # Safety
+/// The processor has the instruction set, and the panel's weights have that input.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [__m256; 2] {
     const HALF: usize = LANES / 2;
-    // SAFETY: as for `product`.
+    // SAFETY: by the caller's promise.
     unsafe {
         if !BF16 {
             let row = panel.add(k * LANES);

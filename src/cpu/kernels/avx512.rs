@@ -86,7 +86,7 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 /// Adds the products of input `k`, whose parity is known when it is compiled.
 ///
 /// # Safety
-/// As for [`TileFn`].
+/// The processor has the instruction set, and `inputs` and the panels' `weights` have that input.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const ODD: bool>(

@@ -48,7 +48,7 @@ pub struct Finish<'a> {
 /// Finishes a tile; see [`Finish`]. Inlined into one function for each instruction set.
 ///
 /// # Safety
-/// Every pointer is valid for the extents described at [`Finish`].
+/// As for [`super::FinishFn`], but for the instruction set, which is the caller's.
 #[inline(always)]
 pub unsafe fn finish(f: &Finish) {
     let panels = if f.residual.is_some() { 2 } else { 1 };
@@ -56,8 +56,9 @@ pub unsafe fn finish(f: &Finish) {
         for unit in 0..f.units {
             let first = (f.first_unit + unit) * LANES;
             let lanes = LANES.min(f.filters - first);
-            // SAFETY: the tile has `positions.len()` rows of `units * panels` panels of sums, and a
-            // position of a target has `filters` channels (twice that through concat_elu).
+            // SAFETY: by the caller's promise the tile has `positions.len()` rows of `units * panels` panels
+            // of sums, a position of a target has `filters` channels (twice that through concat_elu), and
+            // `first` is below `filters`, so that `lanes` channels from there on exist.
             unsafe {
                 let sums = f.sums.add(m * f.sums_stride + unit * panels * LANES);
                 let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
@@ -103,6 +104,10 @@ fn concat_elu(x: &[f32; LANES]) -> ([f32; LANES], [f32; LANES]) {
     (positive, negative)
 }
 
+/// `lanes` floats, at most [`LANES`], and zeros behind them.
+///
+/// # Safety
+/// They are readable.
 #[inline(always)]
 unsafe fn load(from: *const f32, lanes: usize) -> [f32; LANES] {
     if lanes == LANES {
@@ -115,6 +120,10 @@ unsafe fn load(from: *const f32, lanes: usize) -> [f32; LANES] {
     x
 }
 
+/// Stores the first `lanes` floats, at most [`LANES`].
+///
+/// # Safety
+/// There is room for them, apart from `x`.
 #[inline(always)]
 unsafe fn store(to: *mut f32, x: &[f32; LANES], lanes: usize) {
     // SAFETY: `lanes` floats are writable, by the caller's promise.

@@ -152,7 +152,8 @@ pub struct Tile<'a> {
     pub segments: &'a [Segment],
     /// Where each row's inputs begin, in floats from a segment's `inputs`.
     pub offsets: [usize; MAX_ROWS],
-    /// Where each row's sums begin to grow: `[panels][LANES]` each.
+    /// Where each row's sums begin to grow: `[panels][LANES]` each; biases, sums kept elsewhere, or the
+    /// row's own place in `sums`, to go on from what stands there.
     pub init: [*const f32; MAX_ROWS],
     /// Floats from one panel's weights to the next one's.
     pub panel_stride: usize,
@@ -165,14 +166,25 @@ pub struct Tile<'a> {
 /// Computes a tile.
 ///
 /// # Safety
-/// The instruction set is available; the shape is one that the kernel has; every pointer is valid for
-/// the extents described at [`Tile`], and `sums` overlaps nothing that is read.
+/// - The instruction set is available.
+/// - For each of the kernel's rows and panels every pointer is valid for the extents described at [`Tile`]:
+///   `init` and the weights to read, each row's `depth` inputs to read, `sums` to write, and `sums_stride` is
+///   at least `panels * LANES`. Rows and panels that the kernel does not have need no valid pointer.
+/// - `sums` overlaps no inputs and no weights. A row's `init` is either that row's place in `sums`, from its
+///   first float on, or overlaps no row's.
+/// - Nobody writes what is read, or touches `sums`, meanwhile.
 type TileFn = unsafe fn(&Tile);
 
 /// Turns a tile of sums into outputs.
 ///
 /// # Safety
-/// The instruction set is available and every pointer is valid for the extents described at [`Finish`].
+/// - The instruction set is available.
+/// - Every pointer is valid for the extents described at [`Finish`]: for each of its positions `units` units of
+///   sums to read, and in each target `filters` channels, twice as many in `activated` with
+///   [`Nonlinearity::ConcatElu`](crate::config::Nonlinearity::ConcatElu); the residual to read, the others to
+///   write.
+/// - Each unit has an output: `LANES * (first_unit + units - 1) < filters`.
+/// - What is written overlaps nothing that is read, and nobody else touches it meanwhile.
 type FinishFn = unsafe fn(&Finish);
 
 /// The kernels of one instruction set. To have one is to know that the processor can run it.
@@ -183,7 +195,11 @@ pub struct Kernels {
     finish: FinishFn,
     /// The tile to prefer, by number of rows that are left.
     shapes: fn(rows: usize) -> Shape,
+    /// # Safety
+    /// The instruction set is available.
     multiply_add: unsafe fn(rounds: usize) -> f32,
+    /// # Safety
+    /// The instruction set is available.
     read: unsafe fn(&[f32]) -> f32,
 }
 
@@ -258,7 +274,7 @@ impl Kernels {
 
     /// Does nothing but read `floats`.
     pub fn read(&self, floats: &[f32]) {
-        // SAFETY: as above.
+        // SAFETY: the kernels exist only where the processor has their instruction set.
         std::hint::black_box(unsafe { (self.read)(floats) });
     }
 

@@ -42,8 +42,11 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 }
 
 /// The weights of input `k` in a panel.
+///
+/// # Safety
+/// The panel's weights have that input.
 unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [f32; LANES] {
-    // SAFETY: as for `product`.
+    // SAFETY: by the caller's promise.
     unsafe {
         if !BF16 {
             return panel.add(k * LANES).cast::<[f32; LANES]>().read_unaligned();

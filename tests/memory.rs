@@ -1,0 +1,102 @@
+//! What is said about memory before a run begins: against every other size of batch, and against the arrays that
+//! a run really keeps.
+
+use fast_pixel_cnn::config::Nonlinearity;
+use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
+use fast_pixel_cnn::engine::{Engine, Method};
+use fast_pixel_cnn::generate::{Run, RunNoise};
+use fast_pixel_cnn::images::{self, Grid};
+use fast_pixel_cnn::{Error, ModelConfig, Weights};
+use ndarray::Array4;
+
+fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
+    let nonlinearity = Nonlinearity::ConcatElu;
+    let config = ModelConfig { resnets: 1, filters, mixtures: 1, classes: 0, nonlinearity };
+    let options = Options { threads: Some(threads), split, ..Options::default() };
+    CpuEngine::new(&Weights::synthetic(config, 1), &options).unwrap()
+}
+
+fn run<'a>(count: usize, batch_size: usize, [height, width]: [usize; 2], method: Method) -> Run<'a> {
+    let noise = RunNoise::Seed(1);
+    Run { count, batch_size, height, width, first_index: 0, classes: None, noise, given: None, method }
+}
+
+/// Bytes that are kept of a run: with fewer the number of images is refused, whatever the batch.
+fn kept(engine: &CpuEngine, run: &Run) -> u64 {
+    let enough = |available: u64| match run.check(engine, Some(available)) {
+        Err(Error::Argument { name, .. }) => name != "count",
+        _ => true,
+    };
+    let (mut least, mut most) = (0, 1 << 50);
+    while most - least > 1 {
+        let middle = (least + most) / 2;
+        if enough(middle) { most = middle } else { least = middle }
+    }
+    most
+}
+
+#[test]
+fn the_batch_advised_is_the_largest_that_is_accepted() {
+    use Split::{Images, Outputs};
+    let mut fell = [0, 0];
+    for (filters, threads, split, size, method) in [
+        (4, 1, None, [8, 8], Method::Cached),
+        (4, 2, None, [8, 8], Method::Cached),
+        (24, 2, None, [4, 16], Method::Cached),
+        (24, 3, Some(Images), [8, 12], Method::Cached),
+        (12, 5, Some(Outputs), [16, 4], Method::Cached),
+        (12, 16, None, [8, 8], Method::Cached),
+        (24, 2, None, [64, 64], Method::Naive),
+        (48, 2, None, [128, 64], Method::Naive),
+    ] {
+        let engine = engine(filters, threads, split);
+        let needs: Vec<u64> = (0..=150).map(|n| engine.batch_bytes(method, n, size[0], size[1])).collect();
+        fell[usize::from(method == Method::Naive)] += needs.windows(2).filter(|n| n[0] > n[1]).count();
+        for count in [99, 163] {
+            let kept = kept(&engine, &run(count, 1, size, method));
+            for asked in [66, 150] {
+                for left in needs[1..].iter().step_by(17).flat_map(|needed| [needed - 1, *needed]) {
+                    let fits = |n: usize| needs[n] <= left && needs[count % n] <= left;
+                    let largest = (1..=asked.min(count)).rev().find(|&n| fits(n)).unwrap_or(0);
+                    let check = |batch| run(count, batch, size, method).check(&engine, Some(kept + left));
+                    match check(asked) {
+                        Ok(_) => assert_eq!(largest, asked.min(count)),
+                        Err(Error::Memory { batch, needed, fits, .. }) => {
+                            assert_eq!(fits, largest, "{asked} of {count} asked, {needed} of {left}");
+                            assert!(needed > left && needed == needs[batch]);
+                            assert!(fits == 0 || check(fits).is_ok());
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        }
+    }
+    assert!(fell.iter().all(|&times| times > 0), "no batch needs less than a smaller one: {fell:?}");
+}
+
+#[test]
+fn what_is_kept_of_a_run_is_what_its_arrays_take() {
+    let engine = engine(4, 1, None);
+    let folder = tempfile::tempdir().unwrap();
+    for [height, width] in [[4, 4], [8, 12], [32, 32], [64, 40]] {
+        // A full grid.
+        let count = 144;
+        let kept = kept(&engine, &run(count, 1, [height, width], Method::Cached));
+        let mut state = 1_u32;
+        let floats = Array4::from_shape_simple_fn((count, height, width, 3), || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state as f32 / (1_u32 << 31) as f32 - 1.0
+        });
+        let bytes = images::to_bytes(floats.view());
+        let grid = Grid { columns: 12, skip: 0 };
+        let picture = grid.picture(bytes.view());
+        let file = folder.path().join("samples.png");
+        images::write_png(&file, picture.view()).unwrap();
+        // The encoder takes a copy, and holds the file before it writes it.
+        let encoder = picture.len() as u64 + std::fs::metadata(&file).unwrap().len();
+        let arrays = size_of_val(floats.as_slice().unwrap()) + bytes.len() + picture.len();
+        let share = (arrays as u64 + encoder) as f64 / kept as f64;
+        assert!((0.85..1.005).contains(&share), "{height}x{width}: {share} of {kept} bytes");
+    }
+}
