@@ -35,7 +35,7 @@ build() {
     cargo build --release --features cuda >&2
     local tests=(--lib --test cuda_engine)
     executables=$(cargo test --release --features cuda --no-run --message-format=json "${tests[@]}" 2>/dev/null |
-        sed -n 's/.*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\)".*"executable":"\([^"]*\)".*/\1 \2/p')
     [ -n "$executables" ] || fail "the tests could not be built: run cargo test --features cuda"
 }
 
@@ -71,12 +71,12 @@ fi
 cd "$root"
 
 if [ -n "$pack" ]; then
-    mkdir -p "$pack/bin/deps" "$pack/models" "$pack/tests"
+    mkdir -p "$pack/bin/deps" "$pack/models" "$pack/tests/golden"
     for name in generate bench evaluate; do cp "$bin/$name" "$pack/bin/"; done
     while read -r name path; do cp "$path" "$pack/bin/deps/$name"; done <<<"$executables"
     strip "$pack"/bin/[a-z]* "$pack"/bin/deps/* 2>/dev/null || true
     cp -r models/digits "$pack/models/"
-    cp -r tests/golden "$pack/tests/"
+    for name in tiny cond elu relu rect; do cp -r "tests/golden/$name" "$pack/tests/golden/"; done
     cp tools/gpu-report.sh "$pack/"
     git -C "$root" log -1 --format=%H >"$pack/commit" 2>/dev/null || echo unknown >"$pack/commit"
     megabytes=$(du -sm "$pack" | cut -f1)
@@ -95,7 +95,7 @@ export CARGO_MANIFEST_DIR=$root
 tiny=$root/tests/golden/tiny/v2/params.ckpt
 probe() { "$bin/generate" --device cuda -c "$tiny" -i 4 -n 1 -v "$logs/probe" "$@"; }
 probe --json >"$logs/probe.json" 2>"$logs/probe.err" || fail "there is no GPU that can be used: $(sed -n 's/^error: //p' "$logs/probe.err")"
-device=$(sed -n 's/.*"device": "\(.*\)".*/\1/p' "$logs/probe.json")
+device=$(grep -o '"device": *"[^"]*"' "$logs/probe.json" | cut -d'"' -f4)
 say "$device"
 
 virtual=
@@ -136,7 +136,7 @@ if [ -z "$virtual" ]; then
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda:: --test-threads=1
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
 else
-    step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::tests::cache --test-threads=1
+    step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
 fi
 
@@ -156,10 +156,12 @@ done
 # One image whatever the strategy: the demo model's digits.
 sums=()
 for strategy in launch graph persistent; do
-    size=(-n 16 -b 16)
-    [ -z "$virtual" ] || size=(-n 1 -i 4)
-    step "digits-$strategy" 60 "$bin/generate" --device cuda --strategy $strategy -c models/digits "${size[@]}" -v "$logs/$strategy"
-    sums+=("$strategy $(sha256sum <"$logs/$strategy/samples.npy" 2>/dev/null | cut -c1-16)")
+    what=(-c models/digits -n 16 -b 16)
+    [ -z "$virtual" ] || what=(-c "$tiny" -n 1 -i 8)
+    step "samples-$strategy" 60 "$bin/generate" --device cuda --strategy $strategy "${what[@]}" -v "$logs/$strategy"
+    sum=none
+    [ ! -s "$logs/$strategy/samples.npy" ] || sum=$(sha256sum <"$logs/$strategy/samples.npy" | cut -c1-16)
+    sums+=("$strategy $sum")
 done
 
 # Times. The naive method is the same whatever the strategy: it is timed in full beside the first.
@@ -252,7 +254,7 @@ rows() { grep '^|' "$logs/$1.out" 2>/dev/null | tail -n +3 || true; }
     echo "| --- | ---: | ---: |"
     for f in "${first_starts[@]}"; do read -r strategy first then <<<"$f"; echo "| $strategy | $first | $then |"; done
     echo
-    echo "## Samples of the demo model (SHA-256 of samples.npy, must be equal)"
+    echo "## Samples by strategy (SHA-256 of samples.npy, must be equal)"
     echo
     for s in "${sums[@]}"; do echo "- ${s% *}: \`${s#* }\`"; done
     echo
