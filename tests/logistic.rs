@@ -33,6 +33,7 @@ fn samples_are_those_of_the_reference() {
     for ((logits, (mixture, logistic)), expected) in pixels {
         let pixel = logistic::sample(
             logits.to_slice().unwrap(),
+            1.0,
             mixture.to_slice().unwrap(),
             logistic.to_slice().unwrap(),
         );
@@ -109,8 +110,8 @@ fn the_log_scale_has_a_floor() {
     let floor = uniform_logits(2, [0.1; 3], [-7.0; 3], [0.3; 3]);
     let below = uniform_logits(2, [0.1; 3], [-30.0; 3], [0.3; 3]);
     let (u_mixture, u_logistic) = ([0.3, 0.6], [0.2, 0.5, 0.9]);
-    let pixel = logistic::sample(&floor, &u_mixture, &u_logistic);
-    assert_eq!(pixel, logistic::sample(&below, &u_mixture, &u_logistic));
+    let pixel = logistic::sample(&floor, 1.0, &u_mixture, &u_logistic);
+    assert_eq!(pixel, logistic::sample(&below, 1.0, &u_mixture, &u_logistic));
     let likelihood = logistic::log_likelihood(&floor, pixel);
     assert_eq!(likelihood, logistic::log_likelihood(&below, pixel));
 }
@@ -121,7 +122,7 @@ fn extreme_numbers_give_pixels_in_range() {
     for log_scale in [-100.0, -7.0, 0.0, 50.0, 3e38] {
         let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
         for u in [least, 0.5, most] {
-            let pixel = logistic::sample(&logits, &[least, most, u], &[u; 3]);
+            let pixel = logistic::sample(&logits, 1.0, &[least, most, u], &[u; 3]);
             assert!(pixel.iter().all(|v| (-1.0..=1.0).contains(v)), "{log_scale} {u} {pixel:?}");
             assert!(logistic::log_likelihood(&logits, pixel) <= 0.0);
         }
@@ -129,7 +130,7 @@ fn extreme_numbers_give_pixels_in_range() {
     // The greatest number wins the choice among equal logits, the first among equal numbers.
     let mut logits = uniform_logits(2, [0.0; 3], [-7.0; 3], [0.0; 3]);
     (logits[2], logits[3]) = (-0.5, 0.5);
-    let red = |u: [f32; 2]| logistic::sample(&logits, &u, &[0.5; 3])[0];
+    let red = |u: [f32; 2]| logistic::sample(&logits, 1.0, &u, &[0.5; 3])[0];
     assert_eq!((red([least, most]), red([most, least]), red([0.5, 0.5])), (0.5, -0.5, -0.5));
 }
 
@@ -175,7 +176,7 @@ fn draws_follow_the_distribution() {
         let mut numbers = [0.0; 5];
         for draw in 0..DRAWS {
             philox::uniforms(seed, draw as u32, 3, 5, &mut numbers);
-            let pixel = logistic::sample(&logits, &numbers[..2], &numbers[2..]);
+            let pixel = logistic::sample(&logits, 1.0, &numbers[..2], &numbers[2..]);
             let uniform = rosenblatt(pixel);
             transformed.iter_mut().zip(uniform).for_each(|(t, u)| t.push(u));
         }

@@ -206,6 +206,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             width,
             labels,
             noise: Noise::Given { mixture: u_mixture.view(), logistic: u_logistic.view() },
+            temperature: 1.0,
             given: None,
             method: Method::Cached,
             keep_logits: false,

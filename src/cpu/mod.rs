@@ -34,7 +34,7 @@ use kernels::Kernels;
 pub use kernels::{Isa, Precision};
 use packed::Packed;
 pub use phases::Phases;
-use pixels::Pixels;
+use pixels::{Own, Pixels};
 use stage::Context;
 use team::Member;
 
@@ -287,14 +287,11 @@ impl CpuEngine {
                 member.team.meet();
                 !stop.load(Relaxed)
             };
-            let mut uniforms = pixels.uniforms();
             let given = pixels.rows_given();
             if given > 0 {
                 if pixels.wants_logits() {
-                    member.pass(batch.size, [0..given, 0..batch.width], |logits, at| {
-                        // SAFETY: each pixel is one member's.
-                        unsafe { pixels.keep_logits(logits, at) }
-                    });
+                    let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
+                    member.pass(batch.size, [0..given, 0..batch.width], keep);
                 }
                 if !go_on(given) {
                     return;
@@ -302,12 +299,9 @@ impl CpuEngine {
             }
             for row in given..batch.height {
                 for column in 0..batch.width {
-                    member.pass(batch.size, [row..row + 1, column..column + 1], |logits, at| {
-                        // SAFETY: each pixel is one member's.
-                        unsafe {
-                            pixels.keep_logits(logits, at);
-                            pixels.sample(logits, &mut uniforms, at);
-                        }
+                    member.pass(batch.size, [row..row + 1, column..column + 1], |own, logits, at| {
+                        own.keep_logits(logits, at);
+                        own.sample(logits, at);
                     });
                 }
                 if !go_on(row + 1) {
@@ -330,24 +324,25 @@ struct NaiveMember<'a, 'p> {
 
 impl NaiveMember<'_, '_> {
     /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this member's
-    /// images in the given rows and columns, with (image, row, column).
+    /// images in the given rows and columns, with (slot, row, column).
     fn pass(
         &self,
         size: usize,
         [rows, columns]: [Range<usize>; 2],
-        mut each: impl FnMut(&[f32], [usize; 3]),
+        mut each: impl FnMut(&mut Own, &[f32], [usize; 3]),
     ) {
         for first in (0..size).step_by(self.plan.chunk) {
             let images = first..size.min(first + self.plan.chunk);
             let classes = &self.classes[first..first + self.plan.chunk];
             let context = self.engine.context(self.plan.chunk, classes, self.memory, self.team);
-            self.plan.forward(&context, self.pixels, images.clone());
-            for slot in self.team.share(images.len()) {
+            let mut own = self.pixels.lend(&images, &self.team);
+            self.plan.forward(&context, &own);
+            for slot in own.slots() {
                 for row in rows.clone() {
                     for column in columns.clone() {
                         // SAFETY: the pass is over and the next one begins after the team has met.
                         let logits = unsafe { self.plan.logits(self.memory, slot, row, column) };
-                        each(logits, [images.start + slot, row, column]);
+                        each(&mut own, logits, [slot, row, column]);
                     }
                 }
             }

@@ -5,12 +5,10 @@
 //! the image pass by, the activation fused into the producer. Images go through in chunks that keep
 //! the tensors' memory bounded; a pass costs the same for each.
 
-use std::ops::Range;
-
 use super::buffer::Shared;
 use super::grid::{Grid, Layout, Storage};
 use super::packed::Packed;
-use super::pixels::Pixels;
+use super::pixels::Own;
 use super::stage::{Context, Part, Span, Stage};
 use crate::network::{Form, IMAGE, Network};
 
@@ -54,11 +52,14 @@ impl Plan {
         Plan { chunk, layers, image, logits, height, width }
     }
 
-    /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
-    /// stand in `pixels` to the logits.
-    pub fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
-        // SAFETY: the team meets before anyone reads.
-        unsafe { pixels.enter_rows(context.memory, self.image, &context.team, &images, 0..self.height) };
+    /// One member's part of a pass over some images (at most a chunk), from its own images' pixels as they
+    /// stand to the logits.
+    pub fn forward(&self, context: &Context, own: &Own) {
+        for (at, pixel) in own.pixels(0..self.height) {
+            // SAFETY: the plan has this image and its rows; it is this member's, and the team meets before
+            // anyone reads.
+            unsafe { self.image.enter(context.memory, at, pixel) };
+        }
         context.team.meet();
         for stages in &self.layers {
             for stage in stages {
