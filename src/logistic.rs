@@ -242,6 +242,31 @@ mod tests {
         }
     }
 
+    /// The drawing without a temperature, in the reference's steps.
+    fn draw(logits: &[f32], u_mixture: &[f32], u: &[f32]) -> [f32; 3] {
+        let scores = logits.iter().zip(u_mixture).map(|(logit, u)| logit - ln(-ln(*u)));
+        let (k, _) =
+            scores.enumerate().fold((0, f32::NEG_INFINITY), |a, b| if b.1 > a.1 { (b.0, b.1) } else { a });
+        let [means, log_scales, coefficients] = component(logits, u_mixture.len(), k);
+        let [c0, c1, c2] = coefficients.map(tanh);
+        let x = |c: usize| means[c] + exp(log_scales[c]) * (ln(u[c]) - ln(1.0 - u[c]));
+        let red = x(0).clamp(-1.0, 1.0);
+        let green = (x(1) + c0 * red).clamp(-1.0, 1.0);
+        [red, green, (x(2) + c1 * red + c2 * green).clamp(-1.0, 1.0)]
+    }
+
+    #[test]
+    fn a_temperature_of_1_changes_no_bit() {
+        let mut numbers = [0.0; 60];
+        for draw_index in 0..500 {
+            crate::philox::uniforms(7, draw_index, 0, 0, &mut numbers);
+            let logits: Vec<f32> = numbers[..50].iter().map(|u| 8.0 * u - 4.0).collect();
+            let (mixture, logistic) = (&numbers[50..55], &numbers[55..58]);
+            let found = sample(&logits, 1.0, mixture, logistic).map(f32::to_bits);
+            assert_eq!(found, draw(&logits, mixture, logistic).map(f32::to_bits), "draw {draw_index}");
+        }
+    }
+
     #[test]
     fn no_step_of_a_likelihood_hides_a_nan() {
         assert_eq!((floored(-9.0), floored(-7.0), floored(3.0)), (-7.0, -7.0, 3.0));
