@@ -190,17 +190,12 @@ fn a_temperature_is_the_same_by_every_strategy_and_the_cpu_s() {
 #[test]
 fn logits_that_are_not_finite_have_no_likelihood() {
     let dir = tempfile::tempdir().unwrap();
-    for (i, (folder, variable, value)) in [
-        ("tiny", "conv2d_0/b", f32::NAN),
-        ("elu", "conv2d_0/b", f32::NAN),
-        ("relu", "conv2d_0/b", f32::NAN),
-        ("relu", "conv2d_1/b", f32::INFINITY),
-    ]
-    .into_iter()
-    .enumerate()
+    for (folder, variable) in
+        [("tiny", "conv2d_0/g"), ("elu", "conv2d_0/g"), ("relu", "conv2d_0/g"), ("relu", "conv2d_5/g")]
     {
         let sound = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
-        let place = poison::poison(&sound, &dir.path().join(i.to_string()), variable, &[1], value);
+        let place = dir.path().join(format!("{folder}.{}", variable.replace('/', ".")));
+        let place = poison::poison(&sound, &place, variable, None);
         let weights = Weights::load(&place, &Default::default()).unwrap();
         let images = images(folder);
         let mut engine = cuda(&weights, Strategy::Auto);
@@ -209,7 +204,7 @@ fn logits_that_are_not_finite_have_no_likelihood() {
         let by_logits = logistic::nats(logits.view(), images.view()).unwrap();
         let on_cpu = cpu(&weights).nats(images.view(), None).unwrap();
         for (name, nats) in [("device", nats), ("logits", by_logits), ("CPU", on_cpu)] {
-            assert!(nats.iter().all(|n| n.is_nan()), "{folder}, {variable} {value}, by {name}: {nats:?}");
+            assert!(nats.iter().all(|n| n.is_nan()), "{folder}, {variable}, by {name}: {nats:?}");
         }
         let error = engine.make(
             &Batch { keep_logits: false, given: None, ..Batch::teacher_forced(images.view(), None) },

@@ -1,4 +1,4 @@
-//! Weights with a number that is none, as a training run that diverged leaves them.
+//! Weights that are numbers and make none: a training run that diverged leaves them so large that sums overflow.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,16 @@ use fast_pixel_cnn::{Weights, images, npy};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Saves weights as a folder at `place` with these elements of a variable set to `value`, and the checksum to match.
-pub fn poison(weights: &Weights, place: &Path, variable: &str, elements: &[usize], value: f32) -> PathBuf {
+/// Saves weights as a folder at `place`, with these elements of a variable as large as can be, or all of them, and the
+/// checksum to match.
+pub fn poison(weights: &Weights, place: &Path, variable: &str, elements: Option<&[usize]>) -> PathBuf {
     weights.save(place).unwrap();
     let name = format!("{}.npy", variable.replace('/', "."));
     let file = place.join(&name);
     let mut array = npy::read_f32(&file).unwrap();
-    for &element in elements {
-        array.as_slice_mut().unwrap()[element] = value;
+    match elements {
+        Some(elements) => elements.iter().for_each(|&e| array.as_slice_mut().unwrap()[e] = f32::MAX),
+        None => array.fill(f32::MAX),
     }
     images::write_npy(&file, &array).unwrap();
     let manifest = place.join("model.json");
