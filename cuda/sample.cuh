@@ -88,7 +88,7 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     float log_scale = floored(component(logits, sampler.mixtures, k, channel, 1));
     // A scale of infinity would make odds of 0 not a number.
     float scale = __fmul_rn(sampler.temperature, float(exponential(double(log_scale))));
-    scale = fminf(scale, 3.402823466e38f);
+    scale = scale > 3.402823466e38f ? 3.402823466e38f : scale;
     float drawn = __fadd_rn(component(logits, sampler.mixtures, k, channel, 0), __fmul_rn(scale, odds));
     float coefficient = float(hyperbolic_tangent(double(component(logits, sampler.mixtures, k, channel, 2))));
     float c0 = __shfl_sync(ALL, coefficient, 0);

@@ -1,9 +1,9 @@
-//! How likely a model finds given images, which class it takes them for, and how far its logits are from given
-//! ones.
+//! How likely a model finds given images, which class it takes them for, and how far its logits are from
+//! given ones.
 //!
 //! The idea: images go through full forward passes in batches as large as memory allows; nothing is kept
-//! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are not
-//! finite, whatever the engine.
+//! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are
+//! not finite, whatever the engine.
 
 use ndarray::{Array2, Array4, ArrayView4, s};
 
@@ -51,8 +51,8 @@ impl Scores {
 /// What images are taken for.
 #[derive(Clone, Debug)]
 pub struct Classified {
-    /// Negative log-likelihood of each image under each class, in nats: `[N, K]`; NaN if one of the logits is not
-    /// finite.
+    /// Negative log-likelihood of each image under each class, in nats: `[N, K]`; NaN if one of the logits is
+    /// not finite.
     pub nats: Array2<f64>,
     /// The class under which an image is likeliest, the first of equals: `[N]`. `None` if not all of its
     /// likelihoods are numbers.
@@ -66,13 +66,13 @@ impl Classified {
     }
 }
 
-/// The likelihoods of images `[N, H, W, 3]` under each class of a class-conditional model, which are those of the
-/// classes but for a constant if all are as frequent. A full forward pass for each class. `available` as for
-/// [`evaluate`].
+/// The likelihoods of images `[N, H, W, 3]` under each class of a class-conditional model, by a full forward
+/// pass for each class; the likeliest class is the most probable one where all classes are as frequent.
+/// `available` as for [`evaluate`].
 ///
 /// # Errors
-/// [`Error::Argument`] for a model without classes and for sizes that do not fit it, [`Error::Memory`] if not even
-/// one image fits, and the engine's own.
+/// [`Error::Argument`] for a model without classes and for sizes that do not fit it, [`Error::Memory`] if not
+/// even one image fits, and the engine's own.
 pub fn classify(
     engine: &mut dyn Engine,
     images: ArrayView4<u8>,

@@ -65,7 +65,8 @@ pub fn sample(logits: &[f32], temperature: f32, u_mixture: &[f32], u_logistic: &
     let draw = |channel: usize| {
         let u = u_logistic[channel];
         // A scale of infinity would make u = 1/2 not a number.
-        let scale = (temperature * exp(log_scales[channel])).min(f32::MAX);
+        let scale = temperature * exp(log_scales[channel]);
+        let scale = if scale > f32::MAX { f32::MAX } else { scale };
         means[channel] + scale * (ln(u) - ln(1.0 - u))
     };
     let red = draw(0).clamp(-1.0, 1.0);
@@ -74,8 +75,8 @@ pub fn sample(logits: &[f32], temperature: f32, u_mixture: &[f32], u_logistic: &
     [red, green, blue]
 }
 
-/// The log-likelihood, in nats, of a pixel (R, G, B in [-1, 1]) under logits `[10 m]`; NaN if one of them is not
-/// finite.
+/// The log-likelihood, in nats, of a pixel (R, G, B in [-1, 1]) under logits `[10 m]`; NaN if one of them is
+/// not finite.
 ///
 /// The probability of a channel's value is the logistic's mass within 1/255 of it, with the tails
 /// added at -1 and 1; where it is below 1e-5, the density at its middle times 2/255. It is meant for byte
@@ -275,6 +276,12 @@ mod tests {
             for (mean, log_scale) in [(f64::NAN, 0.0), (0.0, f64::NAN)] {
                 assert!(log_mass(value, mean, log_scale).is_nan(), "{value}, {mean}, {log_scale}");
             }
+        }
+        for at in 1..10 {
+            let mut logits = [0.0; 10];
+            logits[at] = f32::NAN;
+            let pixel = sample(&logits, 1.0, &[0.5], &[0.9; 3]);
+            assert!(pixel.iter().any(|x| x.is_nan()), "logit {at}: {pixel:?}");
         }
         assert!(sigmoid(f64::NAN).is_nan() && softplus(f64::NAN).is_nan());
         assert!(ln(f32::NAN).is_nan() && exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());

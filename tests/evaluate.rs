@@ -189,7 +189,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
             assert!(json(&run)["nats"].as_array().unwrap().iter().all(|n| n.is_null()), "{}", run.stdout);
         }
     }
-    // One of the last layer's: a mixture logit, a mean, a log-scale, a coefficient. With its logits asked for or not.
+    // One of the last layer's: a mixture logit, a mean, a log-scale, a coefficient.
     let sound = Weights::load(Path::new("models/digits"), &weights::Options::default()).unwrap();
     let [images, labels] = ["images_u8", "labels"].map(|name| golden(&format!("digits/{name}.npy")));
     for element in [0, 5, 11, 16] {

@@ -200,7 +200,8 @@ fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
     let first = unusable.iter().position(|u| *u)?;
     let (count, all) = (unusable.iter().filter(|u| **u).count(), unusable.len());
     Some(cli::failed(format_args!(
-        "the logits of {count} of {all} images are not finite, first those of image {first}: the weights are unusable"
+        "the logits of {count} of {all} images are not finite, first those of image {first}: the weights are \
+         unusable"
     )))
 }
 

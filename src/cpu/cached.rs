@@ -199,7 +199,7 @@ impl Walk<'_, '_> {
         if self.pixels.wants_logits() {
             for slot in own.slots() {
                 for column in 0..self.plan.width {
-                    // SAFETY: the logits are complete, and the next layer that writes them comes after a meeting.
+                    // SAFETY: the logits are complete; the next that writes them comes after a meeting.
                     let logits = unsafe { self.logits(slot, row, column) };
                     own.keep_logits(logits, [slot, row, column]);
                 }
@@ -251,12 +251,12 @@ impl Walk<'_, '_> {
     fn sample(&self, row: usize, column: usize, own: &mut Own) {
         for slot in own.slots() {
             let at = [slot, row, column];
-            // SAFETY: the logits are complete, and the next layer that writes them comes after a meeting.
+            // SAFETY: the logits are complete; the next that writes them comes after a meeting.
             let logits = unsafe { self.logits(slot, row, column) };
             own.keep_logits(logits, at);
             own.sample(logits, at);
-            // SAFETY: the plan has this image and pixel; it is this member's, and the team meets before anyone
-            // reads.
+            // SAFETY: the plan has this image and pixel; it is this member's, and the team meets before
+            // anyone reads.
             unsafe { self.plan.image.enter(self.context.memory, at, own.pixel(at)) };
         }
     }

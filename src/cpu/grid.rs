@@ -49,8 +49,8 @@ impl Grid {
     /// Writes a pixel into the grid of the image: slot, row and column.
     ///
     /// # Safety
-    /// This is the grid of [`IMAGE`] in that block of memory and has this slot, row and column, and no other thread
-    /// reads or writes that position meanwhile.
+    /// This is the grid of [`IMAGE`] in that block of memory and has this slot, row and column, and no other
+    /// thread reads or writes that position meanwhile.
     pub unsafe fn enter(&self, memory: Shared, at: [usize; 3], pixel: [f32; IMAGE_CHANNELS]) {
         let [slot, row, column] = at;
         let to = self.at(slot, row as isize, column as isize);

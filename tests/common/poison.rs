@@ -1,4 +1,5 @@
-//! Weights that are numbers and make none: a training run that diverged leaves them so large that sums overflow.
+//! Weights that are numbers and make none: a training run that diverged leaves them so large that sums
+//! overflow.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +7,8 @@ use fast_pixel_cnn::{Weights, images, npy};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Saves weights as a folder at `place`, with these elements of a variable as large as can be, or all of them, and the
-/// checksum to match.
+/// Saves weights as a folder at `place`, with these elements of a variable as large as can be, or all of
+/// them, and the checksum to match.
 pub fn poison(weights: &Weights, place: &Path, variable: &str, elements: Option<&[usize]>) -> PathBuf {
     weights.save(place).unwrap();
     let name = format!("{}.npy", variable.replace('/', "."));

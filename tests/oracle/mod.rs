@@ -377,8 +377,8 @@ fn log_sum(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p()
 }
 
-/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]` at a temperature: mixture logits divided by
-/// it, and each logistic's scale, after its floor, times it.
+/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]` at a temperature: mixture logits
+/// divided by it, and each logistic's scale, after its floor, times it.
 pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3] {
     let m = u_mixture.len();
     let score = |k: usize| logits[k] / temperature - (-u_mixture[k].ln()).ln();

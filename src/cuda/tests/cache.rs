@@ -127,7 +127,8 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     assert!(found.iter().all(|x| *x == 0.0));
 }
 
-/// Only the first block of launches for more pixels than 32 bits count: 256 columns of the first image's first row.
+/// Only the first block of launches for more pixels than 32 bits count: 256 columns of the first image's
+/// first row.
 #[test]
 fn pixels_are_counted_beyond_32_bits() {
     let _turn = super::turn();

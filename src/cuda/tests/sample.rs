@@ -174,8 +174,8 @@ fn a_noise_that_is_not_a_number_makes_no_pixel() {
     assert!(found[at..at + 3].iter().all(|x| x.is_nan()), "{:?}", &found[at..at + 3]);
 }
 
-/// `log_likelihood_f32` on some pixels `[positions][3]` and their logits `[positions][10 * mixtures]`, told that
-/// there are `claimed` of them.
+/// `log_likelihood_f32` on some pixels `[positions][3]` and their logits `[positions][10 * mixtures]`, told
+/// that there are `claimed` of them.
 fn log_likelihoods(pixels: &[f32], logits: &[f32], mixtures: usize, claimed: u64) -> Vec<f64> {
     let device = device();
     let count = pixels.len() / 3;
