@@ -135,8 +135,7 @@ fn pixels_are_counted_beyond_32_bits() {
     let device = device();
     for [size, height, width] in [[1 << 15, 1 << 8, 1 << 8], [1 << 16, 1 << 8, 1 << 8], [1 << 15, 3, 1 << 15]]
     {
-        let columns = width as i32 + 2;
-        let grid = Grid { base: 0, rows: height as i32, above: 0, columns, channels: 8 };
+        let grid = Grid { base: 0, rows: height, above: 0, columns: width + 2, channels: 8 };
         let arena = device.zeroed::<f32>(258 * 8).unwrap();
         let batch = Batch { arena: arena.as_device_ptr().as_raw(), size, height, width, ..Batch::zeroed() };
         let pixels: Vec<f32> = (0..256 * 3).map(|i| i as f32 / 256.0).collect();
