@@ -35,6 +35,7 @@ fn engines(c: &mut Criterion) {
                 width: SIDE,
                 labels: None,
                 noise: Noise::Philox { seed: 1, first_index: 0 },
+                temperature: 1.0,
                 given: None,
                 method: Method::Cached,
                 keep_logits: false,
@@ -70,7 +71,7 @@ fn pixel(c: &mut Criterion) {
     });
     c.bench_function("sample of a pixel", |b| {
         let (mixture, logistic) = uniforms.split_at(mixtures);
-        b.iter(|| logistic::sample(black_box(&logits), mixture, logistic))
+        b.iter(|| logistic::sample(black_box(&logits), 1.0, mixture, logistic))
     });
 }
 

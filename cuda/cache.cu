@@ -17,10 +17,11 @@ extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
 
 // pixels: [batch][height][width][3]; the first `rows` rows of each image are pushed.
 extern "C" __global__ void cache_push_f32(const float* pixels, Grid image, Batch batch, int rows) {
-    int p = blockIdx.x * blockDim.x + threadIdx.x;
-    if (p >= batch.size * rows * batch.width) return;
-    int column = p % batch.width, line = p / batch.width;
-    int row = line % rows, b = line / rows;
+    size_t p = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (p >= size_t(batch.size) * rows * batch.width) return;
+    int column = int(p % batch.width);
+    size_t line = p / batch.width;
+    int row = int(line % rows), b = int(line / rows);
     const float* from = pixels + ((size_t(b) * batch.height + row) * batch.width + column) * 3;
     float* to = batch.arena + offset(image, batch, b, row, column);
     *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], 1.0f);
@@ -33,8 +34,8 @@ extern "C" __global__ void cache_pop_f32(float* target, Grid grid, Batch batch, 
     int channel = int(i % channels);
     size_t p = i / channels;
     int column = int(p % batch.width);
-    int line = int(p / batch.width);
-    int row = first + line % rows, b = line / rows;
+    size_t line = p / batch.width;
+    int row = first + int(line % rows), b = int(line / rows);
     float x = batch.arena[offset(grid, batch, b, row, column) + channel];
     target[((size_t(b) * batch.height + row) * batch.width + column) * channels + channel] = x;
 }

@@ -2,11 +2,16 @@
 //
 // The idea: logarithms and exponentials are our own, in float64 and in operations that every device rounds
 // exactly (the algorithms of fdlibm's `e_log.c` and `e_exp.c`). They are few: one pixel's sampling is a
-// hundredth of the work of its cheapest layer.
+// hundredth of the work of its cheapest layer. A NaN stays a NaN through all of them.
 
 #pragma once
 
-// ln(x) for a normal x > 0.
+// Neither infinite nor a NaN.
+__device__ __forceinline__ bool is_finite(float x) {
+    return fabsf(x) < INFINITY;
+}
+
+// ln(x) for a normal x > 0; an infinity and a NaN are returned, whose bits would make an ordinary number.
 __device__ __forceinline__ double ln(double x) {
     // x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)).
     long long bits = __double_as_longlong(x);
@@ -25,7 +30,8 @@ __device__ __forceinline__ double ln(double x) {
     r = __dmul_rn(r, z);
     double half = __dmul_rn(0.5, __dmul_rn(f, f));
     double low = __fma_rn(s, __dadd_rn(half, r), __dmul_rn(double(k), 1.90821492927058770002e-10));
-    return __fma_rn(double(k), 6.93147180369123816490e-01, __dadd_rn(f, -__dadd_rn(half, -low)));
+    double y = __fma_rn(double(k), 6.93147180369123816490e-01, __dadd_rn(f, -__dadd_rn(half, -low)));
+    return x < INFINITY ? y : x;
 }
 
 // exp(x); below exp(-700) and above exp(700) it is taken for that.
@@ -67,6 +73,11 @@ __device__ __forceinline__ float component(const float* logits, int mixtures, in
 }
 
 constexpr float LOG_SCALE_FLOOR = -7.0f;
+
+// A log-scale, clamped. A NaN stays a NaN, which fmaxf would make the floor.
+__device__ __forceinline__ float floored(float log_scale) {
+    return log_scale < LOG_SCALE_FLOOR ? LOG_SCALE_FLOOR : log_scale;
+}
 
 // The log-probability of a byte value in [-1, 1] under one logistic.
 __device__ __forceinline__ double log_mass(double value, double mean, double log_scale) {

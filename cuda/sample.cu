@@ -19,7 +19,8 @@ extern "C" __global__ void sample_f32(const Sampler* sampler, Batch batch) {
     }
 }
 
-// The sum of exp(x) over what was added, as greatest and sum of exp(x - greatest).
+// The sum of exp(x) over what was added, as greatest and sum of exp(x - greatest). It begins with a number below all
+// that finite logits can make, not with -infinity, whose difference from itself is not 0.
 struct LogSumExp {
     double greatest;
     double sum;
@@ -35,13 +36,20 @@ struct LogSumExp {
 };
 
 // images: [positions][3] in [-1, 1], logits: [positions][10 * mixtures], nats: [positions], the
-// log-likelihood of each pixel.
-extern "C" __global__ void log_likelihood_f32(const float* images, const float* logits, double* nats, int positions,
+// log-likelihood of each pixel; NaN where a logit is not finite.
+extern "C" __global__ void log_likelihood_f32(const float* images, const float* logits, double* nats, size_t positions,
                                               int mixtures) {
-    int p = blockIdx.x * blockDim.x + threadIdx.x;
+    size_t p = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (p >= positions) return;
-    logits += size_t(p) * (10 * mixtures);
-    const double pixel[3] = {double(images[3 * size_t(p)]), double(images[3 * size_t(p) + 1]), double(images[3 * size_t(p) + 2])};
+    logits += p * (10 * mixtures);
+    // Not left to the arithmetic: an infinite coefficient, for one, would be the ordinary tanh of 1.
+    bool finite = true;
+    for (int i = 0; i < 10 * mixtures; i++) finite = finite && is_finite(__ldcg(logits + i));
+    if (!finite) {
+        nats[p] = __longlong_as_double(0x7ff8000000000000LL);
+        return;
+    }
+    const double pixel[3] = {double(images[3 * p]), double(images[3 * p + 1]), double(images[3 * p + 2])};
     LogSumExp joint = {-1e300, 0.0}, prior = {-1e300, 0.0};
     for (int k = 0; k < mixtures; k++) {
         double c[3];
@@ -53,7 +61,7 @@ extern "C" __global__ void log_likelihood_f32(const float* images, const float* 
 #pragma unroll
         for (int i = 0; i < 3; i++) {
             double mean = __dadd_rn(double(component(logits, mixtures, k, i, 0)), shift[i]);
-            double log_scale = double(fmaxf(component(logits, mixtures, k, i, 1), LOG_SCALE_FLOOR));
+            double log_scale = double(floored(component(logits, mixtures, k, i, 1)));
             total = __dadd_rn(total, log_mass(pixel[i], mean, log_scale));
         }
         joint.add(total);

@@ -20,6 +20,8 @@ struct Sampler {
     float* kept_logits;          // [batch][height][width][10 * mixtures], or null
     unsigned first_index;        // of the batch's first image
     int mixtures;
+    float temperature; // finite and above 0
+    int padding;
 };
 
 constexpr int WARP = 32;
@@ -32,18 +34,20 @@ __device__ __forceinline__ double noise(const Sampler& sampler, int image, size_
     return double(sampler.logistic_noise[pixel * 3 + (draw - sampler.mixtures)]);
 }
 
+// A NaN stays a NaN.
 __device__ __forceinline__ float clamp(float x) {
-    return fminf(fmaxf(x, -1.0f), 1.0f);
+    return x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
 }
 
-// The component of the greatest logit - ln(-ln u), the first of equals. The same in every lane.
+// The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane.
 __device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, int image, size_t pixel, int row,
                                       int column, int lane) {
     float best = -INFINITY;
     int chosen = 0;
     for (int k = lane; k < sampler.mixtures; k += WARP) {
         double u = noise(sampler, image, pixel, row, column, k);
-        float score = __fadd_rn(__ldcg(logits + k), -float(ln(double(-float(ln(u))))));
+        float gumbel = -float(ln(double(-float(ln(u)))));
+        float score = __fadd_rn(__ldcg(logits + k), __fmul_rn(sampler.temperature, gumbel));
         if (score > best) {
             best = score;
             chosen = k;
@@ -68,7 +72,7 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     bool finite = true;
     for (int k = lane; k < 10 * sampler.mixtures; k += WARP) {
         float logit = __ldcg(logits + k);
-        finite = finite && fabsf(logit) < INFINITY;
+        finite = finite && is_finite(logit);
         if (sampler.kept_logits) sampler.kept_logits[pixel * (10 * sampler.mixtures) + k] = logit;
     }
     if (!__all_sync(ALL, finite)) {
@@ -81,9 +85,10 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     int channel = lane < 3 ? lane : 0;
     double u = noise(sampler, image, pixel, row, column, sampler.mixtures + channel);
     float odds = __fadd_rn(float(ln(u)), -float(ln(double(__fadd_rn(1.0f, -float(u))))));
-    float log_scale = fmaxf(component(logits, sampler.mixtures, k, channel, 1), LOG_SCALE_FLOOR);
+    float log_scale = floored(component(logits, sampler.mixtures, k, channel, 1));
     // A scale of infinity would make odds of 0 not a number.
-    float scale = fminf(float(exponential(double(log_scale))), 3.402823466e38f);
+    float scale = __fmul_rn(sampler.temperature, float(exponential(double(log_scale))));
+    scale = scale > 3.402823466e38f ? 3.402823466e38f : scale;
     float drawn = __fadd_rn(component(logits, sampler.mixtures, k, channel, 0), __fmul_rn(scale, odds));
     float coefficient = float(hyperbolic_tangent(double(component(logits, sampler.mixtures, k, channel, 2))));
     float c0 = __shfl_sync(ALL, coefficient, 0);

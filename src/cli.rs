@@ -51,7 +51,14 @@ fn note(kind: &str, message: impl Display) {
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
 }
 
-/// The flags that say how to compute.
+/// Prints the line `error: ...` on stderr for a check that failed, and gives the status for it, 1.
+pub fn failed(message: impl Display) -> ExitCode {
+    note("error", message);
+    ExitCode::FAILURE
+}
+
+/// The flags that say how to compute. Each is `None` unless it was given: a device that has no use for it
+/// refuses it.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct EngineArgs {
     /// Threads on the CPU, at most one for each core [default: as many as there are]
@@ -59,13 +66,14 @@ pub struct EngineArgs {
     pub threads: Option<usize>,
 
     /// How the weights that every pixel reads are stored: f32, or bf16 for half the bytes. Sums are
-    /// float32 either way
-    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = parse_precision)]
-    pub precision: Precision,
+    /// float32 either way. bf16 is for the CPU [default: f32]
+    #[arg(long, value_name = "NAME", value_parser = parse_precision)]
+    pub precision: Option<Precision>,
 
     /// How a CUDA device gets from one stage of the network to the next; the images are the same
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
-    pub strategy: Strategy,
+    /// [default: auto]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub strategy: Option<Strategy>,
 }
 
 impl EngineArgs {
@@ -78,13 +86,22 @@ impl EngineArgs {
             let s = if cores == 1 { "" } else { "s" };
             warn(format_args!("--threads {asked}: this process has {cores} core{s}, which it uses"));
         }
-        cpu::Options { threads, precision: self.precision, ..cpu::Options::default() }
+        cpu::Options { threads, precision: self.precision.unwrap_or_default(), ..cpu::Options::default() }
     }
 }
 
 fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
     let all = [Precision::F32, Precision::Bf16];
     all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected f32 or bf16".into())
+}
+
+/// The value of `--temperature`.
+///
+/// # Errors
+/// What to write instead of a number that is none, infinite, or not above 0.
+pub fn parse_temperature(text: &str) -> std::result::Result<f32, String> {
+    let temperature = text.parse().ok().filter(|t: &f32| *t > 0.0 && t.is_finite());
+    temperature.ok_or_else(|| "expected a finite number above 0".into())
 }
 
 /// The flags that choose the weights.

@@ -59,6 +59,9 @@ pub struct Batch<'a> {
     pub labels: Option<&'a [u32]>,
     /// The random numbers.
     pub noise: Noise<'a>,
+    /// What mixture logits are divided and the logistics' scales multiplied by, finite and above 0: 1 draws
+    /// from the model's distribution, less from its likelier parts. See [`logistic::sample`].
+    pub temperature: f32,
     /// The given part, for completion.
     pub given: Option<Given<'a>>,
     /// Cached or naive.
@@ -103,7 +106,7 @@ pub trait Engine {
     }
 
     /// The negative log-likelihoods of given images, in nats; `images` and `labels` as for
-    /// [`Engine::logits`].
+    /// [`Engine::logits`]. NaN for an image that has a logit that is not finite.
     ///
     /// # Errors
     /// As for [`Engine::logits`].
@@ -180,6 +183,7 @@ impl<'a> Batch<'a> {
             labels,
             // No random number is ever drawn.
             noise: Noise::Philox { seed: 0, first_index: 0 },
+            temperature: 1.0,
             given: Some(Given { images, rows: height }),
             method: Method::Naive,
             keep_logits: true,
@@ -212,6 +216,10 @@ impl<'a> Batch<'a> {
             return Err(Error::argument("batch", "images that an address can reach", found));
         }
         check_labels(config, self.labels, self.size)?;
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            let found = self.temperature.to_string();
+            return Err(Error::argument("temperature", "a finite number above 0", found));
+        }
         let same = |name: &str, found: &[usize], channels: usize| {
             let expected = [self.size, self.height, self.width, channels];
             if found == expected {

@@ -88,7 +88,7 @@ pub enum Error {
         "a batch of {batch} needs {} MiB and {} MiB are available; {}",
         needed >> 20,
         available >> 20,
-        match fits { 0 => "not even a batch of 1 would fit".to_string(), n => format!("--batch-size {n} would fit") }
+        match fits { 0 => "not even a batch of 1 would fit".to_string(), n => format!("a batch of {n} would fit") }
     )]
     Memory {
         /// Images in the batch that was asked for.

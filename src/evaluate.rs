@@ -1,9 +1,11 @@
-//! How likely a model finds given images, and how far its logits are from given ones.
+//! How likely a model finds given images, which class it takes them for, and how far its logits are from
+//! given ones.
 //!
 //! The idea: images go through full forward passes in batches as large as memory allows; nothing is kept
-//! of a batch but its likelihoods, unless the logits are asked for.
+//! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are
+//! not finite, whatever the engine.
 
-use ndarray::{Array4, ArrayView4, s};
+use ndarray::{Array2, Array4, ArrayView4, s};
 
 use crate::engine::{self, Engine, Method};
 use crate::error::{Error, Result};
@@ -28,7 +30,7 @@ pub struct Task<'a> {
 /// What came out.
 #[derive(Clone, Debug)]
 pub struct Scores {
-    /// Negative log-likelihood of each image, in nats.
+    /// Negative log-likelihood of each image, in nats; NaN if one of its logits is not finite.
     pub nats: Vec<f64>,
     /// The same in bits per pixel and channel.
     pub bits_per_dim: Vec<f64>,
@@ -44,6 +46,63 @@ impl Scores {
     pub fn mean_bits_per_dim(&self) -> f64 {
         self.bits_per_dim.iter().sum::<f64>() / self.bits_per_dim.len() as f64
     }
+}
+
+/// What images are taken for.
+#[derive(Clone, Debug)]
+pub struct Classified {
+    /// Negative log-likelihood of each image under each class, in nats: `[N, K]`; NaN if one of the logits is
+    /// not finite.
+    pub nats: Array2<f64>,
+    /// The class under which an image is likeliest, the first of equals: `[N]`. `None` if not all of its
+    /// likelihoods are numbers.
+    pub classes: Vec<Option<u32>>,
+}
+
+impl Classified {
+    /// How many images are of the class they were taken for; `labels`: `[N]`.
+    pub fn right(&self, labels: &[u32]) -> usize {
+        self.classes.iter().zip(labels).filter(|(class, label)| **class == Some(**label)).count()
+    }
+}
+
+/// The likelihoods of images `[N, H, W, 3]` under each class of a class-conditional model, by a full forward
+/// pass for each class; the likeliest class is the most probable one where all classes are as frequent.
+/// `available` as for [`evaluate`].
+///
+/// # Errors
+/// [`Error::Argument`] for a model without classes and for sizes that do not fit it, [`Error::Memory`] if not
+/// even one image fits, and the engine's own.
+pub fn classify(
+    engine: &mut dyn Engine,
+    images: ArrayView4<u8>,
+    available: Option<u64>,
+) -> Result<Classified> {
+    let (count, height, width, _) = images.dim();
+    let classes = engine.config().classes;
+    engine::check_size(height, width)?;
+    if classes == 0 {
+        return Err(Error::argument("model", "a class-conditional one", "an unconditional one"));
+    }
+    let task = Task { images, labels: None, compare: None, keep_logits: false };
+    let batch = batch_size(engine, &task, available)?;
+    let mut nats = Array2::zeros((count, classes));
+    for start in (0..count).step_by(batch) {
+        let range = start..count.min(start + batch);
+        let floats = images::to_floats(images.slice(s![range.clone(), .., .., ..]));
+        for class in 0..classes {
+            let labels = vec![class as u32; range.len()];
+            let of_class = engine.nats(floats.view(), Some(&labels))?;
+            nats.slice_mut(s![range.clone(), class]).iter_mut().zip(of_class).for_each(|(to, n)| *to = n);
+        }
+    }
+    let classes = nats.rows().into_iter().map(|row| {
+        let least = |best: usize, class: usize| if row[class] < row[best] { class } else { best };
+        let class = (0..classes).fold(0, least);
+        row.iter().all(|n| !n.is_nan()).then_some(class as u32)
+    });
+    let classes = classes.collect();
+    Ok(Classified { nats, classes })
 }
 
 /// Evaluates images. `available` is the memory that may be used, in bytes (see

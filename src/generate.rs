@@ -46,6 +46,8 @@ pub struct Run<'a> {
     pub classes: Option<Classes>,
     /// The random numbers of the whole run; [`Noise::Philox`] begins at [`Run::first_index`].
     pub noise: RunNoise<'a>,
+    /// As [`Batch::temperature`]; 1 for the model's own distribution.
+    pub temperature: f32,
     /// The given part, for completion: one image for each of the run, or one for all.
     pub given: Option<Given<'a>>,
     /// Cached or naive.
@@ -141,6 +143,7 @@ impl Run<'_> {
                     Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
                 }
             },
+            temperature: self.temperature,
             given,
             method: self.method,
             keep_logits: false,

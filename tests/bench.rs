@@ -88,6 +88,19 @@ fn phases_add_up_to_the_total() {
 }
 
 #[test]
+fn shapes_that_two_nonlinearities_have_are_named() {
+    let weights = golden("relu/v2/params.ckpt");
+    let explain = |more: &[&str]| run("bench", &[&["-c", &weights, "--explain"], more].concat()).succeeds();
+    assert!(explain(&[]).stderr.contains("--nonlinearity says otherwise"));
+    assert_eq!(explain(&["--nonlinearity", "relu"]).stderr, "");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let base = ["-c", &weights, "--batch-sizes", "1", "--naive-passes", "1", "--nonlinearity", "relu"];
+    run("bench", &[&base[..], &["--json", file.path().to_str().unwrap()]].concat()).succeeds();
+    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    assert_eq!(report["model"]["nonlinearity"], "relu");
+}
+
+#[test]
 fn bad_input_is_one_line_of_error_and_status_2() {
     let tiny = golden("tiny/v2/params.ckpt");
     run("bench", &["-c", &tiny, "--batch-sizes", "0"]).fails_with(&["--batch-sizes", "at least 1"]);
@@ -95,5 +108,15 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["threads", "1 to 1024"]);
     run("bench", &["-c", "no/such/weights"]).fails_with(&["no/such/weights"]);
     run("bench", &["-c", &tiny, "--json", "no/such/folder/bench.json"]).fails_with(&["no/such/folder"]);
-    run("bench", &["-c", &tiny, "--batch-sizes", "1000000000"]).fails_with(&["would fit"]);
+    let too_large = run("bench", &["-c", &tiny, "--batch-sizes", "1000000000"]);
+    too_large.fails_with(&["would fit"]);
+    assert!(!too_large.stderr.contains("--batch-size "), "{}: no flag of this program", too_large.stderr);
+    for (device, flag, value) in
+        [("cpu", "--strategy", "graph"), ("cuda", "--threads", "2"), ("cuda", "--precision", "bf16")]
+    {
+        let refused = run("bench", &["-c", &tiny, "--device", device, flag, value]);
+        refused.fails_with(&[flag, "as the device to run on"]);
+    }
+    let alone = run("bench", &["--nonlinearity", "relu"]);
+    assert!(alone.code == Some(2) && alone.stderr.contains("--checkpoint"), "{}", alone.stderr);
 }

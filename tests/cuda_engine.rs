@@ -5,6 +5,8 @@
 
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "common/poison.rs"]
+mod poison;
 
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
@@ -123,6 +125,7 @@ fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
             width: size[1],
             labels: None,
             noise: Noise::Philox { seed: 2702, first_index: 0 },
+            temperature: 1.0,
             given: None,
             method: Method::Cached,
             keep_logits: true,
@@ -136,6 +139,79 @@ fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
     let off = largest(&launch.logits.unwrap(), &on_cpu);
     println!("the paper's model: logits within {off:e} of the CPU's");
     assert!(off <= 1e-4);
+}
+
+/// At another temperature than 1 by every strategy, method and batch; and the CPU's images but for rounding.
+#[test]
+fn a_temperature_is_the_same_by_every_strategy_and_the_cpu_s() {
+    let weights = Weights::synthetic(SMALL, 7);
+    let labels = [3, 0, 2];
+    let batch = |temperature: f32, method: Method| Batch {
+        size: labels.len(),
+        height: 4,
+        width: 8,
+        labels: Some(&labels),
+        noise: Noise::Philox { seed: 2702, first_index: 10 },
+        temperature,
+        given: None,
+        method,
+        keep_logits: false,
+    };
+    let mut different = Vec::new();
+    for temperature in [0.3, 1.0, 2.0] {
+        let cached = batch(temperature, Method::Cached);
+        let on_cpu = cpu(&weights).make(&cached, &|_| true).unwrap().images;
+        let mut first = None;
+        for strategy in STRATEGIES {
+            let mut engine = cuda(&weights, strategy);
+            let made = engine.make(&cached, &|_| true).unwrap().images;
+            let off = largest(&made, &on_cpu);
+            println!("temperature {temperature}, {strategy:?}: images within {off:e} of the CPU's");
+            assert!(off <= 1e-4);
+            assert!(bits(&made) == *first.get_or_insert_with(|| bits(&made)), "{temperature}, {strategy:?}");
+            let noise = Noise::Philox { seed: 2702, first_index: 11 };
+            let alone =
+                Batch { size: 1, labels: Some(&labels[1..2]), noise, ..batch(temperature, Method::Cached) };
+            let alone = engine.make(&alone, &|_| true).unwrap().images;
+            assert!(
+                bits(&alone) == bits(&made.slice(s![1..2, .., .., ..]).to_owned()),
+                "{temperature}, alone"
+            );
+        }
+        let naive =
+            cuda(&weights, Strategy::Auto).make(&batch(temperature, Method::Naive), &|_| true).unwrap();
+        assert!(Some(bits(&naive.images)) == first, "{temperature}, naive");
+        different.push(first);
+    }
+    different.dedup();
+    assert_eq!(different.len(), 3, "a temperature makes no difference");
+}
+
+#[test]
+fn logits_that_are_not_finite_have_no_likelihood() {
+    let dir = tempfile::tempdir().unwrap();
+    for (folder, variable) in
+        [("tiny", "conv2d_0/g"), ("elu", "conv2d_0/g"), ("relu", "conv2d_0/g"), ("relu", "conv2d_5/g")]
+    {
+        let sound = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
+        let place = dir.path().join(format!("{folder}.{}", variable.replace('/', ".")));
+        let place = poison::poison(&sound, &place, variable, None);
+        let weights = Weights::load(&place, &Default::default()).unwrap();
+        let images = images(folder);
+        let mut engine = cuda(&weights, Strategy::Auto);
+        let nats = engine.nats(images.view(), None).unwrap();
+        let logits = engine.logits(images.view(), None).unwrap();
+        let by_logits = logistic::nats(logits.view(), images.view()).unwrap();
+        let on_cpu = cpu(&weights).nats(images.view(), None).unwrap();
+        for (name, nats) in [("device", nats), ("logits", by_logits), ("CPU", on_cpu)] {
+            assert!(nats.iter().all(|n| n.is_nan()), "{folder}, {variable}, by {name}: {nats:?}");
+        }
+        let error = engine.make(
+            &Batch { keep_logits: false, given: None, ..Batch::teacher_forced(images.view(), None) },
+            &|_| true,
+        );
+        assert!(error.unwrap_err().to_string().contains("are not finite"));
+    }
 }
 
 /// Rows that the noise would not have made: an engine that overlooks them cannot be right by chance.
@@ -156,6 +232,7 @@ fn rows_of_another_image_stay_and_steer_the_rest() {
                 width,
                 labels: Some(&labels),
                 noise: Noise::Philox { seed: 2702, first_index: 0 },
+                temperature: 1.0,
                 given: Some(Given { images: other.view(), rows }),
                 method: Method::Cached,
                 keep_logits: true,
@@ -181,6 +258,7 @@ fn unusable_weights_and_an_interruption_end_with_an_error() {
         width: 4,
         labels: None,
         noise,
+        temperature: 1.0,
         given: None,
         method,
         keep_logits: false,

@@ -81,9 +81,9 @@ fn a_run_leaves_nothing_behind() {
 fn memory_that_is_not_there_is_an_error() {
     // Not even the weights fit; the weights fit and a batch does not; the driver refuses in the middle.
     let Some(device) = generate(&[("VGPU_MEMORY", "100000")], &[]) else { return };
-    device.fails_with(&["not even a batch of 1 would fit"]);
+    device.fails_with(&["cuda:0: cannot hold the weights: they need", "MiB are available"]);
     let device = generate(&[("VGPU_MEMORY", "180000")], &[]).unwrap();
-    device.fails_with(&["--batch-size", "would fit"]);
+    device.fails_with(&["a batch of 2 needs", "a batch of 1 would fit"]);
     for call in ["1", "2", "3", "5", "8"] {
         let device = generate(&[("VGPU_FAIL", &format!("cuMemAlloc_v2:{call}"))], &[]).unwrap();
         device.fails_with(&["cuda:0: cannot allocate", "memory"]);
@@ -235,4 +235,18 @@ fn bench_and_evaluate_run_on_the_device() {
     let compare = [&base[..], &["--compare-logits", &logits]].concat();
     let device = on("evaluate", &[], &compare).unwrap();
     assert_eq!(device.code, Some(0), "{}", device.stderr);
+}
+
+#[test]
+fn images_are_taken_for_the_same_classes_as_on_the_cpu() {
+    let cond = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/cond");
+    let [weights, images, labels] =
+        ["v2/params.ckpt", "images_u8.npy", "labels.npy"].map(|name| format!("{cond}/{name}"));
+    let base = ["-c", &weights, "--images", &images, "--labels", &labels, "--classify", "--json", "--device"];
+    let Some(device) = on("evaluate", &[], &[&base[..], &["cuda"]].concat()) else { return };
+    assert_eq!(device.code, Some(0), "{}", device.stderr);
+    let cpu = Command::cargo_bin("evaluate").unwrap().args(base).arg("cpu").output().unwrap();
+    let [on_cuda, on_cpu]: [Value; 2] =
+        [device.stdout.as_bytes(), &cpu.stdout].map(|text| serde_json::from_slice(text).unwrap());
+    assert_eq!((&on_cuda["classes"], &on_cuda["accuracy"]), (&on_cpu["classes"], &on_cpu["accuracy"]));
 }

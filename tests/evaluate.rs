@@ -1,12 +1,14 @@
 //! The program `evaluate` as a user runs it, on the golden data.
 
+#[path = "common/poison.rs"]
+mod poison;
 #[path = "common/run.rs"]
 mod run;
 
 use std::fs;
 use std::path::Path;
 
-use fast_pixel_cnn::{images, npy};
+use fast_pixel_cnn::{Nonlinearity, Weights, images, npy, weights};
 use ndarray::{Array4, Axis};
 use run::Run;
 use serde_json::Value;
@@ -119,6 +121,94 @@ fn logits_that_were_written_compare_as_equal() {
 }
 
 #[test]
+fn images_are_taken_for_the_class_of_their_highest_likelihood() {
+    let [images, labels] = ["images_u8", "labels"].map(|name| golden(&format!("digits/{name}.npy")));
+    let run = evaluate(&["--images", &images, "--classify", "--json"]).succeeds();
+    let found = json(&run);
+    assert_eq!(found["schema"], "fast-pixel-cnn/classify/1");
+    assert!(found.get("labels").is_none() && found.get("accuracy").is_none());
+    let nats: Vec<Vec<f64>> = found["nats"].as_array().unwrap().iter().map(list).collect();
+    let classes: Vec<usize> = list(&found["classes"]).iter().map(|c| *c as usize).collect();
+    assert_eq!((nats.len(), classes.len(), nats[0].len()), (10, 10, 10));
+    for (nats, class) in nats.iter().zip(&classes) {
+        assert!(nats.iter().all(|n| *n >= nats[*class]), "{class}: {nats:?}");
+    }
+    // Each column is what a plain evaluation with that class says.
+    let dir = tempfile::tempdir().unwrap();
+    let all_of = dir.path().join("labels.npy");
+    for class in [0_u8, 7] {
+        images::write_npy(&all_of, &ndarray::Array1::from_elem(10, class)).unwrap();
+        let run = evaluate(&["--images", &images, "--labels", all_of.to_str().unwrap(), "--json"]).succeeds();
+        let column: Vec<f64> = nats.iter().map(|row| row[usize::from(class)]).collect();
+        assert_eq!(list(&json(&run)["nats"]), column);
+    }
+    // Nine of the ten held-out digits are recognised.
+    let run = evaluate(&["--images", &images, "--labels", &labels, "--classify", "--json"]).succeeds();
+    let truth = npy::read_labels(Path::new(&labels)).unwrap();
+    let right = classes.iter().zip(&truth).filter(|(class, label)| **class == **label as usize).count();
+    assert_eq!((json(&run)["accuracy"].as_f64(), right), (Some(0.9), 9));
+    let run = evaluate(&["--images", &images, "--labels", &labels, "--classify"]).succeeds();
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 12, "{}", run.stdout);
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["image", "class", "label", "nats", "bits/dim"]
+    );
+    assert_eq!(lines[11], "accuracy: 90.00 %, 9 of 10 images");
+    let run = evaluate_golden("tiny", &["--classify"]);
+    run.fails_with(&["--classify: expected a class-conditional model"]);
+    let run = evaluate_golden("cond", &["--classify", "--compare-logits", "x.npy"]);
+    assert_eq!(run.code, Some(2));
+}
+
+#[test]
+fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let says = |run: Run, images: &str| {
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        let line = format!("error: the logits of {images} are not finite, first those of image 0");
+        assert!(
+            run.stderr.starts_with(&line) && run.stderr.trim_end().lines().count() == 1,
+            "{}",
+            run.stderr
+        );
+        run
+    };
+    // What is none deep in the network must come through every kind of activation.
+    let nonlinearities = [("tiny", None), ("elu", None), ("relu", Some(Nonlinearity::Relu))];
+    for (folder, nonlinearity) in nonlinearities {
+        let options = weights::Options { nonlinearity, ..Default::default() };
+        let sound = Weights::load(Path::new(&golden(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
+        for variable in ["conv2d_0.g", "conv2d_5.g"] {
+            let place = dir.path().join(format!("{folder}.{variable}"));
+            let place = poison::poison(&sound, &place, variable, None).display().to_string();
+            let images = golden(&format!("{folder}/images_u8.npy"));
+            let run = evaluate(&["-c", &place, "--images", &images, "--json", "--device", "cpu"]);
+            let count = images::read(&[&images]).unwrap().dim().0;
+            let run = says(run, &format!("{count} of {count} images"));
+            assert!(json(&run)["nats"].as_array().unwrap().iter().all(|n| n.is_null()), "{}", run.stdout);
+        }
+    }
+    // One of the last layer's: a mixture logit, a mean, a log-scale, a coefficient.
+    let sound = Weights::load(Path::new("models/digits"), &weights::Options::default()).unwrap();
+    let [images, labels] = ["images_u8", "labels"].map(|name| golden(&format!("digits/{name}.npy")));
+    for element in [0, 5, 11, 16] {
+        let place = dir.path().join(element.to_string());
+        let place = poison::poison(&sound, &place, "dense_22/g", Some(&[element])).display().to_string();
+        let base = ["-c", &place, "--images", &images, "--labels", &labels, "--device", "cpu"];
+        let run = says(evaluate(&base), "10 of 10 images");
+        assert_eq!(run.stdout.matches("NaN").count(), 22, "{}", run.stdout);
+        if element == 11 {
+            let out = dir.path().join("logits.npy").display().to_string();
+            says(evaluate(&[&base[..], &["--logits-out", &out]].concat()), "10 of 10 images");
+            let run = says(evaluate(&[&base[..], &["--classify", "--json"]].concat()), "10 of 10 images");
+            assert!(json(&run)["classes"].as_array().unwrap().iter().all(|class| class.is_null()));
+            assert_eq!(json(&run)["accuracy"], 0.0);
+        }
+    }
+}
+
+#[test]
 fn png_files_score_as_the_same_images_in_one_file() {
     let stack = images::read(&[golden("tiny/images_u8.npy")]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -173,6 +263,10 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     with(&["--logits-out", &at("")], &["folder"]);
     with(&["--threads", "0"], &["threads: expected 1 to 1024"]);
     with(&["--device", "tpu"], &["auto, cpu, cuda or cuda:N", "tpu"]);
+    // What a device would ignore is refused, before there is need of the device.
+    with(&["--device", "cpu", "--strategy", "auto"], &["--strategy: expected a CUDA device"]);
+    with(&["--device", "cuda", "--threads", "2"], &["--threads: expected --device cpu, found cuda:0"]);
+    with(&["--device", "cuda:1", "--precision", "bf16"], &["--precision bf16: expected --device cpu"]);
 
     let usage: [&[&str]; 5] = [
         &[],

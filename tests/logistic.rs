@@ -33,6 +33,7 @@ fn samples_are_those_of_the_reference() {
     for ((logits, (mixture, logistic)), expected) in pixels {
         let pixel = logistic::sample(
             logits.to_slice().unwrap(),
+            1.0,
             mixture.to_slice().unwrap(),
             logistic.to_slice().unwrap(),
         );
@@ -109,8 +110,8 @@ fn the_log_scale_has_a_floor() {
     let floor = uniform_logits(2, [0.1; 3], [-7.0; 3], [0.3; 3]);
     let below = uniform_logits(2, [0.1; 3], [-30.0; 3], [0.3; 3]);
     let (u_mixture, u_logistic) = ([0.3, 0.6], [0.2, 0.5, 0.9]);
-    let pixel = logistic::sample(&floor, &u_mixture, &u_logistic);
-    assert_eq!(pixel, logistic::sample(&below, &u_mixture, &u_logistic));
+    let pixel = logistic::sample(&floor, 1.0, &u_mixture, &u_logistic);
+    assert_eq!(pixel, logistic::sample(&below, 1.0, &u_mixture, &u_logistic));
     let likelihood = logistic::log_likelihood(&floor, pixel);
     assert_eq!(likelihood, logistic::log_likelihood(&below, pixel));
 }
@@ -121,7 +122,7 @@ fn extreme_numbers_give_pixels_in_range() {
     for log_scale in [-100.0, -7.0, 0.0, 50.0, 3e38] {
         let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
         for u in [least, 0.5, most] {
-            let pixel = logistic::sample(&logits, &[least, most, u], &[u; 3]);
+            let pixel = logistic::sample(&logits, 1.0, &[least, most, u], &[u; 3]);
             assert!(pixel.iter().all(|v| (-1.0..=1.0).contains(v)), "{log_scale} {u} {pixel:?}");
             assert!(logistic::log_likelihood(&logits, pixel) <= 0.0);
         }
@@ -129,8 +130,66 @@ fn extreme_numbers_give_pixels_in_range() {
     // The greatest number wins the choice among equal logits, the first among equal numbers.
     let mut logits = uniform_logits(2, [0.0; 3], [-7.0; 3], [0.0; 3]);
     (logits[2], logits[3]) = (-0.5, 0.5);
-    let red = |u: [f32; 2]| logistic::sample(&logits, &u, &[0.5; 3])[0];
+    let red = |u: [f32; 2]| logistic::sample(&logits, 1.0, &u, &[0.5; 3])[0];
     assert_eq!((red([least, most]), red([most, least]), red([0.5, 0.5])), (0.5, -0.5, -0.5));
+}
+
+#[test]
+fn extreme_temperatures_give_pixels_in_range() {
+    let (least, most) = (*philox::BOUNDS.start(), *philox::BOUNDS.end());
+    for temperature in [f32::from_bits(1), 1e-30, 1.0, 1e30, f32::MAX] {
+        for log_scale in [-100.0, 0.0, 3e38] {
+            let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
+            for u in [least, 0.5, most] {
+                let pixel = logistic::sample(&logits, temperature, &[least, most, u], &[u; 3]);
+                assert!(
+                    pixel.iter().all(|v| (-1.0..=1.0).contains(v)),
+                    "{temperature} {log_scale} {u} {pixel:?}"
+                );
+            }
+        }
+    }
+    // Near 0 the greatest logit wins whatever the numbers, and its mean is drawn.
+    let mut logits = uniform_logits(3, [0.25; 3], [0.0; 3], [0.0; 3]);
+    (logits[1], logits[4]) = (1e-3, 0.75);
+    let cold = |temperature| logistic::sample(&logits, temperature, &[most, least, most], &[0.9; 3])[0];
+    assert_eq!((cold(1e-30), cold(f32::from_bits(1))), (0.75, 0.75));
+    assert_ne!(cold(1.0), 0.75);
+}
+
+#[test]
+fn the_floor_of_the_log_scale_comes_before_the_temperature() {
+    let [floor, below] = [-7.0, -30.0].map(|s| uniform_logits(1, [0.0; 3], [s; 3], [0.0; 3]));
+    let draw = |logits: &[f32], temperature| logistic::sample(logits, temperature, &[0.5], &[0.9; 3])[0];
+    for temperature in [0.125, 1.0, 8.0] {
+        assert_eq!(draw(&floor, temperature), draw(&below, temperature));
+        assert_eq!(draw(&floor, temperature), temperature * draw(&floor, 1.0));
+    }
+}
+
+#[test]
+fn a_logit_that_is_not_finite_has_no_likelihood() {
+    for m in [1, 3] {
+        let sound = uniform_logits(m, [0.1; 3], [-3.0; 3], [0.3; 3]);
+        for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for pixel in [[-1.0; 3], [0.1; 3], [1.0; 3]] {
+                assert!(logistic::log_likelihood(&sound, pixel).is_finite());
+                for at in 0..10 * m {
+                    let mut logits = sound.clone();
+                    logits[at] = value;
+                    assert!(logistic::log_likelihood(&logits, pixel).is_nan(), "{value} at {at} of {m}");
+                }
+                assert!(logistic::log_likelihood(&vec![value; 10 * m], pixel).is_nan());
+            }
+        }
+    }
+    // Of several images only the one.
+    let mut logits = golden("logits.npy");
+    let images = Array4::zeros((logits.dim().0, logits.dim().1, logits.dim().2, 3));
+    assert!(logits.dim().0 > 1);
+    logits[[1, 0, 0, 3]] = f32::NAN;
+    let nats = logistic::nats(logits.view(), images.view()).unwrap();
+    assert!(nats.iter().enumerate().all(|(i, nats)| nats.is_nan() == (i == 1)), "{nats:?}");
 }
 
 /// A mixture whose draws practically never reach -1 or 1: m = 2, two channels depend on others.
@@ -175,7 +234,7 @@ fn draws_follow_the_distribution() {
         let mut numbers = [0.0; 5];
         for draw in 0..DRAWS {
             philox::uniforms(seed, draw as u32, 3, 5, &mut numbers);
-            let pixel = logistic::sample(&logits, &numbers[..2], &numbers[2..]);
+            let pixel = logistic::sample(&logits, 1.0, &numbers[..2], &numbers[2..]);
             let uniform = rosenblatt(pixel);
             transformed.iter_mut().zip(uniform).for_each(|(t, u)| t.push(u));
         }

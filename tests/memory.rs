@@ -18,7 +18,18 @@ fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
 
 fn run<'a>(count: usize, batch_size: usize, [height, width]: [usize; 2], method: Method) -> Run<'a> {
     let noise = RunNoise::Seed(1);
-    Run { count, batch_size, height, width, first_index: 0, classes: None, noise, given: None, method }
+    Run {
+        count,
+        batch_size,
+        height,
+        width,
+        first_index: 0,
+        temperature: 1.0,
+        classes: None,
+        noise,
+        given: None,
+        method,
+    }
 }
 
 /// Bytes that are kept of a run: with fewer the number of images is refused, whatever the batch.

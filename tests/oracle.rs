@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
 use ndarray::Array4;
 use plain::Map;
 
@@ -98,7 +98,8 @@ fn draws_and_whole_images_are_the_reference_s() {
     let [logits, u_mixture, u_logistic, samples] =
         ["logits", "u_mixture", "u_logistic", "samples"].map(|f| array(&format!("logistic/{f}.npy")));
     let uniforms = u_mixture.chunks_exact(5).zip(u_logistic.chunks_exact(3));
-    let drawn = logits.chunks_exact(50).zip(uniforms).flat_map(|(l, (mix, log))| plain::sample(l, mix, log));
+    let drawn =
+        logits.chunks_exact(50).zip(uniforms).flat_map(|(l, (mix, log))| plain::sample(l, 1.0, mix, log));
     let off = largest(&drawn.collect::<Vec<_>>(), &samples);
     println!("logistic: samples within {off:e}");
     assert!(off < 1e-6);
@@ -115,12 +116,34 @@ fn draws_and_whole_images_are_the_reference_s() {
                 |all: &[f64], channels: usize| all[i * pixels * channels..][..pixels * channels].to_vec();
             let uniforms = [of(&u_mixture, 5), of(&u_logistic, 3)];
             let (image, logits) =
-                plain::generate(*weights.config(), &tensor, [&uniforms[0], &uniforms[1]], size, class);
+                plain::generate(*weights.config(), &tensor, 1.0, [&uniforms[0], &uniforms[1]], size, class);
             let off = [largest(&image, &of(&expected, 3)), largest(&logits, &of(&met, 50))];
             println!("{folder}, image {i}: values within {:e}, logits within {:e}", off[0], off[1]);
             assert!(off[0] < 1e-5 && off[1] < 1e-5);
         }
     }
+}
+
+#[test]
+fn a_temperature_divides_the_mixture_s_logits_and_multiplies_the_scales() {
+    let [logits, u_mixture, u_logistic] =
+        ["logits", "u_mixture", "u_logistic"].map(|f| array(&format!("logistic/{f}.npy")));
+    let narrow = |all: &[f64]| all.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    let mut moved = 0;
+    for temperature in [1e-3, 0.3, 0.9, 1.0, 1.7, 40.0_f32] {
+        let uniforms = u_mixture.chunks_exact(5).zip(u_logistic.chunks_exact(3));
+        let mut most = 0.0_f64;
+        for (logits, (mix, log)) in logits.chunks_exact(50).zip(uniforms) {
+            let exact = plain::sample(logits, f64::from(temperature), mix, log);
+            let found = logistic::sample(&narrow(logits), temperature, &narrow(mix), &narrow(log));
+            let found = found.map(f64::from);
+            most = most.max(largest(&found, &exact));
+            moved += usize::from(largest(&plain::sample(logits, 1.0, mix, log), &exact) > 1e-3);
+        }
+        println!("temperature {temperature}: samples within {most:e}");
+        assert!(most < 1e-4, "temperature {temperature}: {most:e}");
+    }
+    assert!(moved > 100, "a temperature moved only {moved} pixels");
 }
 
 #[test]
@@ -184,10 +207,12 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
 
 #[test]
 fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
-    for (mixtures, classes, nonlinearity, [height, width]) in [
-        (1, 0, Nonlinearity::Relu, [4, 12]),
-        (2, 3, Nonlinearity::ConcatElu, [8, 4]),
-        (4, 2, Nonlinearity::Elu, [4, 4]),
+    for (mixtures, classes, nonlinearity, [height, width], temperature) in [
+        (1, 0, Nonlinearity::Relu, [4, 12], 1.0),
+        (2, 3, Nonlinearity::ConcatElu, [8, 4], 1.0),
+        (4, 2, Nonlinearity::Elu, [4, 4], 1.0),
+        (4, 2, Nonlinearity::ConcatElu, [4, 4], 0.25),
+        (3, 0, Nonlinearity::Elu, [4, 8], 1.75),
     ] {
         let config = ModelConfig { resnets: 1, filters: 9, mixtures, classes, nonlinearity };
         let weights = Weights::synthetic(config, 4);
@@ -206,6 +231,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             width,
             labels,
             noise: Noise::Given { mixture: u_mixture.view(), logistic: u_logistic.view() },
+            temperature,
             given: None,
             method: Method::Cached,
             keep_logits: false,
@@ -218,10 +244,11 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             };
             let uniforms = [of(&u_mixture), of(&u_logistic)];
             let class = labels.map(|l| l[i] as usize);
-            let (exact, _) =
-                plain::generate(config, &tensor, [&uniforms[0], &uniforms[1]], [height, width], class);
+            let uniforms = [&uniforms[0][..], &uniforms[1]];
+            let temperature = f64::from(temperature);
+            let (exact, _) = plain::generate(config, &tensor, temperature, uniforms, [height, width], class);
             let off = largest(&of(&made), &exact);
-            println!("{config}, {height}x{width}: image within {off:e}");
+            println!("{config}, {height}x{width}, temperature {temperature}: image within {off:e}");
             assert!(off < 1e-5);
         }
     }

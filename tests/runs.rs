@@ -74,6 +74,7 @@ fn seven<'a>() -> Run<'a> {
         first_index: 5,
         classes: None,
         noise: RunNoise::Seed(100),
+        temperature: 1.0,
         given: None,
         method: Method::Cached,
     }

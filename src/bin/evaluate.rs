@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use fast_pixel_cnn::evaluate::{self, Scores, Task};
+use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
+use fast_pixel_cnn::logistic::bits_per_dim;
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
@@ -20,7 +22,8 @@ const DIFFERENT: u8 = 1;
 /// Measure the likelihood of images under a PixelCNN++.
 ///
 /// Prints nats and bits per dimension of each image, and their mean. With --compare-logits also the
-/// largest difference of the logits; above the tolerance the exit status is 1.
+/// largest difference of the logits; above the tolerance the exit status is 1. So it is if the model's
+/// logits are not finite.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -34,6 +37,11 @@ struct Args {
     /// Classes of the images, for a class-conditional model: .npy of type int64, int32 or uint8, shape [N]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+
+    /// Tell which class of a class-conditional model each image is likeliest in, by one pass for each class;
+    /// with --labels also how often that is right
+    #[arg(long, conflicts_with_all = ["logits_out", "compare_logits"])]
+    classify: bool,
 
     /// Write the logits: .npy, float32 [N, H, W, 10 m]
     #[arg(long, value_name = "FILE")]
@@ -82,6 +90,24 @@ struct Report<'a> {
     max_logit_difference: Option<f64>,
 }
 
+/// The `--json` object of `--classify`.
+#[derive(Serialize)]
+struct Classes<'a> {
+    schema: &'static str,
+    version: &'static str,
+    device: String,
+    model: &'a ModelConfig,
+    images: usize,
+    /// Null for an image with a likelihood that is not a number.
+    classes: &'a [Option<u32>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accuracy: Option<f64>,
+    /// For each image, under each class.
+    nats: Vec<Vec<f64>>,
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     cli::run(|| body(&args))
@@ -101,6 +127,9 @@ fn body(args: &Args) -> Result<ExitCode> {
     }
     let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
+    if args.classify {
+        return classify(args, &mut *engine, &bytes, labels.as_deref());
+    }
 
     let task = Task {
         images: bytes.view(),
@@ -126,7 +155,54 @@ fn body(args: &Args) -> Result<ExitCode> {
             ))?;
         }
     }
-    Ok(above.map_or(ExitCode::SUCCESS, |_| ExitCode::from(DIFFERENT)))
+    let unusable = verdict(scores.nats.iter().map(|nats| nats.is_nan()));
+    Ok(unusable.or(above.map(|_| ExitCode::from(DIFFERENT))).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Tells the class of each image.
+fn classify(
+    args: &Args,
+    engine: &mut dyn Engine,
+    images: &Array4<u8>,
+    labels: Option<&[u32]>,
+) -> Result<ExitCode> {
+    let config = *engine.config();
+    let available = engine.available();
+    let found = evaluate::classify(engine, images.view(), available)?;
+    let count = found.classes.len();
+    let right = labels.map(|labels| found.right(labels));
+    if args.json {
+        print_object(&Classes {
+            schema: "fast-pixel-cnn/classify/1",
+            version: env!("CARGO_PKG_VERSION"),
+            device: engine.name(),
+            model: &config,
+            images: count,
+            classes: &found.classes,
+            labels,
+            accuracy: right.map(|right| right as f64 / count as f64),
+            nats: found.nats.rows().into_iter().map(|row| row.to_vec()).collect(),
+        })?;
+    } else {
+        let (_, height, width, _) = images.dim();
+        print_classes(&found, labels, [height, width])?;
+        if let Some(right) = right {
+            let share = 100.0 * right as f64 / count as f64;
+            cli::print(format_args!("accuracy: {share:.2} %, {right} of {count} images"))?;
+        }
+    }
+    Ok(verdict(found.classes.iter().map(|class| class.is_none())).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Says which images have a likelihood that is not a number, if any, and gives the exit status for that.
+fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
+    let unusable: Vec<bool> = unusable.collect();
+    let first = unusable.iter().position(|u| *u)?;
+    let (count, all) = (unusable.iter().filter(|u| **u).count(), unusable.len());
+    Some(cli::failed(format_args!(
+        "the logits of {count} of {all} images are not finite, first those of image {first}: the weights are \
+         unusable"
+    )))
 }
 
 /// Reads and checks the labels, and the size of the images, so that messages name the flag and the file.
@@ -139,8 +215,15 @@ fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result
     let size = engine::check_size(height, width);
     size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
     let labels = args.labels.as_ref().map(|file| npy::read_labels(file)).transpose()?;
-    let fit = engine::check_labels(config, labels.as_deref(), count);
-    fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
+    if args.classify && config.classes == 0 {
+        let expected = "a class-conditional model";
+        return Err(Error::argument("--classify", expected, "an unconditional one"));
+    }
+    // To classify, labels are only compared with.
+    if labels.is_some() || !args.classify {
+        let fit = engine::check_labels(config, labels.as_deref(), count);
+        fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
+    }
     Ok(labels)
 }
 
@@ -172,8 +255,27 @@ fn print_table(scores: &Scores) -> Result<()> {
     cli::print(format_args!("{:>6} {mean_nats:>14.3} {mean_bits:>14.5}", "mean"))
 }
 
+fn print_classes(found: &Classified, labels: Option<&[u32]>, [height, width]: [usize; 2]) -> Result<()> {
+    let label = |text: &str| labels.map_or(String::new(), |_| format!(" {text:>6}"));
+    cli::print(format_args!(
+        "{:>6} {:>6}{} {:>14} {:>14}",
+        "image",
+        "class",
+        label("label"),
+        "nats",
+        "bits/dim"
+    ))?;
+    for (i, (class, nats)) in found.classes.iter().zip(found.nats.rows()).enumerate() {
+        let label = labels.map_or(String::new(), |labels| label(&labels[i].to_string()));
+        let (name, nats) = class.map_or(("-".into(), f64::NAN), |k| (k.to_string(), nats[k as usize]));
+        let bits = bits_per_dim(nats, height, width);
+        cli::print(format_args!("{i:>6} {name:>6}{label} {nats:>14.3} {bits:>14.5}"))?;
+    }
+    Ok(())
+}
+
 fn print_json(scores: &Scores, config: &ModelConfig, device: String) -> Result<()> {
-    let report = Report {
+    print_object(&Report {
         schema: "fast-pixel-cnn/evaluate/1",
         version: env!("CARGO_PKG_VERSION"),
         device,
@@ -183,8 +285,11 @@ fn print_json(scores: &Scores, config: &ModelConfig, device: String) -> Result<(
         bits_per_dim: &scores.bits_per_dim,
         mean_bits_per_dim: scores.mean_bits_per_dim(),
         max_logit_difference: scores.max_logit_difference,
-    };
+    })
+}
+
+fn print_object(object: &impl Serialize) -> Result<()> {
     let json =
-        serde_json::to_string(&report).map_err(|e| Error::io(Path::new("stdout"), "write")(e.into()))?;
+        serde_json::to_string(object).map_err(|e| Error::io(Path::new("stdout"), "write")(e.into()))?;
     cli::print(json)
 }

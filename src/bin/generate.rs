@@ -75,6 +75,11 @@ struct Args {
     #[command(flatten)]
     engine: cli::EngineArgs,
 
+    /// Draw with the mixture's logits divided, and the logistics' scales multiplied, by T: below 1 from the
+    /// likelier images, above 1 from more of them
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = cli::parse_temperature)]
+    temperature: f32,
+
     /// Do a full forward pass for each pixel, as the original does: the same images, slowly
     #[arg(long)]
     naive: bool,
@@ -170,6 +175,7 @@ struct Report<'a> {
     model: &'a ModelConfig,
     seed: Option<u64>,
     noise: Option<String>,
+    temperature: f32,
     first_index: u64,
     count: usize,
     image_size: [usize; 2],
@@ -264,6 +270,7 @@ impl Inputs {
                     RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() }
                 }
             },
+            temperature: args.temperature,
             given: self
                 .given
                 .as_ref()
@@ -463,6 +470,7 @@ fn report(
         model: engine.config(),
         seed: args.noise.is_none().then_some(args.seed),
         noise: args.noise.as_deref().map(name),
+        temperature: run.temperature,
         first_index: run.first_index,
         count,
         image_size: [height, width],

@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::grid::{Grid, Layout, Storage};
 use super::packed::Packed;
 use super::phases::{Clock, Phase};
-use super::pixels::Pixels;
+use super::pixels::{Own, Pixels};
 use super::stage::{Context, Part, Span, Stage};
 use crate::engine::Watch;
 use crate::error::Result;
@@ -142,10 +142,12 @@ impl Walk<'_, '_> {
     ///   pixels. Other teams make other images of the batch.
     pub unsafe fn run(&self, stop: &AtomicBool) {
         let given = self.pixels.rows_given();
-        let mut uniforms = self.pixels.uniforms();
-        let Context { memory, team, .. } = &self.context;
-        // SAFETY: the team meets before anyone reads.
-        unsafe { self.pixels.enter_rows(*memory, self.plan.image, team, &self.plan.images, 0..given) };
+        let mut own = self.pixels.lend(&self.plan.images, &self.context.team);
+        for (at, pixel) in own.pixels(0..given) {
+            // SAFETY: the plan has this image and its rows; it is this member's, and the team meets before
+            // anyone reads.
+            unsafe { self.plan.image.enter(self.context.memory, at, pixel) };
+        }
         self.context.team.meet();
         for row in 0..self.plan.height {
             self.clock.skip();
@@ -153,12 +155,12 @@ impl Walk<'_, '_> {
             // the pixels before this one were entered.
             unsafe {
                 if row < given {
-                    self.given_row(row);
+                    self.given_row(row, &mut own);
                 } else {
                     self.begin_row(row);
                     for column in 0..self.plan.width {
                         self.pixel(row, column);
-                        self.sample(row, column, &mut uniforms);
+                        self.sample(row, column, &mut own);
                         self.meet(Phase::Sampling);
                     }
                 }
@@ -194,7 +196,7 @@ impl Walk<'_, '_> {
     /// # Safety
     /// As for [`Walk::run`]. The row is the first that has not been generated, its pixels have been entered,
     /// every member of the team calls this, and it has met since the row before.
-    unsafe fn given_row(&self, row: usize) {
+    unsafe fn given_row(&self, row: usize, own: &mut Own) {
         for step in &self.plan.steps {
             if step.logits && !self.pixels.wants_logits() {
                 continue;
@@ -212,11 +214,11 @@ impl Walk<'_, '_> {
             }
         }
         if self.pixels.wants_logits() {
-            for slot in self.context.team.share(self.plan.images.len()) {
+            for slot in own.slots() {
                 for column in 0..self.plan.width {
-                    let at = [self.plan.images.start + slot, row, column];
-                    // SAFETY: the logits are complete since the team has met, and each pixel is one member's.
-                    unsafe { self.pixels.keep_logits(self.logits(slot, row, column), at) };
+                    // SAFETY: the logits are complete; the next that writes them comes after a meeting.
+                    let logits = unsafe { self.logits(slot, row, column) };
+                    own.keep_logits(logits, [slot, row, column]);
                 }
             }
         }
@@ -274,16 +276,16 @@ impl Walk<'_, '_> {
     ///
     /// # Safety
     /// As for [`Walk::run`]. [`Walk::pixel`] came before, and after it the team has met.
-    unsafe fn sample(&self, row: usize, column: usize, uniforms: &mut [f32]) {
-        for slot in self.context.team.share(self.plan.images.len()) {
-            let at = [self.plan.images.start + slot, row, column];
-            // SAFETY: the logits are complete, and each image's pixel is one member's.
-            unsafe {
-                let logits = self.logits(slot, row, column);
-                self.pixels.keep_logits(logits, at);
-                self.pixels.sample(logits, uniforms, at);
-                self.pixels.enter(self.context.memory, self.plan.image, slot, at);
-            }
+    unsafe fn sample(&self, row: usize, column: usize, own: &mut Own) {
+        for slot in own.slots() {
+            let at = [slot, row, column];
+            // SAFETY: the logits are complete; the next that writes them comes after a meeting.
+            let logits = unsafe { self.logits(slot, row, column) };
+            own.keep_logits(logits, at);
+            own.sample(logits, at);
+            // SAFETY: the plan has this image and pixel; it is this member's, and the team meets before
+            // anyone reads.
+            unsafe { self.plan.image.enter(self.context.memory, at, own.pixel(at)) };
         }
     }
 

@@ -5,7 +5,8 @@
 //! A neighbour is then a fixed distance away for a whole row of a whole batch, padding needs no
 //! special case, a push into the cache is the producer's store, and a pop is an index.
 
-use crate::network::{Form, IMAGE, Network, TensorId};
+use super::buffer::Shared;
+use crate::network::{Form, IMAGE, IMAGE_CHANNELS, Network, TensorId};
 use crate::schedule;
 
 /// Which rows of the tensors are kept.
@@ -43,6 +44,18 @@ impl Grid {
         let offset = row as usize * self.row_stride + position * self.channels;
         debug_assert!(position * self.channels < self.row_stride);
         self.base + offset
+    }
+
+    /// Writes a pixel into the grid of the image: slot, row and column.
+    ///
+    /// # Safety
+    /// This is the grid of [`IMAGE`] in that block of memory and has this slot, row and column, and no other
+    /// thread reads or writes that position meanwhile.
+    pub unsafe fn enter(&self, memory: Shared, at: [usize; 3], pixel: [f32; IMAGE_CHANNELS]) {
+        let [slot, row, column] = at;
+        let to = self.at(slot, row as isize, column as isize);
+        // SAFETY: by the caller's promise.
+        unsafe { memory.at(to, IMAGE_CHANNELS).copy_from_nonoverlapping(pixel.as_ptr(), IMAGE_CHANNELS) };
     }
 }
 

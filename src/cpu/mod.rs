@@ -34,7 +34,7 @@ use kernels::Kernels;
 pub use kernels::{Isa, Precision};
 use packed::Packed;
 pub use phases::Phases;
-use pixels::Pixels;
+use pixels::{Own, Pixels};
 use stage::Context;
 use team::Member;
 
@@ -308,16 +308,12 @@ impl CpuEngine {
                 member.team.meet();
                 !stop.load(Relaxed)
             };
-            let mut uniforms = pixels.uniforms();
             let given = pixels.rows_given();
             if given > 0 {
                 if pixels.wants_logits() {
-                    let each = |logits: &[f32], at| {
-                        // SAFETY: each pixel is one member's.
-                        unsafe { pixels.keep_logits(logits, at) }
-                    };
+                    let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
                     // SAFETY: all members come here.
-                    unsafe { member.pass(batch.size, [0..given, 0..batch.width], each) };
+                    unsafe { member.pass(batch.size, [0..given, 0..batch.width], keep) };
                 }
                 if !go_on(given) {
                     return;
@@ -325,15 +321,12 @@ impl CpuEngine {
             }
             for row in given..batch.height {
                 for column in 0..batch.width {
-                    let each = |logits: &[f32], at| {
-                        // SAFETY: each pixel is one member's.
-                        unsafe {
-                            pixels.keep_logits(logits, at);
-                            pixels.sample(logits, &mut uniforms, at);
-                        }
+                    let draw = |own: &mut Own, logits: &[f32], at| {
+                        own.keep_logits(logits, at);
+                        own.sample(logits, at);
                     };
                     // SAFETY: all members come here.
-                    unsafe { member.pass(batch.size, [row..row + 1, column..column + 1], each) };
+                    unsafe { member.pass(batch.size, [row..row + 1, column..column + 1], draw) };
                 }
                 if !go_on(row + 1) {
                     return;
@@ -356,7 +349,7 @@ struct NaiveMember<'a, 'p> {
 
 impl NaiveMember<'_, '_> {
     /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this member's
-    /// images in the given rows and columns, with (image, row, column).
+    /// images in the given rows and columns, with (slot, row, column).
     ///
     /// # Safety
     /// Every member of the team calls this at a time, with the same `size`, rows and columns, which lie in the
@@ -365,21 +358,22 @@ impl NaiveMember<'_, '_> {
         &self,
         size: usize,
         [rows, columns]: [Range<usize>; 2],
-        mut each: impl FnMut(&[f32], [usize; 3]),
+        mut each: impl FnMut(&mut Own, &[f32], [usize; 3]),
     ) {
         for first in (0..size).step_by(self.plan.chunk) {
             let images = first..size.min(first + self.plan.chunk);
             let classes = &self.classes[first..first + self.plan.chunk];
             let context = self.engine.context(self.plan.chunk, classes, self.memory, self.team);
+            let mut own = self.pixels.lend(&images, &self.team);
             // SAFETY: block, plan and pixels fit each other, as `NaiveMember` says; members are in step, by the
             // caller's promise, and meet after each chunk.
-            unsafe { self.plan.forward(&context, self.pixels, images.clone()) };
-            for slot in self.team.share(images.len()) {
+            unsafe { self.plan.forward(&context, &own) };
+            for slot in own.slots() {
                 for row in rows.clone() {
                     for column in columns.clone() {
                         // SAFETY: the pass is over, and the next one begins after the team has met.
                         let logits = unsafe { self.plan.logits(self.memory, slot, row, column) };
-                        each(logits, [images.start + slot, row, column]);
+                        each(&mut own, logits, [slot, row, column]);
                     }
                 }
             }

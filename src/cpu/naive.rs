@@ -5,12 +5,10 @@
 //! the image pass by, the activation fused into the producer. Images go through in chunks that keep
 //! the tensors' memory bounded; a pass costs the same for each.
 
-use std::ops::Range;
-
 use super::buffer::Shared;
 use super::grid::{Grid, Layout, Storage};
 use super::packed::Packed;
-use super::pixels::Pixels;
+use super::pixels::Own;
 use super::stage::{Context, Part, Span, Stage};
 use crate::network::{Form, IMAGE, Network};
 
@@ -54,18 +52,21 @@ impl Plan {
         Plan { chunk, layers, image, logits, height, width }
     }
 
-    /// One member's part of a pass over the images `images` (at most a chunk), from the pixels as they
-    /// stand in `pixels` to the logits. The team has met when it returns.
+    /// One member's part of a pass over some images (at most a chunk), from its own images' pixels as they stand to
+    /// the logits. The team has met when it returns.
     ///
     /// # Safety
     /// - `context.memory` is a block of the length that [`Plan::chunk`] gives, `context.batch` is
     ///   the plan's `chunk`, and `context.packed` what it was planned with.
-    /// - `pixels` are of a batch that has these images, of the plan's height and width.
-    /// - Every member of the team, and nobody else, calls this at a time, with the same block and images; the
-    ///   team has met since anyone read or wrote the block or these pixels.
-    pub unsafe fn forward(&self, context: &Context, pixels: &Pixels, images: Range<usize>) {
-        // SAFETY: the team meets before anyone reads.
-        unsafe { pixels.enter_rows(context.memory, self.image, &context.team, &images, 0..self.height) };
+    /// - `own` are pixels of a batch of the plan's height and width.
+    /// - Every member of the team, and nobody else, calls this at a time, with the same block and its share of the
+    ///   same images; the team has met since anyone read or wrote the block.
+    pub unsafe fn forward(&self, context: &Context, own: &Own) {
+        for (at, pixel) in own.pixels(0..self.height) {
+            // SAFETY: the plan has this image and its rows; it is this member's, and the team meets before
+            // anyone reads.
+            unsafe { self.image.enter(context.memory, at, pixel) };
+        }
         context.team.meet();
         for stages in &self.layers {
             for stage in stages {

@@ -1,30 +1,48 @@
 //! The images of a batch while they grow: given pixels in, sampled pixels out, and the logits met.
 //!
 //! The idea: sampling one pixel of one image is the same for naive and cached, so both go through
-//! [`Pixels::sample`]; it depends on nothing but that image's logits and its own random numbers.
+//! [`Own::sample`]; it depends on nothing but that image's logits and its own random numbers. Images are what
+//! threads share out, so each image is lent to the one thread that draws it, and nothing here is unsafe.
 
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use ndarray::Array4;
 
-use super::buffer::Shared;
-use super::grid::Grid;
 use super::team::Member;
 use crate::engine::{Batch, Made, Noise};
 use crate::error::{Error, Result};
 use crate::network::IMAGE_CHANNELS;
 use crate::{logistic, philox};
 
-/// The images and logits of a batch, written by several threads: each pixel by one of them.
+/// The images and logits of a batch, to be lent out with [`Pixels::lend`].
 pub struct Pixels<'a> {
     batch: Batch<'a>,
     mixtures: usize,
-    images: Shared<'a>,
-    logits: Option<Shared<'a>>,
+    images: Vec<Mutex<Image<'a>>>,
+    wants_logits: bool,
     stop: AtomicBool,
     error: Mutex<Option<Error>>,
+}
+
+/// One image of a batch.
+struct Image<'a> {
+    /// `[height, width, 3]`.
+    pixels: &'a mut [f32],
+    /// `[height, width, 10 m]`, where they are kept.
+    logits: Option<&'a mut [f32]>,
+}
+
+/// The images that one member of a team draws. No other has them as long as this lives.
+pub struct Own<'p, 'a> {
+    pixels: &'p Pixels<'a>,
+    /// The image that is the team's slot 0.
+    first: usize,
+    slots: Range<usize>,
+    images: Vec<MutexGuard<'p, Image<'a>>>,
+    /// The random numbers of one pixel: m for the component, then one for each of R, G and B.
+    uniforms: Vec<f32>,
 }
 
 /// Allocates what a batch returns.
@@ -34,20 +52,28 @@ pub fn allocate(batch: &Batch, logits: usize) -> Made {
 }
 
 impl<'a> Pixels<'a> {
-    /// Fills the given rows of `made` and shares it out.
+    /// Fills the given rows of `made` and takes its images apart.
     pub fn new(batch: &'a Batch<'_>, mixtures: usize, made: &'a mut Made) -> Pixels<'a> {
         if let Some(given) = &batch.given {
             let rows = ndarray::s![.., ..given.rows, .., ..];
             made.images.slice_mut(rows).assign(&given.images.slice(rows));
         }
-        let shared = |array: &'a mut Array4<f32>| {
-            Shared::new(array.as_slice_mut().expect("a new array is contiguous"))
+        let each = |array: &'a mut Array4<f32>| {
+            let floats = array.as_slice_mut().expect("a new array is contiguous");
+            let image = floats.len() / batch.size;
+            floats.chunks_exact_mut(image)
         };
+        let wants_logits = made.logits.is_some();
+        let mut logits = made.logits.as_mut().map(each);
+        let images = each(&mut made.images).map(|pixels| {
+            let logits = logits.as_mut().and_then(|logits| logits.next());
+            Mutex::new(Image { pixels, logits })
+        });
         Pixels {
+            images: images.collect(),
             batch: batch.reborrow(),
             mixtures,
-            images: shared(&mut made.images),
-            logits: made.logits.as_mut().map(shared),
+            wants_logits,
             stop: AtomicBool::new(false),
             error: Mutex::new(None),
         }
@@ -60,103 +86,25 @@ impl<'a> Pixels<'a> {
 
     /// Whether the logits met on the way are wanted.
     pub fn wants_logits(&self) -> bool {
-        self.logits.is_some()
+        self.wants_logits
     }
 
-    /// Room for the random numbers of one pixel: m for the component, then one for each of R, G and B.
-    pub fn uniforms(&self) -> Vec<f32> {
-        vec![0.0; self.mixtures + 3]
-    }
-
-    fn offset(&self, image: usize, row: usize, column: usize) -> usize {
-        (image * self.batch.height + row) * self.batch.width + column
-    }
-
-    /// Copies pixel (row, column) of `image` into the image grid as slot `slot` of the position, with
-    /// its constant 1.
+    /// A member's share of the images `images`, which its team makes. Image `images.start` is slot 0.
     ///
-    /// # Safety
-    /// Nothing else touches that pixel or that slot.
-    pub unsafe fn enter(&self, memory: Shared, grid: Grid, slot: usize, at: [usize; 3]) {
-        let [image, row, column] = at;
-        // SAFETY: the position is in the image and in the grid.
-        unsafe {
-            let pixel = self.images.at(3 * self.offset(image, row, column), 3);
-            let to = grid.at(slot, row as isize, column as isize);
-            let to = memory.at(to, IMAGE_CHANNELS);
-            to.copy_from_nonoverlapping(pixel, 3);
-            *to.add(3) = 1.0;
-        }
-    }
-
-    /// Enters all columns of some rows of the team's images, each member its share; `images` are the
-    /// batch's images that lie in the grid from slot 0 on.
-    ///
-    /// # Safety
-    /// Nobody else touches the grid before the team has met.
-    pub unsafe fn enter_rows(
-        &self,
-        memory: Shared,
-        grid: Grid,
-        team: &Member,
-        images: &Range<usize>,
-        rows: Range<usize>,
-    ) {
-        for slot in team.share(images.len()) {
-            for row in rows.clone() {
-                for column in 0..self.batch.width {
-                    // SAFETY: members share the images out.
-                    unsafe { self.enter(memory, grid, slot, [images.start + slot, row, column]) };
-                }
-            }
-        }
-    }
-
-    /// Keeps the logits of a pixel, if they are wanted.
-    ///
-    /// # Safety
-    /// Nothing else touches that pixel's logits.
-    pub unsafe fn keep_logits(&self, logits: &[f32], at: [usize; 3]) {
-        let [image, row, column] = at;
-        if let Some(kept) = self.logits {
-            let to = self.offset(image, row, column) * logits.len();
-            // SAFETY: the position is in the array.
-            unsafe { kept.at(to, logits.len()).copy_from_nonoverlapping(logits.as_ptr(), logits.len()) };
-        }
-    }
-
-    /// Draws a pixel from its logits.
-    ///
-    /// # Safety
-    /// Nothing else touches that pixel.
-    pub unsafe fn sample(&self, logits: &[f32], uniforms: &mut [f32], at: [usize; 3]) {
-        let [image, row, column] = at;
-        if logits.iter().any(|l| !l.is_finite()) {
-            self.fail(Error::NotFinite { image, row, column });
-            return;
-        }
-        let (mixture, logistic) = uniforms.split_at_mut(self.mixtures);
-        match &self.batch.noise {
-            Noise::Philox { seed, first_index } => {
-                let index = (first_index + image as u64) as u32;
-                philox::uniforms(*seed, index, row as u32, column as u32, uniforms);
-            }
-            Noise::Given { mixture: given_mixture, logistic: given_logistic } => {
-                for (k, u) in mixture.iter_mut().enumerate() {
-                    *u = given_mixture[[image, row, column, k]];
-                }
-                for (k, u) in logistic.iter_mut().enumerate() {
-                    *u = given_logistic[[image, row, column, k]];
-                }
-            }
-        }
-        let (mixture, logistic) = uniforms.split_at(self.mixtures);
-        let pixel = logistic::sample(logits, mixture, logistic);
-        // SAFETY: the position is in the array.
-        unsafe {
-            let to = self.images.at(3 * self.offset(image, row, column), 3);
-            to.copy_from_nonoverlapping(pixel.as_ptr(), 3);
-        }
+    /// # Panics
+    /// If another thread still has one of them.
+    pub fn lend(&self, images: &Range<usize>, team: &Member) -> Own<'_, 'a> {
+        let slots = team.share(images.len());
+        let first = images.start;
+        let own = self.images[first + slots.start..first + slots.end].iter();
+        let images = own.map(|image| match image.try_lock() {
+            Ok(image) => image,
+            // Whoever panicked with it has ended the run.
+            Err(TryLockError::Poisoned(image)) => image.into_inner(),
+            Err(TryLockError::WouldBlock) => panic!("an image is drawn by one thread"),
+        });
+        let images = images.collect();
+        Own { pixels: self, first, slots, images, uniforms: vec![0.0; self.mixtures + 3] }
     }
 
     /// Stops all threads. Of several pixels the first in the order of generation is reported, rather
@@ -187,5 +135,72 @@ impl<'a> Pixels<'a> {
     pub fn finish(self) -> Result<()> {
         let error = self.error.into_inner().unwrap_or_else(|e| e.into_inner());
         error.map_or(Ok(()), Err)
+    }
+}
+
+impl Own<'_, '_> {
+    /// The images, as slots of the team.
+    pub fn slots(&self) -> Range<usize> {
+        self.slots.clone()
+    }
+
+    fn offset(&self, row: usize, column: usize) -> usize {
+        row * self.pixels.batch.width + column
+    }
+
+    /// A pixel as the network reads it: R, G, B and the constant 1 that tells the image from what lies
+    /// outside. `at` is slot, row and column.
+    pub fn pixel(&self, at: [usize; 3]) -> [f32; IMAGE_CHANNELS] {
+        let [slot, row, column] = at;
+        let from = 3 * self.offset(row, column);
+        let pixels = &self.images[slot - self.slots.start].pixels[from..from + 3];
+        [pixels[0], pixels[1], pixels[2], 1.0]
+    }
+
+    /// All pixels of some rows, with slot, row and column.
+    pub fn pixels(&self, rows: Range<usize>) -> impl Iterator<Item = ([usize; 3], [f32; IMAGE_CHANNELS])> {
+        let width = self.pixels.batch.width;
+        let lines = self.slots().flat_map(move |slot| rows.clone().map(move |row| (slot, row)));
+        let places = lines.flat_map(move |(slot, row)| (0..width).map(move |column| [slot, row, column]));
+        places.map(|at| (at, self.pixel(at)))
+    }
+
+    /// Keeps the logits of a pixel, if they are wanted.
+    pub fn keep_logits(&mut self, logits: &[f32], at: [usize; 3]) {
+        let [slot, row, column] = at;
+        let to = self.offset(row, column) * logits.len();
+        if let Some(kept) = &mut self.images[slot - self.slots.start].logits {
+            kept[to..to + logits.len()].copy_from_slice(logits);
+        }
+    }
+
+    /// Draws a pixel from its logits. Logits that are not finite stop all threads instead.
+    pub fn sample(&mut self, logits: &[f32], at: [usize; 3]) {
+        let [slot, row, column] = at;
+        let (image, batch) = (self.first + slot, &self.pixels.batch);
+        if logits.iter().any(|l| !l.is_finite()) {
+            self.pixels.fail(Error::NotFinite { image, row, column });
+            return;
+        }
+        let mixtures = self.pixels.mixtures;
+        match &batch.noise {
+            Noise::Philox { seed, first_index } => {
+                let index = (first_index + image as u64) as u32;
+                philox::uniforms(*seed, index, row as u32, column as u32, &mut self.uniforms);
+            }
+            Noise::Given { mixture: given_mixture, logistic: given_logistic } => {
+                let (mixture, logistic) = self.uniforms.split_at_mut(mixtures);
+                for (k, u) in mixture.iter_mut().enumerate() {
+                    *u = given_mixture[[image, row, column, k]];
+                }
+                for (k, u) in logistic.iter_mut().enumerate() {
+                    *u = given_logistic[[image, row, column, k]];
+                }
+            }
+        }
+        let (mixture, logistic) = self.uniforms.split_at(mixtures);
+        let pixel = logistic::sample(logits, batch.temperature, mixture, logistic);
+        let to = 3 * self.offset(row, column);
+        self.images[slot - self.slots.start].pixels[to..to + 3].copy_from_slice(&pixel);
     }
 }

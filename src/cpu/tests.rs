@@ -341,6 +341,7 @@ fn stacks_agree(precision: Precision, tolerance: f64) {
                     width,
                     labels,
                     noise: Noise::Philox { seed: 8, first_index: 0 },
+                    temperature: 1.0,
                     given: None,
                     method: Method::Cached,
                     keep_logits: true,

@@ -14,7 +14,7 @@ use super::programs;
 use super::{Properties, Strategy};
 use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 use crate::network::Network;
 use crate::weights::Weights;
@@ -46,7 +46,7 @@ impl CudaEngine {
         let device = Device::open(ordinal)?;
         let strategy = cached::choose(&device.properties, strategy);
         let packed = Packed::plan(&network);
-        memory::check_batch(device.free()?, 1, |_| packed.bytes())?;
+        check_weights(&device, packed.bytes())?;
         let mut buffer = device.zeroed(packed.len)?;
         packed.fill(&network, weights, |at, floats| device.write(&mut buffer, at as usize, floats))?;
         Ok(CudaEngine {
@@ -166,6 +166,19 @@ impl CudaEngine {
         let logits: Option<Vec<_>> = parts.iter().map(|p| p.logits.as_ref().map(|l| l.view())).collect();
         Ok(Made { images, logits: logits.map(join) })
     }
+}
+
+/// Refuses weights that do not fit into the device's memory, before anything is allocated for them.
+fn check_weights(device: &Device, bytes: u64) -> Result<()> {
+    let free = device.free()?;
+    if bytes <= free {
+        return Ok(());
+    }
+    Err(Error::Device {
+        device: device.properties.label.clone(),
+        action: "hold the weights".into(),
+        found: format!("they need {} MiB and {} MiB are available", bytes.div_ceil(1 << 20), free >> 20),
+    })
 }
 
 fn extent_of(batch: &Batch) -> Extent {

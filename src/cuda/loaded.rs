@@ -155,6 +155,7 @@ impl Loaded {
             logits: self.logits,
             image: self.image,
             mixtures: self.config.mixtures as i32,
+            temperature: batch.temperature,
             kept_logits: self.kept_logits.as_ref().map_or(0, |b| b.as_device_ptr().as_raw()),
             ..Sampler::zeroed()
         };
@@ -310,7 +311,7 @@ impl Loaded {
     }
 
     /// The log-likelihoods of the pixels that were given, in nats, from the logits that were kept:
-    /// `[batch, height, width]`.
+    /// `[batch, height, width]`; NaN where a logit is not finite.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -320,7 +321,7 @@ impl Loaded {
         let nats = device.zeroed::<f64>(count)?;
         let kept = self.kept_logits.as_ref().expect("room for logits was asked for");
         let (images, logits) = (self.pixels.as_device_ptr().as_raw(), kept.as_device_ptr().as_raw());
-        let (target, positions) = (nats.as_device_ptr().as_raw(), count as i32);
+        let (target, positions) = (nats.as_device_ptr().as_raw(), count as u64);
         let mixtures = self.config.mixtures as i32;
         let args = [
             bytes_of(&images),

@@ -128,6 +128,8 @@ pub struct Sampler {
     pub kept_logits: u64,
     pub first_index: u32,
     pub mixtures: i32,
+    pub temperature: f32,
+    pub padding: i32,
 }
 
 /// `struct Entry`.

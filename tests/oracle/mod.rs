@@ -377,10 +377,11 @@ fn log_sum(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p()
 }
 
-/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]`.
-pub fn sample(logits: &[f64], u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3] {
+/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]` at a temperature: mixture logits
+/// divided by it, and each logistic's scale, after its floor, times it.
+pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3] {
     let m = u_mixture.len();
-    let score = |k: usize| logits[k] - (-u_mixture[k].ln()).ln();
+    let score = |k: usize| logits[k] / temperature - (-u_mixture[k].ln()).ln();
     let k = (1..m).fold(0, |best, k| if score(k) > score(best) { k } else { best });
     let group = |c: usize, part: usize| logits[m + c * 3 * m + part * m + k];
     let mut pixel = [0.0; 3];
@@ -393,7 +394,8 @@ pub fn sample(logits: &[f64], u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3]
                 _ => group(1, 2).tanh() * r + group(2, 2).tanh() * g,
             };
         let u = u_logistic[c];
-        let noise = group(c, 1).max(-7.0).exp() * (u.ln() - (1.0 - u).ln());
+        let scale = temperature * group(c, 1).max(-7.0).exp();
+        let noise = scale * (u.ln() - (1.0 - u).ln());
         pixel[c] = (mean + noise).clamp(-1.0, 1.0);
     }
     pixel
@@ -404,6 +406,7 @@ pub fn sample(logits: &[f64], u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3]
 pub fn generate(
     config: ModelConfig,
     tensor: &dyn Fn(&str) -> Vec<f32>,
+    temperature: f64,
     [u_mixture, u_logistic]: [&[f64]; 2],
     [height, width]: [usize; 2],
     class: Option<usize>,
@@ -414,7 +417,8 @@ pub fn generate(
         let model = Model { config, tensor, class, counts: HashMap::new() };
         let pass = model.forward(&image, height, width);
         let logits = &pass.logits.values[pixel * 10 * m..][..10 * m];
-        let values = sample(logits, &u_mixture[pixel * m..][..m], &u_logistic[pixel * 3..][..3]);
+        let uniforms = [&u_mixture[pixel * m..][..m], &u_logistic[pixel * 3..][..3]];
+        let values = sample(logits, temperature, uniforms[0], uniforms[1]);
         image[pixel * 3..][..3].copy_from_slice(&values);
         met.extend_from_slice(logits);
     }

@@ -36,7 +36,7 @@ pub struct Cuda {
 impl Cuda {
     /// The engine that the flags ask for.
     pub fn new(weights: &Weights, number: u32, args: &cli::EngineArgs) -> Result<Cuda> {
-        let engine = CudaEngine::new(weights, number, args.strategy)?;
+        let engine = CudaEngine::new(weights, number, args.strategy.unwrap_or_default())?;
         let bounds = Bounds::of(engine.properties());
         Ok(Cuda { engine, bounds })
     }

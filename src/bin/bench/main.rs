@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fast_pixel_cnn::device::Device;
+use fast_pixel_cnn::device::{self, Device};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::images::{check_writable, write_atomically};
 use fast_pixel_cnn::network::Network;
-use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory, weights};
+use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, Result, Weights, cli, memory, weights};
 use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
 
@@ -28,8 +28,9 @@ const SIDE: usize = 32;
 const CACHED_REPEATS: usize = 3;
 
 /// The flags of a measurement.
-const MEASURING: [&str; 11] = [
+const MEASURING: [&str; 12] = [
     "checkpoint",
+    "nonlinearity",
     "batch_sizes",
     "naive_passes",
     "json",
@@ -50,6 +51,10 @@ struct Args {
     /// synthetic weights; speed does not depend on their values]
     #[arg(short = 'c', long, value_name = "PATH")]
     checkpoint: Option<PathBuf>,
+
+    /// The model's nonlinearity, where the checkpoint's shapes cannot tell
+    #[arg(long, value_enum, value_name = "NAME", requires = "checkpoint")]
+    nonlinearity: Option<Nonlinearity>,
 
     /// Batch sizes to time
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16")]
@@ -231,13 +236,14 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (weights, described) = match &args.checkpoint {
-        Some(path) => (Weights::load(path, &weights::Options::default())?, path.display().to_string()),
+        Some(path) => {
+            let options = weights::Options { nonlinearity: args.nonlinearity, ..Default::default() };
+            (Weights::load(path, &options)?, path.display().to_string())
+        }
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
     weights.warnings().iter().for_each(cli::warn);
-    let (device, note) = Device::named(&args.device)?;
-    note.iter().for_each(cli::warn);
-    let mut bench: Box<dyn Bench> = match device {
+    let mut bench: Box<dyn Bench> = match device::choose(&args.device, &args.engine)? {
         Device::Cpu => {
             if args.profile_rows.is_some() {
                 return Err(Error::argument("--profile-rows", "--device cuda", "--device cpu"));
@@ -365,6 +371,7 @@ fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
         width: SIDE,
         labels,
         noise: Noise::Philox { seed: 2702, first_index: 0 },
+        temperature: 1.0,
         given: None,
         method: Method::Cached,
         keep_logits: false,

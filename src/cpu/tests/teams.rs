@@ -38,6 +38,7 @@ fn a_panic_in_one_team_ends_the_others_at_their_next_row() {
         given: None,
         method: Method::Cached,
         keep_logits: false,
+        temperature: 1.0,
     };
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.make(&batch, &watch)));
     assert!(made.is_err(), "a class that does not exist was made");

@@ -17,7 +17,7 @@ fn elu(x: f32) -> f64 {
 }
 
 fn relu(x: f32) -> f64 {
-    f64::from(x.max(0.0))
+    f64::from(if x < 0.0 { 0.0 } else { x })
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn activations() {
     for (positions, channels) in [(1usize, 8usize), (37, 8), (5, 24), (67, 160)] {
         let mut next = noise(positions as u64);
         let mut source: Vec<f32> = (0..positions * channels).map(|_| 8.0 * next()).collect();
-        source[..6].copy_from_slice(&[0.0, -0.0, 1e-30, -1e-30, -200.0, 200.0]);
+        source[..8].copy_from_slice(&[0.0, -0.0, 1e-30, -1e-30, -200.0, 200.0, f32::NAN, -f32::NAN]);
         let on_device = device.upload(bytemuck::cast_slice(&source)).unwrap();
         for (kernel, width) in [(Kernel::ConcatElu, 2), (Kernel::Elu, 1), (Kernel::Relu, 1)] {
             let target = device.zeroed::<f32>(width * source.len()).unwrap();
@@ -51,8 +51,9 @@ fn activations() {
                     _ => vec![(found[at], relu(x))],
                 };
                 for (found, expected) in pairs {
+                    let near = (f64::from(found) - expected).abs() < 1.3e-7;
                     assert!(
-                        (f64::from(found) - expected).abs() < 1.3e-7,
+                        near || found.is_nan() && expected.is_nan(),
                         "{kernel:?} of {x}: {found}, {expected}"
                     );
                 }
@@ -124,6 +125,41 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let mut found = vec![1.0; len];
     device.read(&arena, &mut found).unwrap();
     assert!(found.iter().all(|x| *x == 0.0));
+}
+
+/// Only the first block of launches for more pixels than 32 bits count: 256 columns of the first image's
+/// first row.
+#[test]
+fn pixels_are_counted_beyond_32_bits() {
+    let _turn = super::turn();
+    let device = device();
+    for [size, height, width] in [[1 << 15, 1 << 8, 1 << 8], [1 << 16, 1 << 8, 1 << 8], [1 << 15, 3, 1 << 15]]
+    {
+        let grid = Grid { base: 0, rows: height, above: 0, columns: width + 2, channels: 8 };
+        let arena = device.zeroed::<f32>(258 * 8).unwrap();
+        let batch = Batch { arena: arena.as_device_ptr().as_raw(), size, height, width, ..Batch::zeroed() };
+        let pixels: Vec<f32> = (0..256 * 3).map(|i| i as f32 / 256.0).collect();
+        let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
+        let (from, rows) = (given.as_device_ptr().as_raw(), height);
+        let args = [bytes_of(&from), bytes_of(&grid), bytes_of(&batch), bytes_of(&rows)];
+        // SAFETY: the arguments of cache_push_f32; no thread has a pixel beyond the arrays.
+        unsafe { device.launch(Kernel::Push, [1, 1, 1], 256, &args).unwrap() };
+        let popped = device.zeroed::<f32>(pixels.len()).unwrap();
+        let (to, first, channels) = (popped.as_device_ptr().as_raw(), 0i32, 3i32);
+        let args = [
+            bytes_of(&to),
+            bytes_of(&grid),
+            bytes_of(&batch),
+            bytes_of(&first),
+            bytes_of(&rows),
+            bytes_of(&channels),
+        ];
+        // SAFETY: the arguments of cache_pop_f32; as above.
+        unsafe { device.launch(Kernel::Pop, [3, 1, 1], 256, &args).unwrap() };
+        let mut found = vec![0.0; pixels.len()];
+        device.read(&popped, &mut found).unwrap();
+        assert_eq!(found, pixels, "{size} images of {height}x{width}");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn batch(size: usize, height: usize, width: usize) -> Batch<'static> {
         width,
         labels: None,
         noise: Noise::Philox { seed: 1, first_index: 0 },
+        temperature: 1.0,
         given: None,
         method: Method::Cached,
         keep_logits: false,
