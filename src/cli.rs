@@ -43,9 +43,9 @@ pub fn warn(message: impl Display) {
     note("warning", message);
 }
 
-/// One line on stderr, whatever line breaks a file's name brings along. Without a stderr there is no
+/// Prints the line `kind: message` on stderr, whatever line breaks a file's name brings along. Without a stderr there is no
 /// one to tell.
-fn note(kind: &str, message: impl Display) {
+pub fn note(kind: &str, message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(std::io::stderr(), "{kind}: {message}");
 }

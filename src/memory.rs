@@ -23,6 +23,21 @@ pub fn peak_resident() -> Option<u64> {
     bytes_of(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Bytes from which on it is worth asking what the machine has.
+const LARGE: u64 = 1 << 24;
+
+/// `count` zeros for what a file says that it holds. `Err` tells the bytes that there are, if these are too
+/// few; nothing was allocated then.
+pub fn zeros<T: bytemuck::Zeroable>(count: u64) -> std::result::Result<Vec<T>, u64> {
+    let bytes = count.saturating_mul(size_of::<T>() as u64);
+    let most = if bytes < LARGE { None } else { available() };
+    if let Some(most) = most.filter(|most| bytes > *most) {
+        return Err(most);
+    }
+    let count = usize::try_from(count).map_err(|_| usize::MAX as u64)?;
+    bytemuck::try_zeroed_vec(count).map_err(|()| most.unwrap_or(isize::MAX as u64))
+}
+
 /// The largest batch of at most `size` images that needs no more than `available` bytes, 0 if none does.
 /// `bytes` tells what a batch needs and must not fall as the batch grows.
 pub fn largest_batch(available: u64, size: usize, bytes: impl Fn(usize) -> u64) -> usize {

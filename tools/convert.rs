@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::config::Nonlinearity;
+use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::weights::{self, Options};
 use fast_pixel_cnn::{Error, Result, cli};
 
@@ -53,16 +54,17 @@ fn list(args: &Args) -> Result<ExitCode> {
 }
 
 fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
-    // Ctrl-C ends the conversion between two tensors, so that the draft of the folder is removed.
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(|e| Error::Io {
-        file: "signals".into(),
-        action: "handle Ctrl-C".into(),
-        source: std::io::Error::other(e),
-    })?;
+    // A signal ends the conversion between two tensors, so that the draft of the folder is removed.
+    let signals = Signals::heed()?;
     let options = Options { raw: args.raw, nonlinearity: args.nonlinearity };
-    let watch = |_| !INTERRUPTED.load(Ordering::Relaxed);
-    let done = weights::convert(&args.checkpoint, out_dir, &options, &watch)?;
+    let watch = |_| !signals.stop.load(Ordering::Relaxed);
+    let done = match weights::convert(&args.checkpoint, out_dir, &options, &watch) {
+        Err(Error::Interrupted) => {
+            cli::warn("interrupted: nothing was written");
+            return Ok(ExitCode::from(signals.status()));
+        }
+        done => done?,
+    };
     done.warnings.iter().for_each(cli::warn);
     let weights = if done.source.averaged { "averaged" } else { "raw" };
     let format = done.source.format.map_or_else(String::new, |f| format!(" from a {f} checkpoint"));

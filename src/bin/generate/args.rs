@@ -16,9 +16,17 @@ use fast_pixel_cnn::generate::Classes;
 /// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by
 /// threads, cached or naive. Writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, 3]),
 /// samples.npy (float32, as sampled) and, for a class-conditional model, labels.npy into the save
-/// folder. Ctrl-C writes the batches that are finished and exits with status 130; a second one stops at
-/// once.
-#[derive(Parser)]
+/// folder; or a folder of single images: see --format.
+///
+/// The save folder holds one run at a time. Its files replace an earlier run's: those of the same names, and
+/// of these names also those that this run does not write, if they are as the program left them (it keeps a
+/// list in .generate.json). A file that the program did not make stays, with a warning. The folder of single
+/// images can be filled by several runs of one series, that is, with other --first-index and --count only; one
+/// with other images is refused.
+///
+/// Ctrl-C writes the batches that are finished and exits with status 130; a second one stops at once. SIGTERM
+/// (status 143) and SIGHUP (129) do so too.
+#[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
     #[command(flatten)]
@@ -37,7 +45,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 2702)]
     pub seed: u64,
 
-    /// Folder for the results; made if it does not exist, files of the same names are replaced
+    /// Folder for the results, for one run at a time; made if it does not exist
     #[arg(short = 'v', long, value_name = "DIR", default_value = "out")]
     pub save_dir: PathBuf,
 
@@ -65,14 +73,20 @@ pub struct Args {
     #[arg(long)]
     pub naive: bool,
 
-    /// What to write
+    /// What to write: png (samples.png, the grid), npy (images.npy, samples.npy, labels.npy), images (each image
+    /// as a PNG named by its index, images/000042.png, written as its batch is finished; with this format alone
+    /// a run takes no memory for images that are finished)
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "png,npy")]
     pub format: Vec<Format>,
 
-    /// Complete given images (PNG, or .npy of type uint8 and shape [H, W, 3] or [N, H, W, 3]): the first
+    /// Complete given images (PNG, or .npy or .npz of type uint8 and shape [H, W, 3] or [N, H, W, 3]): the first
     /// rows are kept and the rest is generated. One image is completed in as many ways as --count says
     #[arg(long, value_name = "IMAGE", requires = "keep_rows")]
     pub complete: Option<PathBuf>,
+
+    /// The array to take from an .npz file given to --complete [default: its only one, or data]
+    #[arg(long, value_name = "NAME", requires = "complete")]
+    pub key: Option<String>,
 
     /// Rows of the given images to keep
     #[arg(long, value_name = "N", requires = "complete")]
@@ -93,6 +107,10 @@ pub struct Args {
     #[arg(long, requires = "animate", conflicts_with = "naive")]
     pub side_by_side: bool,
 
+    /// Tell no progress on stderr: neither the bar on a terminal nor, elsewhere, a line every 30 seconds
+    #[arg(long)]
+    pub quiet: bool,
+
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -104,6 +122,8 @@ pub enum Format {
     Png,
     /// images.npy, samples.npy and labels.npy
     Npy,
+    /// images/000042.png, for each image
+    Images,
 }
 
 /// Height and width.

@@ -11,6 +11,7 @@ use fast_pixel_cnn::{Error, ModelConfig, Result};
 use ndarray::Array4;
 
 use crate::args::{Args, Size};
+use crate::outputs::Outputs;
 
 /// What the files given on the command line hold.
 #[derive(Default)]
@@ -25,7 +26,7 @@ impl Inputs {
     /// Reads the files.
     pub fn read(args: &Args, config: &ModelConfig) -> Result<Inputs> {
         let noise = args.noise.as_ref().map(|dir| generate::read_noise(dir, config.mixtures));
-        let given = args.complete.as_ref().map(|file| images::read(&[file]));
+        let given = args.complete.as_ref().map(|file| images::read_by_key(&[file], args.key.as_deref()));
         Ok(Inputs {
             noise: noise.transpose()?,
             given: given.transpose()?.map(|bytes| images::to_floats(bytes.view())),
@@ -67,6 +68,7 @@ impl Inputs {
                 .zip(args.keep_rows)
                 .map(|(images, rows)| Given { images: images.view(), rows }),
             method: if args.naive { Method::Naive } else { Method::Cached },
+            keep: Outputs::keeps(args),
         })
     }
 }

@@ -6,24 +6,26 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
 
 mod args;
+mod film;
 mod inputs;
 mod outputs;
 mod progress;
+mod record;
 mod report;
+mod series;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Result, cli, device};
 
 use crate::args::Args;
+use crate::film::{animate, check_animation, layout};
 use crate::inputs::Inputs;
-use crate::outputs::{Files, animate, check_animation, layout};
+use crate::outputs::Outputs;
 use crate::progress::with_progress;
 use crate::report::report;
-
-/// Exit status after Ctrl-C, as shells count it: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -35,19 +37,22 @@ fn body(args: &Args) -> Result<ExitCode> {
     let inputs = Inputs::read(args, weights.config())?;
     let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
+    let config = *engine.config();
     let run = inputs.run(args)?;
     let available = engine.available();
     run.check(&*engine, available)?;
     check_animation(args, &*engine, &run, available)?;
-    let files = Files::prepare(args, engine.config())?;
-    let made = with_progress(&mut *engine, &run, available)?;
-    let mut written = files.write(&made, &layout(&run, engine.config(), made.images.dim().0))?;
+    let mut outputs = Outputs::prepare(args, &config, &run, &layout(&run, &config, run.count))?;
+    let signals = Signals::heed()?;
+    let mut batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
+    let made = with_progress(&mut *engine, &run, available, args.quiet, &signals.stop, &mut batch)?;
+    let mut written = outputs.finish(&made, &layout(&run, &config, made.count))?;
     let race = animate(args, &mut *engine, &run, &made, &mut written)?;
-    report(args, &*engine, &run, &made, race, &written)?;
+    let told = report(args, &*engine, &run, &made, race, &written);
     if made.interrupted {
-        let (done, count) = (made.images.dim().0, run.count);
-        cli::warn(format_args!("interrupted: {done} of {count} images were finished"));
-        return Ok(ExitCode::from(INTERRUPTED));
+        // Whatever became of the terminal that was to be told.
+        cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));
+        return Ok(ExitCode::from(signals.status()));
     }
-    Ok(ExitCode::SUCCESS)
+    told.map(|()| ExitCode::SUCCESS)
 }

@@ -58,7 +58,7 @@ pub fn report(
     race: Option<Race>,
     files: &[PathBuf],
 ) -> Result<()> {
-    let (count, height, width, _) = made.images.dim();
+    let (count, height, width) = (made.count, run.height, run.width);
     let seconds: f64 = made.batch_seconds.iter().sum();
     let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
     if !args.json {
