@@ -96,6 +96,9 @@ pub struct Generated {
 /// Bytes that a run which keeps its images keeps for each pixel: three of float32.
 const KEPT_PER_PIXEL: u64 = 3 * 4;
 
+/// Bytes that any run keeps for each image: its class, and a batch's seconds.
+const KEPT_PER_IMAGE: u64 = 4 + 8;
+
 /// Takes finished batches: the first image, counted within the run, and images `[B, height, width, 3]` in
 /// [-1, 1].
 pub type Finished<'a> = dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a;
@@ -167,8 +170,9 @@ impl Run<'_> {
             let found = format!("{} images from {}", self.count, self.first_index);
             return Err(Error::argument("first index", "image indices below 2^32", found));
         }
-        let image = (self.height as u64).saturating_mul(self.width as u64).saturating_mul(KEPT_PER_PIXEL);
-        let kept = if self.keep { image.saturating_mul(self.count as u64) } else { 0 };
+        let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
+        let image = pixels.saturating_mul(KEPT_PER_PIXEL).saturating_add(KEPT_PER_IMAGE);
+        let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available {
             if kept > available {
                 let (h, w, fit) = (self.height, self.width, available / image);

@@ -138,7 +138,20 @@ fn what_is_not_an_image_is_refused() {
         assert!(refusal(&path).contains(&format!("{shape:?}")));
     }
     images::write_npy(&path, &Array4::<f32>::zeros((1, 4, 4, 3))).unwrap();
-    assert!(refusal(&path).contains("uint8"));
+    let message = refusal(&path);
+    assert!(
+        message.contains("uint8") && message.contains("np.rint((x + 1) * 127.5).astype('uint8')"),
+        "{message}"
+    );
+    images::write_npy(&path, &Array4::<i64>::zeros((1, 4, 4, 3))).unwrap();
+    let message = refusal(&path);
+    assert!(message.contains("found type '<i8'; save numpy's x.astype('uint8')"), "{message}");
+    images::write_npy(&path, &Array4::<u8>::zeros((2, 3, 8, 8))).unwrap();
+    assert!(refusal(&path).contains("looks like NCHW; numpy's x.transpose(0, 2, 3, 1)"));
+    images::write_npy(&path, &Array3::<u8>::zeros((3, 8, 8))).unwrap();
+    assert!(refusal(&path).contains("looks like CHW; numpy's x.transpose(1, 2, 0)"));
+    images::write_npy(&path, &ndarray::Array2::<u8>::zeros((2, 3072))).unwrap();
+    assert!(refusal(&path).contains("x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)"));
     assert!(images::read(&[] as &[&Path]).is_err());
 
     let other = folder.path().join("b");

@@ -239,13 +239,14 @@ fn batches_are_handed_on_as_they_are_finished_and_only_kept_where_asked() {
 
 #[test]
 fn images_that_are_kept_are_counted_and_others_are_not() {
-    // 4 by 8 pixels of three floats, and a mebibyte for an image of a batch.
-    let (image, batch) = (4 * 8 * 12, 3 * BYTES_PER_IMAGE);
+    // 4 by 8 pixels of three floats, a class and a time; and a mebibyte for an image of a batch.
+    let (image, batch) = (4 * 8 * 12 + 12, 3 * BYTES_PER_IMAGE);
     let run = |keep| Run { count: 10_000, keep, ..seven() };
     let check = |run: Run, available| run.check(&fake(0), Some(available)).map(drop);
     check(run(true), batch + 10_000 * image).unwrap();
     assert!(matches!(check(run(true), batch + 10_000 * image - 1), Err(Error::Memory { .. })));
     let message = check(run(true), 9_999 * image).unwrap_err().to_string();
     assert!(message.starts_with("count: expected at most 9999 images"), "{message}");
-    check(run(false), batch).unwrap();
+    check(run(false), batch + 10_000 * 12).unwrap();
+    assert!(check(run(false), batch + 10_000 * 12 - 1).is_err());
 }

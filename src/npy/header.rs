@@ -140,7 +140,7 @@ pub(super) fn read_header(path: &Path, mut reader: impl Read, length: u64) -> Re
         return Ok(Header { shape, kind: Some(kind), type_name: format!("type '{descr}'"), data });
     }
     let npy = NpyHeader::from_reader(&head[..])
-        .map_err(|e| bad("a dict that describes an array", e.to_string().replace('\n', " ")))?;
+        .map_err(|e| bad("a dict that describes an array", short(&e.to_string())))?;
     if npy.order() != Order::C {
         let found = "Fortran order; numpy.ascontiguousarray makes it so";
         return Err(bad("C order", found.into()));
@@ -153,6 +153,11 @@ pub(super) fn read_header(path: &Path, mut reader: impl Read, length: u64) -> Re
         other => format!("the structured type {}", other.descr()),
     };
     Ok(Header { shape, kind, type_name, data })
+}
+
+/// A parser's message of several lines, which may show the whole header, as a line.
+fn short(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
 }
 
 /// Type and shape of a header in the words that NumPy and this crate write, with the type's kind. Any
