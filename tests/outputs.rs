@@ -99,7 +99,7 @@ fn single_images_of_another_series_are_neither_mixed_nor_removed() {
     let images = ["-c", &cond, "-n", "2", "--format", "images"];
     place.generate(&images).succeeds();
     let other = "images: it holds images of another run";
-    for more in [&["-s", "1"][..], &["--class", "3"], &["-i", "12"], &["--raw"], &["--precision", "bf16"]] {
+    for more in [&["-s", "1"][..], &["--class", "3"], &["--raw"], &["--precision", "bf16"]] {
         place.generate(&[&images, more].concat()).fails_with(&[other]);
     }
     place.generate(&["-c", &tiny(), "-n", "2"]).fails_with(&[other]);
