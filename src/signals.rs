@@ -19,8 +19,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Heeds SIGINT, SIGTERM and SIGHUP from now on, but those that the one who started the program had it
-    /// ignore, as `nohup` does. Other systems than Unix have no such signals.
+    /// Heeds SIGINT, SIGTERM and SIGHUP from now on; the last not if whoever started the program had it ignored,
+    /// as `nohup` does. (A shell has its scripts' background jobs ignore SIGINT, to shield them from the
+    /// keyboard; whoever sends it to such a job means it.) Other systems than Unix have no such signals.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -35,7 +36,7 @@ impl Signals {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         use signal_hook::flag;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if is_ignored(signal)? {
+            if signal == SIGHUP && is_ignored(signal)? {
                 continue;
             }
             // In this order: the second signal finds what the first one has set.

@@ -95,6 +95,23 @@ fn headers_are_numpy_s_own_byte_for_byte() {
 }
 
 #[test]
+fn the_demo_model_s_files_are_as_numpy_writes_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "npy") {
+            let array = npy::read_f32(&path).unwrap();
+            let mut bytes = Vec::new();
+            npy::write_to(&mut bytes, array.shape(), array.iter().copied()).unwrap();
+            assert!(std::fs::read(&path).unwrap() == bytes, "{}", path.display());
+            files += 1;
+        }
+    }
+    assert_eq!(files, 298);
+}
+
+#[test]
 fn what_memory_cannot_hold_is_refused_before_it_is_reserved() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("huge.npy");

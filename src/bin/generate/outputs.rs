@@ -67,20 +67,20 @@ impl Outputs {
     }
 
     fn claim(args: &Args, config: &ModelConfig, run: &Run) -> Result<Outputs> {
-        let record = Record::open(&args.save_dir)?;
+        let mut record = Record::open(&args.save_dir)?;
+        let images = args.save_dir.join(IMAGES);
+        if is_empty(&images) {
+            record.forget_series();
+        }
         let asked = |format| args.format.contains(&format);
         let series = asked(Format::Images).then(|| series::of(args, config, run)).transpose()?;
-        let earlier = record.series().filter(|_| !is_empty(&args.save_dir.join(IMAGES)));
-        if let Some(earlier) = earlier
+        if let Some(earlier) = record.series()
             && earlier != series::of(args, config, run)?
         {
-            return Err(other_images(
-                &args.save_dir,
-                "images of another run, of other weights, seed or flags",
-            ));
+            return Err(other_images(images, "images of another run, of other weights, seed or flags"));
         }
-        if earlier.is_none() && series.is_some() && !is_empty(&args.save_dir.join(IMAGES)) {
-            return Err(other_images(&args.save_dir, "files that this program did not make"));
+        if record.series().is_none() && series.is_some() && !is_empty(&images) {
+            return Err(other_images(images, "files that this program did not make"));
         }
         Ok(Outputs {
             dir: args.save_dir.clone(),
@@ -232,9 +232,9 @@ fn is_empty(dir: &Path) -> bool {
     !fs::read_dir(dir).is_ok_and(|mut entries| entries.any(seen))
 }
 
-fn other_images(dir: &Path, what: &str) -> Error {
+fn other_images(images: PathBuf, what: &str) -> Error {
     Error::Unsupported {
-        file: dir.join(IMAGES),
+        file: images,
         found: format!("it holds {what}"),
         hint: "move it away or choose another folder".into(),
     }

@@ -75,6 +75,11 @@ impl Record {
         self.list.series.as_deref()
     }
 
+    /// Forgets them, as they are not there any more.
+    pub fn forget_series(&mut self) {
+        self.list.series = None;
+    }
+
     /// Writes down that the folder of single images has these.
     pub fn begin(&mut self, series: String) -> Result<()> {
         self.list.series = Some(series);
