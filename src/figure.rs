@@ -14,7 +14,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::images::write_atomically;
+use crate::files::write_atomically;
 use crate::npy::open_regular;
 
 /// The bars of the paper's figure: batch sizes, and cached against naive on a Tesla K40.

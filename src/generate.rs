@@ -15,7 +15,6 @@ use crate::animation::Race;
 use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
-use crate::images::GAP;
 use crate::memory;
 use crate::npy;
 use crate::philox::BOUNDS;
@@ -52,6 +51,8 @@ pub struct Run<'a> {
     pub given: Option<Given<'a>>,
     /// Cached or naive.
     pub method: Method,
+    /// Whether all images are kept until the end, or each batch only until it was handed on.
+    pub keep: bool,
 }
 
 /// Where the uniform random numbers of a run come from.
@@ -82,7 +83,9 @@ pub struct Progress {
 /// What a run made.
 #[derive(Clone, Debug)]
 pub struct Generated {
-    /// `[N, height, width, 3]` in [-1, 1], as sampled. N is below the count if the run was interrupted.
+    /// Images in finished batches: below the run's count if it was interrupted.
+    pub count: usize,
+    /// `[N, height, width, 3]` in [-1, 1], as sampled. N is the count if images are kept, else 0.
     pub images: Array4<f32>,
     /// The class of each image, for a class-conditional model.
     pub labels: Option<Vec<u32>>,
@@ -92,12 +95,15 @@ pub struct Generated {
     pub interrupted: bool,
 }
 
-/// Bytes that a run keeps for each image until its files are written: float32 and bytes, and in the grid, where
-/// images stand apart, bytes three times over: the picture, the encoder's copy and what it makes of it.
-fn kept_per_image(height: usize, width: usize) -> u64 {
-    let values = |gap| [height, width].iter().fold(3, |n: u64, &d| n.saturating_mul(d as u64 + gap));
-    values(0).saturating_mul(4 + 1).saturating_add(values(GAP as u64).saturating_mul(3))
-}
+/// Bytes that a run which keeps its images keeps for each pixel: three of float32.
+const KEPT_PER_PIXEL: u64 = 3 * 4;
+
+/// Bytes that any run keeps for each image: its class, and a batch's seconds.
+const KEPT_PER_IMAGE: u64 = 4 + 8;
+
+/// Takes finished batches: the first image, counted within the run, and images `[B, height, width, 3]` in
+/// [-1, 1].
+pub type Finished<'a> = dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a;
 
 impl Run<'_> {
     /// The class of each image, for a class-conditional model.
@@ -167,7 +173,8 @@ impl Run<'_> {
             let found = format!("{} images from {}", self.count, self.first_index);
             return Err(Error::argument("first index", "image indices below 2^32", found));
         }
-        let image = kept_per_image(self.height, self.width);
+        let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
+        let image = pixels.saturating_mul(KEPT_PER_PIXEL).saturating_add(KEPT_PER_IMAGE);
         let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available {
             if kept > available {
@@ -239,24 +246,27 @@ pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
     Ok([read("u_mix.npy", mixtures)?, read("u_logistic.npy", 3)?])
 }
 
-/// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread. When
-/// `stop` becomes true, the run ends after the current row with the batches that are finished.
+/// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread, `finished`
+/// with each batch. When `stop` becomes true, the run ends after the current row with the batches that are
+/// finished.
 ///
 /// # Errors
 /// [`Error::Argument`] for a run that does not fit the model or itself, [`Error::Memory`] for a batch
 /// that does not fit into `available` bytes (see [`crate::memory::available`]; `None`: not checked), both
-/// before anything large is allocated; [`Error::NotFinite`] and the engine's own.
+/// before anything large is allocated; [`Error::NotFinite`] and the engine's own, and those of `finished`.
 pub fn generate(
     engine: &mut dyn Engine,
     run: &Run,
     available: Option<u64>,
     stop: &AtomicBool,
     progress: &(dyn Fn(Progress) + Sync),
+    finished: &mut Finished,
 ) -> Result<Generated> {
     let labels = run.check(engine, available)?;
     // All at once: a vector that grows would hold twice what `check` has counted.
     let mut values = Vec::new();
-    let numbers = run.count.saturating_mul(run.height * run.width * 3);
+    let kept = if run.keep { run.count } else { 0 };
+    let numbers = kept.saturating_mul(run.height * run.width * 3);
     values
         .try_reserve_exact(numbers)
         .map_err(|_| Error::argument("count", "images that memory holds", run.count.to_string()))?;
@@ -270,21 +280,26 @@ pub fn generate(
         };
         let start = Instant::now();
         let whole = run.whole(labels.as_deref());
-        match engine.make(&part(&whole, done..end), &watch) {
-            Ok(made) => values.extend(made.images),
+        let made = match engine.make(&part(&whole, done..end), &watch) {
+            Ok(made) => made.images,
             Err(Error::Interrupted) => break,
             Err(error) => return Err(error),
-        }
+        };
         batch_seconds.push(start.elapsed().as_secs_f64());
+        finished(done, made.view())?;
+        if run.keep {
+            values.extend(made);
+        }
         done = end;
     }
-    let images = Array4::from_shape_vec((done, run.height, run.width, 3), values)
+    let kept = if run.keep { done } else { 0 };
+    let images = Array4::from_shape_vec((kept, run.height, run.width, 3), values)
         .expect("an engine makes images of the size it was asked for");
     let labels = labels.map(|mut labels| {
         labels.truncate(done);
         labels
     });
-    Ok(Generated { images, labels, batch_seconds, interrupted: done < run.count })
+    Ok(Generated { count: done, images, labels, batch_seconds, interrupted: done < run.count })
 }
 
 /// Full forward passes that [`race`] times for each size of batch, after one that does not count.
@@ -292,7 +307,8 @@ pub const RACE_PASSES: usize = 3;
 
 /// What naive generation of the same images would have taken, beside what the cached run took. Naive
 /// does a full forward pass over the batch for each pixel that is not given, so it is the median of
-/// [`RACE_PASSES`] such passes times the number of these pixels; drawing them is left out, in its favour.
+/// [`RACE_PASSES`] such passes times the number of these pixels; drawing them is left out, in its favour. The
+/// run kept its images.
 ///
 /// # Errors
 /// The engine's own.

@@ -1,17 +1,18 @@
-//! Images: bytes and floats, grids, PNG files, and files that appear whole or not at all.
+//! Images: bytes and floats, grids, and the files that hold them.
 //!
 //! The idea: an image file of any kind is a stack `[N, H, W, 3]` of bytes, so programs never ask what
 //! kind it was. Reading believes no size before it is checked, and converts only what can be
 //! converted without loss.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
 
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis, Dimension, Ix4, concatenate, s};
+use ndarray::{Array3, Array4, ArrayD, ArrayView3, ArrayView4, Axis, Dimension, Ix4, concatenate, s};
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::npy;
 
 /// The largest PNG read, in pixels. A few kilobytes of PNG can claim billions.
@@ -80,68 +81,23 @@ impl Grid {
         (cell / self.columns * (height + GAP), cell % self.columns * (width + GAP))
     }
 
-    /// Images `[N, H, W, 3]` as one picture, row by row, unscaled, [`GAP`] pixels apart; the gaps and
-    /// the cells without an image are black.
-    pub fn picture(&self, images: ArrayView4<u8>) -> Array3<u8> {
+    /// A row of the picture of images `[N, H, W, 3]` in [-1, 1], as bytes: unscaled, [`GAP`] pixels apart; the
+    /// gaps and the cells without an image are black.
+    fn row(&self, images: ArrayView4<f32>, y: usize) -> Vec<u8> {
         let (count, height, width, channels) = images.dim();
-        let (rows, columns) = self.size(count, height, width);
-        let mut picture = Array3::zeros((rows, columns, channels));
-        for (i, image) in images.outer_iter().enumerate() {
-            let (top, left) = self.corner(i, height, width);
-            picture.slice_mut(s![top..top + height, left..left + width, ..]).assign(&image);
+        let mut row = vec![0; self.size(count, height, width).1 * channels];
+        let (line, within) = (y / (height + GAP), y % (height + GAP));
+        if within >= height {
+            return row;
         }
-        picture
+        let cells = line * self.columns..(line + 1) * self.columns;
+        for image in cells.filter_map(|cell| cell.checked_sub(self.skip)).filter(|&image| image < count) {
+            let left = self.corner(image, height, width).1 * channels;
+            let pixels = images.slice(s![image, within, .., ..]);
+            row[left..].iter_mut().zip(pixels).for_each(|(byte, &value)| *byte = to_byte(value));
+        }
+        row
     }
-}
-
-/// Writes a file through a sibling that is renamed when it is complete, so that no reader sees a half
-/// file and a failure leaves the old one.
-///
-/// # Errors
-/// [`Error::Io`], also what `write` returns (a full disk).
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
-) -> Result<()> {
-    let mut draft = draft(path).map_err(Error::io(path, "create"))?;
-    let mut writer = BufWriter::new(draft.as_file_mut());
-    write(&mut writer)
-        .and_then(|()| writer.flush())
-        .and_then(|()| writer.get_ref().sync_all())
-        .map_err(Error::io(path, "write"))?;
-    drop(writer);
-    draft.persist(path).map_err(|e| Error::io(path, "create")(e.error))?;
-    Ok(())
-}
-
-/// Refuses a path that [`write_atomically`] could not write: a folder that takes no new file, or a
-/// folder in the file's place. To be asked before hours of work.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Unsupported`].
-pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::Unsupported {
-            file: path.into(),
-            found: "a folder stands where a file is to be written".into(),
-            hint: "move it away or choose another place".into(),
-        });
-    }
-    draft(path).map_err(Error::io(path, "create"))?;
-    Ok(())
-}
-
-/// A temporary file next to `path`, with the permissions of any new file.
-fn draft(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".draft-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 /// Writes an `.npy` file, atomically.
@@ -155,35 +111,75 @@ pub fn write_npy<T: npy::Element, D: Dimension>(path: &Path, array: &ndarray::Ar
 /// Writes a picture `[H, W, 3]` as PNG, 8-bit RGB, atomically.
 ///
 /// # Errors
-/// As for [`write_atomically`]; [`Error::Argument`] for a picture that no PNG can hold.
+/// As for [`write_atomically`] and [`encode_png`].
 pub fn write_png(path: &Path, picture: ArrayView3<u8>) -> Result<()> {
-    let (height, width, channels) = picture.dim();
-    let (Ok(h), Ok(w), 3) = (u32::try_from(height), u32::try_from(width), channels) else {
-        let expected = "[H, W, 3] with sides below 2^32";
-        return Err(Error::argument("picture", expected, format!("{:?}", picture.shape())));
-    };
-    let bytes: Vec<u8> = picture.iter().copied().collect();
-    write_atomically(path, |writer| {
-        let mut encoder = png::Encoder::new(writer, w, h);
-        encoder.set_color(ColorType::Rgb);
-        encoder.set_depth(BitDepth::Eight);
-        let mut png = encoder.write_header()?;
-        png.write_image_data(&bytes)?;
-        Ok(png.finish()?)
-    })
+    write_atomically(path, |writer| encode_png(writer, picture))
 }
 
-/// Reads images of one size from files, each a PNG, or an `.npy` of type uint8 and shape `[H, W, 3]` or
-/// `[N, H, W, 3]`, as one stack `[N, H, W, 3]` in the order given. The contents tell the kind, not the
-/// name.
+/// Writes a picture `[H, W, 3]` as PNG, 8-bit RGB, to any writer.
+///
+/// # Errors
+/// The writer's; also for a picture that no PNG can hold.
+pub fn encode_png(writer: impl Write, picture: ArrayView3<u8>) -> std::io::Result<()> {
+    let (height, width, channels) = picture.dim();
+    let rows = picture.outer_iter().map(|row| row.iter().copied().collect());
+    encode_rows(writer, [height, width, channels], rows)
+}
+
+/// Writes images `[N, H, W, 3]` in [-1, 1] as one picture to any writer, row by row, so that the picture is
+/// never whole in memory.
+///
+/// # Errors
+/// As for [`encode_png`].
+pub fn encode_grid(writer: impl Write, grid: &Grid, images: ArrayView4<f32>) -> std::io::Result<()> {
+    let (count, height, width, channels) = images.dim();
+    let (rows, columns) = grid.size(count, height, width);
+    encode_rows(writer, [rows, columns, channels], (0..rows).map(|y| grid.row(images, y)))
+}
+
+/// Writes the rows of a picture `[H, W, 3]` as PNG.
+fn encode_rows(
+    writer: impl Write,
+    shape: [usize; 3],
+    rows: impl Iterator<Item = Vec<u8>>,
+) -> std::io::Result<()> {
+    let [height, width, channels] = shape;
+    let (Ok(h), Ok(w), 3) = (u32::try_from(height), u32::try_from(width), channels) else {
+        let message = format!("a picture [H, W, 3] with sides below 2^32 is expected, not {shape:?}");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+    };
+    let mut encoder = png::Encoder::new(writer, w, h);
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    let mut png = encoder.write_header()?;
+    let mut data = png.stream_writer()?;
+    for row in rows {
+        data.write_all(&row)?;
+    }
+    data.finish()?;
+    Ok(png.finish()?)
+}
+
+/// [`read_by_key`] without a key.
+///
+/// # Errors
+/// As for [`read_by_key`].
+pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
+    read_by_key(files, None)
+}
+
+/// Reads images of one size from files, each a PNG, or an `.npy` or `.npz` of type uint8 and shape
+/// `[H, W, 3]` or `[N, H, W, 3]`, as one stack `[N, H, W, 3]` in the order given. The contents tell the kind,
+/// not the name. Of an `.npz` it is the array with the key, else the only one, else the one called `data`,
+/// which may be in ImageNet32's form, `[N, 3 * side * side]` with each image's red, green and blue in turn.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`] and [`Error::Unsupported`] for the file they name;
 /// [`Error::Malformed`] for the first file whose images differ in size from those before.
-pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
+pub fn read_by_key(files: &[impl AsRef<Path>], key: Option<&str>) -> Result<Array4<u8>> {
     let mut stacks: Vec<Array4<u8>> = Vec::new();
     for file in files {
-        let stack = read_one(file.as_ref())?;
+        let stack = read_one(file.as_ref(), key)?;
         if let Some(first) = stacks.first().filter(|first| first.shape()[1..] != stack.shape()[1..]) {
             let size = |s: &Array4<u8>| format!("{}x{}", s.shape()[1], s.shape()[2]);
             let expected = format!("{} like the files before", size(first));
@@ -191,40 +187,94 @@ pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
         }
         stacks.push(stack);
     }
+    if stacks.len() == 1 {
+        return Ok(stacks.remove(0));
+    }
     let views: Vec<_> = stacks.iter().map(|stack| stack.view()).collect();
     concatenate(Axis(0), &views)
         .map_err(|e| Error::argument("images", "at least one file of images", e.to_string()))
 }
 
 /// Reads the images of one file.
-fn read_one(path: &Path) -> Result<Array4<u8>> {
+fn read_one(path: &Path, key: Option<&str>) -> Result<Array4<u8>> {
     let (mut file, length) = npy::open_regular(path)?;
     let mut start = Vec::new();
     (&mut file).take(8).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
-    if start.starts_with(b"\x93NUMPY") {
-        return read_npy(path);
+    if npy::is_numpy(&start) {
+        return npy::find(path, key, "data", read_array);
     }
     if start != b"\x89PNG\r\n\x1a\n" {
         let found = match length {
             0 => "an empty file".into(),
             _ => format!("a file that begins with \"{}\"", start.escape_ascii()),
         };
-        return Err(Error::malformed(path, "start", "a PNG or .npy file", found));
+        return Err(Error::malformed(path, "start", "a PNG, .npy or .npz file", found));
+    }
+    if let Some(key) = key {
+        return Err(npy::no_key(path, key));
     }
     file.rewind().map_err(Error::io(path, "read"))?;
     Ok(decode_png(path, file)?.insert_axis(Axis(0)))
 }
 
-fn read_npy(path: &Path) -> Result<Array4<u8>> {
-    let array = npy::read_u8(path)?;
-    let shape = array.shape().to_vec();
-    let array = if shape.len() == 3 { array.insert_axis(Axis(0)) } else { array };
-    match array.into_dimensionality::<Ix4>() {
-        Ok(images) if images.shape()[3] == 3 && !images.is_empty() => Ok(images),
-        _ => {
-            let expected = "images of shape [N, H, W, 3] or [H, W, 3]";
-            Err(Error::malformed(path, "shape", expected, format!("{shape:?}")))
+/// The images of an array.
+fn read_array(found: npy::Found) -> Result<Array4<u8>> {
+    let (name, shape) = (found.name.clone(), found.shape().to_vec());
+    let wrong =
+        |place: &str, expected: &str, found: String| Err(Error::malformed(&name, place, expected, found));
+    if found.kind() != Some(<u8 as npy::Element>::KIND) {
+        let found = format!("{}; {}", found.type_name(), as_bytes(found.kind()));
+        return wrong("header", "images of type uint8", found);
+    }
+    let images = "images of shape [N, H, W, 3] or [H, W, 3]";
+    match shape[..] {
+        [_, _, _, 3] | [_, _, 3] => {}
+        [_, 3, _, _] => {
+            let found = format!("{shape:?}, which looks like NCHW; numpy's x.transpose(0, 2, 3, 1) mends it");
+            return wrong("shape", images, found);
         }
+        [3, _, _] => {
+            let found = format!("{shape:?}, which looks like CHW; numpy's x.transpose(1, 2, 0) mends it");
+            return wrong("shape", images, found);
+        }
+        [count, _] => match npy::planar_side(&shape) {
+            Some(side) if found.key.as_deref() == Some("data") && count > 0 => {
+                return Ok(from_planar(found.values()?, [count, side]));
+            }
+            Some(side) => {
+                let mend = format!("numpy's x.reshape(-1, 3, {side}, {side}).transpose(0, 2, 3, 1)");
+                let found = format!(
+                    "{shape:?}; if each image is its red, then its green and its blue, {mend} mends it"
+                );
+                return wrong("shape", images, found);
+            }
+            None => return wrong("shape", images, format!("{shape:?}")),
+        },
+        _ => return wrong("shape", images, format!("{shape:?}")),
+    }
+    if shape.contains(&0) {
+        return wrong("shape", images, format!("{shape:?}"));
+    }
+    let array = found.values::<u8>()?;
+    let array = if shape.len() == 3 { array.insert_axis(Axis(0)) } else { array };
+    array.into_dimensionality::<Ix4>().or_else(|_| wrong("shape", images, format!("{shape:?}")))
+}
+
+/// Images `[N, 3 * side * side]` of three planes each, as `[N, side, side, 3]`.
+fn from_planar(planes: ArrayD<u8>, [count, side]: [usize; 2]) -> Array4<u8> {
+    let planes = planes.into_shape_with_order((count, 3, side, side)).expect("its shape was looked at");
+    planes.permuted_axes([0, 2, 3, 1]).as_standard_layout().into_owned()
+}
+
+/// What makes bytes of images of a NumPy kind.
+fn as_bytes(kind: Option<(char, u64)>) -> &'static str {
+    match kind {
+        Some(('f', _)) => {
+            "save numpy's np.rint(x).astype('uint8') if x is from 0 to 255, np.rint(x * 255).astype('uint8') if \
+             from 0 to 1, np.rint((x + 1) * 127.5).astype('uint8') if from -1 to 1"
+        }
+        Some(('i' | 'u', _)) => "save numpy's x.astype('uint8') if x is from 0 to 255",
+        _ => "save bytes from 0 to 255",
     }
 }
 

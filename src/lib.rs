@@ -11,7 +11,8 @@
 //! - [`network`]: the architecture as data
 //! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] and [`animation`] draw what was made
 //! - [`images`]
-//! - [`npy`], [`memory`], [`philox`]
+//! - [`npy`], [`files`]
+//! - [`memory`], [`philox`], [`signals`]
 //! - [`error`]
 
 pub mod animation;
@@ -25,6 +26,7 @@ pub mod engine;
 pub mod error;
 pub mod evaluate;
 pub mod figure;
+pub mod files;
 pub mod generate;
 pub mod images;
 pub mod logistic;
@@ -33,6 +35,7 @@ pub mod network;
 pub mod npy;
 pub mod philox;
 pub mod schedule;
+pub mod signals;
 pub mod weights;
 
 pub use config::{ModelConfig, Nonlinearity};

@@ -228,6 +228,27 @@ fn png_files_score_as_the_same_images_in_one_file() {
 }
 
 #[test]
+fn images_and_labels_of_one_archive_are_told_apart() {
+    // Two images of 8x8 in ImageNet32's form, of the classes 0 and 9, which count from 1 there.
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/imagenet.npz").display().to_string();
+    let cond = golden("cond/v2/params.ckpt");
+    let run = evaluate(&["-c", &cond, "--images", &file, "--labels", &file, "--json"]).succeeds();
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("1 was taken off each"));
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    images::write_npy(Path::new(&at("x.npy")), &images::read(&[&file]).unwrap()).unwrap();
+    images::write_npy(Path::new(&at("y.npy")), &ndarray::array![[0_i32], [9]]).unwrap();
+    let same = evaluate(&["-c", &cond, "--images", &at("x.npy"), "--labels", &at("y.npy"), "--json"]);
+    assert_eq!(json(&run)["nats"], json(&same.succeeds())["nats"]);
+    let keys = |keys: &str| evaluate(&["-c", &cond, "--images", &file, "--labels", &file, "--key", keys]);
+    keys("data,labels").succeeds();
+    keys("mean").fails_with(&["mean.npy", "uint8", "'<f8'"]);
+    keys("data,mean").fails_with(&["mean.npy", "class labels"]);
+    keys("data,labels,mean").fails_with(&["--key: expected a name for the images"]);
+}
+
+#[test]
 fn bad_input_is_one_line_of_error_and_status_2() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fast_pixel_cnn::files;
 use fast_pixel_cnn::images::{self, GAP, Grid};
 use ndarray::{Array3, Array4, Axis, s};
 use png::{BitDepth, ColorType};
@@ -64,7 +65,13 @@ fn grids_are_near_square_unless_columns_are_classes() {
 #[test]
 fn a_picture_holds_its_images_unscaled() {
     let stack = numbered(4, 4, 8);
-    let picture = Grid { columns: 2, skip: 1 }.picture(stack.view());
+    let floats = images::to_floats(stack.view());
+    let mut png = Vec::new();
+    images::encode_grid(&mut png, &Grid { columns: 2, skip: 1 }, floats.view()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    std::fs::write(&path, png).unwrap();
+    let picture = images::read(&[&path]).unwrap().index_axis_move(Axis(0), 0);
     assert_eq!(picture.dim(), (3 * 4 + 2 * GAP, 2 * 8 + GAP, 3));
     for i in 0..4 {
         let cell = i + 1;
@@ -131,7 +138,20 @@ fn what_is_not_an_image_is_refused() {
         assert!(refusal(&path).contains(&format!("{shape:?}")));
     }
     images::write_npy(&path, &Array4::<f32>::zeros((1, 4, 4, 3))).unwrap();
-    assert!(refusal(&path).contains("uint8"));
+    let message = refusal(&path);
+    assert!(
+        message.contains("uint8") && message.contains("np.rint((x + 1) * 127.5).astype('uint8')"),
+        "{message}"
+    );
+    images::write_npy(&path, &Array4::<i64>::zeros((1, 4, 4, 3))).unwrap();
+    let message = refusal(&path);
+    assert!(message.contains("found type '<i8'; save numpy's x.astype('uint8')"), "{message}");
+    images::write_npy(&path, &Array4::<u8>::zeros((2, 3, 8, 8))).unwrap();
+    assert!(refusal(&path).contains("looks like NCHW; numpy's x.transpose(0, 2, 3, 1)"));
+    images::write_npy(&path, &Array3::<u8>::zeros((3, 8, 8))).unwrap();
+    assert!(refusal(&path).contains("looks like CHW; numpy's x.transpose(1, 2, 0)"));
+    images::write_npy(&path, &ndarray::Array2::<u8>::zeros((2, 3072))).unwrap();
+    assert!(refusal(&path).contains("x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)"));
     assert!(images::read(&[] as &[&Path]).is_err());
 
     let other = folder.path().join("b");
@@ -181,18 +201,18 @@ fn a_file_appears_whole_or_not_at_all() {
     let path = folder.path().join("a.png");
     let old: Array3<u8> = Array3::zeros((4, 4, 3));
     images::write_png(&path, old.view()).unwrap();
-    let failed = images::write_atomically(&path, |w| {
+    let failed = files::write_atomically(&path, |w| {
         std::io::Write::write_all(w, &[1; 100_000])?;
         Err(std::io::ErrorKind::StorageFull.into())
     });
     let message = failed.unwrap_err().to_string();
     assert!(message.contains("a.png: cannot write"), "{message}");
     assert_eq!(images::read(&[&path]).unwrap().index_axis(Axis(0), 0), old);
-    images::check_writable(&path).unwrap();
-    images::check_writable(&folder.path().join("b")).unwrap();
+    files::check_writable(&path).unwrap();
+    files::check_writable(&folder.path().join("b")).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
-    assert!(images::check_writable(folder.path()).is_err());
-    assert!(images::check_writable(&folder.path().join("none/b")).is_err());
+    assert!(files::check_writable(folder.path()).is_err());
+    assert!(files::check_writable(&folder.path().join("none/b")).is_err());
     let wide = Array3::zeros((1, 1, 4));
     assert!(images::write_png(&path, wide.view()).is_err());
 }

@@ -59,6 +59,79 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn headers_are_numpy_s_own_byte_for_byte() {
+    fn header<T: npy::Element>(shape: &[usize], values: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        npy::write_to(&mut bytes, shape, vec![T::zeroed(); values]).unwrap();
+        bytes.truncate(bytes.len() - values * size_of::<T>());
+        bytes
+    }
+    // What numpy.save of NumPy 2.4.6 wrote: the dict, and how many spaces.
+    let numpy = |length: u8, dict: &str, spaces: usize| {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend([length, 0]);
+        bytes.extend(format!("{dict}{}\n", " ".repeat(spaces)).bytes());
+        bytes
+    };
+    let dict = |descr: &str, shape: &str| {
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}")
+    };
+    let expected = numpy(0x76, &dict("|u1", "(4, 8, 8, 3)"), 52);
+    assert_eq!(expected.len(), 128);
+    assert_eq!(header::<u8>(&[4, 8, 8, 3], 768), expected);
+    assert_eq!(header::<f32>(&[2], 2), numpy(0x76, &dict("<f4", "(2,)"), 60));
+    assert_eq!(header::<f32>(&[], 1), numpy(0x76, &dict("<f4", "()"), 62));
+    assert_eq!(header::<i64>(&[0, 3], 0), numpy(0x76, &dict("<i8", "(0, 3)"), 58));
+    assert_eq!(header::<i64>(&[123_456, 1], 123_456), numpy(0x76, &dict("<i8", "(123456, 1)"), 53));
+    // Here the room for a longer first axis is what makes the header longer.
+    let ones = format!("({})", ["1"; 20].join(", "));
+    assert_eq!(header::<i32>(&[1; 20], 1), numpy(0xb6, &dict("<i4", &ones), 68));
+    let tens = "(0, 10, 10, 10, 10, 10, 10, 10)";
+    assert_eq!(header::<u8>(&[0, 10, 10, 10, 10, 10, 10, 10], 0), numpy(0x76, &dict("|u1", tens), 33));
+
+    let wrong = npy::write_to(Vec::new(), &[2, 2], [1u8; 3]).unwrap_err().to_string();
+    assert!(wrong.contains("shape [2, 2]"), "{wrong}");
+    assert!(npy::write_to(Vec::new(), &[2, 2], [1u8; 5]).is_err());
+}
+
+#[test]
+fn the_demo_model_s_files_are_as_numpy_writes_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "npy") {
+            let array = npy::read_f32(&path).unwrap();
+            let mut bytes = Vec::new();
+            npy::write_to(&mut bytes, array.shape(), array.iter().copied()).unwrap();
+            assert!(std::fs::read(&path).unwrap() == bytes, "{}", path.display());
+            files += 1;
+        }
+    }
+    assert_eq!(files, 298);
+}
+
+#[test]
+fn what_memory_cannot_hold_is_refused_before_it_is_reserved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("huge.npy");
+    // As long as it says, and sparse.
+    let length = 4u64 << 40;
+    let head = bytes(1, &header("'|u1'", "False", &format!("({length},)")), &[]);
+    std::fs::write(&path, &head).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    if let Err(error) = file.set_len(head.len() as u64 + length) {
+        eprintln!("no file of 4 TiB can be made here: {error}");
+        return;
+    }
+    for error in [npy::read_u8(&path).unwrap_err(), npy::labels_of(&path, None).unwrap_err()] {
+        let error = error.to_string();
+        assert!(error.contains("which is what memory holds, found 4194304 MiB"), "{error}");
+    }
+    assert_eq!(npy::shape_of::<u8>(&path).unwrap(), [length as usize]);
+}
+
+#[test]
 fn labels_of_three_types_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("labels.npy");
@@ -69,6 +142,10 @@ fn labels_of_three_types_are_read() {
     npy::write(&path, &array![3u8, 0, 9].view()).unwrap();
     assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
 
+    // As Keras has them.
+    npy::write(&path, &array![[3i32], [0], [9]].view()).unwrap();
+    assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
+
     let refused = |message: &str| {
         let error = npy::read_labels(&path).unwrap_err().to_string();
         assert!(error.contains("labels.npy") && error.contains(message), "{error}");
@@ -77,8 +154,8 @@ fn labels_of_three_types_are_read() {
     refused("element 1: expected class labels from 0 to 4294967295, found -1");
     npy::write(&path, &array![1i64 << 32].view()).unwrap();
     refused("element 0");
-    npy::write(&path, &array![[1i64]].view()).unwrap();
-    refused("expected class labels of shape [N], found shape [1, 1]");
+    npy::write(&path, &array![[1i64, 2]].view()).unwrap();
+    refused("expected class labels of shape [N] or [N, 1], found shape [1, 2]");
     npy::write(&path, &array![1.0f32].view()).unwrap();
     refused("expected class labels of type int64, int32 or uint8, found type '<f4'");
 }
@@ -95,6 +172,10 @@ fn usual_and_unusual_wordings_of_a_header_mean_the_same() {
         ("(2,2)", &[2, 2]),
         ("(2,  2, )", &[2, 2]),
         ("(2 , 2)", &[2, 2]),
+        // As Python 2 wrote them.
+        ("(4L,)", &[4]),
+        ("(2L, 2)", &[2, 2]),
+        ("(2L, 2L)", &[2, 2]),
     ] {
         let usual = header("'<f4'", "False", shape);
         let padded = usual.replace("}\n", "}                \n");
@@ -140,6 +221,10 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
         (plain("(18_446_744_073_709_551_615, 2)"), "found '_'"),
         (plain("(-2,)"), "found '-'"),
         (plain("(2.0,)"), "found '.'"),
+        (plain("(L2,)"), "found 'L'"),
+        (plain("(2 L,)"), "found 'L'"),
+        (plain("(2LL,)"), "found 'L'"),
+        (plain("(18446744073709551616L,)"), "more elements than 64 bits can count"),
         (plain("'2'"), "shape must be list or tuple"),
         (plain("(2)"), "a dict that describes an array"),
         (plain("(,)"), "a dict that describes an array"),

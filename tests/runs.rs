@@ -77,11 +77,12 @@ fn seven<'a>() -> Run<'a> {
         temperature: 1.0,
         given: None,
         method: Method::Cached,
+        keep: true,
     }
 }
 
 fn make(engine: &mut Fake, run: &Run) -> Result<Generated> {
-    generate(engine, run, Some(1 << 30), &AtomicBool::new(false), &|_| {})
+    generate(engine, run, Some(1 << 30), &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(()))
 }
 
 fn firsts(images: &Array4<f32>) -> Vec<f32> {
@@ -174,7 +175,7 @@ fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     let refused = |batch_size, mebibytes: u64| {
         let run = Run { batch_size, count: 50, ..seven() };
         let available = Some(mebibytes * BYTES_PER_IMAGE);
-        match generate(&mut fake(0), &run, available, &AtomicBool::new(false), &|_| {}) {
+        match generate(&mut fake(0), &run, available, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(())) {
             Err(Error::Memory { batch, fits, .. }) => Some((batch, fits)),
             Err(error) => panic!("{error}"),
             Ok(_) => None,
@@ -186,7 +187,9 @@ fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     assert_eq!(refused(1000, 18), Some((50, 17)));
     assert_eq!(refused(16, 1), Some((16, 0)));
     let unknown = Run { count: 2, batch_size: 2, ..seven() };
-    assert!(generate(&mut fake(0), &unknown, None, &AtomicBool::new(false), &|_| {}).is_ok());
+    assert!(
+        generate(&mut fake(0), &unknown, None, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(())).is_ok()
+    );
 }
 
 #[test]
@@ -200,11 +203,51 @@ fn an_interrupted_run_keeps_its_finished_batches() {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let made = generate(&mut fake(4), &seven(), None, &stop, &progress).unwrap();
+    let made = generate(&mut fake(4), &seven(), None, &stop, &progress, &mut |_, _| Ok(())).unwrap();
     assert!(made.interrupted);
     assert_eq!(made.images.dim(), (3, 4, 8, 3));
     assert_eq!(made.labels, Some(vec![1, 2, 3]));
     assert_eq!(made.batch_seconds.len(), 1);
-    let none = generate(&mut fake(4), &seven(), None, &stop, &|_| {}).unwrap();
+    let none = generate(&mut fake(4), &seven(), None, &stop, &|_| {}, &mut |_, _| Ok(())).unwrap();
     assert!(none.interrupted && none.images.is_empty() && none.batch_seconds.is_empty());
+}
+
+#[test]
+fn batches_are_handed_on_as_they_are_finished_and_only_kept_where_asked() {
+    let whole = make(&mut fake(4), &seven()).unwrap();
+    for keep in [true, false] {
+        let (mut seen, mut values) = (Vec::new(), Vec::new());
+        let mut finished = |first, images: ArrayView4<f32>| {
+            seen.push((first, images.dim().0));
+            values.extend(images.iter().copied());
+            Ok(())
+        };
+        let run = Run { keep, ..seven() };
+        let stop = AtomicBool::new(false);
+        let made = generate(&mut fake(4), &run, None, &stop, &|_| {}, &mut finished).unwrap();
+        assert_eq!((made.count, made.images.dim().0), (7, if keep { 7 } else { 0 }));
+        assert_eq!(made.labels, whole.labels);
+        assert_eq!(seen, [(0, 3), (3, 3), (6, 1)]);
+        assert!(values.iter().eq(&whole.images));
+    }
+    // What cannot be written ends the run.
+    let mut failing = |first, _: ArrayView4<f32>| if first == 3 { Err(Error::Interrupted) } else { Ok(()) };
+    let mut engine = fake(0);
+    let stop = AtomicBool::new(false);
+    let failed = generate(&mut engine, &seven(), None, &stop, &|_| {}, &mut failing);
+    assert!(matches!(failed, Err(Error::Interrupted)) && engine.sizes.len() == 2);
+}
+
+#[test]
+fn images_that_are_kept_are_counted_and_others_are_not() {
+    // 4 by 8 pixels of three floats, a class and a time; and a mebibyte for an image of a batch.
+    let (image, batch) = (4 * 8 * 12 + 12, 3 * BYTES_PER_IMAGE);
+    let run = |keep| Run { count: 10_000, keep, ..seven() };
+    let check = |run: Run, available| run.check(&fake(0), Some(available)).map(drop);
+    check(run(true), batch + 10_000 * image).unwrap();
+    assert!(matches!(check(run(true), batch + 10_000 * image - 1), Err(Error::Memory { .. })));
+    let message = check(run(true), 9_999 * image).unwrap_err().to_string();
+    assert!(message.starts_with("count: expected at most 9999 images"), "{message}");
+    check(run(false), batch + 10_000 * 12).unwrap();
+    assert!(check(run(false), batch + 10_000 * 12 - 1).is_err());
 }

@@ -1,12 +1,13 @@
 //! `convert`: from a TensorFlow checkpoint to a folder of `.npy` weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::config::Nonlinearity;
+use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::weights::{self, Options};
 use fast_pixel_cnn::{Error, Result, cli, error};
 
@@ -61,21 +62,16 @@ fn list(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
-    // Ctrl-C ends the conversion between two tensors, so that the draft of the folder is removed.
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(|e| Error::Io {
-        file: "signals".into(),
-        action: "handle Ctrl-C".into(),
-        source: std::io::Error::other(e),
-    })?;
-    let go_on = || !INTERRUPTED.load(Ordering::Relaxed);
-    let verified = match args.verify_all {
-        true => Some(verify(&mut Checkpoint::open(&args.checkpoint)?, &go_on)?),
-        false => None,
+fn convert(args: &Args, out_dir: &Path) -> Result<ExitCode> {
+    // A signal ends the conversion between two tensors, so that the draft of the folder is removed.
+    let signals = Signals::heed()?;
+    let (verified, done) = match converted(args, out_dir, &signals) {
+        Err(Error::Interrupted) => {
+            cli::warn("interrupted: nothing was written");
+            return Ok(ExitCode::from(signals.status()));
+        }
+        done => done?,
     };
-    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity, scope: args.scope.clone() };
-    let done = weights::convert(&args.checkpoint, out_dir, &options, &|_| go_on())?;
     done.warnings.iter().for_each(cli::warn);
     let weights = if done.source.averaged { "averaged" } else { "raw" };
     let format = done.source.format.map_or_else(String::new, |f| format!(" from a {f} checkpoint"));
@@ -87,6 +83,21 @@ fn convert(args: &Args, out_dir: &std::path::Path) -> Result<ExitCode> {
         verified.unwrap_or_default()
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was verified beforehand, if that was asked for, and what was converted.
+fn converted(
+    args: &Args,
+    out_dir: &Path,
+    signals: &Signals,
+) -> Result<(Option<String>, weights::Conversion)> {
+    let go_on = || !signals.stop.load(Ordering::Relaxed);
+    let verified = match args.verify_all {
+        true => Some(verify(&mut Checkpoint::open(&args.checkpoint)?, &go_on)?),
+        false => None,
+    };
+    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity, scope: args.scope.clone() };
+    Ok((verified, weights::convert(&args.checkpoint, out_dir, &options, &|_| go_on())?))
 }
 
 /// Verifies a whole checkpoint and says what that was.

@@ -13,7 +13,8 @@ use std::path::Path;
 use ndarray::ArrayView4;
 
 use crate::error::{Error, Result};
-use crate::images::{Grid, write_atomically};
+use crate::files::write_atomically;
+use crate::images::Grid;
 use canvas::{Canvas, Color};
 
 /// The largest picture of an animation, in pixels.

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
+use fast_pixel_cnn::files::{self, Planned};
 use fast_pixel_cnn::logistic::bits_per_dim;
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
 use ndarray::{Array4, Ix4};
@@ -30,11 +31,13 @@ struct Args {
     #[command(flatten)]
     weights: cli::WeightsArgs,
 
-    /// Images of one size: PNG, or .npy of type uint8 and shape [N, H, W, 3] or [H, W, 3]
+    /// Images of one size: PNG, or .npy or .npz of type uint8 and shape [N, H, W, 3] or [H, W, 3], or as in
+    /// ImageNet32's .npz files
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     images: Vec<PathBuf>,
 
-    /// Classes of the images, for a class-conditional model: .npy of type int64, int32 or uint8, shape [N]
+    /// Classes of the images, for a class-conditional model: .npy or .npz of type int64, int32 or uint8, shape
+    /// [N] or [N, 1]. Classes count from 0; ImageNet32's files count from 1, and 1 is taken off theirs
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
@@ -42,6 +45,11 @@ struct Args {
     /// with --labels also how often that is right
     #[arg(long, conflicts_with_all = ["logits_out", "compare_logits"])]
     classify: bool,
+
+    /// The array to take from .npz files of several, for the images and, after a comma, for the labels
+    /// [default: data,labels]
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    key: Vec<String>,
 
     /// Write the logits: .npy, float32 [N, H, W, 10 m]
     #[arg(long, value_name = "FILE")]
@@ -116,14 +124,23 @@ fn main() -> ExitCode {
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let config = *weights.config();
-    let bytes = images::read(&args.images)?;
+    if args.key.len() > 1 + usize::from(args.labels.is_some()) {
+        let expected = "a name for the images, and one for the labels where there are any";
+        return Err(Error::argument("--key", expected, args.key.join(",")));
+    }
+    let bytes = images::read_by_key(&args.images, args.key.first().map(String::as_str))?;
     let labels = read_labels(args, &config, &bytes)?;
     let compare = match &args.compare_logits {
         Some(file) => Some(read_logits(file, &config, &bytes)?),
         None => None,
     };
     if let Some(file) = &args.logits_out {
-        images::check_writable(file)?;
+        files::check_writable(file)?;
+        let (count, height, width, _) = bytes.dim();
+        let numbers = [count, height, width, config.logits()].iter().fold(4, |n, &d| d as u64 * n);
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let planned = Planned { files: 1, bytes: numbers };
+        files::check_room(folder.unwrap_or(Path::new(".")), &[planned])?;
     }
     let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
@@ -214,7 +231,12 @@ fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result
     };
     let size = engine::check_size(height, width);
     size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
-    let labels = args.labels.as_ref().map(|file| npy::read_labels(file)).transpose()?;
+    let key = args.key.get(1).map(String::as_str);
+    let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
+    if labels.as_ref().is_some_and(|labels| labels.counted_from_one) {
+        cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
+    }
+    let labels = labels.map(|labels| labels.classes);
     if args.classify && config.classes == 0 {
         let expected = "a class-conditional model";
         return Err(Error::argument("--classify", expected, "an unconditional one"));

@@ -16,7 +16,7 @@ use clap::Parser;
 use fast_pixel_cnn::device::{self, Device};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
-use fast_pixel_cnn::images::{check_writable, write_atomically};
+use fast_pixel_cnn::files::{check_writable, write_atomically};
 use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, Result, Weights, cli, memory, weights};
 use ndarray::{Array4, ArrayView4};

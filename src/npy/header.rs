@@ -1,24 +1,21 @@
-//! Checked reading and writing of NumPy's `.npy` files.
+//! The headers of `.npy` files, read and written.
 //!
-//! The idea: nothing is believed before the file's length confirms it. The crate `npyz` parses headers,
-//! but multiplies a shape's numbers unchecked and recurses into nested brackets, so a header passes a
-//! check of our own first; then type, order and the exact length are compared, and only then memory is
-//! taken, into which the values are read as they stand.
-//!
-//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3.
+//! The idea: the crate `npyz` parses Python's grammar, but multiplies a shape's numbers unchecked and recurses
+//! into nested brackets, so a header passes a check of our own first. What it writes, `(4, 8, 8, 3, )`, is not
+//! what NumPy writes, and some readers only know NumPy's words; so these are written here, byte for byte.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
-use bytemuck::Pod;
-use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
-use npyz::{DType, NpyHeader, Order, TypeChar, WriterBuilder};
+use ndarray::{ArrayD, IxDyn};
+use npyz::{DType, NpyHeader, Order, TypeChar};
 
+use super::Element;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// The longest header accepted, in bytes. NumPy itself reads no longer ones.
-pub const MAX_HEADER: usize = 10_000;
+const MAX_HEADER: usize = 10_000;
 
 /// Brackets in brackets in a header: a dict holds a tuple, or a list of tuples for a structured type.
 const MAX_DEPTH: usize = 6;
@@ -27,187 +24,49 @@ const MAX_DEPTH: usize = 6;
 /// hashes comes to them, and enough to go past a buffer.
 const PIECE: usize = 1 << 17;
 
-/// A type that arrays are read and written in.
-pub trait Element: npyz::AutoSerialize + Pod {
-    /// NumPy's name for it, for messages: `float32`.
-    const NAME: &'static str;
-    /// NumPy's kind and size in bytes: `('f', 4)`.
-    const KIND: (char, u64);
-}
+/// Data begin at a multiple of this.
+const ALIGN: usize = 64;
 
-impl Element for f32 {
-    const NAME: &'static str = "float32";
-    const KIND: (char, u64) = ('f', 4);
-}
+/// Digits for which NumPy leaves room, so that the first axis can grow in place.
+const GROWTH_DIGITS: usize = 21;
 
-impl Element for u8 {
-    const NAME: &'static str = "uint8";
-    const KIND: (char, u64) = ('u', 1);
-}
-
-impl Element for i32 {
-    const NAME: &'static str = "int32";
-    const KIND: (char, u64) = ('i', 4);
-}
-
-impl Element for i64 {
-    const NAME: &'static str = "int64";
-    const KIND: (char, u64) = ('i', 8);
-}
-
-/// Reads an array of one type from a regular file.
+/// What precedes the data of an array in C order: `numpy.save`'s own bytes.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Unsupported`] if it is a folder, a pipe or a
-/// device, [`Error::Malformed`] if it is not an `.npy` file of that type, in C order, of exactly the
-/// length that its shape needs.
-pub fn read<T: Element>(path: &Path) -> Result<ArrayD<T>> {
-    let (file, length) = open_regular(path)?;
-    read_from(path, BufReader::new(file), length)
-}
-
-/// [`read`] for float32.
-///
-/// # Errors
-/// As for [`read`].
-pub fn read_f32(path: &Path) -> Result<ArrayD<f32>> {
-    read(path)
-}
-
-/// [`read`] for uint8.
-///
-/// # Errors
-/// As for [`read`].
-pub fn read_u8(path: &Path) -> Result<ArrayD<u8>> {
-    read(path)
-}
-
-/// Reads class labels `[N]` of type int64, int32 or uint8.
-///
-/// # Errors
-/// As for [`read`]; [`Error::Malformed`] also for another shape and for a label that is negative or
-/// beyond 32 bits.
-pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
-    let (file, length) = open_regular(path)?;
-    let mut reader = BufReader::new(file);
-    let header = read_header(path, &mut reader, length)?;
-    let wide: Vec<i64> = match header.kind {
-        Some(<i64 as Element>::KIND) => header.values::<i64>(path, reader)?.into_iter().collect(),
-        Some(<i32 as Element>::KIND) => widen(header.values::<i32>(path, reader)?),
-        Some(<u8 as Element>::KIND) => widen(header.values::<u8>(path, reader)?),
-        _ => {
-            let expected = "class labels of type int64, int32 or uint8";
-            return Err(Error::malformed(path, "header", expected, header.type_name));
-        }
+/// For a shape whose header is beyond 65,535 bytes.
+pub(super) fn written<T: Element>(shape: &[usize]) -> std::io::Result<Vec<u8>> {
+    let numbers: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let tuple = match &numbers[..] {
+        [one] => format!("({one},)"),
+        many => format!("({})", many.join(", ")),
     };
-    if header.shape.len() != 1 {
-        let found = format!("shape {:?}", header.shape);
-        return Err(Error::malformed(path, "header", "class labels of shape [N]", found));
-    }
-    let narrow = |(i, label): (usize, i64)| {
-        u32::try_from(label).map_err(|_| {
-            let expected = "class labels from 0 to 4294967295";
-            Error::malformed(path, format!("element {i}"), expected, label.to_string())
-        })
-    };
-    wide.into_iter().enumerate().map(narrow).collect()
+    let dict = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {tuple}, }}", T::DESCR);
+    let growth = numbers.first().map_or(0, |first| GROWTH_DIGITS - first.len());
+    // Magic, version, length, dict and line break; NumPy pads what is aligned by another whole piece.
+    let used = 10 + dict.len() + growth + 1;
+    let length = used + (ALIGN - used % ALIGN) - 10;
+    let too_long = |_| std::io::Error::new(std::io::ErrorKind::InvalidInput, "a shape of too many axes");
+    let stated = u16::try_from(length).map_err(too_long)?;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(stated.to_le_bytes());
+    bytes.extend(format!("{dict:<width$}\n", width = length - 1).bytes());
+    Ok(bytes)
 }
 
-fn widen<T: Into<i64>>(labels: ArrayD<T>) -> Vec<i64> {
-    labels.into_iter().map(Into::into).collect()
-}
-
-/// The shape of an array of one type, from its header and the file's length alone.
-///
-/// # Errors
-/// As for [`read`].
-pub fn shape_of<T: Element>(path: &Path) -> Result<Vec<usize>> {
-    let (file, length) = open_regular(path)?;
-    // A usual header is 128 bytes long: one read, and little that is read in vain.
-    let header = read_header(path, &mut BufReader::with_capacity(256, file), length)?;
-    header.check::<T>(path)?;
-    Ok(header.shape)
-}
-
-/// Reads an array from the bytes of a whole `.npy` file. `name` stands in for the file in messages.
-///
-/// # Errors
-/// [`Error::Malformed`] as for [`read`].
-pub fn parse<T: Element>(name: &Path, bytes: &[u8]) -> Result<ArrayD<T>> {
-    read_from(name, bytes, bytes.len() as u64)
-}
-
-/// Reads an array from the `length` bytes of a whole `.npy` file and leaves the reader behind them.
-/// `name` stands in for the file in messages.
-///
-/// # Errors
-/// [`Error::Io`] from the reader, [`Error::Malformed`] as for [`read`].
-pub fn read_from<T: Element>(name: &Path, mut reader: impl Read, length: u64) -> Result<ArrayD<T>> {
-    let header = read_header(name, &mut reader, length)?;
-    header.values(name, reader)
-}
-
-/// Writes an array to a new file, or over an old one.
-///
-/// # Errors
-/// [`Error::Io`] if the file cannot be written.
-pub fn write<T: Element, D: Dimension>(path: &Path, array: &ArrayView<T, D>) -> Result<()> {
-    let file = File::create(path).map_err(Error::io(path, "create"))?;
-    let mut writer = std::io::BufWriter::new(file);
-    write_to(&mut writer, array.shape(), array.iter().copied())
-        .and_then(|()| writer.flush())
-        .map_err(Error::io(path, "write"))
-}
-
-/// Writes an array's header and values, given in C order, to any writer.
-///
-/// # Errors
-/// The writer's.
-pub fn write_to<T: Element>(
-    writer: impl Write,
-    shape: &[usize],
-    values: impl IntoIterator<Item = T>,
-) -> std::io::Result<()> {
-    let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
-    let options = npyz::WriteOptions::<T>::new().default_dtype().shape(&shape);
-    let mut npy = options.writer(writer).begin_nd()?;
-    npy.extend(values)?;
-    npy.finish()
-}
-
-/// Opens a regular file and tells its length. Looks before opening: opening a pipe would wait for a
-/// writer.
-///
-/// # Errors
-/// [`Error::Io`], or [`Error::Unsupported`] if it is not a regular file.
-pub fn open_regular(path: &Path) -> Result<(File, u64)> {
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-    if !metadata.is_file() {
-        let found = if metadata.is_dir() { "a folder" } else { "a pipe or device" };
-        return Err(Error::Unsupported {
-            file: path.into(),
-            found: found.into(),
-            hint: "give a regular file".into(),
-        });
-    }
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    Ok((file, metadata.len()))
-}
-
-/// A header whose shape fits the file.
-struct Header {
-    shape: Vec<usize>,
+/// A header whose shape can be counted.
+pub(super) struct Header {
+    pub(super) shape: Vec<usize>,
     /// Kind and size of a plain little-endian type.
-    kind: Option<(char, u64)>,
+    pub(super) kind: Option<(char, u64)>,
     /// The type for a message.
-    type_name: String,
+    pub(super) type_name: String,
     /// Bytes of the file after the header.
     data: u64,
 }
 
 impl Header {
     /// Compares the type with what is wanted, and the length with what the shape needs.
-    fn check<T: Element>(&self, path: &Path) -> Result<()> {
+    pub(super) fn check<T: Element>(&self, path: &Path) -> Result<()> {
         if self.kind != Some(T::KIND) {
             let expected = format!("little-endian {}", T::NAME);
             return Err(Error::malformed(path, "header", expected, self.type_name.clone()));
@@ -226,9 +85,12 @@ impl Header {
     }
 
     /// Checks, then reads the values.
-    fn values<T: Element>(&self, path: &Path, mut reader: impl Read) -> Result<ArrayD<T>> {
+    pub(super) fn values<T: Element>(&self, path: &Path, mut reader: impl Read) -> Result<ArrayD<T>> {
         self.check::<T>(path)?;
-        let mut values: Vec<T> = bytemuck::zeroed_vec(self.data as usize / size_of::<T>());
+        let mut values: Vec<T> = memory::zeros(self.data / T::KIND.1).map_err(|available| {
+            let expected = format!("at most {} MiB, which is what memory holds", available >> 20);
+            Error::malformed(path, "data", expected, format!("{} MiB", self.data >> 20))
+        })?;
         let bytes = bytemuck::cast_slice_mut::<T, u8>(&mut values);
         bytes.chunks_mut(PIECE).try_for_each(|p| reader.read_exact(p)).map_err(Error::io(path, "read"))?;
         if cfg!(target_endian = "big") {
@@ -242,7 +104,7 @@ impl Header {
 }
 
 /// Reads a header and leaves the reader at the data.
-fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Header> {
+pub(super) fn read_header(path: &Path, mut reader: impl Read, length: u64) -> Result<Header> {
     let bad = |expected: &str, found: String| Error::malformed(path, "header", expected, found);
     let mut head = vec![0; 8];
     if length < 10 {
@@ -272,13 +134,13 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     let start = head.len();
     head.resize(start + size as usize, 0);
     limited.read_exact(&mut head[start..]).map_err(Error::io(path, "read"))?;
-    check_header(&head[start..]).map_err(|found| bad("a dict that describes an array", found))?;
+    check_header(&mut head[start..]).map_err(|found| bad("a dict that describes an array", found))?;
     let data = left - u64::from(size);
     if let Some((descr, kind, shape)) = usual(&head[start..]) {
         return Ok(Header { shape, kind: Some(kind), type_name: format!("type '{descr}'"), data });
     }
     let npy = NpyHeader::from_reader(&head[..])
-        .map_err(|e| bad("a dict that describes an array", e.to_string().replace('\n', " ")))?;
+        .map_err(|e| bad("a dict that describes an array", short(&e.to_string())))?;
     if npy.order() != Order::C {
         let found = "Fortran order; numpy.ascontiguousarray makes it so";
         return Err(bad("C order", found.into()));
@@ -293,19 +155,19 @@ fn read_header(path: &Path, reader: &mut impl Read, length: u64) -> Result<Heade
     Ok(Header { shape, kind, type_name, data })
 }
 
+/// A parser's message of several lines, which may show the whole header, as a line.
+fn short(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
 /// Type and shape of a header in the words that NumPy and this crate write, with the type's kind. Any
 /// other, right or wrong, is for `npyz`, which reads Python's grammar: for a small array that takes longer
 /// than all the rest.
 fn usual(text: &[u8]) -> Option<(&str, (char, u64), Vec<usize>)> {
     let text = std::str::from_utf8(text).ok()?.strip_prefix("{'descr': '")?;
     let (descr, text) = text.split_once("', 'fortran_order': False, 'shape': (")?;
-    let kind = match descr {
-        "<f4" => ('f', 4),
-        "|u1" => ('u', 1),
-        "<i4" => ('i', 4),
-        "<i8" => ('i', 8),
-        _ => return None,
-    };
+    let types = [of::<f32>(), of::<u8>(), of::<i32>(), of::<i64>()];
+    let (_, kind) = types.into_iter().find(|(name, _)| *name == descr)?;
     let (list, end) = text.split_once("), }")?;
     if !end.strip_suffix('\n')?.bytes().all(|b| b == b' ') {
         return None;
@@ -325,6 +187,11 @@ fn usual(text: &[u8]) -> Option<(&str, (char, u64), Vec<usize>)> {
     (shape.len() > 1 || numbers.len() < list.len()).then_some((descr, kind, shape))
 }
 
+/// A type in a header's words, and its kind.
+fn of<T: Element>() -> (&'static str, (char, u64)) {
+    (T::DESCR, T::KIND)
+}
+
 /// Kind and size of a plain little-endian type.
 fn little_endian_kind(dtype: &DType) -> Option<(char, u64)> {
     let DType::Plain(plain) = dtype else { return None };
@@ -340,9 +207,9 @@ fn little_endian_kind(dtype: &DType) -> Option<(char, u64)> {
 
 /// Refuses what the parser behind must not see: nesting deep enough to exhaust the stack, and whole
 /// numbers whose product overflows. Outside of strings only brackets, separators, decimal digits, True
-/// and False are let through, so that no other spelling of a number (`0xff`, `1_000`) slips past.
-/// The error says what was found.
-fn check_header(text: &[u8]) -> std::result::Result<(), String> {
+/// and False are let through, so that no other spelling of a number (`0xff`, `1_000`) slips past; the L
+/// that Python 2 wrote behind a long one is blanked. The error says what was found.
+fn check_header(text: &mut [u8]) -> std::result::Result<(), String> {
     let (mut depth, mut product) = (0usize, 1u64);
     let mut at = 0;
     while at < text.len() {
@@ -361,6 +228,9 @@ fn check_header(text: &[u8]) -> std::result::Result<(), String> {
                 product = number
                     .and_then(|n| product.checked_mul(n.max(1)))
                     .ok_or("a shape with more elements than 64 bits can count")?;
+                if text.get(at + digits) == Some(&b'L') {
+                    text[at + digits] = b' ';
+                }
                 at += digits - 1;
             }
             _ => match word(b"True").or_else(|| word(b"False")) {

@@ -1,0 +1,162 @@
+//! The flags, and what their values mean.
+//!
+//! The idea: a value that no run could have is refused where it is parsed; what depends on the model or on
+//! other flags is for others.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+use fast_pixel_cnn::cli;
+use fast_pixel_cnn::generate::Classes;
+
+/// Generate images with a PixelCNN++.
+///
+/// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by
+/// threads, cached or naive. Writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, 3]),
+/// samples.npy (float32, as sampled) and, for a class-conditional model, labels.npy into the save
+/// folder; or a folder of single images: see --format.
+///
+/// The save folder holds one run at a time. Its files replace an earlier run's: those of the same names, and
+/// of these names also those that this run does not write, if they are as the program left them (it keeps a
+/// list in .generate.json). A file that the program did not make stays, with a warning. The folder of single
+/// images can be filled by several runs of one series, that is, with other --first-index and --count only; one
+/// with other images is refused.
+///
+/// Ctrl-C writes the batches that are finished and exits with status 130; a second one stops at once. SIGTERM
+/// (status 143) and SIGHUP (129) do so too.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    #[command(flatten)]
+    pub weights: cli::WeightsArgs,
+
+    /// Images made at a time
+    #[arg(short, long, value_name = "N", default_value_t = 16)]
+    pub batch_size: usize,
+
+    /// Side of the images, or height and width as HxW; multiples of 4 [default: 32, or that of the
+    /// files given]
+    #[arg(short, long, value_name = "SIZE")]
+    pub image_size: Option<Size>,
+
+    /// Seed of the random numbers
+    #[arg(short, long, value_name = "N", default_value_t = 2702)]
+    pub seed: u64,
+
+    /// Folder for the results, for one run at a time; made if it does not exist
+    #[arg(short = 'v', long, value_name = "DIR", default_value = "out")]
+    pub save_dir: PathBuf,
+
+    /// Number of images [default: one batch, or that of the files given]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<usize>,
+
+    /// Index of the first image
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first_index: u64,
+
+    /// Class of all images; with "all" image i has class i modulo the number of classes, and the grid a
+    /// column for each class [default for a class-conditional model: all]
+    #[arg(long, value_name = "K|all", value_parser = parse_classes)]
+    pub class: Option<Classes>,
+
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+
+    #[command(flatten)]
+    pub engine: cli::EngineArgs,
+
+    /// Draw with the mixture's logits divided, and the logistics' scales multiplied, by T: below 1 from the
+    /// likelier images, above 1 from more of them
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = cli::parse_temperature)]
+    pub temperature: f32,
+
+    /// Do a full forward pass for each pixel, as the original does: the same images, slowly
+    #[arg(long)]
+    pub naive: bool,
+
+    /// What to write: png (samples.png, the grid), npy (images.npy, samples.npy, labels.npy), images (each image
+    /// as a PNG named by its index, images/000042.png, written as its batch is finished; with this format alone
+    /// a run takes no memory for images that are finished)
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "png,npy")]
+    pub format: Vec<Format>,
+
+    /// Complete given images (PNG, or .npy or .npz of type uint8 and shape [H, W, 3] or [N, H, W, 3]): the first
+    /// rows are kept and the rest is generated. One image is completed in as many ways as --count says
+    #[arg(long, value_name = "IMAGE", requires = "keep_rows")]
+    pub complete: Option<PathBuf>,
+
+    /// The array to take from an .npz file given to --complete [default: its only one, or data]
+    #[arg(long, value_name = "NAME", requires = "complete")]
+    pub key: Option<String>,
+
+    /// Rows of the given images to keep
+    #[arg(long, value_name = "N", requires = "complete")]
+    pub keep_rows: Option<usize>,
+
+    /// Take the uniform random numbers from DIR/u_mix.npy [N, H, W, m] and DIR/u_logistic.npy
+    /// [N, H, W, 3] (float32)
+    #[arg(long, value_name = "DIR", conflicts_with = "seed")]
+    pub noise: Option<PathBuf>,
+
+    /// Also write an animation of the images filling in pixel by pixel, as GIF or animated PNG by the
+    /// name's end
+    #[arg(long, value_name = "FILE")]
+    pub animate: Option<PathBuf>,
+
+    /// Animate naive beside cached, each as fast as it is here: cached as this run, naive by the time of
+    /// 3 full forward passes, times the pixels
+    #[arg(long, requires = "animate", conflicts_with = "naive")]
+    pub side_by_side: bool,
+
+    /// Tell no progress on stderr: neither the bar on a terminal nor, elsewhere, a line every 30 seconds
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// samples.png
+    Png,
+    /// images.npy, samples.npy and labels.npy
+    Npy,
+    /// images/000042.png, for each image
+    Images,
+}
+
+/// Height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub [usize; 2]);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Size, String> {
+        let (height, width) = text.split_once(['x', 'X']).unwrap_or((text, text));
+        match (height.parse(), width.parse()) {
+            (Ok(height), Ok(width)) => Ok(Size([height, width])),
+            _ => Err("expected a number, or height and width as HxW".into()),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.0[0], self.0[1])
+    }
+}
+
+fn parse_classes(text: &str) -> std::result::Result<Classes, String> {
+    if text == "all" {
+        return Ok(Classes::All);
+    }
+    let class = text.parse().map(Classes::One);
+    class.map_err(|_| "expected the number of a class, or all".into())
+}

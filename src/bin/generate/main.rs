@@ -1,0 +1,58 @@
+//! `generate`: images from weights.
+//!
+//! The idea: flags and the files they name are made one [`Run`](fast_pixel_cnn::generate::Run) before
+//! anything is generated or written. Then the library works, and here is only the telling of it.
+
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
+
+mod args;
+mod film;
+mod inputs;
+mod outputs;
+mod progress;
+mod record;
+mod report;
+mod series;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fast_pixel_cnn::signals::Signals;
+use fast_pixel_cnn::{Result, cli, device};
+
+use crate::args::Args;
+use crate::film::{animate, check_animation, layout};
+use crate::inputs::Inputs;
+use crate::outputs::Outputs;
+use crate::progress::with_progress;
+use crate::report::report;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    cli::run(|| body(&args))
+}
+
+fn body(args: &Args) -> Result<ExitCode> {
+    let weights = args.weights.load()?;
+    let inputs = Inputs::read(args, weights.config())?;
+    let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    drop(weights);
+    let config = *engine.config();
+    let run = inputs.run(args)?;
+    let available = engine.available();
+    run.check(&*engine, available)?;
+    check_animation(args, &*engine, &run, available)?;
+    let mut outputs = Outputs::prepare(args, &config, &run, &layout(&run, &config, run.count))?;
+    let signals = Signals::heed()?;
+    let mut batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
+    let made = with_progress(&mut *engine, &run, available, args.quiet, &signals.stop, &mut batch)?;
+    let mut written = outputs.finish(&made, &layout(&run, &config, made.count))?;
+    let race = animate(args, &mut *engine, &run, &made, &mut written)?;
+    let told = report(args, &*engine, &run, &made, race, &written);
+    if made.interrupted {
+        // Whatever became of the terminal that was to be told.
+        cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));
+        return Ok(ExitCode::from(signals.status()));
+    }
+    told.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,132 @@
+//! What someone who watches a run is told: a bar on a terminal, and elsewhere a line now and then.
+//!
+//! The idea: the library calls back after each row; what is told, and when, is decided here, by a clock that is
+//! an argument.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::generate::{self, Finished, Generated, Progress, Run};
+use fast_pixel_cnn::{Result, cli};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time from line to line where there is no terminal.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Generates, and tells how far it is, unless nobody wants to know.
+pub fn with_progress(
+    engine: &mut dyn Engine,
+    run: &Run,
+    available: Option<u64>,
+    quiet: bool,
+    stop: &AtomicBool,
+    finished: &mut Finished,
+) -> Result<Generated> {
+    let terminal = std::io::stderr().is_terminal();
+    let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(rows(run)), target);
+    let style = ProgressStyle::with_template("{wide_bar} {msg}").expect("a valid template");
+    bar.set_style(style);
+    let start = Instant::now();
+    let lines = Lines::new(EVERY);
+    let progress = |p: Progress| {
+        if quiet {
+            return;
+        }
+        let elapsed = start.elapsed();
+        if terminal {
+            bar.set_position(done(run, &p));
+            bar.set_message(message(run, &p, elapsed));
+        } else if let Some(line) = lines.line(run, &p, elapsed) {
+            cli::note("progress", line);
+        }
+    };
+    let made = generate::generate(engine, run, available, stop, &progress, finished);
+    bar.finish_and_clear();
+    made
+}
+
+/// Rows of all images of a run.
+fn rows(run: &Run) -> u64 {
+    run.count as u64 * run.height as u64
+}
+
+/// Those that are finished.
+fn done(run: &Run, p: &Progress) -> u64 {
+    (p.images * run.height + p.batch * p.rows) as u64
+}
+
+/// How far a run is after some time.
+fn message(run: &Run, p: &Progress, elapsed: Duration) -> String {
+    let (first, last, count) = (p.images + 1, p.images + p.batch, run.count);
+    let (row, height) = (p.rows, run.height);
+    let done = done(run, p) as f64;
+    let speed = done / run.height as f64 / elapsed.as_secs_f64();
+    let seconds = elapsed.as_secs_f64() * (rows(run) as f64 / done - 1.0);
+    let left = Duration::try_from_secs_f64(seconds)
+        .map_or("unknown time".into(), |left| HumanDuration(Duration::from_secs(left.as_secs())).to_string());
+    format!("images {first}-{last} of {count}: row {row} of {height}, {speed:.2} images/s, {left} left")
+}
+
+/// Says when a line is due.
+struct Lines {
+    every: Duration,
+    /// When the last one was, after the start.
+    last: Mutex<Duration>,
+}
+
+impl Lines {
+    fn new(every: Duration) -> Lines {
+        Lines { every, last: Mutex::new(Duration::ZERO) }
+    }
+
+    /// The line for a row that is finished some time after the start, if one is due.
+    fn line(&self, run: &Run, p: &Progress, elapsed: Duration) -> Option<String> {
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if elapsed.saturating_sub(*last) < self.every {
+            return None;
+        }
+        *last = elapsed;
+        Some(message(run, p, elapsed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fast_pixel_cnn::engine::Method;
+    use fast_pixel_cnn::generate::RunNoise;
+
+    use super::*;
+
+    #[test]
+    fn a_line_comes_after_each_interval_and_tells_what_is_left() {
+        let run = Run {
+            count: 100,
+            batch_size: 10,
+            height: 32,
+            width: 32,
+            first_index: 0,
+            classes: None,
+            noise: RunNoise::Seed(0),
+            given: None,
+            method: Method::Cached,
+            keep: false,
+        };
+        let lines = Lines::new(EVERY);
+        // A row of ten images takes 4 seconds.
+        let mut told = Vec::new();
+        for row in 0..320 {
+            let p = Progress { images: row / 32 * 10, batch: 10, rows: row % 32 + 1 };
+            let elapsed = Duration::from_secs(4 * (row as u64 + 1));
+            told.extend(lines.line(&run, &p, elapsed).map(|line| (elapsed.as_secs(), line)));
+        }
+        let times: Vec<u64> = told.iter().map(|(time, _)| *time).collect();
+        assert_eq!(times, (1..=40).map(|i| 32 * i).collect::<Vec<_>>());
+        assert_eq!(told[0].1, "images 1-10 of 100: row 8 of 32, 0.08 images/s, 21 minutes left");
+        assert_eq!(told[4].1, "images 11-20 of 100: row 8 of 32, 0.08 images/s, 19 minutes left");
+        assert_eq!(told[39].1, "images 91-100 of 100: row 32 of 32, 0.08 images/s, 0 seconds left");
+    }
+}

@@ -1,0 +1,188 @@
+//! What the program remembers of a save folder: which files there are its own.
+//!
+//! The idea: a run must not leave an earlier run's files beside its own, nor touch what is not the program's.
+//! So it keeps a list, with each file's length and time; what has changed since is no longer its own. The
+//! file with the list is also the lock by which a run has the folder for itself.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use fast_pixel_cnn::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+
+/// The file with the list.
+const NAME: &str = ".generate.json";
+/// The only kind of list there is so far.
+const SCHEMA: &str = "fast-pixel-cnn/outputs/1";
+/// A list has a few hundred bytes.
+const MAX_BYTES: u64 = 1 << 16;
+
+/// The list.
+#[derive(Default, Serialize, Deserialize)]
+struct List {
+    schema: String,
+    /// The program's files, by name.
+    files: BTreeMap<String, Stamp>,
+    /// Which images are in the folder of single images: what [`crate::series::of`] says of them.
+    series: Option<String>,
+}
+
+/// By which a file is recognised.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Stamp {
+    bytes: u64,
+    /// Nanoseconds since 1970.
+    modified: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
+        Stamp { bytes: metadata.len(), modified }
+    }
+}
+
+/// A save folder that this process has for itself, and the list of the program's files there.
+pub struct Record {
+    folder: PathBuf,
+    file: File,
+    list: List,
+}
+
+impl Record {
+    /// Claims a folder and reads its list. A list that cannot be read claims no file.
+    pub fn open(folder: &Path) -> Result<Record> {
+        let path = folder.join(NAME);
+        let mut file = files::claim(&path)?;
+        let mut text = Vec::new();
+        (&mut file).take(MAX_BYTES).read_to_end(&mut text).map_err(Error::io(&path, "read"))?;
+        let list = serde_json::from_slice::<List>(&text).ok().filter(|list| list.schema == SCHEMA);
+        Ok(Record { folder: folder.into(), file, list: list.unwrap_or_default() })
+    }
+
+    /// Whether a file is there that is not known as the program's.
+    pub fn is_foreign(&self, name: &str) -> bool {
+        let found = fs::symlink_metadata(self.folder.join(name));
+        found.is_ok_and(|found| self.list.files.get(name) != Some(&Stamp::of(&found)))
+    }
+
+    /// Which images the folder of single images has, if the program made it.
+    pub fn series(&self) -> Option<&str> {
+        self.list.series.as_deref()
+    }
+
+    /// Forgets them, as they are not there any more.
+    pub fn forget_series(&mut self) {
+        self.list.series = None;
+    }
+
+    /// Writes down that the folder of single images has these.
+    pub fn begin(&mut self, series: String) -> Result<()> {
+        self.list.series = Some(series);
+        self.save()
+    }
+
+    /// Puts drafts in their places in the folder, written down before, so that a kill in between leaves none
+    /// unknown.
+    pub fn place(&mut self, drafts: Vec<(&str, files::Draft)>) -> Result<()> {
+        for (name, draft) in &drafts {
+            self.list.files.insert((*name).into(), Stamp::of(&draft.metadata()?));
+        }
+        self.save()?;
+        files::place(drafts.into_iter().map(|(_, draft)| draft).collect())
+    }
+
+    /// Removes the program's files but those named, as far as they are unchanged, and forgets them.
+    pub fn retire(&mut self, but: &[&str]) -> Result<()> {
+        let (kept, old) = std::mem::take(&mut self.list.files)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(name, _)| but.contains(&name.as_str()));
+        for (name, stamp) in &old {
+            let path = self.folder.join(name);
+            // A name from the file is not believed to be one of a file in this folder.
+            let here = Path::new(name).file_name().is_some_and(|last| last == name.as_str());
+            let same = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && Stamp::of(&m) == *stamp);
+            if here && same {
+                fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+            }
+        }
+        self.list.files = kept;
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.save()?;
+        files::sync_folder(&self.folder);
+        Ok(())
+    }
+
+    /// Writes the list over the old one: another file in its place would not have the lock.
+    fn save(&mut self) -> Result<()> {
+        self.list.schema = SCHEMA.into();
+        let path = self.folder.join(NAME);
+        let text = serde_json::to_vec(&self.list).map_err(|e| Error::io(&path, "write")(e.into()))?;
+        let write = |file: &mut File| {
+            file.rewind()?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)
+        };
+        write(&mut self.file).map_err(Error::io(&path, "write"))
+    }
+}
+
+impl Drop for Record {
+    /// A list of nothing goes, while it is still locked.
+    fn drop(&mut self) {
+        if self.file.metadata().is_ok_and(|m| m.len() == 0) {
+            let _ = fs::remove_file(self.folder.join(NAME));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_program_s_own_unchanged_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let draft = |name: &str| files::Draft::write(&at(name), |w| w.write_all(b"made")).unwrap();
+        let mut record = Record::open(folder.path()).unwrap();
+        assert!(Record::open(folder.path()).is_err(), "one has the folder");
+        record.place(vec![("a", draft("a")), ("b", draft("b")), ("c", draft("c"))]).unwrap();
+        fs::write(at("d"), "the user's").unwrap();
+        fs::write(at("b"), "changed").unwrap();
+        drop(record);
+        let mut record = Record::open(folder.path()).unwrap();
+        let foreign = ["a", "b", "c", "d", "none"].map(|name| record.is_foreign(name));
+        assert_eq!(foreign, [false, true, false, true, false]);
+        record.place(vec![("c", draft("c"))]).unwrap();
+        record.retire(&["c"]).unwrap();
+        let there = ["a", "b", "c", "d"].map(|name| at(name).exists());
+        assert_eq!(there, [false, true, true, true]);
+    }
+
+    #[test]
+    fn a_list_is_not_believed_to_name_files_elsewhere_and_an_empty_one_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        fs::create_dir(&out).unwrap();
+        drop(Record::open(&out).unwrap());
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+        let other = folder.path().join("other");
+        fs::write(&other, "the user's").unwrap();
+        let stamp = serde_json::to_string(&Stamp::of(&fs::metadata(&other).unwrap())).unwrap();
+        let list = format!("{{\"schema\":\"{SCHEMA}\",\"files\":{{\"../other\":{stamp}}},\"series\":null}}");
+        fs::write(out.join(NAME), list).unwrap();
+        Record::open(&out).unwrap().retire(&[]).unwrap();
+        assert!(other.exists());
+        for broken in ["{", "[]", "{\"schema\":\"another\",\"files\":{},\"series\":\"x\"}"] {
+            fs::write(out.join(NAME), broken).unwrap();
+            assert!(Record::open(&out).unwrap().series().is_none());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a run tells at its end: text, or one JSON object.
+
+use std::path::{Path, PathBuf};
+
+use fast_pixel_cnn::animation::Race;
+use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::generate::{Generated, RACE_PASSES, Run};
+use fast_pixel_cnn::{Error, ModelConfig, Result, cli, memory};
+use serde::Serialize;
+
+use crate::args::{Args, Size};
+
+/// The `--json` object.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    version: &'static str,
+    device: String,
+    method: &'static str,
+    checkpoint: String,
+    model: &'a ModelConfig,
+    seed: Option<u64>,
+    noise: Option<String>,
+    temperature: f32,
+    first_index: u64,
+    count: usize,
+    image_size: [usize; 2],
+    classes: Option<&'a [u32]>,
+    interrupted: bool,
+    batch_size: usize,
+    /// What the packed weights take.
+    weight_bytes: u64,
+    /// What a batch takes beside them.
+    batch_bytes: u64,
+    /// Null where the system does not say.
+    peak_resident_bytes: Option<u64>,
+    batch_seconds: &'a [f64],
+    seconds: f64,
+    images_per_second: f64,
+    side_by_side: Option<SideBySide>,
+    files: Vec<String>,
+}
+
+/// How the two sides of the animation were measured; seconds are for all images of the run.
+#[derive(Serialize)]
+struct SideBySide {
+    naive_passes: usize,
+    naive_seconds: f64,
+    cached_seconds: f64,
+    speedup: f64,
+}
+
+/// Tells what was made: text, or one JSON object.
+pub fn report(
+    args: &Args,
+    engine: &dyn Engine,
+    run: &Run,
+    made: &Generated,
+    race: Option<Race>,
+    files: &[PathBuf],
+) -> Result<()> {
+    let (count, height, width) = (made.count, run.height, run.width);
+    let seconds: f64 = made.batch_seconds.iter().sum();
+    let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
+    if !args.json {
+        let size = Size([height, width]);
+        cli::print(format_args!(
+            "{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s on {}",
+            engine.name()
+        ))?;
+        if let Some(race) = race {
+            cli::print(format_args!(
+                "naive {:.2} s, by {RACE_PASSES} full forward passes times the pixels; cached is {:.0} times \
+                 faster",
+                race.naive_seconds,
+                race.speedup()
+            ))?;
+        }
+        return files.iter().try_for_each(|file| cli::print(file.display()));
+    }
+    let name = |path: &Path| path.display().to_string();
+    let size = run.batch_size.min(run.count);
+    let report = Report {
+        schema: "fast-pixel-cnn/generate/1",
+        version: env!("CARGO_PKG_VERSION"),
+        device: engine.name(),
+        method: if args.naive { "naive" } else { "cached" },
+        checkpoint: name(&args.weights.path()?),
+        model: engine.config(),
+        seed: args.noise.is_none().then_some(args.seed),
+        noise: args.noise.as_deref().map(name),
+        temperature: run.temperature,
+        first_index: run.first_index,
+        count,
+        image_size: [height, width],
+        classes: made.labels.as_deref(),
+        interrupted: made.interrupted,
+        batch_size: size,
+        weight_bytes: engine.weight_bytes(),
+        batch_bytes: engine.batch_bytes(run.method, size, height, width),
+        peak_resident_bytes: memory::peak_resident(),
+        batch_seconds: &made.batch_seconds,
+        seconds,
+        images_per_second,
+        side_by_side: race.map(|race| SideBySide {
+            naive_passes: RACE_PASSES,
+            naive_seconds: race.naive_seconds,
+            cached_seconds: race.cached_seconds,
+            speedup: race.speedup(),
+        }),
+        files: files.iter().map(|file| name(file)).collect(),
+    };
+    cli::print(serde_json::to_string(&report).map_err(|e| Error::io(Path::new("stdout"), "write")(e.into()))?)
+}
