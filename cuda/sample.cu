@@ -6,7 +6,8 @@
 
 #include "sample.cuh"
 
-extern "C" __global__ void sample_f32(const Sampler* sampler, Batch batch) {
+extern "C" __global__ void __launch_bounds__(32 * WARP)
+sample_f32(const Sampler* sampler, Batch batch) {
     int row = batch.cursor->row, column = batch.cursor->column;
     for (int image = threadIdx.x / WARP; image < batch.size; image += blockDim.x / WARP) {
         sample(*sampler, batch, image, row, column);

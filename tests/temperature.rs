@@ -65,11 +65,12 @@ fn a_run_has_the_temperature_in_all_its_batches() {
             first_index: 3,
             classes: None,
             noise: RunNoise::Seed(1),
+            keep: true,
             temperature,
             given: None,
             method: Method::Cached,
         };
-        generate::generate(&mut engine(1), &run, None, &AtomicBool::new(false), &|_| {})
+        generate::generate(&mut engine(1), &run, None, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(()))
     };
     let images = |batch_size, temperature| make(batch_size, temperature).unwrap().images;
     assert!(bits(&images(5, 0.5)) == bits(&images(2, 0.5)));

@@ -111,6 +111,7 @@ mod tests {
             first_index: 0,
             classes: None,
             noise: RunNoise::Seed(0),
+            temperature: 1.0,
             given: None,
             method: Method::Cached,
             keep: false,
