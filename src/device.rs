@@ -108,8 +108,10 @@ fn check(device: Device, args: &cli::EngineArgs) -> Result<()> {
 /// # Errors
 /// As for [`choose`] and [`Device::open`].
 pub fn open(name: &str, weights: &Weights, args: &cli::EngineArgs) -> Result<Box<dyn Engine>> {
+    // First, since a device that refuses a flag has no warning to give of it.
+    let device = choose(name, args)?;
     let options = Options { cpu: args.cpu(), strategy: args.strategy.unwrap_or_default() };
-    choose(name, args)?.open(weights, &options)
+    device.open(weights, &options)
 }
 
 #[cfg(test)]

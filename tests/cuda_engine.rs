@@ -18,11 +18,7 @@ use ndarray::{Array4, s};
 const STRATEGIES: [Strategy; 3] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent];
 
 fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
-    let engine = CudaEngine::new(weights, 0, strategy).unwrap();
-    if strategy != Strategy::Auto && engine.strategy() != strategy {
-        println!("{}: {strategy:?} fell back to {:?}", engine.name(), engine.strategy());
-    }
-    engine
+    CudaEngine::new(weights, 0, strategy).unwrap()
 }
 
 fn cpu(weights: &Weights) -> CpuEngine {

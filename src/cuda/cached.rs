@@ -54,13 +54,21 @@ struct Tables {
 /// Numbers in the counter's buffer: what a fill writes at a time.
 const COUNTER: usize = 4;
 
-/// The strategy that a device gets: what was asked for, or the next best that it can do. (A block of the
-/// persistent kernel fits every multiprocessor that its PTX is for: that is asked when it is compiled.)
-pub fn choose(properties: &Properties, wanted: Strategy) -> Strategy {
+/// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
+/// the persistent kernel fits every multiprocessor that its PTX is for: that is asked when it is compiled.)
+///
+/// # Errors
+/// [`Error::Device`] for one that the device cannot do.
+pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
     match wanted {
-        Strategy::Launch | Strategy::Graph => wanted,
-        Strategy::Auto | Strategy::Persistent if properties.cooperative => Strategy::Persistent,
-        Strategy::Auto | Strategy::Persistent => Strategy::Graph,
+        Strategy::Launch | Strategy::Graph => Ok(wanted),
+        Strategy::Auto | Strategy::Persistent if properties.cooperative => Ok(Strategy::Persistent),
+        Strategy::Auto => Ok(Strategy::Graph),
+        Strategy::Persistent => Err(Error::Device {
+            device: properties.label.clone(),
+            action: "run the strategy persistent".into(),
+            found: "the device has no cooperative launches; the strategy graph needs none".into(),
+        }),
     }
 }
 

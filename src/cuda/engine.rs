@@ -44,7 +44,7 @@ impl CudaEngine {
     pub fn new(weights: &Weights, ordinal: u32, strategy: Strategy) -> Result<CudaEngine> {
         let network = Network::new(*weights.config());
         let device = Device::open(ordinal)?;
-        let strategy = cached::choose(&device.properties, strategy);
+        let strategy = cached::choose(&device.properties, strategy)?;
         let packed = Packed::plan(&network);
         check_weights(&device, packed.bytes())?;
         let mut buffer = device.zeroed(packed.len)?;

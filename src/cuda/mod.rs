@@ -67,8 +67,7 @@ pub enum Strategy {
     Launch,
     /// Each phase is captured once, as a graph, and replayed.
     Graph,
-    /// A cooperative launch for each row, with a barrier in memory between stages; where the device has no
-    /// cooperative launches, graphs.
+    /// A cooperative launch for each row, with a barrier in memory between stages.
     Persistent,
 }
 
