@@ -182,7 +182,7 @@ unsafe fn row<const BF16: bool>(line: *const f32, k: usize) -> float32x4_t {
 #[inline(always)]
 fn prefetch(line: *const f32) {
     // SAFETY: a prefetch never faults, and changes nothing that a program can see.
-    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) line, options(nomem, nostack, preserves_flags)) }
+    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
 }
 
 /// See [`Finish`].
