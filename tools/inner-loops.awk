@@ -40,7 +40,7 @@ function measure(    i, j, part, sums, inputs, registers, rows) {
     if (!(row in seen)) { seen[row]; rows_of_table[++tiles] = row }
     if (stack) { printf "error: %s: the inner loop uses the stack\n", row > "/dev/stderr"; failed = 1 }
 }
-/^[0-9a-f]+ <.*>:$/ { if (kernel && loop()) measure(); count = 0; kernel = /kernels::neon::(product|part)/; next }
+/^[0-9a-f]+ <.*>:$/ { if (kernel && loop()) measure(); count = 0; kernel = /kernels::neon::(product|panels)/; next }
 kernel && /^ +[0-9a-f]+:\t/ {
     at = $1; sub(/:.*/, "", at)
     line = $0; sub(/^[^\t]*\t/, "", line); sub(/[ \t]*\/\/.*/, "", line)

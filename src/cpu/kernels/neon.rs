@@ -1,8 +1,9 @@
-//! NEON: a panel is four registers. 32 registers hold a tile of 6 x 1 panels, 3 x 2, 2 x 2 or 1 x 4.
+//! NEON: a panel is four registers. 32 registers hold a tile of 5 x 1 panels, 3 x 2, 2 x 2 or 1 x 4.
 //!
 //! The idea: a step of [`STEP`] inputs of a row is one register, whose lanes the multiply-adds take as
 //! they are, so no input is spread over a register. What sets the time on a processor with two or four
-//! vector units is then the multiply-adds, and bfloat16's shifts and masks, not the loads.
+//! vector units is then the multiply-adds, and bfloat16's shifts and masks, not the loads. So a tile need
+//! not be as large as can be: one of 6 x 1 fits too, but leaves compilers no register to schedule with.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -27,7 +28,6 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
         3 x [1, 2],
         4 x [1, 2],
         5 x [1, 2],
-        6 x [1, 2],
     )
 }
 
@@ -38,10 +38,10 @@ pub fn shape(rows: usize) -> Shape {
         2 | 3 => 2,
         _ => 1,
     };
-    Shape { rows: rows.min(6), panels }
+    Shape { rows: rows.min(5), panels }
 }
 
-/// See [`Tile`]. Panels, or their halves, are taken one after the other where the rows fill the registers.
+/// See [`Tile`]. Panels are taken one after the other where the rows fill the registers.
 ///
 /// # Safety
 /// As for [`TileFn`].
@@ -49,47 +49,41 @@ pub fn shape(rows: usize) -> Shape {
 unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
-        if ROWS < 3 || ROWS == 3 && !BF16 {
-            part::<ROWS, PANELS, PANEL, BF16>(t, 0);
-        } else if ROWS < 6 || !BF16 {
-            for p in 0..PANELS {
-                part::<ROWS, 1, PANEL, BF16>(t, p * LANES);
-            }
+        // bfloat16 weights take registers of their own to become float32.
+        if ROWS < if BF16 { 3 } else { 4 } {
+            panels::<ROWS, PANELS, BF16>(t, 0);
         } else {
-            // A mask and a pair of weights would be one register too many beside the sums of a panel.
-            for half in 0..2 * PANELS {
-                part::<ROWS, 1, { PANEL / 2 }, BF16>(t, half * LANES / 2);
+            for p in 0..PANELS {
+                panels::<ROWS, 1, BF16>(t, p);
             }
         }
     }
 }
 
-/// `WIDTH` registers of each of `PANELS` panels of a tile, from the output `first` on.
+/// `PANELS` panels of a tile from the panel `first_panel` on.
 ///
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn part<const ROWS: usize, const PANELS: usize, const WIDTH: usize, const BF16: bool>(
-    t: &Tile,
-    first: usize,
-) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
-        let mut sums = [[[vdupq_n_f32(0.0); WIDTH]; PANELS]; ROWS];
+        let skip = first_panel * LANES;
+        let mut sums = [[[vdupq_n_f32(0.0); PANEL]; PANELS]; ROWS];
         for m in 0..ROWS {
             for p in 0..PANELS {
-                for r in 0..WIDTH {
-                    sums[m][p][r] = vld1q_f32(t.init[m].add(first + p * LANES + r * REGISTER));
+                for r in 0..PANEL {
+                    sums[m][p][r] = vld1q_f32(t.init[m].add(skip + p * LANES + r * REGISTER));
                 }
             }
         }
         for segment in t.segments {
             let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
-            let panel = segment.weights.add(first / LANES * t.panel_stride + first % LANES);
-            let weights: [*const f32; PANELS] = std::array::from_fn(|p| panel.add(p * t.panel_stride));
-            // The parts pass one after the other, and the first one has asked for all that is wanted.
-            let bursts = if first == 0 { segment.bursts } else { 0 };
+            let first = segment.weights.add(first_panel * t.panel_stride);
+            let weights: [*const f32; PANELS] = std::array::from_fn(|p| first.add(p * t.panel_stride));
+            // The panels pass one after the other, and the first pass has asked for all that is wanted.
+            let bursts = if first_panel == 0 { segment.bursts } else { 0 };
             let steps = segment.depth / STEP;
             for step in 0..steps {
                 if step < bursts {
@@ -99,12 +93,12 @@ unsafe fn part<const ROWS: usize, const PANELS: usize, const WIDTH: usize, const
                 }
                 let k = step * STEP;
                 let x: [float32x4_t; ROWS] = std::array::from_fn(|m| vld1q_f32(inputs[m].add(k)));
-                pair::<ROWS, PANELS, WIDTH, BF16, 0, 1>(&mut sums, &x, &weights, k);
-                pair::<ROWS, PANELS, WIDTH, BF16, 2, 3>(&mut sums, &x, &weights, k + 2);
+                pair::<ROWS, PANELS, BF16, 0, 1>(&mut sums, &x, &weights, k);
+                pair::<ROWS, PANELS, BF16, 2, 3>(&mut sums, &x, &weights, k + 2);
             }
             for k in steps * STEP..segment.depth {
                 for p in 0..PANELS {
-                    for r in 0..WIDTH {
+                    for r in 0..PANEL {
                         let w = row::<BF16>(weights[p].add(r * REGISTER), k);
                         for m in 0..ROWS {
                             sums[m][p][r] = vfmaq_n_f32(sums[m][p][r], w, *inputs[m].add(k));
@@ -115,8 +109,8 @@ unsafe fn part<const ROWS: usize, const PANELS: usize, const WIDTH: usize, const
         }
         for m in 0..ROWS {
             for p in 0..PANELS {
-                for r in 0..WIDTH {
-                    let to = t.sums.add(m * t.sums_stride + first + p * LANES + r * REGISTER);
+                for r in 0..PANEL {
+                    let to = t.sums.add(m * t.sums_stride + skip + p * LANES + r * REGISTER);
                     vst1q_f32(to, sums[m][p][r]);
                 }
             }
@@ -131,21 +125,14 @@ unsafe fn part<const ROWS: usize, const PANELS: usize, const WIDTH: usize, const
 /// As for [`TileFn`].
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn pair<
-    const ROWS: usize,
-    const PANELS: usize,
-    const WIDTH: usize,
-    const BF16: bool,
-    const LANE: i32,
-    const NEXT: i32,
->(
-    sums: &mut [[[float32x4_t; WIDTH]; PANELS]; ROWS],
+unsafe fn pair<const ROWS: usize, const PANELS: usize, const BF16: bool, const LANE: i32, const NEXT: i32>(
+    sums: &mut [[[float32x4_t; PANEL]; PANELS]; ROWS],
     x: &[float32x4_t; ROWS],
     weights: &[*const f32; PANELS],
     k: usize,
 ) {
     for p in 0..PANELS {
-        for r in 0..WIDTH {
+        for r in 0..PANEL {
             // SAFETY: by the caller's promise.
             let [w, next] = [k, k + 1].map(|k| unsafe { row::<BF16>(weights[p].add(r * REGISTER), k) });
             for m in 0..ROWS {
