@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 
@@ -50,6 +50,70 @@ impl Draft {
     /// [`Error::Io`].
     pub fn metadata(&self) -> Result<fs::Metadata> {
         self.file.as_file().metadata().map_err(Error::io(&self.place, "read"))
+    }
+}
+
+/// A folder that is being made beside its place. Dropped before it is put there, it is gone.
+pub struct DraftFolder {
+    folder: TempDir,
+    place: PathBuf,
+    /// What the empty folder is like that is at its place.
+    replaced: Option<fs::Metadata>,
+    /// Held for as long as the draft is written; `None` where folders cannot be opened.
+    _lock: Option<File>,
+}
+
+impl DraftFolder {
+    /// Makes a draft beside its place, and removes those of killed runs there. What stands at the place, if
+    /// anything does, is an empty folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(place: &Path) -> Result<DraftFolder> {
+        let parent = folder_of(place);
+        sweep(parent);
+        let replaced = fs::symlink_metadata(place).ok();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(START).suffix(END).rand_bytes(LETTERS);
+        #[cfg(unix)]
+        {
+            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to
+            // the empty folder that is there.
+            use std::os::unix::fs::PermissionsExt;
+            let mode = replaced.as_ref().map_or(0o777, |metadata| metadata.permissions().mode());
+            // What is written into a draft that is not the owner's to read would be out of reach.
+            builder.permissions(fs::Permissions::from_mode(mode & 0o777 | 0o700));
+        }
+        loop {
+            let folder = builder.tempdir_in(parent).map_err(Error::io(parent, "create a folder"))?;
+            let lock = File::open(folder.path()).ok();
+            // One that was swept between its creation and its lock is made anew.
+            let held = lock.as_ref().map(|lock| hold(lock, folder.path()));
+            if !matches!(held, Some(Ok(Held::Gone | Held::ByAnother))) {
+                return Ok(DraftFolder { folder, place: place.into(), replaced, _lock: lock });
+            }
+        }
+    }
+
+    /// Where its files are written.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts the folder in its place, when its files are on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn place(self) -> Result<()> {
+        sync_folder(self.path());
+        if let Some(replaced) = &self.replaced {
+            keep_access(self.path(), replaced).map_err(Error::io(&self.place, "keep its permissions"))?;
+        }
+        fs::rename(self.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
+        sync_folder(folder_of(&self.place));
+        // The draft's name is gone; there is nothing left to remove.
+        let _ = self.folder.keep();
+        Ok(())
     }
 }
 
@@ -116,20 +180,22 @@ pub fn check_writable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the drafts in a folder whose writers are gone. What cannot be removed stays.
+/// Removes the drafts, files and folders, in a folder whose writers are gone. What cannot be removed stays.
 pub fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let letters = name.to_str().and_then(|n| n.strip_prefix(START)?.strip_suffix(END));
         let ours =
             letters.is_some_and(|l| l.len() == LETTERS && l.bytes().all(|b| b.is_ascii_alphanumeric()));
-        if !ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let Some(kind) = entry.file_type().ok().filter(|kind| ours && (kind.is_file() || kind.is_dir()))
+        else {
             continue;
-        }
+        };
         let path = entry.path();
-        let file = File::options().read(true).write(true).open(&path);
-        if file.is_ok_and(|file| matches!(hold(&file, &path), Ok(Held::Here))) {
-            let _ = fs::remove_file(&path);
+        // A folder can only be opened to be read.
+        let opened = File::options().read(true).write(kind.is_file()).open(&path);
+        if opened.is_ok_and(|opened| matches!(hold(&opened, &path), Ok(Held::Here))) {
+            let _ = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }
     }
 }
@@ -204,16 +270,27 @@ fn create(place: &Path) -> std::io::Result<NamedTempFile> {
             continue;
         }
         if let Some(replaced) = replaced {
-            // The owner can only be kept by the superuser; without him the permissions are what matters.
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::{MetadataExt, fchown};
-                let _ = fchown(draft.as_file(), Some(replaced.uid()), Some(replaced.gid()));
-            }
-            draft.as_file().set_permissions(replaced.permissions())?;
+            keep_access(draft.path(), &replaced)?;
         }
         return Ok(draft);
     }
+}
+
+/// Gives `path` the permissions of what it replaces, and its owner and group where the user may.
+fn keep_access(path: &Path, replaced: &fs::Metadata) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let own = fs::metadata(path)?;
+        if own.gid() != replaced.gid() {
+            let _ = chown(path, None, Some(replaced.gid()));
+        }
+        if own.uid() != replaced.uid() {
+            let _ = chown(path, Some(replaced.uid()), None);
+        }
+    }
+    // Last: a change of owner takes bits away.
+    fs::set_permissions(path, replaced.permissions())
 }
 
 /// The folder in which a path's last name stands.
@@ -312,9 +389,13 @@ mod tests {
             [".fast-pixel-cnn-x.draft", ".fast-pixel-cnn-aB3_E6gH.draft", ".draft-aB3dE6", "mine.draft"];
         others.iter().for_each(|name| fs::write(at(name), "").unwrap());
         fs::create_dir(at(".fast-pixel-cnn-folder00.draft")).unwrap();
+        fs::write(at(".fast-pixel-cnn-folder00.draft/x.npy"), "left by a killed conversion").unwrap();
+        let making = DraftFolder::create(&at("b")).unwrap();
+        fs::write(making.path().join("y.npy"), "").unwrap();
         sweep(folder.path());
         place(vec![live]).unwrap();
-        let mut expected = vec![".fast-pixel-cnn-folder00.draft", "a"];
+        making.place().unwrap();
+        let mut expected = vec!["a", "b"];
         expected.extend(others);
         expected.sort();
         assert_eq!(names(folder.path()), expected);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, images, npy};
+use fast_pixel_cnn::{images, npy};
 use ndarray::{Array4, Axis, Ix4, s};
 use run::Run;
 use serde_json::Value;
@@ -334,6 +334,8 @@ fn interrupt(child: &std::process::Child) {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_holds_the_packed_weights_once_and_the_batch() {
+    use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights};
+
     let nonlinearity = Nonlinearity::ConcatElu;
     let config = ModelConfig { resnets: 1, filters: 64, mixtures: 10, classes: 0, nonlinearity };
     let place = tempfile::tempdir().unwrap();

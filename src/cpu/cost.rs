@@ -38,6 +38,9 @@ impl Rates {
         let flops = match isa {
             Isa::Avx512 => 170e9,
             Isa::Avx2 => 85e9,
+            Isa::Neon => 70e9,
+            // Every 64-bit ARM processor multiplies and adds at once, so that the compiler's vectors do.
+            Isa::Portable if cfg!(target_arch = "aarch64") => 20e9,
             Isa::Portable => 0.5e9,
         };
         Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, handed: 3e9, meet: 4.5e-6 }

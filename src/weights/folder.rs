@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
 use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::files::DraftFolder;
 use crate::network::{Network, Variable};
 use crate::npy;
 
@@ -47,21 +47,17 @@ fn file_name(tensor: &str) -> String {
 /// A folder that is being written.
 pub(super) struct Writer {
     place: PathBuf,
-    /// Removed when dropped, unless it has become `place`.
-    draft: TempDir,
-    /// What the empty folder is like that is at `place`.
-    replaced: Option<fs::Metadata>,
+    draft: DraftFolder,
 }
 
 impl Writer {
     /// Checks that `place` is free and creates a draft beside it.
     pub(super) fn create(place: &Path) -> Result<Writer> {
-        let (Some(name), Some(parent)) = (place.file_name(), place.parent()) else {
+        if place.file_name().is_none() || place.parent().is_none() {
             let expected = "the name of a new folder";
             return Err(Error::argument("OUT_DIR", expected, place.display().to_string()));
-        };
-        let replaced = fs::symlink_metadata(place).ok();
-        if let Some(metadata) = &replaced {
+        }
+        if let Ok(metadata) = fs::symlink_metadata(place) {
             let free = metadata.is_dir() && fs::read_dir(place).is_ok_and(|mut list| list.next().is_none());
             if !free {
                 return Err(Error::Unsupported {
@@ -71,23 +67,7 @@ impl Writer {
                 });
             }
         }
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
-        #[cfg(unix)]
-        {
-            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to
-            // the empty folder that is there.
-            use std::os::unix::fs::PermissionsExt;
-            let mode = replaced.as_ref().map_or(0o777, |metadata| metadata.permissions().mode());
-            // What is written into a draft that is not the owner's to read would be out of reach.
-            builder.permissions(fs::Permissions::from_mode(mode & 0o777 | 0o700));
-        }
-        let draft = builder.tempdir_in(parent).map_err(Error::io(parent, "create a folder"))?;
-        Ok(Writer { place: place.into(), draft, replaced })
+        Ok(Writer { place: place.into(), draft: DraftFolder::create(place)? })
     }
 
     /// Asks for each tensor in turn by variable, name and shape, writes it, and puts the folder in its
@@ -113,18 +93,7 @@ impl Writer {
             w.write_all(b"\n")
         })?;
         self.sync(manifest.sha256.keys().map(String::as_str).chain([MANIFEST]))?;
-        if let Some(replaced) = &self.replaced {
-            keep_access(self.draft.path(), replaced)
-                .map_err(Error::io(&self.place, "keep its permissions"))?;
-        }
-        fs::rename(self.draft.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
-        // Whole it is already; that it outlasts a power cut at this moment is worth a try, not an error.
-        if let Some(parent) = self.draft.path().parent() {
-            let _ = sync_folder(parent);
-        }
-        // The draft's name is gone; there is nothing left to remove.
-        let _ = self.draft.keep();
-        Ok(())
+        self.draft.place()
     }
 
     /// Writes a file of the draft and returns its SHA-256. Messages name the file to be.
@@ -152,30 +121,8 @@ impl Writer {
             let synced = file.and_then(|file| file.sync_all());
             synced.map_err(Error::io(&self.place.join(name), "sync"))?;
         }
-        sync_folder(self.draft.path()).map_err(Error::io(&self.place, "sync"))
+        Ok(())
     }
-}
-
-/// Gives `path` the permissions of what it replaces, and its owner and group where the user may.
-fn keep_access(path: &Path, replaced: &fs::Metadata) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt, chown};
-        let own = fs::metadata(path)?;
-        if own.gid() != replaced.gid() {
-            let _ = chown(path, None, Some(replaced.gid()));
-        }
-        if own.uid() != replaced.uid() {
-            let _ = chown(path, Some(replaced.uid()), None);
-        }
-    }
-    // Last: a change of owner takes bits away.
-    fs::set_permissions(path, replaced.permissions())
-}
-
-/// Waits until a folder's list of names is on the disk. Other systems than Unix cannot open folders.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// A file that hashes what is written to it, or read from it.

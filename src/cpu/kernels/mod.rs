@@ -15,6 +15,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+#[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
+mod neon;
 
 pub use finish::{Finish, Target};
 
@@ -44,19 +47,22 @@ pub enum Isa {
     Avx512,
     /// 256-bit vectors with fused multiply-add (`avx2`, `fma`).
     Avx2,
+    /// The 128-bit vectors with fused multiply-add that every 64-bit ARM processor has.
+    Neon,
     /// What any machine has. Slow where the hardware has no fused multiply-add.
     Portable,
 }
 
 impl Isa {
     /// All of them, the fastest first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// The name, as `FAST_PIXEL_CNN_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
             Isa::Portable => "portable",
         }
     }
@@ -70,6 +76,7 @@ impl Isa {
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
             Isa::Portable => true,
         }
     }
@@ -237,6 +244,8 @@ impl Kernels {
             Isa::Avx512 => kernels_of!(avx512, isa),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => kernels_of!(avx2, isa),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => kernels_of!(neon, isa),
             _ => kernels_of!(portable, isa),
         })
     }
