@@ -43,8 +43,8 @@ pub fn warn(message: impl Display) {
     note("warning", message);
 }
 
-/// One line `kind: message` on stderr, whatever a file's name brings along (line breaks, what moves a terminal's cursor) and
-/// however long it is. Without a stderr there is no one to tell.
+/// One line `kind: message` on stderr, whatever a file's name brings along (line breaks, what moves a terminal's
+/// cursor) and however long it is. Without a stderr there is no one to tell.
 pub fn note(kind: &str, message: impl Display) {
     let message = message.to_string().replace(char::is_control, " ");
     let message = error::cut(&message, error::LINE - kind.len() - 2);
