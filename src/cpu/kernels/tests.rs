@@ -126,6 +126,16 @@ fn tiles(precision: Precision) {
 }
 
 #[test]
+fn instruction_sets_are_those_of_the_architecture() {
+    let names: Vec<_> = available().map(|kernels| kernels.isa().name()).collect();
+    match cfg!(target_arch = "aarch64") {
+        // Every such processor has both.
+        true => assert_eq!(names, ["neon", "portable"]),
+        false => assert!(!names.contains(&"neon") && names.last() == Some(&"portable")),
+    }
+}
+
+#[test]
 fn chosen_shapes_exist_and_keep_units_together() {
     for kernels in available() {
         for rows in 1..100 {
