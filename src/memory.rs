@@ -44,7 +44,7 @@ const TRIED: usize = 2048;
 
 /// The largest batch of at most `size` images that fits, 0 if none does. What a batch needs may fall as it
 /// grows, since an engine makes a large one in blocks of nearly equal size: 32 images at once, but 33 as 17
-/// and 16. So all sizes are tried, up to [`TRIED`]; beyond it one that fits is sought by halves.
+/// and 16. So all sizes are tried, up to 2,048; beyond it one that fits is sought by halves.
 pub fn largest_batch(size: usize, fits: impl Fn(usize) -> bool) -> usize {
     if fits(size) {
         return size;
