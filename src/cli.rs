@@ -25,6 +25,30 @@ pub fn run(body: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
     })
 }
 
+/// The program's flags. What is wrong with them becomes one line, too, and status 2.
+pub fn parse<T: clap::Parser>() -> T {
+    T::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            // Help and version were asked for.
+            error.exit();
+        }
+        note("error", one_line(&error.to_string()));
+        std::process::exit(2)
+    })
+}
+
+/// What clap says in paragraphs: what is wrong, its tips and the usage. The usage is left out: `--help` has it.
+fn one_line(said: &str) -> String {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = said.split("\n\n").map(words);
+    let mut line = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_string();
+    for tip in paragraphs.filter(|p| p.starts_with("tip:")) {
+        line += "; ";
+        line += &tip;
+    }
+    line + "; see --help"
+}
+
 /// Prints a line on stdout, where results go. If nobody reads it any more, that is fine.
 ///
 /// # Errors

@@ -53,6 +53,34 @@ impl Draft {
     }
 }
 
+/// Folders that were made for what is to come. Dropped, those that are still empty are gone again.
+pub struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Makes a folder and those around it, as far as they are missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn make(folder: &Path) -> Result<NewFolders> {
+        let missing = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists());
+        let new = NewFolders(missing.map(Path::to_path_buf).collect());
+        fs::create_dir_all(folder).map_err(Error::io(folder, "create a folder"))?;
+        Ok(new)
+    }
+
+    /// Leaves them where they are.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        // From the innermost on; one that is not empty cannot be removed so.
+        self.0.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+    }
+}
+
 /// A folder that is being made beside its place. Dropped before it is put there, it is gone.
 pub struct DraftFolder {
     folder: TempDir,
@@ -61,16 +89,20 @@ pub struct DraftFolder {
     replaced: Option<fs::Metadata>,
     /// Held for as long as the draft is written; `None` where folders cannot be opened.
     _lock: Option<File>,
+    /// The folders around it.
+    around: NewFolders,
 }
 
 impl DraftFolder {
-    /// Makes a draft beside its place, and removes those of killed runs there. What stands at the place, if
+    /// Makes a draft beside its place, in folders that are made if need be, and removes the drafts of killed runs
+    /// there. What stands at the place, if
     /// anything does, is an empty folder.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn create(place: &Path) -> Result<DraftFolder> {
         let parent = folder_of(place);
+        let around = NewFolders::make(parent)?;
         sweep(parent);
         let replaced = fs::symlink_metadata(place).ok();
         let mut builder = tempfile::Builder::new();
@@ -85,12 +117,13 @@ impl DraftFolder {
             builder.permissions(fs::Permissions::from_mode(mode & 0o777 | 0o700));
         }
         loop {
-            let folder = builder.tempdir_in(parent).map_err(Error::io(parent, "create a folder"))?;
+            let folder = builder.tempdir_in(parent).map_err(plain);
+            let folder = folder.map_err(Error::io(parent, "create a folder"))?;
             let lock = File::open(folder.path()).ok();
             // One that was swept between its creation and its lock is made anew.
             let held = lock.as_ref().map(|lock| hold(lock, folder.path()));
             if !matches!(held, Some(Ok(Held::Gone | Held::ByAnother))) {
-                return Ok(DraftFolder { folder, place: place.into(), replaced, _lock: lock });
+                return Ok(DraftFolder { folder, place: place.into(), replaced, _lock: lock, around });
             }
         }
     }
@@ -113,6 +146,7 @@ impl DraftFolder {
         sync_folder(folder_of(&self.place));
         // The draft's name is gone; there is nothing left to remove.
         let _ = self.folder.keep();
+        self.around.keep();
         Ok(())
     }
 }
@@ -264,7 +298,7 @@ fn create(place: &Path) -> std::io::Result<NamedTempFile> {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
     loop {
-        let draft = builder.tempfile_in(folder_of(place))?;
+        let draft = builder.tempfile_in(folder_of(place)).map_err(plain)?;
         // One that was swept between its creation and its lock is made anew.
         if matches!(hold(draft.as_file(), draft.path()), Ok(Held::Gone | Held::ByAnother)) {
             continue;
@@ -274,6 +308,12 @@ fn create(place: &Path) -> std::io::Result<NamedTempFile> {
         }
         return Ok(draft);
     }
+}
+
+/// The system's own error: `tempfile` adds the name of a draft, which is nobody's.
+fn plain(error: std::io::Error) -> std::io::Error {
+    let source = error.get_ref().and_then(|e| e.source()).and_then(|e| e.downcast_ref::<std::io::Error>());
+    source.and_then(std::io::Error::raw_os_error).map_or(error, std::io::Error::from_raw_os_error)
 }
 
 /// Gives `path` the permissions of what it replaces, and its owner and group where the user may.

@@ -16,7 +16,7 @@ use fast_pixel_cnn::{Error, Result, cli, error};
 /// No TensorFlow is needed. Each tensor becomes one file; model.json tells the configuration and the
 /// SHA-256 of each file. The folder appears whole or not at all.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Args {
     /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint; or
     /// the folder that it is in, or TensorFlow's file `checkpoint` there, which names the latest
@@ -48,7 +48,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse();
     cli::run(|| match &args.out_dir {
         Some(out_dir) => convert(&args, out_dir),
         None => list(&args),

@@ -17,16 +17,13 @@ use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, np
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 
-/// Exit status when logits differ by more than the tolerance.
-const DIFFERENT: u8 = 1;
-
 /// Measure the likelihood of images under a PixelCNN++.
 ///
 /// Prints nats and bits per dimension of each image, and their mean. With --compare-logits also the
 /// largest difference of the logits; above the tolerance the exit status is 1. So it is if the model's
 /// logits are not finite.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Args {
     #[command(flatten)]
     weights: cli::WeightsArgs,
@@ -117,7 +114,7 @@ struct Classes<'a> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse();
     cli::run(|| body(&args))
 }
 
@@ -173,7 +170,13 @@ fn body(args: &Args) -> Result<ExitCode> {
         }
     }
     let unusable = verdict(scores.nats.iter().map(|nats| nats.is_nan()));
-    Ok(unusable.or(above.map(|_| ExitCode::from(DIFFERENT))).unwrap_or(ExitCode::SUCCESS))
+    let differ = |found: f64| {
+        let tolerance = args.tolerance;
+        cli::failed(format_args!(
+            "the logits differ by up to {found:e}, above the tolerance of {tolerance:e}"
+        ))
+    };
+    Ok(unusable.or_else(|| above.map(differ)).unwrap_or(ExitCode::SUCCESS))
 }
 
 /// Tells the class of each image.

@@ -45,7 +45,7 @@ const MEASURING: [&str; 12] = [
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, allow_negative_numbers = true)]
 struct Args {
     /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the paper's model with
     /// synthetic weights; speed does not depend on their values]
@@ -213,7 +213,7 @@ impl Spread {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse();
     cli::run(|| run(&args))
 }
 

@@ -27,7 +27,7 @@ use fast_pixel_cnn::generate::Classes;
 /// Ctrl-C writes the batches that are finished and exits with status 130; a second one stops at once. SIGTERM
 /// (status 143) and SIGHUP (129) do so too.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 pub struct Args {
     #[command(flatten)]
     pub weights: cli::WeightsArgs,

@@ -16,7 +16,6 @@ mod series;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Result, cli, device};
 
@@ -28,7 +27,7 @@ use crate::progress::with_progress;
 use crate::report::report;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse();
     cli::run(|| body(&args))
 }
 

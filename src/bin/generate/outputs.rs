@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::files::{self, Draft, Planned};
+use fast_pixel_cnn::files::{self, Draft, NewFolders, Planned};
 use fast_pixel_cnn::generate::{Generated, Run};
 use fast_pixel_cnn::images::{self, Grid};
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, npy};
@@ -50,20 +50,14 @@ impl Outputs {
     /// Makes the folder and claims it, and refuses, before hours of work, what could not be written after them.
     pub fn prepare(args: &Args, config: &ModelConfig, run: &Run, layout: &Grid) -> Result<Outputs> {
         let dir = &args.save_dir;
-        let new = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
-        let new: Vec<&Path> = new.collect();
-        fs::create_dir_all(dir).map_err(Error::io(dir, "create"))?;
-        let prepared = Outputs::claim(args, config, run).and_then(|outputs| {
-            outputs.check(config, run, layout)?;
-            // May be in the folder that was just made.
-            args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
-            Ok(outputs)
-        });
-        if prepared.is_err() {
-            // Only those that are empty can be removed so.
-            new.iter().for_each(|dir| drop(fs::remove_dir(dir)));
-        }
-        prepared
+        // Gone again, if they are empty, where something is refused.
+        let new = NewFolders::make(dir)?;
+        let outputs = Outputs::claim(args, config, run)?;
+        outputs.check(config, run, layout)?;
+        // May be in the folder that was just made.
+        args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
+        new.keep();
+        Ok(outputs)
     }
 
     fn claim(args: &Args, config: &ModelConfig, run: &Run) -> Result<Outputs> {

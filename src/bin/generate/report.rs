@@ -64,10 +64,12 @@ pub fn report(
     let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
     if !args.json {
         let size = Size([height, width]);
-        cli::print(format_args!(
-            "{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s on {}",
-            engine.name()
-        ))?;
+        if count > 0 {
+            cli::print(format_args!(
+                "{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s on {}",
+                engine.name()
+            ))?;
+        }
         if let Some(race) = race {
             cli::print(format_args!(
                 "naive {:.2} s, by {RACE_PASSES} full forward passes times the pixels; cached is {:.0} times \

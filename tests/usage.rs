@@ -1,0 +1,43 @@
+//! What is wrong with the flags is told in one line, too, by every program.
+
+#[path = "common/run.rs"]
+mod run;
+
+use run::run;
+
+#[test]
+fn wrong_flags_are_one_line_and_status_2() {
+    for (program, flags, parts) in [
+        ("generate", &["--temperature", "0"][..], &["--temperature", "above 0"][..]),
+        ("generate", &["--temperature", "-1"], &["--temperature", "above 0"]),
+        ("generate", &["--threads", "-1"], &["--threads", "-1"]),
+        ("generate", &["--keep-rows", "16"], &["--complete"]),
+        ("generate", &["--format", "foo"], &["foo", "png"]),
+        ("generate", &["-n", "1", "-n", "2"], &["--count", "multiple times"]),
+        ("generate", &["--nosie", "x"], &["--nosie", "tip:", "--noise"]),
+        ("convert", &[], &["CHECKPOINT", "OUT_DIR"]),
+        ("evaluate", &[], &["--images"]),
+        ("evaluate", &["--images", "x.npy", "--tolerance", "-1"], &["--tolerance"]),
+        ("bench", &["--batch-sizes", "many"], &["--batch-sizes", "many"]),
+    ] {
+        let run = run(program, flags);
+        run.fails_with(parts);
+        assert!(run.stderr.len() <= 400 && run.stderr.ends_with("see --help\n"), "{}", run.stderr);
+    }
+    let help = run("generate", &["--help"]).succeeds();
+    assert!(help.stderr.is_empty() && help.stdout.lines().count() > 50, "{}", help.stdout);
+}
+
+#[test]
+fn folders_around_a_conversion_are_made_and_go_with_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("weights/of/tiny");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
+    let out = out.to_str().unwrap();
+    run("convert", &[&format!("{golden}tiny/images_u8.npy"), out]).fails_with(&["images_u8.npy"]);
+    assert!(!dir.path().join("weights").exists());
+    run("convert", &[&format!("{golden}tiny/v2/params.ckpt"), out]).succeeds();
+    assert!(dir.path().join("weights/of/tiny/model.json").is_file());
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("weights/of")).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
