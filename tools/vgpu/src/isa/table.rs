@@ -21,7 +21,7 @@ pub struct Row {
     pub sources: &'static [Width],
     /// The operation for any processor.
     pub portable: Operation,
-    /// The operation for AVX2 and FMA.
+    /// The operation for AVX2 and FMA; on other machines than x86-64 as the portable one.
     pub wide: Operation,
 }
 
@@ -34,11 +34,11 @@ impl Row {
     /// The operation for this processor.
     pub fn operation(&self) -> Operation {
         static WIDE: OnceLock<bool> = OnceLock::new();
-        let wide = WIDE.get_or_init(|| {
-            is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && std::env::var_os("VGPU_PORTABLE").is_none()
-        });
+        #[cfg(target_arch = "x86_64")]
+        let has = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has = || false;
+        let wide = WIDE.get_or_init(|| has() && std::env::var_os("VGPU_PORTABLE").is_none());
         if *wide { self.wide } else { self.portable }
     }
 }
@@ -67,7 +67,10 @@ macro_rules! rows {
                     portable
                 },
                 wide: {
-                    #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+                    #[cfg_attr(
+                        target_arch = "x86_64",
+                        target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")
+                    )]
                     unsafe fn wide(
                         lanes: &$crate::isa::lanes::Lanes,
                         operands: &$crate::isa::lanes::Operands,
