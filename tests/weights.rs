@@ -123,7 +123,12 @@ fn nothing_is_overwritten() {
     );
     assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
     assert_contains(&save(&saved.folder.join("model.json")).unwrap_err(), &["something is there already"]);
-    assert_contains(&save(&saved.folder.join("none/new")).unwrap_err(), &["none: cannot create a folder"]);
+    let within = saved.folder.join("model.json/new");
+    assert_contains(&save(&within).unwrap_err(), &["model.json: cannot create a folder"]);
+    assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
+    // Folders around it are made.
+    save(&saved.folder.join("not/yet/there")).unwrap();
+    assert!(saved.folder.join("not/yet/there/model.json").exists());
     assert_contains(&save(Path::new("..")).unwrap_err(), &["OUT_DIR: expected the name of a new folder"]);
 
     let empty = saved.folder.with_file_name("empty");
