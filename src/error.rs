@@ -161,6 +161,11 @@ impl Error {
         }
     }
 
+    /// An [`Error::Device`].
+    pub fn device(device: &str, action: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Device { device: device.into(), action: action.into(), found: found.into() }
+    }
+
     /// An [`Error::Argument`].
     pub fn argument(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.into() }

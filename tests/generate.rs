@@ -1,5 +1,7 @@
 //! The program `generate` as a user runs it.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
@@ -10,24 +12,11 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
 use fast_pixel_cnn::{images, npy};
+use models::{cond, golden, tiny};
 use ndarray::{Array4, Axis, Ix4, s};
 use run::Run;
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn golden(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
-}
-
-/// A small conditional model of 10 classes, made for 8x8.
-fn cond() -> String {
-    golden("cond/v2/params.ckpt")
-}
-
-/// A small unconditional model, made for 8x8.
-fn tiny() -> String {
-    golden("tiny/v2/params.ckpt")
-}
 
 /// A run of the program and the folder it saved to.
 struct Saved {

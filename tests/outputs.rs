@@ -1,6 +1,8 @@
 //! The files of `generate` as a user meets them: single images, what an earlier run left, two runs at once, and
 //! runs that are ended.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
@@ -8,24 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::{images, npy};
+use models::{cond, tiny};
 use ndarray::Axis;
 use run::{Run, run};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn golden(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
-}
-
-/// A small conditional model of 10 classes, made for 8x8.
-fn cond() -> String {
-    golden("cond/v2/params.ckpt")
-}
-
-/// A small unconditional model, made for 8x8.
-fn tiny() -> String {
-    golden("tiny/v2/params.ckpt")
-}
 
 /// A folder to save to, which does not exist at first.
 struct Place(TempDir);

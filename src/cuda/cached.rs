@@ -64,11 +64,10 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
         Strategy::Launch | Strategy::Graph => Ok(wanted),
         Strategy::Auto | Strategy::Persistent if properties.cooperative => Ok(Strategy::Persistent),
         Strategy::Auto => Ok(Strategy::Graph),
-        Strategy::Persistent => Err(Error::Device {
-            device: properties.label.clone(),
-            action: "run the strategy persistent".into(),
-            found: "the device has no cooperative launches; the strategy graph needs none".into(),
-        }),
+        Strategy::Persistent => {
+            let found = "the device has no cooperative launches; the strategy graph needs none";
+            Err(Error::device(&properties.label, "run the strategy persistent", found))
+        }
     }
 }
 
@@ -140,9 +139,8 @@ impl Cached {
         let resident = device.resident(Kernel::Persistent, THREADS as u32)?;
         let blocks = resident.min(device.properties.multiprocessors as u32);
         if blocks == 0 {
-            let (device, action) = (device.properties.label.clone(), "launch persistent_f32".to_string());
-            let found = "no block of it fits a multiprocessor".to_string();
-            return Err(Error::Device { device, action, found });
+            let found = "no block of it fits a multiprocessor";
+            return Err(Error::device(&device.properties.label, "launch persistent_f32", found));
         }
         Ok(Way::Persistent { blocks, tables })
     }

@@ -60,13 +60,13 @@ impl Device {
         let label = format!("cuda:{ordinal}");
         if let Err(found) = libcuda::load() {
             let found = format!("{found}; it comes with NVIDIA's driver");
-            return Err(Error::Device { device: label, action: "start the driver".into(), found });
+            return Err(Error::device(&label, "start the driver", found));
         }
         cust::init(cust::CudaFlags::empty()).map_err(failed(&label, "start the driver"))?;
         let number = Handle::num_devices().map_err(failed(&label, "count the devices"))?;
         if ordinal >= number {
             let found = format!("there are {number} devices, counted from 0");
-            return Err(Error::Device { device: label, action: "open the device".into(), found });
+            return Err(Error::device(&label, "open the device", found));
         }
         let open = || -> CudaResult<(Handle, Context, Stream)> {
             let handle = Handle::get_device(ordinal)?;
@@ -294,10 +294,7 @@ impl Device {
     fn check(&self, code: sys::CUresult, action: &str) -> Result<()> {
         match code {
             sys::cudaError_enum::CUDA_SUCCESS => Ok(()),
-            code => {
-                let (device, action) = (self.properties.label.clone(), action.to_string());
-                Err(Error::Device { device, action, found: libcuda::describe(code as u32) })
-            }
+            code => Err(Error::device(&self.properties.label, action, libcuda::describe(code as u32))),
         }
     }
 }

@@ -174,11 +174,8 @@ fn check_weights(device: &Device, bytes: u64) -> Result<()> {
     if bytes <= free {
         return Ok(());
     }
-    Err(Error::Device {
-        device: device.properties.label.clone(),
-        action: "hold the weights".into(),
-        found: format!("they need {} MiB and {} MiB are available", bytes.div_ceil(1 << 20), free >> 20),
-    })
+    let found = format!("they need {} MiB and {} MiB are available", bytes.div_ceil(1 << 20), free >> 20);
+    Err(Error::device(&device.properties.label, "hold the weights", found))
 }
 
 fn extent_of(batch: &Batch) -> Extent {

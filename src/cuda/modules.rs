@@ -54,7 +54,9 @@ impl Modules {
         let files: BTreeSet<&str> = missing.map(|kernel| kernel.file()).collect();
         let compile = |file: &'static str| -> Result<Module> {
             let entered = CurrentContext::set_current(context);
-            entered.map_err(|e| refused(properties, "enter the context", libcuda::describe(e as u32)))?;
+            entered.map_err(|e| {
+                Error::device(&properties.label, "enter the context", libcuda::describe(e as u32))
+            })?;
             Module::compile(properties, file)
         };
         let modules = std::thread::scope(|scope| -> Result<Vec<Module>> {
@@ -118,7 +120,7 @@ impl Module {
         if code != sys::cudaError_enum::CUDA_SUCCESS {
             let log = log.split(|&byte| byte == 0).next().unwrap_or_default();
             let found = libcuda::describe(code as u32);
-            return Err(refused_ptx(properties, ptx, &found, &String::from_utf8_lossy(log)));
+            return Err(refused(properties, ptx, &found, &String::from_utf8_lossy(log)));
         }
         let mut module = Module { raw, functions: Vec::new() };
         for (kernel, _, name) in KERNELS.into_iter().filter(|(_, of, _)| *of == file) {
@@ -127,7 +129,11 @@ impl Module {
             // SAFETY: module and name are valid.
             let code = unsafe { sys::cuModuleGetFunction(&mut function, raw, text.as_ptr()) };
             if code != sys::cudaError_enum::CUDA_SUCCESS {
-                return Err(refused(properties, &format!("find {name}"), libcuda::describe(code as u32)));
+                return Err(Error::device(
+                    &properties.label,
+                    format!("find {name}"),
+                    libcuda::describe(code as u32),
+                ));
             }
             module.functions.push((kernel, (function, kernels::arguments(ptx, name))));
         }
@@ -135,12 +141,8 @@ impl Module {
     }
 }
 
-fn refused(properties: &Properties, action: &str, found: String) -> Error {
-    Error::Device { device: properties.label.clone(), action: action.into(), found }
-}
-
 /// The driver does not take the PTX: newer than the driver, or for a device younger than this one.
-fn refused_ptx(properties: &Properties, ptx: &str, said: &str, log: &str) -> Error {
+fn refused(properties: &Properties, ptx: &str, said: &str, log: &str) -> Error {
     let directive = |name: &str| {
         let line = ptx.lines().find_map(|l| l.trim().strip_prefix(name));
         line.map_or("unknown", |rest| rest.trim().trim_end_matches(';')).to_string()
@@ -161,5 +163,5 @@ fn refused_ptx(properties: &Properties, ptx: &str, said: &str, log: &str) -> Err
         capability.0,
         capability.1,
     );
-    refused(properties, "compile the kernels", found)
+    Error::device(&properties.label, "compile the kernels", found)
 }
