@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Phases};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, philox};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, philox};
 use ndarray::Array4;
 
 /// The shape of the bundled demo model, without classes.
@@ -36,6 +36,7 @@ fn engines(c: &mut Criterion) {
                 labels: None,
                 noise: Noise::Philox { seed: 1, first_index: 0 },
                 temperature: 1.0,
+                known: None,
                 given: None,
                 method: Method::Cached,
                 keep_logits: false,
@@ -45,7 +46,7 @@ fn engines(c: &mut Criterion) {
             });
             type Phase = fn(&Phases) -> f64;
             let phases: [(&str, Phase); 3] =
-                [("vertical", |p| p.vertical), ("hoist", |p| p.hoist), ("pixels", |p| p.pixels)];
+                [("row", |p| p.row), ("hoist", |p| p.hoist), ("pixels", |p| p.pixels)];
             for (name, seconds) in phases {
                 group.bench_function(format!("cached, batch {size}: {name}"), |b| {
                     b.iter_custom(|count| {
@@ -63,15 +64,15 @@ fn engines(c: &mut Criterion) {
 }
 
 fn pixel(c: &mut Criterion) {
-    let mixtures = ModelConfig::PAPER.mixtures;
-    let logits: Vec<f32> = (0..10 * mixtures).map(|i| (i as f32 * 0.7).sin()).collect();
-    let mut uniforms = vec![0.0; mixtures + 3];
+    let head = ModelConfig::PAPER.head();
+    let logits: Vec<f32> = (0..head.logits()).map(|i| (i as f32 * 0.7).sin()).collect();
+    let mut uniforms = vec![0.0; head.draws()];
     c.bench_function("random numbers of a pixel", |b| {
         b.iter(|| philox::uniforms(1, 2, 3, 4, black_box(&mut uniforms)))
     });
     c.bench_function("sample of a pixel", |b| {
-        let (mixture, logistic) = uniforms.split_at(mixtures);
-        b.iter(|| logistic::sample(black_box(&logits), 1.0, mixture, logistic))
+        let mut pixel = vec![0.0; head.values()];
+        b.iter(|| head.sample(black_box(&logits), 1.0, &uniforms, black_box(&mut pixel)))
     });
 }
 

@@ -10,9 +10,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::cpu::kernels::{Finish, Isa, Kernels, LANES, MAX_ROWS, Precision, Segment, Target, Tile};
 use fast_pixel_cnn::cpu::limits::{peak_flops, read_bandwidth};
+use fast_pixel_cnn::graph::Epilogue;
 
 /// Inputs of a tap: the 160 filters of the paper's model, doubled by concat_elu.
 const DEPTH: usize = 320;
@@ -101,7 +101,8 @@ impl TileBench {
             let segments: [Segment; TAPS] = std::array::from_fn(|t| Segment {
                 inputs: self.inputs[t * DEPTH..].as_ptr(),
                 weights: tile[t * lines * LANES..].as_ptr(),
-                depth: DEPTH,
+                stride: 1,
+                in_channels: DEPTH,
                 ahead: std::ptr::null(),
                 bursts: 0,
             });
@@ -138,12 +139,15 @@ fn finish(c: &mut Criterion) {
             positions: &positions,
             units,
             first_unit: 0,
-            filters: FILTERS,
-            residual: Some(Target { base: residual.as_mut_ptr(), channels: FILTERS }),
-            raw: Some(Target { base: raw.as_mut_ptr(), channels: FILTERS }),
-            activated: Some(Target { base: activated.as_mut_ptr(), channels: 2 * FILTERS }),
-            elu: None,
-            activation: Nonlinearity::ConcatElu,
+            channels: FILTERS,
+            epilogue: Epilogue { gated: true, add: Some(0), tanh: false },
+            add: Some(Target { base: residual.as_mut_ptr(), channels: FILTERS }),
+            outputs: [
+                Some(Target { base: raw.as_mut_ptr(), channels: FILTERS }),
+                None,
+                None,
+                Some(Target { base: activated.as_mut_ptr(), channels: 2 * FILTERS }),
+            ],
         };
         let name = format!("{} finish", kernels.isa().name());
         // SAFETY: the vectors have the extents of a `Finish`.

@@ -8,10 +8,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
 use crate::cuda::Strategy;
 use crate::error::{self, Error, Result};
+use crate::models::Nonlinearity;
 use crate::weights::{Options, Weights};
 
 /// The demo model, relative to the current folder or to this package.

@@ -3,11 +3,13 @@
 //! The idea: a backend sees arrays and a [`Batch`]; files, flags and progress bars stay above it.
 //! [`crate::generate`] drives any of them.
 
-use ndarray::{Array4, ArrayView4};
+use std::ops::Range;
 
-use crate::config::ModelConfig;
+use ndarray::{Array4, ArrayView4, s};
+
 use crate::error::{Error, Result};
-use crate::{logistic, memory};
+use crate::graph::Graph;
+use crate::memory;
 
 /// How images are generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +30,15 @@ pub enum Noise<'a> {
         /// Index of the batch's first image. Indices are below 2^32.
         first_index: u64,
     },
-    /// Given numbers, each in [1e-5, 1 - 1e-5].
-    Given {
-        /// For the choice of the component: `[batch, height, width, m]`.
-        mixture: ArrayView4<'a, f32>,
-        /// For the logistic of R, G and B: `[batch, height, width, 3]`.
-        logistic: ArrayView4<'a, f32>,
-    },
+    /// Given numbers, each in [1e-5, 1 - 1e-5]: `[batch, height, width, draws]`, where the draws of a pixel are
+    /// what its [`Head`](crate::heads::Head) takes, in that order.
+    Given(ArrayView4<'a, f32>),
 }
 
 /// The part of the images that is given and stays as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
-    /// `[batch, height, width, 3]` in [-1, 1].
+    /// `[batch, height, width, values]` in [-1, 1].
     pub images: ArrayView4<'a, f32>,
     /// Rows kept, from the top. With all rows kept, [`Engine::make`] is a teacher-forced pass.
     pub rows: usize,
@@ -51,17 +49,19 @@ pub struct Given<'a> {
 pub struct Batch<'a> {
     /// Number of images, at least 1.
     pub size: usize,
-    /// Rows of an image, a multiple of 4.
+    /// Rows of an image, a multiple of the graph's period.
     pub height: usize,
-    /// Columns of an image, a multiple of 4.
+    /// Columns of an image, a multiple of the graph's period.
     pub width: usize,
     /// The class of each image, for a class-conditional model: `[batch]`.
     pub labels: Option<&'a [u32]>,
     /// The random numbers.
     pub noise: Noise<'a>,
-    /// What mixture logits are divided and the logistics' scales multiplied by, finite and above 0: 1 draws
-    /// from the model's distribution, less from its likelier parts. See [`logistic::sample`].
+    /// Finite and above 0: 1 draws from the model's distribution, less from its likelier parts. See
+    /// [`Head::sample`](crate::heads::Head::sample).
     pub temperature: f32,
+    /// What is given for every position, for a graph that has such a map: `[batch, height, width, channels]`.
+    pub known: Option<ArrayView4<'a, f32>>,
     /// The given part, for completion.
     pub given: Option<Given<'a>>,
     /// Cached or naive.
@@ -73,9 +73,9 @@ pub struct Batch<'a> {
 /// A finished batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
-    /// `[batch, height, width, 3]` in [-1, 1], as sampled: not rounded to bytes.
+    /// `[batch, height, width, values]` in [-1, 1], as sampled: not rounded to bytes.
     pub images: Array4<f32>,
-    /// The logits met on the way, `[batch, height, width, 10 m]`, if they were asked for.
+    /// The logits met on the way, `[batch, height, width, logits]`, if they were asked for.
     pub logits: Option<Array4<f32>>,
 }
 
@@ -89,8 +89,8 @@ pub trait Engine {
     /// What it runs on, for people: "cpu (avx512, 2 threads)".
     fn name(&self) -> String;
 
-    /// The model's configuration.
-    fn config(&self) -> &ModelConfig;
+    /// The network.
+    fn graph(&self) -> &Graph;
 
     /// Bytes that the weights take, as the engine holds them.
     fn weight_bytes(&self) -> u64;
@@ -112,11 +112,11 @@ pub trait Engine {
     /// As for [`Engine::logits`].
     fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
         let logits = self.logits(images, labels)?;
-        logistic::nats(logits.view(), images)
+        self.graph().head.nats(logits.view(), images)
     }
 
-    /// A full forward pass: images `[batch, height, width, 3]` in [-1, 1] to logits
-    /// `[batch, height, width, 10 m]`. `labels` as in [`Batch::labels`]. The logits of unusable weights may
+    /// A full forward pass: images `[batch, height, width, values]` in [-1, 1] to logits
+    /// `[batch, height, width, logits]`. `labels` as in [`Batch::labels`]. The logits of unusable weights may
     /// be infinite or not a number.
     ///
     /// # Errors
@@ -134,22 +134,22 @@ pub trait Engine {
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made>;
 }
 
-/// Refuses image sizes that the network's two halvings cannot divide.
-pub fn check_size(height: usize, width: usize) -> Result<()> {
-    if height == 0 || width == 0 || !height.is_multiple_of(4) || !width.is_multiple_of(4) {
-        let found = format!("{height}x{width}");
-        return Err(Error::argument(
-            "image size",
-            "height and width that are positive multiples of 4",
-            found,
-        ));
+/// Refuses image sizes that the strides of the network cannot divide.
+pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
+    let period = graph.period();
+    if height == 0 || width == 0 || !height.is_multiple_of(period) || !width.is_multiple_of(period) {
+        let expected = match period {
+            1 => "height and width of at least 1".into(),
+            _ => format!("height and width that are positive multiples of {period}"),
+        };
+        return Err(Error::argument("image size", expected, format!("{height}x{width}")));
     }
     Ok(())
 }
 
-/// Refuses labels that do not fit the model or the batch.
-pub fn check_labels(config: &ModelConfig, labels: Option<&[u32]>, size: usize) -> Result<()> {
-    match (config.classes, labels) {
+/// Refuses labels that do not fit a model of so many classes or the batch.
+pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Result<()> {
+    match (classes, labels) {
         (0, None) => Ok(()),
         (0, Some(_)) => Err(Error::argument("class", "none: the model is unconditional", "class labels")),
         (k, None) => Err(Error::argument(
@@ -184,6 +184,7 @@ impl<'a> Batch<'a> {
             // No random number is ever drawn.
             noise: Noise::Philox { seed: 0, first_index: 0 },
             temperature: 1.0,
+            known: None,
             given: Some(Given { images, rows: height }),
             method: Method::Naive,
             keep_logits: true,
@@ -194,28 +195,43 @@ impl<'a> Batch<'a> {
     pub fn reborrow(&self) -> Batch<'_> {
         let noise = match self.noise {
             Noise::Philox { seed, first_index } => Noise::Philox { seed, first_index },
-            Noise::Given { mixture, logistic } => {
-                Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
-            }
+            Noise::Given(noise) => Noise::Given(noise.reborrow()),
         };
         let given = self.given.map(|g| Given { images: g.images.reborrow(), rows: g.rows });
-        Batch { noise, given, labels: self.labels, ..*self }
+        let known = self.known.map(|known| known.reborrow());
+        Batch { noise, given, known, labels: self.labels, ..*self }
+    }
+
+    /// The images `range` of a batch, as a batch of their own.
+    pub fn part(&self, range: Range<usize>) -> Batch<'_> {
+        let rows = s![range.clone(), .., .., ..];
+        let noise = match &self.noise {
+            Noise::Philox { seed, first_index } => {
+                Noise::Philox { seed: *seed, first_index: first_index + range.start as u64 }
+            }
+            Noise::Given(noise) => Noise::Given(noise.slice(rows)),
+        };
+        let given = self.given.as_ref().map(|g| Given { images: g.images.slice(rows), rows: g.rows });
+        let known = self.known.as_ref().map(|known| known.slice(rows));
+        let labels = self.labels.map(|labels| &labels[range.clone()]);
+        Batch { size: range.len(), noise, given, known, labels, ..*self }
     }
 
     /// Refuses a batch whose parts do not fit each other or the model.
-    pub fn check(&self, config: &ModelConfig) -> Result<()> {
-        check_size(self.height, self.width)?;
+    pub fn check(&self, graph: &Graph) -> Result<()> {
+        let head = &graph.head;
+        check_size(graph, self.height, self.width)?;
         if self.size == 0 {
             return Err(Error::argument("batch size", "at least 1 image", "0"));
         }
         // The largest array is that of the logits; memory is for the caller to check, counting is not.
-        let dimensions = [self.height, self.width, config.logits().max(3), size_of::<f32>()];
+        let dimensions = [self.height, self.width, head.logits().max(head.values()), size_of::<f32>()];
         let bytes = dimensions.iter().try_fold(self.size, |bytes, d| bytes.checked_mul(*d));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             let found = format!("{} of {}x{}", self.size, self.height, self.width);
             return Err(Error::argument("batch", "images that an address can reach", found));
         }
-        check_labels(config, self.labels, self.size)?;
+        check_labels(graph.classes, self.labels, self.size)?;
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             let found = self.temperature.to_string();
             return Err(Error::argument("temperature", "a finite number above 0", found));
@@ -234,20 +250,32 @@ impl<'a> Batch<'a> {
                     return Err(Error::argument("first index", expected, first_index.to_string()));
                 }
             }
-            Noise::Given { mixture, logistic } => {
-                same("mixture noise", mixture.shape(), config.mixtures)?;
-                same("logistic noise", logistic.shape(), 3)?;
+            Noise::Given(noise) => {
+                same("noise", noise.shape(), head.draws())?;
                 let bounds = crate::philox::BOUNDS;
-                for (name, noise) in [("mixture noise", mixture), ("logistic noise", logistic)] {
-                    if let Some(u) = noise.iter().find(|u| !bounds.contains(u)) {
-                        let expected = format!("numbers in [{}, {}]", bounds.start(), bounds.end());
-                        return Err(Error::argument(name, expected, u.to_string()));
-                    }
+                if let Some(u) = noise.iter().find(|u| !bounds.contains(u)) {
+                    let expected = format!("numbers in [{}, {}]", bounds.start(), bounds.end());
+                    return Err(Error::argument("noise", expected, u.to_string()));
                 }
             }
         }
+        match (graph.known, &self.known) {
+            (None, None) => {}
+            (Some(map), Some(known)) => {
+                same("conditioning", known.shape(), graph.maps[map].channels)?;
+                if let Some(x) = known.iter().find(|x| !x.is_finite()) {
+                    return Err(Error::argument("conditioning", "finite numbers", x.to_string()));
+                }
+            }
+            (Some(_), None) => {
+                return Err(Error::argument("conditioning", "a vector for each position", "none"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::argument("conditioning", "none: the model takes none", "an array"));
+            }
+        }
         if let Some(given) = &self.given {
-            same("given images", given.images.shape(), 3)?;
+            same("given images", given.images.shape(), head.values())?;
             if given.rows > self.height {
                 let expected = format!("at most {} rows to keep", self.height);
                 return Err(Error::argument("given rows", expected, given.rows.to_string()));

@@ -83,6 +83,15 @@ pub enum Error {
         found: String,
     },
 
+    /// A graph that is no causal network.
+    #[error("layer {layer}: expected that {fault}")]
+    Graph {
+        /// The layer or map.
+        layer: String,
+        /// The rule that it breaks.
+        fault: String,
+    },
+
     /// A batch does not fit into memory; nothing was allocated.
     #[error(
         "a batch of {batch} needs {} MiB and {} MiB are available; {}",

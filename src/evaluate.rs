@@ -9,7 +9,7 @@ use ndarray::{Array2, Array4, ArrayView4, s};
 
 use crate::engine::{self, Engine, Method};
 use crate::error::{Error, Result};
-use crate::{images, logistic, memory};
+use crate::{images, memory};
 
 /// Images in a batch, if so many fit into memory. More would not be faster.
 const BATCH: usize = 16;
@@ -17,11 +17,11 @@ const BATCH: usize = 16;
 /// What to evaluate.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// `[N, H, W, 3]`.
+    /// `[N, H, W, values]`.
     pub images: ArrayView4<'a, u8>,
     /// The class of each image, for a class-conditional model: `[N]`.
     pub labels: Option<&'a [u32]>,
-    /// Logits to compare with: `[N, H, W, 10 m]`.
+    /// Logits to compare with: `[N, H, W, logits]`.
     pub compare: Option<ArrayView4<'a, f32>>,
     /// Whether [`Scores::logits`] is wanted.
     pub keep_logits: bool,
@@ -32,12 +32,12 @@ pub struct Task<'a> {
 pub struct Scores {
     /// Negative log-likelihood of each image, in nats; NaN if one of its logits is not finite.
     pub nats: Vec<f64>,
-    /// The same in bits per pixel and channel.
+    /// The same in bits per pixel and value.
     pub bits_per_dim: Vec<f64>,
     /// The largest absolute difference to the logits to compare with, NaN if any is; `None` if none were
     /// given.
     pub max_logit_difference: Option<f64>,
-    /// `[N, H, W, 10 m]`, if they were asked for.
+    /// `[N, H, W, logits]`, if they were asked for.
     pub logits: Option<Array4<f32>>,
 }
 
@@ -66,7 +66,7 @@ impl Classified {
     }
 }
 
-/// The likelihoods of images `[N, H, W, 3]` under each class of a class-conditional model, by a full forward
+/// The likelihoods of images `[N, H, W, values]` under each class of a class-conditional model, by a full forward
 /// pass for each class; the likeliest class is the most probable one where all classes are as frequent.
 /// `available` as for [`evaluate`].
 ///
@@ -79,8 +79,8 @@ pub fn classify(
     available: Option<u64>,
 ) -> Result<Classified> {
     let (count, height, width, _) = images.dim();
-    let classes = engine.config().classes;
-    engine::check_size(height, width)?;
+    let classes = engine.graph().classes;
+    engine::check_size(engine.graph(), height, width)?;
     if classes == 0 {
         return Err(Error::argument("model", "a class-conditional one", "an unconditional one"));
     }
@@ -113,9 +113,10 @@ pub fn classify(
 /// image fits, and the engine's own.
 pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) -> Result<Scores> {
     let (count, height, width, _) = task.images.dim();
-    let depth = engine.config().logits();
-    engine::check_size(height, width)?;
-    engine::check_labels(engine.config(), task.labels, count)?;
+    let head = engine.graph().head;
+    let depth = head.logits();
+    engine::check_size(engine.graph(), height, width)?;
+    engine::check_labels(engine.graph().classes, task.labels, count)?;
     if let Some(found) = task.compare.as_ref().map(|c| c.shape()) {
         let expected = [count, height, width, depth];
         if found != expected {
@@ -142,7 +143,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
             continue;
         }
         let logits = engine.logits(floats.view(), labels)?;
-        scores.nats.extend(logistic::nats(logits.view(), floats.view())?);
+        scores.nats.extend(head.nats(logits.view(), floats.view())?);
         if let Some((compare, so_far)) = task.compare.as_ref().zip(scores.max_logit_difference.as_mut()) {
             let other = compare.slice(s![range, .., .., ..]);
             let differences = logits.iter().zip(other).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
@@ -152,7 +153,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
             kept.extend(logits);
         }
     }
-    let bits = |&nats: &f64| logistic::bits_per_dim(nats, height, width);
+    let bits = |&nats: &f64| head.bits_per_dim(nats, height, width);
     scores.bits_per_dim = scores.nats.iter().map(bits).collect();
     scores.logits = task.keep_logits.then(|| {
         Array4::from_shape_vec((count, height, width, depth), kept)
@@ -174,7 +175,7 @@ fn batch_size(engine: &dyn Engine, task: &Task, available: Option<u64>) -> Resul
         return Ok(wanted);
     };
     let logits =
-        |images: usize| (images * height * width * engine.config().logits() * size_of::<f32>()) as u64;
+        |images: usize| (images * height * width * engine.graph().head.logits() * size_of::<f32>()) as u64;
     let kept = if task.keep_logits { logits(count) } else { 0 };
     let bytes = |size| kept + logits(size) + engine.batch_bytes(Method::Naive, size, height, width);
     memory::check_batch(available, 1, bytes)?;

@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array4, ArrayView4, Axis, Ix4, s};
+use ndarray::{Array4, ArrayView4, Axis, Ix4, concatenate};
 
 use crate::animation::Race;
-use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::heads::Head;
 use crate::memory;
 use crate::npy;
 use crate::philox::BOUNDS;
@@ -35,9 +36,9 @@ pub struct Run<'a> {
     pub count: usize,
     /// Images in a batch; the last batch may be smaller.
     pub batch_size: usize,
-    /// Rows of an image, a multiple of 4.
+    /// Rows of an image, a multiple of the graph's period.
     pub height: usize,
-    /// Columns of an image, a multiple of 4.
+    /// Columns of an image, a multiple of the graph's period.
     pub width: usize,
     /// Index of the first image. Indices are below 2^32.
     pub first_index: u64,
@@ -60,13 +61,8 @@ pub struct Run<'a> {
 pub enum RunNoise<'a> {
     /// Philox4x32-10 with this key.
     Seed(u64),
-    /// Given numbers, each in [1e-5, 1 - 1e-5].
-    Given {
-        /// `[count, height, width, m]`.
-        mixture: ArrayView4<'a, f32>,
-        /// `[count, height, width, 3]`.
-        logistic: ArrayView4<'a, f32>,
-    },
+    /// Given numbers, each in [1e-5, 1 - 1e-5]: `[count, height, width, draws]`, as for [`Noise::Given`].
+    Given(ArrayView4<'a, f32>),
 }
 
 /// How far a run is.
@@ -85,7 +81,7 @@ pub struct Progress {
 pub struct Generated {
     /// Images in finished batches: below the run's count if it was interrupted.
     pub count: usize,
-    /// `[N, height, width, 3]` in [-1, 1], as sampled. N is the count if images are kept, else 0.
+    /// `[N, height, width, values]` in [-1, 1], as sampled. N is the count if images are kept, else 0.
     pub images: Array4<f32>,
     /// The class of each image, for a class-conditional model.
     pub labels: Option<Vec<u32>>,
@@ -95,13 +91,10 @@ pub struct Generated {
     pub interrupted: bool,
 }
 
-/// Bytes that a run which keeps its images keeps for each pixel: three of float32.
-const KEPT_PER_PIXEL: u64 = 3 * 4;
-
 /// Bytes that any run keeps for each image: its class, and a batch's seconds.
 const KEPT_PER_IMAGE: u64 = 4 + 8;
 
-/// Takes finished batches: the first image, counted within the run, and images `[B, height, width, 3]` in
+/// Takes finished batches: the first image, counted within the run, and images `[B, height, width, values]` in
 /// [-1, 1].
 pub type Finished<'a> = dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a;
 
@@ -110,8 +103,8 @@ impl Run<'_> {
     ///
     /// # Errors
     /// [`Error::Argument`] if classes are asked of an unconditional model.
-    pub fn labels(&self, config: &ModelConfig) -> Result<Option<Vec<u32>>> {
-        let classes = match (config.classes, self.classes) {
+    pub fn labels(&self, graph: &Graph) -> Result<Option<Vec<u32>>> {
+        let classes = match (graph.classes, self.classes) {
             (0, None) => return Ok(None),
             (0, Some(_)) => {
                 let expected = "none: the model is unconditional";
@@ -119,7 +112,7 @@ impl Run<'_> {
             }
             (_, classes) => classes.unwrap_or(Classes::All),
         };
-        let k = config.classes as u64;
+        let k = graph.classes as u64;
         let label = |i: u64| match classes {
             Classes::One(class) => class,
             Classes::All => ((self.first_index % k + i % k) % k) as u32,
@@ -145,11 +138,10 @@ impl Run<'_> {
             labels,
             noise: match self.noise {
                 RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
-                RunNoise::Given { mixture, logistic } => {
-                    Noise::Given { mixture: mixture.reborrow(), logistic: logistic.reborrow() }
-                }
+                RunNoise::Given(noise) => Noise::Given(noise.reborrow()),
             },
             temperature: self.temperature,
+            known: None,
             given,
             method: self.method,
             keep_logits: false,
@@ -162,7 +154,7 @@ impl Run<'_> {
     /// # Errors
     /// [`Error::Argument`] and [`Error::Memory`] as for [`generate`].
     pub fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
-        engine::check_size(self.height, self.width)?;
+        engine::check_size(engine.graph(), self.height, self.width)?;
         for (name, number) in [("batch size", self.batch_size), ("count", self.count)] {
             if number == 0 {
                 return Err(Error::argument(name, "at least 1 image", "0"));
@@ -173,8 +165,9 @@ impl Run<'_> {
             let found = format!("{} images from {}", self.count, self.first_index);
             return Err(Error::argument("first index", "image indices below 2^32", found));
         }
+        let pixel = (engine.graph().head.values() * size_of::<f32>()) as u64;
         let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
-        let image = pixels.saturating_mul(KEPT_PER_PIXEL).saturating_add(KEPT_PER_IMAGE);
+        let image = pixels.saturating_mul(pixel).saturating_add(KEPT_PER_IMAGE);
         let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available {
             if kept > available {
@@ -187,47 +180,30 @@ impl Run<'_> {
                 engine.batch_bytes(self.method, size, self.height, self.width)
             })?;
         }
-        let labels = self.labels(engine.config())?;
-        self.whole(labels.as_deref()).check(engine.config())?;
+        let labels = self.labels(engine.graph())?;
+        self.whole(labels.as_deref()).check(engine.graph())?;
         Ok(labels)
     }
 }
 
-/// The images `range` of a batch.
-fn part<'b>(whole: &Batch<'b>, range: Range<usize>) -> Batch<'b> {
-    let cut = |array: ArrayView4<'b, f32>| array.slice_move(s![range.clone(), .., .., ..]);
-    Batch {
-        size: range.len(),
-        labels: whole.labels.map(|labels| &labels[range.clone()]),
-        noise: match whole.noise {
-            Noise::Philox { seed, first_index } => {
-                Noise::Philox { seed, first_index: first_index + range.start as u64 }
-            }
-            Noise::Given { mixture, logistic } => {
-                Noise::Given { mixture: cut(mixture), logistic: cut(logistic) }
-            }
-        },
-        given: whole.given.map(|given| Given { images: cut(given.images), rows: given.rows }),
-        ..*whole
-    }
-}
+/// The files of a folder of noise, where it is parted.
+pub const NOISE_FILES: [&str; 2] = ["u_mix.npy", "u_logistic.npy"];
 
-/// Reads the uniform numbers of a run from `u_mix.npy` (`[N, H, W, m]`) and `u_logistic.npy`
-/// (`[N, H, W, 3]`) in a folder, in this order.
+/// Reads the uniform numbers of a run, `[N, H, W, draws]`, from a file, or from a folder in which they are parted
+/// into `u_mix.npy` (`[N, H, W, m]`) and `u_logistic.npy` (`[N, H, W, values]`).
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] for a file that is not such an array, and for numbers outside of
 /// [`BOUNDS`].
-pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
+pub fn read_noise(path: &Path, head: &Head) -> Result<Array4<f32>> {
     let mut shape: Option<[usize; 3]> = None;
-    let mut read = |name: &str, channels: usize| {
-        let file = folder.join(name);
-        let array = npy::read_f32(&file)?;
+    let mut read = |file: &Path, channels: usize| {
+        let array = npy::read_f32(file)?;
         let (found, any) = (format!("{:?}", array.shape()), ["N", "H", "W"].map(String::from));
         let [n, h, w] = shape.map_or(any, |shape| shape.map(|d| d.to_string()));
         let bad = || {
             let expected = format!("[{n}, {h}, {w}, {channels}]");
-            Error::malformed(&file, "shape", expected, found)
+            Error::malformed(file, "shape", expected, found)
         };
         let Ok(array) = array.into_dimensionality::<Ix4>() else {
             return Err(bad());
@@ -239,11 +215,17 @@ pub fn read_noise(folder: &Path, mixtures: usize) -> Result<[Array4<f32>; 2]> {
         }
         if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !BOUNDS.contains(u)) {
             let expected = format!("a number from {} to {}", BOUNDS.start(), BOUNDS.end());
-            return Err(Error::malformed(&file, format!("element {at:?}"), expected, u.to_string()));
+            return Err(Error::malformed(file, format!("element {at:?}"), expected, u.to_string()));
         }
         Ok(array)
     };
-    Ok([read("u_mix.npy", mixtures)?, read("u_logistic.npy", 3)?])
+    if !path.is_dir() {
+        return read(path, head.draws());
+    }
+    let channels = [head.draws() - head.values(), head.values()];
+    let [mixture, logistic] = NOISE_FILES.map(|name| path.join(name));
+    let parts = [read(&mixture, channels[0])?, read(&logistic, channels[1])?];
+    Ok(concatenate(Axis(3), &[parts[0].view(), parts[1].view()]).expect("both have the same pixels"))
 }
 
 /// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread, `finished`
@@ -266,7 +248,8 @@ pub fn generate(
     // All at once: a vector that grows would hold twice what `check` has counted.
     let mut values = Vec::new();
     let kept = if run.keep { run.count } else { 0 };
-    let numbers = kept.saturating_mul(run.height * run.width * 3);
+    let channels = engine.graph().head.values();
+    let numbers = kept.saturating_mul(run.height * run.width * channels);
     values
         .try_reserve_exact(numbers)
         .map_err(|_| Error::argument("count", "images that memory holds", run.count.to_string()))?;
@@ -280,7 +263,7 @@ pub fn generate(
         };
         let start = Instant::now();
         let whole = run.whole(labels.as_deref());
-        let made = match engine.make(&part(&whole, done..end), &watch) {
+        let made = match engine.make(&whole.part(done..end), &watch) {
             Ok(made) => made.images,
             Err(Error::Interrupted) => break,
             Err(error) => return Err(error),
@@ -293,7 +276,7 @@ pub fn generate(
         done = end;
     }
     let kept = if run.keep { done } else { 0 };
-    let images = Array4::from_shape_vec((kept, run.height, run.width, 3), values)
+    let images = Array4::from_shape_vec((kept, run.height, run.width, channels), values)
         .expect("an engine makes images of the size it was asked for");
     let labels = labels.map(|mut labels| {
         labels.truncate(done);

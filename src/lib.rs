@@ -7,9 +7,12 @@
 //! - [`cli`] is what the programs share
 //! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
-//! - [`weights`] and [`schedule`]
-//! - [`network`]: the architecture as data
-//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] and [`animation`] draw what was made
+//! - [`plan`]: a graph made ready for any backend
+//! - [`weights`]
+//! - [`models`]: one file per architecture
+//! - [`graph`]: a network as data, and what follows from it
+//! - [`heads`]: what the last layer's numbers mean
+//! - [`checkpoint`]; [`figure`] and [`animation`] draw what was made
 //! - [`images`]
 //! - [`npy`], [`files`]
 //! - [`memory`], [`philox`], [`signals`]
@@ -18,7 +21,6 @@
 pub mod animation;
 pub mod checkpoint;
 pub mod cli;
-pub mod config;
 pub mod cpu;
 pub mod cuda;
 pub mod device;
@@ -28,16 +30,17 @@ pub mod evaluate;
 pub mod figure;
 pub mod files;
 pub mod generate;
+pub mod graph;
+pub mod heads;
 pub mod images;
-pub mod logistic;
 pub mod memory;
-pub mod network;
+pub mod models;
 pub mod npy;
 pub mod philox;
-pub mod schedule;
+pub mod plan;
 pub mod signals;
 pub mod weights;
 
-pub use config::{ModelConfig, Nonlinearity};
 pub use error::{Error, Result};
+pub use models::{ModelConfig, Nonlinearity};
 pub use weights::Weights;

@@ -13,7 +13,6 @@ use common::bundle::{self, Tensor};
 use common::program::{Place, convert};
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::cpu::{self, CpuEngine};
-use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::weights::{self, Options, Weights};
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity};
 use serde_json::Value;
@@ -111,7 +110,7 @@ fn a_checkpoint_and_its_folder_load_alike() {
         let direct = Weights::load(&checkpoint, &options).unwrap();
         let folder = Weights::load(&place.out(), &options).unwrap();
         assert_eq!((direct.config(), direct.source()), (folder.config(), folder.source()));
-        for (name, _) in Network::new(*direct.config()).variables.iter().flat_map(|v| v.tensors()) {
+        for (name, _) in direct.graph().parameters.iter().flat_map(|v| v.tensors()) {
             assert_eq!(direct.tensor(&name).unwrap(), folder.tensor(&name).unwrap(), "{name}");
         }
     }
@@ -259,7 +258,7 @@ fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
     let same = |place: &Place, seed: u64| {
         let (found, expected) =
             (Weights::load(&place.out(), &Options::default()).unwrap(), Weights::synthetic(SMALL, seed));
-        let mut names = Network::new(SMALL).variables.into_iter().flat_map(|v| v.tensors());
+        let mut names = SMALL.graph().parameters.into_iter().flat_map(|v| v.tensors());
         names.all(|(name, _)| found.tensor(&name).unwrap() == expected.tensor(&name).unwrap())
     };
     let is_average = |t: &Tensor| t.name.ends_with("/ExponentialMovingAverage");
@@ -378,7 +377,7 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
     }
     // A list that claims 8 TB: the first tensor that the file cannot hold is named.
     let large = ModelConfig { resnets: 100, filters: 10_000, ..SMALL };
-    let claimed = Network::new(large).variables.into_iter().flat_map(|v| v.tensors());
+    let claimed = large.graph().parameters.into_iter().flat_map(|v| v.tensors());
     let claimed = claimed.map(|(name, shape)| Tensor::f32(&format!("model/{name}"), &shape, &[1.0]));
     let error = refused(&claimed.collect::<Vec<_>>()).unwrap_err().to_string();
     assert!(error.contains("tensor \"model/conv2d_0/V\": expected a shape of at most"), "{error}");
@@ -397,6 +396,6 @@ fn the_demo_model_is_sound() {
     };
     assert_eq!(*weights.config(), expected);
     assert!(weights.source().averaged);
-    assert_eq!(Network::new(expected).parameters(), 991_076);
+    assert_eq!(expected.graph().parameter_count(), 991_076);
     CpuEngine::new(&weights, &Default::default()).unwrap();
 }

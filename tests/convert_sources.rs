@@ -13,7 +13,6 @@ use common::bundle::{self, Tensor};
 use common::program::Place;
 use common::run::run;
 use common::training::{SMALL, convert_tensors, find, training};
-use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::weights::{Options, Weights};
 use fast_pixel_cnn::{ModelConfig, npy};
 
@@ -24,7 +23,7 @@ fn golden(path: &str) -> PathBuf {
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {
     let weights = Weights::load(path, &Options::default()).unwrap();
-    let names = Network::new(*weights.config()).variables.into_iter().flat_map(|v| v.tensors());
+    let names = weights.graph().parameters.iter().flat_map(|v| v.tensors());
     names.flat_map(|(name, _)| weights.tensor(&name).unwrap().into_owned()).collect()
 }
 
@@ -238,7 +237,7 @@ fn sparse_checkpoints_are_refused_by_every_program() {
     let large = ModelConfig { filters: 10_000, classes: 0, ..SMALL };
     let mut entries = vec![v2_header(1)];
     let mut offset = 0;
-    for (name, dimensions) in Network::new(large).variables.iter().flat_map(|v| v.tensors()) {
+    for (name, dimensions) in large.graph().parameters.iter().flat_map(|v| v.tensors()) {
         let size = 4 * dimensions.iter().product::<usize>() as u64;
         let dimensions: Vec<u64> = dimensions.iter().map(|&d| d as u64).collect();
         let fields = [number(1, 1), message(2, &shape(&dimensions)), number(4, offset), number(5, size)];

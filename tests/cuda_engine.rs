@@ -11,7 +11,7 @@ mod poison;
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Weights, logistic, npy};
+use fast_pixel_cnn::{ModelConfig, Weights, npy};
 use golden::*;
 use ndarray::{Array4, s};
 
@@ -38,7 +38,7 @@ fn logits_and_likelihoods_are_the_reference_s() {
         let nats = engine.nats(images.view(), labels.as_deref()).unwrap();
         let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
         let relative = relative.fold(0.0, f64::max);
-        let own = logistic::nats(logits.view(), images.view()).unwrap();
+        let own = engine.graph().head.nats(logits.view(), images.view()).unwrap();
         let apart = nats.iter().zip(&own).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
         println!(
             "{folder}: logits within {off:e}, nats within {relative:e}, of the CPU's {apart:e} relative"
@@ -122,6 +122,7 @@ fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
             labels: None,
             noise: Noise::Philox { seed: 2702, first_index: 0 },
             temperature: 1.0,
+            known: None,
             given: None,
             method: Method::Cached,
             keep_logits: true,
@@ -197,7 +198,7 @@ fn logits_that_are_not_finite_have_no_likelihood() {
         let mut engine = cuda(&weights, Strategy::Auto);
         let nats = engine.nats(images.view(), None).unwrap();
         let logits = engine.logits(images.view(), None).unwrap();
-        let by_logits = logistic::nats(logits.view(), images.view()).unwrap();
+        let by_logits = engine.graph().head.nats(logits.view(), images.view()).unwrap();
         let on_cpu = cpu(&weights).nats(images.view(), None).unwrap();
         for (name, nats) in [("device", nats), ("logits", by_logits), ("CPU", on_cpu)] {
             assert!(nats.iter().all(|n| n.is_nan()), "{folder}, {variable}, by {name}: {nats:?}");
@@ -229,6 +230,7 @@ fn rows_of_another_image_stay_and_steer_the_rest() {
                 labels: Some(&labels),
                 noise: Noise::Philox { seed: 2702, first_index: 0 },
                 temperature: 1.0,
+                known: None,
                 given: Some(Given { images: other.view(), rows }),
                 method: Method::Cached,
                 keep_logits: true,
@@ -255,6 +257,7 @@ fn unusable_weights_and_an_interruption_end_with_an_error() {
         labels: None,
         noise,
         temperature: 1.0,
+        known: None,
         given: None,
         method,
         keep_logits: false,

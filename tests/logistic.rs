@@ -3,13 +3,33 @@
 
 use std::path::Path;
 
-use fast_pixel_cnn::{logistic, npy, philox};
-use ndarray::{Array4, Ix4};
+use fast_pixel_cnn::heads::Head;
+use fast_pixel_cnn::{npy, philox};
+use ndarray::{Array4, ArrayView4, Ix4};
 
 fn golden(name: &str) -> Array4<f32> {
     let path = Path::new("tests/golden/logistic").join(name);
     let array = npy::read_f32(&path).unwrap();
     array.into_dimensionality::<Ix4>().unwrap()
+}
+
+/// A mixture over three channels that has so many logits.
+fn mixture(logits: usize) -> Head {
+    Head::MixtureOfLogistics { mixtures: logits / 10, channels: 3 }
+}
+
+fn sample(logits: &[f32], temperature: f32, u_mixture: &[f32], u_logistic: &[f32]) -> [f32; 3] {
+    let mut pixel = [0.0; 3];
+    mixture(logits.len()).sample(logits, temperature, &[u_mixture, u_logistic].concat(), &mut pixel);
+    pixel
+}
+
+fn log_likelihood(logits: &[f32], pixel: [f32; 3]) -> f64 {
+    mixture(logits.len()).log_likelihood(logits, &pixel)
+}
+
+fn nats(logits: &Array4<f32>, images: ArrayView4<f32>) -> fast_pixel_cnn::Result<Vec<f64>> {
+    mixture(logits.dim().3).nats(logits.view(), images)
 }
 
 /// Logits of m equally likely components with the same means, log-scales and coefficients.
@@ -31,7 +51,7 @@ fn samples_are_those_of_the_reference() {
     let pixels = logits.rows().into_iter().zip(numbers).zip(expected.rows());
     let mut greatest = 0.0f32;
     for ((logits, (mixture, logistic)), expected) in pixels {
-        let pixel = logistic::sample(
+        let pixel = sample(
             logits.to_slice().unwrap(),
             1.0,
             mixture.to_slice().unwrap(),
@@ -51,21 +71,21 @@ fn likelihoods_are_those_of_the_reference() {
     let images = bytes.mapv(|p| (f32::from(p) - 127.5) / 127.5);
     let images = images.into_dimensionality::<Ix4>().unwrap();
     let expected = npy::read_f32(Path::new("tests/golden/logistic/nll.npy")).unwrap();
-    let nats = logistic::nats(golden("logits.npy").view(), images.view()).unwrap();
+    let nats = self::nats(&golden("logits.npy"), images.view()).unwrap();
     assert_eq!(nats.len(), expected.len());
     for (a, b) in nats.iter().zip(&expected) {
         let relative = (a / f64::from(*b) - 1.0).abs();
         assert!(relative < 1e-5, "{a} {b}");
     }
     let shifted = images.slice(ndarray::s![.., 1.., .., ..]);
-    let error = logistic::nats(golden("logits.npy").view(), shifted).unwrap_err();
+    let error = self::nats(&golden("logits.npy"), shifted).unwrap_err();
     assert!(error.to_string().starts_with("logits: expected"), "{error}");
 }
 
 #[test]
 fn bits_per_dimension_count_pixels_and_channels() {
     let nats = 8.0 * 4.0 * 3.0 * std::f64::consts::LN_2;
-    assert!((logistic::bits_per_dim(nats, 8, 4) - 1.0).abs() < 1e-15);
+    assert!((mixture(10).bits_per_dim(nats, 8, 4) - 1.0).abs() < 1e-15);
 }
 
 /// The probability of each of the 256 values of one channel, the other two being certain: their means
@@ -83,7 +103,7 @@ fn channel_total(channel: usize, mean: f32, log_scale: f32) -> f64 {
         .map(|p| {
             let mut pixel = [-1.0; 3];
             pixel[channel] = (f32::from(p) - 127.5) / 127.5;
-            logistic::log_likelihood(&logits, pixel).exp()
+            log_likelihood(&logits, pixel).exp()
         })
         .sum()
 }
@@ -110,10 +130,10 @@ fn the_log_scale_has_a_floor() {
     let floor = uniform_logits(2, [0.1; 3], [-7.0; 3], [0.3; 3]);
     let below = uniform_logits(2, [0.1; 3], [-30.0; 3], [0.3; 3]);
     let (u_mixture, u_logistic) = ([0.3, 0.6], [0.2, 0.5, 0.9]);
-    let pixel = logistic::sample(&floor, 1.0, &u_mixture, &u_logistic);
-    assert_eq!(pixel, logistic::sample(&below, 1.0, &u_mixture, &u_logistic));
-    let likelihood = logistic::log_likelihood(&floor, pixel);
-    assert_eq!(likelihood, logistic::log_likelihood(&below, pixel));
+    let pixel = sample(&floor, 1.0, &u_mixture, &u_logistic);
+    assert_eq!(pixel, sample(&below, 1.0, &u_mixture, &u_logistic));
+    let likelihood = log_likelihood(&floor, pixel);
+    assert_eq!(likelihood, log_likelihood(&below, pixel));
 }
 
 #[test]
@@ -122,15 +142,15 @@ fn extreme_numbers_give_pixels_in_range() {
     for log_scale in [-100.0, -7.0, 0.0, 50.0, 3e38] {
         let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
         for u in [least, 0.5, most] {
-            let pixel = logistic::sample(&logits, 1.0, &[least, most, u], &[u; 3]);
+            let pixel = sample(&logits, 1.0, &[least, most, u], &[u; 3]);
             assert!(pixel.iter().all(|v| (-1.0..=1.0).contains(v)), "{log_scale} {u} {pixel:?}");
-            assert!(logistic::log_likelihood(&logits, pixel) <= 0.0);
+            assert!(log_likelihood(&logits, pixel) <= 0.0);
         }
     }
     // The greatest number wins the choice among equal logits, the first among equal numbers.
     let mut logits = uniform_logits(2, [0.0; 3], [-7.0; 3], [0.0; 3]);
     (logits[2], logits[3]) = (-0.5, 0.5);
-    let red = |u: [f32; 2]| logistic::sample(&logits, 1.0, &u, &[0.5; 3])[0];
+    let red = |u: [f32; 2]| sample(&logits, 1.0, &u, &[0.5; 3])[0];
     assert_eq!((red([least, most]), red([most, least]), red([0.5, 0.5])), (0.5, -0.5, -0.5));
 }
 
@@ -141,7 +161,7 @@ fn extreme_temperatures_give_pixels_in_range() {
         for log_scale in [-100.0, 0.0, 3e38] {
             let logits = uniform_logits(3, [0.5, -3e38, 3e38], [log_scale; 3], [9.0, -9.0, 9.0]);
             for u in [least, 0.5, most] {
-                let pixel = logistic::sample(&logits, temperature, &[least, most, u], &[u; 3]);
+                let pixel = sample(&logits, temperature, &[least, most, u], &[u; 3]);
                 assert!(
                     pixel.iter().all(|v| (-1.0..=1.0).contains(v)),
                     "{temperature} {log_scale} {u} {pixel:?}"
@@ -152,7 +172,7 @@ fn extreme_temperatures_give_pixels_in_range() {
     // Near 0 the greatest logit wins whatever the numbers, and its mean is drawn.
     let mut logits = uniform_logits(3, [0.25; 3], [0.0; 3], [0.0; 3]);
     (logits[1], logits[4]) = (1e-3, 0.75);
-    let cold = |temperature| logistic::sample(&logits, temperature, &[most, least, most], &[0.9; 3])[0];
+    let cold = |temperature| sample(&logits, temperature, &[most, least, most], &[0.9; 3])[0];
     assert_eq!((cold(1e-30), cold(f32::from_bits(1))), (0.75, 0.75));
     assert_ne!(cold(1.0), 0.75);
 }
@@ -160,7 +180,7 @@ fn extreme_temperatures_give_pixels_in_range() {
 #[test]
 fn the_floor_of_the_log_scale_comes_before_the_temperature() {
     let [floor, below] = [-7.0, -30.0].map(|s| uniform_logits(1, [0.0; 3], [s; 3], [0.0; 3]));
-    let draw = |logits: &[f32], temperature| logistic::sample(logits, temperature, &[0.5], &[0.9; 3])[0];
+    let draw = |logits: &[f32], temperature| sample(logits, temperature, &[0.5], &[0.9; 3])[0];
     for temperature in [0.125, 1.0, 8.0] {
         assert_eq!(draw(&floor, temperature), draw(&below, temperature));
         assert_eq!(draw(&floor, temperature), temperature * draw(&floor, 1.0));
@@ -173,13 +193,13 @@ fn a_logit_that_is_not_finite_has_no_likelihood() {
         let sound = uniform_logits(m, [0.1; 3], [-3.0; 3], [0.3; 3]);
         for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for pixel in [[-1.0; 3], [0.1; 3], [1.0; 3]] {
-                assert!(logistic::log_likelihood(&sound, pixel).is_finite());
+                assert!(log_likelihood(&sound, pixel).is_finite());
                 for at in 0..10 * m {
                     let mut logits = sound.clone();
                     logits[at] = value;
-                    assert!(logistic::log_likelihood(&logits, pixel).is_nan(), "{value} at {at} of {m}");
+                    assert!(log_likelihood(&logits, pixel).is_nan(), "{value} at {at} of {m}");
                 }
-                assert!(logistic::log_likelihood(&vec![value; 10 * m], pixel).is_nan());
+                assert!(log_likelihood(&vec![value; 10 * m], pixel).is_nan());
             }
         }
     }
@@ -188,7 +208,7 @@ fn a_logit_that_is_not_finite_has_no_likelihood() {
     let images = Array4::zeros((logits.dim().0, logits.dim().1, logits.dim().2, 3));
     assert!(logits.dim().0 > 1);
     logits[[1, 0, 0, 3]] = f32::NAN;
-    let nats = logistic::nats(logits.view(), images.view()).unwrap();
+    let nats = self::nats(&logits, images.view()).unwrap();
     assert!(nats.iter().enumerate().all(|(i, nats)| nats.is_nan() == (i == 1)), "{nats:?}");
 }
 
@@ -234,7 +254,7 @@ fn draws_follow_the_distribution() {
         let mut numbers = [0.0; 5];
         for draw in 0..DRAWS {
             philox::uniforms(seed, draw as u32, 3, 5, &mut numbers);
-            let pixel = logistic::sample(&logits, 1.0, &numbers[..2], &numbers[2..]);
+            let pixel = sample(&logits, 1.0, &numbers[..2], &numbers[2..]);
             let uniform = rosenblatt(pixel);
             transformed.iter_mut().zip(uniform).for_each(|(t, u)| t.push(u));
         }

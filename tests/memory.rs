@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use fast_pixel_cnn::config::Nonlinearity;
+use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::{Engine, Method};
 use fast_pixel_cnn::generate::{Run, RunNoise, generate};

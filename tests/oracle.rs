@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
-use ndarray::Array4;
+use fast_pixel_cnn::heads::Head;
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use ndarray::{Array4, Axis, concatenate};
 use plain::Map;
 
 fn golden(path: &str) -> PathBuf {
@@ -135,7 +136,10 @@ fn a_temperature_divides_the_mixture_s_logits_and_multiplies_the_scales() {
         let mut most = 0.0_f64;
         for (logits, (mix, log)) in logits.chunks_exact(50).zip(uniforms) {
             let exact = plain::sample(logits, f64::from(temperature), mix, log);
-            let found = logistic::sample(&narrow(logits), temperature, &narrow(mix), &narrow(log));
+            let mut found = [0.0; 3];
+            let uniforms = [narrow(mix), narrow(log)].concat();
+            let head = Head::MixtureOfLogistics { mixtures: mix.len(), channels: 3 };
+            head.sample(&narrow(logits), temperature, &uniforms, &mut found);
             let found = found.map(f64::from);
             most = most.max(largest(&found, &exact));
             moved += usize::from(largest(&plain::sample(logits, 1.0, mix, log), &exact) > 1e-3);
@@ -225,13 +229,15 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             })
         };
         let (u_mixture, u_logistic) = (uniform(mixtures, 17), uniform(3, 501));
+        let noise = concatenate(Axis(3), &[u_mixture.view(), u_logistic.view()]).unwrap();
         let batch = Batch {
             size: 2,
             height,
             width,
             labels,
-            noise: Noise::Given { mixture: u_mixture.view(), logistic: u_logistic.view() },
+            noise: Noise::Given(noise.view()),
             temperature,
+            known: None,
             given: None,
             method: Method::Cached,
             keep_logits: false,

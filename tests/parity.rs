@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Weights, logistic, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Weights, npy, weights};
 use golden::*;
 use ndarray::{Array4, s};
 
@@ -39,7 +39,7 @@ fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
             let mut engine = engine(&load(&path, false, relu(folder)), 2, None);
             let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
             let off = largest(&logits, &expected);
-            let nats = logistic::nats(logits.view(), images.view()).unwrap();
+            let nats = engine.graph().head.nats(logits.view(), images.view()).unwrap();
             let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
             let relative = relative.fold(0.0, f64::max);
             println!("{path}: logits within {off:e}, nats within {relative:e} relative");
@@ -159,6 +159,7 @@ fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came() {
                     labels: Some(&labels),
                     noise: Noise::Philox { seed: 2702, first_index: 0 },
                     temperature: 1.0,
+                    known: None,
                     given: Some(Given { images: images.view(), rows }),
                     method,
                     keep_logits: true,
@@ -217,6 +218,7 @@ fn rows_of_another_image_stay_and_steer_the_rest() {
                     labels: Some(&labels),
                     noise: Noise::Philox { seed, first_index: 0 },
                     temperature: 1.0,
+                    known: None,
                     given: Some(Given { images: other.view(), rows }),
                     method,
                     keep_logits: true,
@@ -256,6 +258,7 @@ fn unusable_weights_and_an_interruption_end_with_an_error() {
         labels: None,
         noise,
         temperature: 1.0,
+        known: None,
         given: None,
         method,
         keep_logits: false,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, logistic, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
 use ndarray::{Array4, Ix4, s};
 
 fn root(path: &str) -> PathBuf {
@@ -38,8 +38,9 @@ fn the_price_of_bfloat16_weights_is_bounded() {
             let weights = Weights::load(&root(checkpoint), &options).unwrap();
             let mut engine = CpuEngine::new(&weights, &Options { precision, ..Options::default() }).unwrap();
             let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
-            let nats = logistic::nats(logits.view(), images.view()).unwrap();
-            let bits: Vec<f64> = nats.iter().map(|n| logistic::bits_per_dim(*n, height, width)).collect();
+            let nats = engine.graph().head.nats(logits.view(), images.view()).unwrap();
+            let bits: Vec<f64> =
+                nats.iter().map(|n| engine.graph().head.bits_per_dim(*n, height, width)).collect();
             (logits, bits)
         });
         let logit = exact.0.iter().zip(&half.0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -62,6 +63,7 @@ fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Me
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
         temperature: 1.0,
+        known: None,
         given: None,
         method,
         keep_logits: false,
@@ -141,6 +143,7 @@ fn rows_are_told_in_order_and_a_batch_of_several_blocks_stops_when_asked() {
         labels: Some(&labels),
         noise: Noise::Philox { seed: 1, first_index: 0 },
         temperature: 1.0,
+        known: None,
         given: None,
         method: Method::Cached,
         keep_logits: false,

@@ -4,20 +4,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
 use fast_pixel_cnn::generate::{Classes, Generated, Progress, Run, RunNoise, generate};
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Error, ModelConfig, Result};
-use ndarray::{Array4, ArrayView4, Axis};
+use ndarray::{Array4, ArrayView4, Axis, concatenate};
 
 /// Each image is filled with a number that tells its noise, class and given part.
 struct Fake {
-    config: ModelConfig,
+    graph: Graph,
     sizes: Vec<usize>,
 }
 
 const BYTES_PER_IMAGE: u64 = 1 << 20;
 
 fn fake(classes: usize) -> Fake {
-    let config = ModelConfig { classes, mixtures: 2, ..ModelConfig::PAPER };
-    Fake { config, sizes: Vec::new() }
+    let config = ModelConfig { resnets: 1, classes, mixtures: 2, ..ModelConfig::PAPER };
+    Fake { graph: config.graph(), sizes: Vec::new() }
 }
 
 impl Engine for Fake {
@@ -25,8 +26,8 @@ impl Engine for Fake {
         "fake".into()
     }
 
-    fn config(&self) -> &ModelConfig {
-        &self.config
+    fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -42,13 +43,13 @@ impl Engine for Fake {
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
-        batch.check(&self.config)?;
+        batch.check(&self.graph)?;
         self.sizes.push(batch.size);
         let mut images = Array4::zeros((batch.size, batch.height, batch.width, 3));
         for (b, mut image) in images.outer_iter_mut().enumerate() {
             let noise = match batch.noise {
                 Noise::Philox { seed, first_index } => (seed + first_index) as f32 + b as f32,
-                Noise::Given { mixture, logistic } => mixture[[b, 0, 0, 0]] + logistic[[b, 0, 0, 0]],
+                Noise::Given(noise) => noise[[b, 0, 0, 0]] + noise[[b, 0, 0, 2]],
             };
             let class = batch.labels.map_or(0, |labels| labels[b]);
             let given = batch.given.map_or(0.0, |g| g.images[[b, 0, 0, 0]]);
@@ -118,7 +119,8 @@ fn given_noise_and_images_are_cut_with_the_batches() {
         Array4::from_shape_fn((7, 4, 8, channels), |(n, ..)| scale * (n + 1) as f32)
     };
     let (mixture, logistic, images) = (ramp(2, 0.01), ramp(3, 0.1), ramp(3, -0.125));
-    let noise = RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() };
+    let noise = concatenate(Axis(3), &[mixture.view(), logistic.view()]).unwrap();
+    let noise = RunNoise::Given(noise.view());
     let given = Some(Given { images: images.view(), rows: 2 });
     let made = make(&mut fake(0), &Run { noise, given, ..seven() }).unwrap();
     for (i, value) in firsts(&made.images).into_iter().enumerate() {

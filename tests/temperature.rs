@@ -30,6 +30,7 @@ fn batch(labels: &[u32], first_index: u64, temperature: f32, method: Method) -> 
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
         temperature,
+        known: None,
         given: None,
         method,
         keep_logits: false,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{self, CpuEngine};
-use fast_pixel_cnn::network::{Network, VariableKind};
+use fast_pixel_cnn::graph::ParameterKind;
 use fast_pixel_cnn::weights::{Options, Weights};
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, npy};
 use ndarray::ArrayD;
@@ -79,12 +79,12 @@ fn what_is_saved_is_loaded() {
         let saved = Saved::new(config);
         let (weights, loaded) = (Weights::synthetic(config, 1), saved.load().unwrap());
         assert_eq!((loaded.config(), loaded.source()), (&config, weights.source()));
-        for (name, _) in Network::new(config).variables.iter().flat_map(|v| v.tensors()) {
+        for (name, _) in config.graph().parameters.iter().flat_map(|v| v.tensors()) {
             assert_eq!(loaded.tensor(&name).unwrap(), weights.tensor(&name).unwrap(), "{name}");
         }
         // 57 convolutions and dense layers of three tensors each, 16 class terms, model.json.
-        let network = Network::new(config);
-        let tensors: usize = network.variables.iter().map(|v| v.tensors().len()).sum();
+        let graph = config.graph();
+        let tensors: usize = graph.parameters.iter().map(|v| v.tensors().len()).sum();
         assert_eq!(fs::read_dir(&saved.folder).unwrap().count(), tensors + 1);
     }
 }
@@ -265,10 +265,10 @@ fn flip_last_bit(saved: &Saved, file: &str) {
 
 #[test]
 fn of_several_damaged_files_the_first_tensor_is_reported_whatever_the_threads() {
-    let names = |v: &fast_pixel_cnn::network::Variable| -> Vec<String> {
+    let names = |v: &fast_pixel_cnn::graph::Parameter| -> Vec<String> {
         v.tensors().into_iter().map(|(name, _)| name).collect()
     };
-    let order: Vec<String> = Network::new(TINY).variables.iter().flat_map(names).collect();
+    let order: Vec<String> = TINY.graph().parameters.iter().flat_map(names).collect();
     let saved = Saved::new(TINY);
     // From the last tensor to the first, whose file is the one to be reported from then on. Layers are
     // not packed in the order of the network's variables.
@@ -464,8 +464,8 @@ fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
     assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
     let wide = Weights::synthetic(TINY_WIDE, 1);
     assert_eq!(weights.tensor("conv2d_0/V").unwrap(), wide.tensor("conv2d_0/V").unwrap());
-    let network = Network::new(ModelConfig::PAPER);
-    for variable in network.variables.iter().filter(|v| v.kind != VariableKind::Conditional).step_by(20) {
+    let graph = ModelConfig::PAPER.graph();
+    for variable in graph.parameters.iter().filter(|v| v.kind != ParameterKind::PerClass).step_by(20) {
         let folded = weights.fold(variable).unwrap();
         let g = weights.tensor(&format!("{}/g", variable.name)).unwrap();
         for (o, g) in g.iter().enumerate() {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use clap::Parser;
+use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::checkpoint::Checkpoint;
-use fast_pixel_cnn::config::Nonlinearity;
 use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::weights::{self, Options};
 use fast_pixel_cnn::{Error, Result, cli, error};

@@ -12,7 +12,7 @@ use clap::Parser;
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
 use fast_pixel_cnn::files::{self, Planned};
-use fast_pixel_cnn::logistic::bits_per_dim;
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
@@ -126,15 +126,16 @@ fn body(args: &Args) -> Result<ExitCode> {
         return Err(Error::argument("--key", expected, args.key.join(",")));
     }
     let bytes = images::read_by_key(&args.images, args.key.first().map(String::as_str))?;
-    let labels = read_labels(args, &config, &bytes)?;
+    let labels = read_labels(args, weights.graph(), &bytes)?;
     let compare = match &args.compare_logits {
-        Some(file) => Some(read_logits(file, &config, &bytes)?),
+        Some(file) => Some(read_logits(file, weights.graph(), &bytes)?),
         None => None,
     };
     if let Some(file) = &args.logits_out {
         files::check_writable(file)?;
         let (count, height, width, _) = bytes.dim();
-        let numbers = [count, height, width, config.logits()].iter().fold(4, |n, &d| d as u64 * n);
+        let numbers =
+            [count, height, width, weights.graph().head.logits()].iter().fold(4, |n, &d| d as u64 * n);
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let planned = Planned { files: 1, bytes: numbers };
         files::check_room(folder.unwrap_or(Path::new(".")), &[planned])?;
@@ -142,7 +143,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let mut engine = device::open(&args.device, &weights, &args.engine)?;
     drop(weights);
     if args.classify {
-        return classify(args, &mut *engine, &bytes, labels.as_deref());
+        return classify(args, &config, &mut *engine, &bytes, labels.as_deref());
     }
 
     let task = Task {
@@ -182,11 +183,11 @@ fn body(args: &Args) -> Result<ExitCode> {
 /// Tells the class of each image.
 fn classify(
     args: &Args,
+    config: &ModelConfig,
     engine: &mut dyn Engine,
     images: &Array4<u8>,
     labels: Option<&[u32]>,
 ) -> Result<ExitCode> {
-    let config = *engine.config();
     let available = engine.available();
     let found = evaluate::classify(engine, images.view(), available)?;
     let count = found.classes.len();
@@ -196,7 +197,7 @@ fn classify(
             schema: "fast-pixel-cnn/classify/1",
             version: env!("CARGO_PKG_VERSION"),
             device: engine.name(),
-            model: &config,
+            model: config,
             images: count,
             classes: &found.classes,
             labels,
@@ -205,7 +206,8 @@ fn classify(
         })?;
     } else {
         let (_, height, width, _) = images.dim();
-        print_classes(&found, labels, [height, width])?;
+        let head = engine.graph().head;
+        print_classes(&found, labels, |nats| head.bits_per_dim(nats, height, width))?;
         if let Some(right) = right {
             let share = 100.0 * right as f64 / count as f64;
             cli::print(format_args!("accuracy: {share:.2} %, {right} of {count} images"))?;
@@ -226,13 +228,13 @@ fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
 }
 
 /// Reads and checks the labels, and the size of the images, so that messages name the flag and the file.
-fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
+fn read_labels(args: &Args, graph: &Graph, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
     let (count, height, width, _) = images.dim();
     let shown = |flag: &str, file: Option<&PathBuf>| match file {
         Some(file) => format!("{flag} {}", file.display()),
         None => flag.into(),
     };
-    let size = engine::check_size(height, width);
+    let size = engine::check_size(graph, height, width);
     size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
     let key = args.key.get(1).map(String::as_str);
     let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
@@ -240,13 +242,13 @@ fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result
         cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
     }
     let labels = labels.map(|labels| labels.classes);
-    if args.classify && config.classes == 0 {
+    if args.classify && graph.classes == 0 {
         let expected = "a class-conditional model";
         return Err(Error::argument("--classify", expected, "an unconditional one"));
     }
     // To classify, labels are only compared with.
     if labels.is_some() || !args.classify {
-        let fit = engine::check_labels(config, labels.as_deref(), count);
+        let fit = engine::check_labels(graph.classes, labels.as_deref(), count);
         fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
     }
     Ok(labels)
@@ -259,9 +261,9 @@ fn rename(error: Error, name: String) -> Error {
     }
 }
 
-fn read_logits(file: &Path, config: &ModelConfig, images: &Array4<u8>) -> Result<Array4<f32>> {
+fn read_logits(file: &Path, graph: &Graph, images: &Array4<u8>) -> Result<Array4<f32>> {
     let (count, height, width, _) = images.dim();
-    let expected = [count, height, width, config.logits()];
+    let expected = [count, height, width, graph.head.logits()];
     let found = npy::shape_of::<f32>(file)?;
     let wrong = || Error::malformed(file, "shape", format!("{expected:?}"), format!("{found:?}"));
     if found != expected {
@@ -280,7 +282,11 @@ fn print_table(scores: &Scores) -> Result<()> {
     cli::print(format_args!("{:>6} {mean_nats:>14.3} {mean_bits:>14.5}", "mean"))
 }
 
-fn print_classes(found: &Classified, labels: Option<&[u32]>, [height, width]: [usize; 2]) -> Result<()> {
+fn print_classes(
+    found: &Classified,
+    labels: Option<&[u32]>,
+    bits_per_dim: impl Fn(f64) -> f64,
+) -> Result<()> {
     let label = |text: &str| labels.map_or(String::new(), |_| format!(" {text:>6}"));
     cli::print(format_args!(
         "{:>6} {:>6}{} {:>14} {:>14}",
@@ -293,7 +299,7 @@ fn print_classes(found: &Classified, labels: Option<&[u32]>, [height, width]: [u
     for (i, (class, nats)) in found.classes.iter().zip(found.nats.rows()).enumerate() {
         let label = labels.map_or(String::new(), |labels| label(&labels[i].to_string()));
         let (name, nats) = class.map_or(("-".into(), f64::NAN), |k| (k.to_string(), nats[k as usize]));
-        let bits = bits_per_dim(nats, height, width);
+        let bits = bits_per_dim(nats);
         cli::print(format_args!("{i:>6} {name:>6}{label} {nats:>14.3} {bits:>14.5}"))?;
     }
     Ok(())

@@ -1,94 +1,67 @@
-//! Cached generation: every position of every layer is computed once.
+//! Cached generation: every position of every map is computed once.
 //!
-//! The idea (Ramachandran et al. 2017, with half of the horizontal stream moved out of the pixel loop):
-//! when a row begins, its vertical stream and all that the horizontal stream takes from the rows above
-//! are matrix products over the whole row; a pixel then only adds its left and own taps. All threads
-//! walk through this schedule side by side, each with its share of every layer's outputs, and meet
-//! after each layer.
+//! The idea: the steps of [`crate::plan::steps`], on rings. What is known when a row begins are matrix products over
+//! the whole row; a pixel then only adds its left and own taps. All threads walk through this schedule side by side,
+//! each with its share of every layer's outputs, and meet after each step.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::buffer::Buffer;
-use super::grid::{Grid, Layout, Storage};
 use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
-use super::stage::{Context, Part, Span, Stage};
+use super::stage::{Context, Maps, Span, Stage, enter};
 use crate::engine::Watch;
 use crate::error::Result;
-use crate::network::{Form, IMAGE, Network, Stream};
+use crate::graph::IMAGE;
+use crate::plan::Plan;
+use crate::plan::layout::{Extent, Grid, Storage};
+use crate::plan::steps::{Run, Step, Steps};
 
-/// The stages of one layer, one for each parity. They do not depend on each other.
-struct Step {
-    stream: Stream,
-    logits: bool,
+/// What one team needs for its images: stages with resolved addresses, and the length of the memory.
+pub struct Block<'a> {
+    steps: &'a Steps,
+    /// By piece.
     stages: Vec<Stage>,
-}
-
-/// Rows and columns after which the stages that a pixel needs repeat: the widest stride.
-const PERIOD: usize = 4;
-
-/// A stage of the pixel phase.
-#[derive(Clone, Copy)]
-struct PixelStage {
-    step: usize,
-    stage: usize,
-    part: Part,
-    /// Whether the team meets after it.
-    meet: bool,
-}
-
-/// What one team needs for its images: stages with resolved addresses, and the length of the block.
-pub struct Plan {
-    steps: Vec<Step>,
-    /// What a pixel needs, by row and column modulo [`PERIOD`].
-    pixels: [[Vec<PixelStage>; PERIOD]; PERIOD],
     image: Grid,
+    known: Option<Grid>,
     logits: Grid,
     images: Range<usize>,
-    height: usize,
-    width: usize,
+    extent: Extent,
     len: usize,
 }
 
-impl Plan {
-    /// Plans `images` of a batch.
+impl<'a> Block<'a> {
+    /// Lays out `images` of a batch whose images have a height and a width.
     pub fn new(
-        network: &Network,
+        plan: &Plan,
+        steps: &'a Steps,
         packed: &Packed,
         images: Range<usize>,
-        height: usize,
-        width: usize,
-    ) -> Plan {
-        let mut layout = Layout::new(network, Storage::Ring, images.len(), height, width);
-        let mut steps = Vec::new();
-        for (layer, packed) in network.layers.iter().zip(&packed.layers) {
-            let row = [images.len(), width];
-            let stages = layer.parities().iter().zip(packed).map(|(&parity, packed)| {
-                Stage::new(network, layer, parity, packed.clone(), &mut layout, Some(row))
-            });
-            let stages = stages.collect();
-            steps.push(Step { stream: layer.stream, logits: layer.output == network.logits(), stages });
-        }
-        let grid = |tensor| layout.grid(tensor, Form::Raw).expect("image and logits are stored raw");
-        let (image, logits) = (grid(IMAGE), grid(network.logits()));
-        let pixels =
-            std::array::from_fn(|row| std::array::from_fn(|column| pixel_stages(&steps, row, column)));
-        Plan { steps, pixels, image, logits, images, height, width, len: layout.len }
+        [height, width]: [usize; 2],
+    ) -> Block<'a> {
+        let extent = Extent { batch: images.len(), height, width };
+        let mut maps = Maps::new(plan, Storage::Ring, extent);
+        let stages = (0..plan.pieces.len()).map(|piece| Stage::new(plan, piece, packed, &mut maps, true));
+        let stages = stages.collect();
+        let raw = |map| maps.raw(map).expect("what goes in and what comes out is stored as it is");
+        let (image, logits) = (raw(IMAGE), raw(plan.graph.logits()));
+        let known = plan.graph.known.map(raw);
+        Block { steps, stages, image, known, logits, images, extent, len: maps.layout.len }
     }
 
-    /// Bytes that the plan's block takes.
+    /// Bytes that the block takes.
     pub fn bytes(&self) -> u64 {
         (self.len as u64).saturating_mul(size_of::<f32>() as u64)
     }
 
-    /// The images planned, counted in the batch.
+    /// The images, counted in the batch.
     pub fn images(&self) -> Range<usize> {
         self.images.clone()
     }
 
-    /// Allocates the block.
+    /// Allocates the memory.
     ///
     /// # Errors
     /// [`crate::Error::Allocate`].
@@ -97,29 +70,11 @@ impl Plan {
     }
 }
 
-/// The stages of the pixel phase that run at a pixel, in order.
-fn pixel_stages(steps: &[Step], row: usize, column: usize) -> Vec<PixelStage> {
-    let mut all = Vec::new();
-    for (step, layer) in steps.iter().enumerate().filter(|(_, s)| s.stream == Stream::Horizontal) {
-        let first = all.len();
-        for (stage, s) in layer.stages.iter().enumerate() {
-            let Some(part) = s.pixel_part() else { continue };
-            if s.row_step(row).is_some() && s.column_step(column).is_some() {
-                all.push(PixelStage { step, stage, part, meet: false });
-            }
-        }
-        if all.len() > first {
-            all.last_mut().expect("it is longer than before").meet = true;
-        }
-    }
-    all
-}
-
 /// One member's walk through the generation of its team's images. What its methods take for granted is said
 /// once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
     /// What to do.
-    pub plan: &'a Plan,
+    pub block: &'a Block<'a>,
     /// What all stages share.
     pub context: Context<'a>,
     /// The images.
@@ -135,21 +90,27 @@ impl Walk<'_, '_> {
     /// team.
     ///
     /// # Safety
-    /// - `context.memory` is a block of the length that `plan` asks for, `context.batch` the number of its
-    ///   images, and `context.packed` what it was planned with.
-    /// - `pixels` are of a batch that has these images, of the plan's height and width.
-    /// - Every member of the team, and nobody else, runs a walk through this plan with this block and these
+    /// - `context.memory` has the length that `block` asks for, `context.batch` is the number of its
+    ///   images, and `context.packed` what it was made with.
+    /// - `pixels` are of a batch that has these images, of the block's height and width.
+    /// - Every member of the team, and nobody else, runs a walk through this block with this memory and these
     ///   pixels. Other teams make other images of the batch.
     pub unsafe fn run(&self, stop: &AtomicBool) {
         let given = self.pixels.rows_given();
-        let mut own = self.pixels.lend(&self.plan.images, &self.context.team);
-        for (at, pixel) in own.pixels(0..given) {
-            // SAFETY: the plan has this image and its rows; it is this member's, and the team meets before
+        let Extent { height, width, .. } = self.block.extent;
+        let mut own = self.pixels.lend(&self.block.images, &self.context.team);
+        for at in own.places(0..given) {
+            // SAFETY: the block has this image and its rows; it is this member's, and the team meets before
             // anyone reads.
-            unsafe { self.plan.image.enter(self.context.memory, at, pixel) };
+            unsafe { enter(&self.block.image, self.context.memory, at, own.pixel(at)) };
+        }
+        for (at, known) in own.known() {
+            let grid = self.block.known.as_ref().expect("a graph that takes it has a map for it");
+            // SAFETY: as above.
+            unsafe { enter(grid, self.context.memory, at, known) };
         }
         self.context.team.meet();
-        for row in 0..self.plan.height {
+        for row in 0..height {
             self.clock.skip();
             // SAFETY: rows and columns come in order, and every member calls the same. The team has met since
             // the pixels before this one were entered.
@@ -158,7 +119,7 @@ impl Walk<'_, '_> {
                     self.given_row(row, &mut own);
                 } else {
                     self.begin_row(row);
-                    for column in 0..self.plan.width {
+                    for column in 0..width {
                         self.pixel(row, column);
                         self.sample(row, column, &mut own);
                         self.meet(Phase::Sampling);
@@ -167,7 +128,7 @@ impl Walk<'_, '_> {
             }
             if self.context.team.index == 0 {
                 // After the last row there is nothing left to stop.
-                if self.watch.is_some_and(|watch| !watch(row + 1)) && row + 1 < self.plan.height {
+                if self.watch.is_some_and(|watch| !watch(row + 1)) && row + 1 < height {
                     self.pixels.interrupt();
                 }
                 stop.store(self.pixels.stopped() || self.context.team.abandoned(), Relaxed);
@@ -186,9 +147,19 @@ impl Walk<'_, '_> {
         self.clock.note(Phase::Waiting);
     }
 
-    /// All columns of the image, in a stage's steps.
-    fn whole_row(&self, stage: &Stage, row: usize) -> Span {
-        Span { rows: row..row + 1, columns: 0..stage.steps(self.plan.width) }
+    /// Runs a step on a whole row.
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]; the steps before it are complete.
+    unsafe fn on_row(&self, step: &Step, row: usize) {
+        for run in step {
+            let stage = &self.block.stages[run.piece];
+            let row = stage.piece.step(0, row).expect("the step runs at this row");
+            let columns = 0..stage.piece.steps(self.block.extent.width);
+            let span = Span { rows: row..row + 1, columns };
+            // SAFETY: by the caller's promise.
+            unsafe { stage.run(&self.context, &span, run.part, None) };
+        }
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
@@ -197,25 +168,14 @@ impl Walk<'_, '_> {
     /// As for [`Walk::run`]. The row is the first that has not been generated, its pixels have been entered,
     /// every member of the team calls this, and it has met since the row before.
     unsafe fn given_row(&self, row: usize, own: &mut Own) {
-        for step in &self.plan.steps {
-            if step.logits && !self.pixels.wants_logits() {
-                continue;
-            }
-            let mut ran = false;
-            for stage in &step.stages {
-                if let Some(step) = stage.row_step(row) {
-                    // SAFETY: the layers come in order and the team meets after each one.
-                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), Part::Whole, None) };
-                    ran = true;
-                }
-            }
-            if ran {
-                self.context.team.meet();
-            }
+        for step in self.block.steps.given(row, self.pixels.wants_logits()) {
+            // SAFETY: the steps come in order and the team meets after each one.
+            unsafe { self.on_row(step, row) };
+            self.context.team.meet();
         }
         if self.pixels.wants_logits() {
             for slot in own.slots() {
-                for column in 0..self.plan.width {
+                for column in 0..self.block.extent.width {
                     // SAFETY: the logits are complete; the next that writes them comes after a meeting.
                     let logits = unsafe { self.logits(slot, row, column) };
                     own.keep_logits(logits, [slot, row, column]);
@@ -224,51 +184,45 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The vertical stream of a row, then what the horizontal stream can sum before its pixels come.
+    /// The maps of a row that are known when it begins, then what other layers can sum before its pixels come.
     ///
     /// # Safety
     /// As for [`Walk::run`]. The row is the first that has not been generated, every member of the team calls
     /// this, and it has met since the row before.
     unsafe fn begin_row(&self, row: usize) {
-        for stream in [Stream::Vertical, Stream::Horizontal] {
-            for step in self.plan.steps.iter().filter(|s| s.stream == stream) {
-                let mut ran = false;
-                for stage in &step.stages {
-                    let (Some(step), Some(part)) = (stage.row_step(row), stage.row_part()) else {
-                        continue;
-                    };
-                    // SAFETY: layers of the vertical stream come in order and the team meets after each
-                    // one; hoisted parts read only what stood before them.
-                    unsafe { stage.run(&self.context, &self.whole_row(stage, step), part, None) };
-                    ran = true;
-                }
-                if ran && stream == Stream::Vertical {
-                    self.meet(Phase::Vertical);
-                }
-            }
+        let steps = self.block.steps;
+        for step in &steps.known[row % steps.period] {
+            // SAFETY: the steps come in order and the team meets after each one.
+            unsafe { self.on_row(step, row) };
+            self.meet(Phase::Row);
         }
+        // SAFETY: hoisted parts read only what stood before them.
+        unsafe { self.on_row(&steps.hoisted[row % steps.period], row) };
         self.meet(Phase::Hoist);
     }
 
-    /// The rest of the horizontal stream at one pixel.
+    /// What is left of the layers at one pixel.
     ///
     /// # Safety
     /// As for [`Walk::run`]. The row has begun, the pixel is the first of it that has not been generated,
     /// every member of the team calls this, and it has met since the pixel before was entered.
     unsafe fn pixel(&self, row: usize, column: usize) {
-        let stage = |p: &PixelStage| &self.plan.steps[p.step].stages[p.stage];
-        let of = |column: usize| &self.plan.pixels[row % PERIOD][column % PERIOD];
-        let next = of(column).iter().skip(1).chain(of(column + 1).first());
-        for (this, next) in of(column).iter().zip(next) {
-            let s = stage(this);
-            let steps = (s.row_step(row), s.column_step(column));
-            let (Some(row), Some(column)) = steps else { unreachable!("the stage runs at this pixel") };
-            let span = Span { rows: row..row + 1, columns: column..column + 1 };
-            // SAFETY: the layers come in order and the team meets after each one.
-            unsafe { s.run(&self.context, &span, this.part, Some((stage(next), next.part))) };
-            if this.meet {
-                self.meet(Phase::Pixels);
+        let stage = |run: &Run| &self.block.stages[run.piece];
+        let steps = self.block.steps.pixel(row, column);
+        // What comes next is asked for while this is computed.
+        let after = self.block.steps.pixel(row, column + 1).first();
+        let mut next = steps.iter().chain(after).flatten().skip(1);
+        for step in steps {
+            for run in step {
+                let s = stage(run);
+                let at = (s.piece.step(0, row), s.piece.step(1, column));
+                let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
+                let span = Span { rows: row..row + 1, columns: column..column + 1 };
+                let next = next.next().map(|run| (stage(run), run.part));
+                // SAFETY: the steps come in order and the team meets after each one.
+                unsafe { s.run(&self.context, &span, run.part, next) };
             }
+            self.meet(Phase::Pixels);
         }
     }
 
@@ -283,20 +237,20 @@ impl Walk<'_, '_> {
             let logits = unsafe { self.logits(slot, row, column) };
             own.keep_logits(logits, at);
             own.sample(logits, at);
-            // SAFETY: the plan has this image and pixel; it is this member's, and the team meets before
+            // SAFETY: the block has this image and pixel; it is this member's, and the team meets before
             // anyone reads.
-            unsafe { self.plan.image.enter(self.context.memory, at, own.pixel(at)) };
+            unsafe { enter(&self.block.image, self.context.memory, at, own.pixel(at)) };
         }
     }
 
     /// The logits of a pixel.
     ///
     /// # Safety
-    /// As for [`Walk::run`]. `slot` is an image of the plan and the pixel the last whose logits were computed,
+    /// As for [`Walk::run`]. `slot` is an image of the block and the pixel the last whose logits were computed,
     /// or one of the last row's if that was given; they are complete, and nobody writes them while they are
     /// borrowed.
     unsafe fn logits(&self, slot: usize, row: usize, column: usize) -> &[f32] {
-        let grid = self.plan.logits;
+        let grid = self.block.logits;
         let at = grid.at(slot, row as isize, column as isize);
         // SAFETY: by the caller's promise.
         unsafe { self.context.memory.slice(at, grid.channels) }

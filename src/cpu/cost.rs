@@ -2,14 +2,13 @@
 //!
 //! The idea: a generation is a few products that each wait for the slower of two things, the
 //! multiplications or the weights' way from memory, and, where threads work on one image together, for
-//! one another. So a way's time is a sum of maxima over levels and phases, from the rates of an
+//! one another. So a way's time is a sum of maxima over strides and phases, from the rates of an
 //! ordinary core. They need not be this machine's: only the order of the ways matters.
 
 use super::kernels::{Isa, Precision};
-use super::stage::MANY_POSITIONS;
+use super::tile::MANY_POSITIONS;
 use super::{Split, team};
-use crate::network::{Layer, Network, Stream, Tap};
-use crate::schedule::level_weights;
+use crate::graph::{Graph, Layer, Tap};
 
 /// Images that a team makes at a time. More would multiply no faster (the pixel phase is a product with
 /// as many rows), and their sums and rings would push the weights out of the cache.
@@ -94,15 +93,15 @@ pub struct Job {
 }
 
 /// Both ways, the better one first.
-pub fn ways(network: &Network, rates: &Rates, job: &Job) -> [Way; 2] {
-    let mut ways = [Split::Outputs, Split::Images].map(|split| way(network, rates, job, split));
+pub fn ways(graph: &Graph, rates: &Rates, job: &Job) -> [Way; 2] {
+    let mut ways = [Split::Outputs, Split::Images].map(|split| way(graph, rates, job, split));
     // Stable: of equals the first, which needs less memory.
     ways.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
     ways
 }
 
 /// One way.
-pub fn way(network: &Network, rates: &Rates, job: &Job, split: Split) -> Way {
+pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
     let (teams, members) = match split {
         Split::Images => (job.threads.min(job.batch).max(1), 1),
         Split::Outputs => (1, job.threads),
@@ -114,25 +113,25 @@ pub fn way(network: &Network, rates: &Rates, job: &Job, split: Split) -> Way {
     let mut way =
         Way { split, teams, members, block: (block * teams).min(job.batch), row: 0.0, pixel: 0.0, meet: 0.0 };
     let (blocks, members) = (blocks as f64, members as f64);
-    let levels = level_weights(network);
+    let strides = graph.work_by_stride();
     let per_pixel = job.precision.bytes();
-    let own: f64 = levels.iter().map(|l| l.pixel * per_pixel / members).sum();
+    let own: f64 = strides.iter().map(|l| l.pixel * per_pixel / members).sum();
     let bandwidth = if own <= rates.near_bytes { rates.near } else { rates.far };
-    for level in levels {
-        let (rows, columns) = ((job.height / level.level) as f64, (job.width / level.level) as f64);
+    for work in strides {
+        let (rows, columns) = ((job.height / work.stride) as f64, (job.width / work.stride) as f64);
         let multiply = |weights: f64| 2.0 * weights * rows * columns * block as f64 / members / rates.flops;
         // Where positions are shared out, every member reads all weights.
         let positions = block as f64 * columns;
         let readers = if positions >= members * MANY_POSITIONS as f64 { 1.0 } else { members };
-        let read = level.row * size_of::<f32>() as f64 * rows / readers / rates.far;
-        way.row += blocks * multiply(level.row).max(read);
-        let read = level.pixel * per_pixel * rows * columns / members / bandwidth;
-        way.pixel += blocks * multiply(level.pixel).max(read);
+        let read = work.row * size_of::<f32>() as f64 * rows / readers / rates.far;
+        way.row += blocks * multiply(work.row).max(read);
+        let read = work.pixel * per_pixel * rows * columns / members / bandwidth;
+        way.pixel += blocks * multiply(work.pixel).max(read);
     }
     if way.members > 1 {
-        let times: Vec<_> = network.layers.iter().map(|layer| times(layer, job)).collect();
-        let inputs = |layer: &Layer| layer.taps.iter().map(Tap::depth).sum::<usize>();
-        let handed = network.layers.iter().zip(&times).filter(|(l, _)| l.stream == Stream::Horizontal);
+        let times: Vec<_> = graph.layers.iter().map(|layer| times(graph, layer, job)).collect();
+        let inputs = |layer: &Layer| layer.taps.iter().map(Tap::in_channels).sum::<usize>();
+        let handed = graph.layers.iter().zip(&times).filter(|(l, _)| !graph.is_row_known(l.output));
         let handed: usize = handed.map(|(layer, times)| times * inputs(layer)).sum();
         let bytes = (handed * size_of::<f32>() * block) as f64 * (1.0 - 1.0 / members);
         way.meet = blocks * (times.iter().sum::<usize>() as f64 * rates.meet + bytes / rates.handed);
@@ -141,22 +140,22 @@ pub fn way(network: &Network, rates: &Rates, job: &Job, split: Split) -> Way {
 }
 
 /// How often a layer runs, after which a team meets: for each of its rows, or for each of its pixels.
-fn times(layer: &Layer, job: &Job) -> usize {
-    let rows = job.height / layer.level;
-    match layer.stream {
-        Stream::Vertical => rows,
-        Stream::Horizontal => rows * (job.width / layer.level),
+fn times(graph: &Graph, layer: &Layer, job: &Job) -> usize {
+    let stride = graph.stride(layer);
+    match graph.is_row_known(layer.output) {
+        true => job.height / stride,
+        false => job.height / stride * (job.width / stride),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::models::ModelConfig;
 
     fn best(config: ModelConfig, threads: usize, batch: usize) -> Way {
         let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
-        ways(&Network::new(config), &Rates::nominal(Isa::Avx512), &job)[0]
+        ways(&config.graph(), &Rates::nominal(Isa::Avx512), &job)[0]
     }
 
     #[test]
@@ -179,8 +178,7 @@ mod tests {
             for threads in [1, 2, 3, 7] {
                 for split in [Split::Images, Split::Outputs] {
                     let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
-                    let way =
-                        way(&Network::new(ModelConfig::PAPER), &Rates::nominal(Isa::Avx512), &job, split);
+                    let way = way(&ModelConfig::PAPER.graph(), &Rates::nominal(Isa::Avx512), &job, split);
                     assert!(way.block >= 1 && way.block <= batch.min(BLOCK_IMAGES * way.teams));
                     let blocks = way.blocks(batch);
                     assert!(batch.div_ceil(blocks) <= way.block, "{batch} images in blocks of {}", way.block);

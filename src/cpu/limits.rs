@@ -11,8 +11,8 @@ use super::buffer::Buffer;
 use super::kernels::{Kernels, Precision};
 use super::team;
 use crate::error::Result;
-use crate::network::Network;
-use crate::schedule::{LevelWeights, level_weights};
+use crate::graph::Graph;
+use crate::graph::schedule::StrideWork;
 
 /// Seconds that one repeat of a measurement takes at least.
 const REPEAT_SECONDS: f64 = 0.02;
@@ -100,10 +100,10 @@ pub struct Limits {
     pub pixel_weight: f64,
 }
 
-/// Weights of the pixel phase in bytes: of level 1, and of all levels.
-fn pixel_bytes(network: &Network, precision: Precision) -> [usize; 2] {
-    let sets = level_weights(network);
-    let bytes = |set: &LevelWeights| (set.pixel * precision.bytes()) as usize;
+/// Weights of the pixel phase in bytes: of the smallest stride, which every pixel needs, and of all strides.
+fn pixel_bytes(graph: &Graph, precision: Precision) -> [usize; 2] {
+    let sets = graph.work_by_stride();
+    let bytes = |set: &StrideWork| (set.pixel * precision.bytes()) as usize;
     [bytes(&sets[0]), sets.iter().map(bytes).sum()]
 }
 
@@ -112,13 +112,8 @@ impl Limits {
     ///
     /// # Errors
     /// [`crate::Error::Threads`], [`crate::Error::Allocate`].
-    pub fn measure(
-        kernels: &Kernels,
-        threads: usize,
-        network: &Network,
-        precision: Precision,
-    ) -> Result<Limits> {
-        let [every, all] = pixel_bytes(network, precision);
+    pub fn measure(kernels: &Kernels, threads: usize, graph: &Graph, precision: Precision) -> Result<Limits> {
+        let [every, all] = pixel_bytes(graph, precision);
         let bandwidth = |bytes: usize| read_bandwidth(kernels, threads, bytes.max(1 << 16));
         Ok(Limits {
             flops: peak_flops(kernels, threads)?,
@@ -130,13 +125,13 @@ impl Limits {
     }
 
     /// Seconds below which no cached generation of `batch` images can come on this machine: for each
-    /// level and phase the longer of the time to multiply and the time to read the weights once for
+    /// stride and phase the longer of the time to multiply and the time to read the weights once for
     /// each use. The row phase uses its weights once for each row, from the main memory, since all of
     /// them together fit into no cache; the pixel phase once for each pixel, whatever the batch.
-    pub fn cached_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
+    pub fn cached_seconds(&self, graph: &Graph, batch: usize, height: usize, width: usize) -> f64 {
         let mut seconds = 0.0;
-        for (i, set) in level_weights(network).iter().enumerate() {
-            let (rows, columns) = ((height / set.level) as f64, (width / set.level) as f64);
+        for (i, set) in graph.work_by_stride().iter().enumerate() {
+            let (rows, columns) = ((height / set.stride) as f64, (width / set.stride) as f64);
             let flops = |weights: f64| 2.0 * weights * rows * columns * batch as f64;
             let phase = |weights, bytes, uses, bandwidth| {
                 f64::max(flops(weights) / self.flops, weights * bytes * uses / bandwidth)
@@ -149,15 +144,15 @@ impl Limits {
     }
 
     /// Seconds below which no full forward pass over `batch` images can come.
-    pub fn forward_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
-        2.0 * network.multiply_adds(height, width) as f64 * batch as f64 / self.flops
+    pub fn forward_seconds(&self, graph: &Graph, batch: usize, height: usize, width: usize) -> f64 {
+        2.0 * graph.multiply_adds(height, width) as f64 * batch as f64 / self.flops
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::models::ModelConfig;
 
     /// The machine for which the floors of the paper's model have been worked out.
     const LIMITS: Limits =
@@ -165,20 +160,20 @@ mod tests {
 
     #[test]
     fn the_floor_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
-        let network = Network::new(ModelConfig::PAPER);
+        let graph = ModelConfig::PAPER.graph();
         let infinite = Limits { every_pixel: 1e30, some_pixels: 1e30, main_memory: 1e30, ..LIMITS };
-        let seconds = infinite.cached_seconds(&network, 3, 32, 32);
+        let seconds = infinite.cached_seconds(&graph, 3, 32, 32);
         let exact = 3.0 * 2.0 * 24_370_216_960.0 / 480e9;
         assert!((seconds / exact - 1.0).abs() < 1e-9, "{seconds} {exact}");
-        assert!((infinite.forward_seconds(&network, 3, 32, 32) / exact - 1.0).abs() < 1e-9);
+        assert!((infinite.forward_seconds(&graph, 3, 32, 32) / exact - 1.0).abs() < 1e-9);
     }
 
     #[test]
     fn one_image_waits_for_memory_and_many_do_not() {
-        let network = Network::new(ModelConfig::PAPER);
-        let one = LIMITS.cached_seconds(&network, 1, 32, 32);
+        let graph = ModelConfig::PAPER.graph();
+        let one = LIMITS.cached_seconds(&graph, 1, 32, 32);
         assert!((0.2..0.3).contains(&one), "{one}");
-        let many = LIMITS.cached_seconds(&network, 64, 32, 32) / 64.0;
+        let many = LIMITS.cached_seconds(&graph, 64, 32, 32) / 64.0;
         assert!((0.10..0.125).contains(&many), "{many}");
     }
 }

@@ -1,14 +1,13 @@
 //! The CPU engine.
 //!
 //! The idea: weights are packed once; a batch is one block of memory, one schedule and one team of
-//! threads that walks through it. `network.rs` says what is computed, `schedule.rs` when, and here is
-//! how: [`kernels`] are the inner loops, `stage` one layer on a rectangle of positions, `cached` and
-//! `naive` the two ways through the layers.
+//! threads that walks through it. `graph/` says what is computed, `plan/` when, and here is how: [`kernels`]
+//! are the inner loops, `stage` and `tile` one piece on a rectangle of positions, `cached` and `naive` the two
+//! ways through the pieces.
 
 mod buffer;
 mod cached;
 pub mod cost;
-mod grid;
 pub mod kernels;
 pub mod limits;
 mod naive;
@@ -17,17 +16,18 @@ mod phases;
 mod pixels;
 mod stage;
 mod team;
-mod work;
+mod tile;
 
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Made, Method, Watch};
 use crate::error::{Error, Result};
-use crate::network::Network;
+use crate::graph::Graph;
+use crate::plan::Plan;
+use crate::plan::steps::Steps;
 use crate::weights::Weights;
 use buffer::{Buffer, Shared};
 use kernels::Kernels;
@@ -67,7 +67,8 @@ pub struct Options {
 
 /// The CPU engine with the weights of one model.
 pub struct CpuEngine {
-    network: Network,
+    plan: Plan,
+    steps: Steps,
     packed: Packed,
     kernels: Kernels,
     threads: usize,
@@ -87,10 +88,6 @@ impl CpuEngine {
     /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`],
     /// [`Error::Allocate`].
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
-        CpuEngine::of(Network::new(*weights.config()), weights, options)
-    }
-
-    fn of(network: Network, weights: &Weights, options: &Options) -> Result<CpuEngine> {
         let threads = match options.threads {
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS),
@@ -105,9 +102,10 @@ impl CpuEngine {
         let kernels = Kernels::new(isa)
             .ok_or_else(|| Error::argument("instruction set", "one that this processor has", isa.name()))?;
         let precision = options.precision;
-        let packed = Packed::new(&network, weights, precision, threads)?;
-        let split = options.split;
-        Ok(CpuEngine { network, packed, kernels, threads, split, precision, naive_block: None })
+        let plan = Plan::new(weights.graph().clone());
+        let packed = Packed::new(&plan, weights, precision, threads)?;
+        let (steps, split) = (Steps::new(&plan), options.split);
+        Ok(CpuEngine { plan, steps, packed, kernels, threads, split, precision, naive_block: None })
     }
 
     /// The instruction set in use.
@@ -125,7 +123,7 @@ impl CpuEngine {
     /// # Errors
     /// [`Error::Threads`], [`Error::Allocate`].
     pub fn limits(&self) -> Result<limits::Limits> {
-        limits::Limits::measure(&self.kernels, self.threads, &self.network, self.precision)
+        limits::Limits::measure(&self.kernels, self.threads, &self.plan.graph, self.precision)
     }
 
     /// How the weights of the pixel phase are stored.
@@ -139,8 +137,8 @@ impl CpuEngine {
         let rates = cost::Rates::nominal(self.isa());
         let job = cost::Job { precision: self.precision, threads: self.threads, batch, height, width };
         let ways = match self.split {
-            None => cost::ways(&self.network, &rates, &job).into(),
-            Some(split) => vec![cost::way(&self.network, &rates, &job, split)],
+            None => cost::ways(&self.plan.graph, &rates, &job).into(),
+            Some(split) => vec![cost::way(&self.plan.graph, &rates, &job, split)],
         };
         (ways, rates)
     }
@@ -150,10 +148,10 @@ impl CpuEngine {
     /// # Errors
     /// As for [`Engine::make`].
     pub fn phases(&mut self, batch: &Batch) -> Result<Phases> {
-        batch.check(self.config())?;
+        batch.check(self.graph())?;
         let start = Instant::now();
-        let mut made = pixels::allocate(batch, self.config().logits());
-        let pixels = Pixels::new(batch, self.config().mixtures, &mut made);
+        let mut made = pixels::allocate(batch, &self.plan.graph.head);
+        let pixels = Pixels::new(batch, &self.plan.graph, &mut made);
         let phases = Mutex::new(Phases::default());
         self.make_cached(batch, &pixels, &|_| true, Some(&phases))?;
         pixels.finish()?;
@@ -164,11 +162,6 @@ impl CpuEngine {
 
     fn way(&self, batch: usize, height: usize, width: usize) -> cost::Way {
         self.ways(batch, height, width).0[0]
-    }
-
-    /// The network.
-    pub fn network(&self) -> &Network {
-        &self.network
     }
 
     fn classes(&self, labels: Option<&[u32]>, images: Range<usize>) -> Vec<usize> {
@@ -185,8 +178,7 @@ impl CpuEngine {
         memory: Shared<'a>,
         team: Member<'a>,
     ) -> Context<'a> {
-        let activation = self.network.config.nonlinearity;
-        Context { kernels: self.kernels, activation, packed: &self.packed, batch, classes, memory, team }
+        Context { kernels: self.kernels, packed: &self.packed, batch, classes, memory, team }
     }
 
     fn make_cached(
@@ -212,8 +204,8 @@ impl CpuEngine {
     }
 
     /// What a team needs to make some images of a batch.
-    fn plan(&self, images: Range<usize>, height: usize, width: usize) -> cached::Plan {
-        cached::Plan::new(&self.network, &self.packed, images, height, width)
+    fn block(&self, images: Range<usize>, height: usize, width: usize) -> cached::Block<'_> {
+        cached::Block::new(&self.plan, &self.steps, &self.packed, images, [height, width])
     }
 
     /// Bytes of the blocks of all teams while the most images of a batch are made at a time.
@@ -224,7 +216,7 @@ impl CpuEngine {
         // Shares differ by one image at most.
         let bytes = |share: usize, teams: usize| match teams {
             0 => 0,
-            _ => self.plan(0..share, height, width).bytes().saturating_mul(teams as u64),
+            _ => self.block(0..share, height, width).bytes().saturating_mul(teams as u64),
         };
         let (share, larger) = (images / teams, images % teams);
         bytes(share, teams - larger).saturating_add(bytes(share + 1, larger))
@@ -241,26 +233,26 @@ impl CpuEngine {
         phases: Option<&Mutex<Phases>>,
     ) -> Result<()> {
         let teams = way.teams.min(images.len());
-        let plan = |i| {
+        let block = |i| {
             let share = team::share(images.len(), i, teams);
-            self.plan(images.start + share.start..images.start + share.end, batch.height, batch.width)
+            self.block(images.start + share.start..images.start + share.end, batch.height, batch.width)
         };
-        let plans: Vec<_> = (0..teams).map(plan).collect();
-        let classes: Vec<_> = plans.iter().map(|p| self.classes(batch.labels, p.images())).collect();
-        let blocks: Result<Vec<Buffer>> = plans.iter().map(|p| p.allocate()).collect();
-        let mut blocks = blocks?;
-        let blocks: Vec<_> = blocks.iter_mut().map(|b| b.share()).collect();
-        let stops: Vec<_> = plans.iter().map(|_| AtomicBool::new(false)).collect();
+        let blocks: Vec<_> = (0..teams).map(block).collect();
+        let classes: Vec<_> = blocks.iter().map(|b| self.classes(batch.labels, b.images())).collect();
+        let memories: Result<Vec<Buffer>> = blocks.iter().map(|b| b.allocate()).collect();
+        let mut memories = memories?;
+        let memories: Vec<_> = memories.iter_mut().map(|m| m.share()).collect();
+        let stops: Vec<_> = blocks.iter().map(|_| AtomicBool::new(false)).collect();
         team::run(&vec![way.members; teams], |team, member| {
-            let (plan, classes, block) = (&plans[team], &classes[team], blocks[team]);
-            let context = self.context(plan.images().len(), classes, block, member);
+            let (block, classes, memory) = (&blocks[team], &classes[team], memories[team]);
+            let context = self.context(block.images().len(), classes, memory, member);
             // The last team has the largest share, so that the others are done when it is.
             let first = team + 1 == teams && member.index == 0;
             let (watch, phases) = (first.then_some(watch), phases.filter(|_| first));
             let clock = phases::Clock::new(phases.is_some());
-            let walk = cached::Walk { plan, context, pixels, watch, clock };
-            // SAFETY: each team has a plan and a new block of its own, and a walk of each member; the images of
-            // plans are apart.
+            let walk = cached::Walk { block, context, pixels, watch, clock };
+            // SAFETY: each team has a block and new memory of its own, and a walk of each member; the images of
+            // blocks are apart.
             unsafe { walk.run(&stops[team]) };
             if let Some(phases) = phases {
                 phases.lock().unwrap_or_else(|e| e.into_inner()).add(walk.clock.read());
@@ -276,18 +268,18 @@ impl CpuEngine {
         work: impl Fn(&NaiveMember) + Sync,
     ) -> Result<()> {
         let (height, width) = (batch.height, batch.width);
-        let (chunk, len) = naive::Plan::chunk(&self.network, batch.size, height, width);
+        let (chunk, len) = naive::Pass::chunk(&self.plan, batch.size, height, width);
         let key = [chunk, height, width];
         let kept = self.naive_block.take().filter(|(k, _)| *k == key);
         let mut block = kept.map_or_else(|| Buffer::zeroed(len), |(_, block)| Ok(block))?;
-        let plan = naive::Plan::new(&self.network, &self.packed, chunk, height, width);
+        let pass = naive::Pass::new(&self.plan, &self.packed, chunk, height, width);
         let memory = block.share();
         // Places of a last, short chunk that hold no image are computed and not looked at.
         let mut classes = self.classes(batch.labels, 0..batch.size);
         classes.resize(batch.size.next_multiple_of(chunk), 0);
         let engine = &*self;
         team::run(&[self.threads], |_, team| {
-            work(&NaiveMember { engine, plan: &plan, memory, classes: &classes, team, pixels })
+            work(&NaiveMember { engine, pass: &pass, memory, classes: &classes, team, pixels })
         })?;
         self.naive_block = Some((key, block));
         Ok(())
@@ -337,10 +329,10 @@ impl CpuEngine {
 }
 
 /// One member of the team that does full forward passes. [`CpuEngine::naive_team`] makes one for each member,
-/// all with one plan, a block of its length, and the pixels that it was planned for.
+/// all with one pass, a block of its length, and the pixels that it was made for.
 struct NaiveMember<'a, 'p> {
     engine: &'a CpuEngine,
-    plan: &'a naive::Plan,
+    pass: &'a naive::Pass,
     memory: Shared<'a>,
     classes: &'a [usize],
     team: Member<'a>,
@@ -360,19 +352,19 @@ impl NaiveMember<'_, '_> {
         [rows, columns]: [Range<usize>; 2],
         mut each: impl FnMut(&mut Own, &[f32], [usize; 3]),
     ) {
-        for first in (0..size).step_by(self.plan.chunk) {
-            let images = first..size.min(first + self.plan.chunk);
-            let classes = &self.classes[first..first + self.plan.chunk];
-            let context = self.engine.context(self.plan.chunk, classes, self.memory, self.team);
+        for first in (0..size).step_by(self.pass.chunk) {
+            let images = first..size.min(first + self.pass.chunk);
+            let classes = &self.classes[first..first + self.pass.chunk];
+            let context = self.engine.context(self.pass.chunk, classes, self.memory, self.team);
             let mut own = self.pixels.lend(&images, &self.team);
-            // SAFETY: block, plan and pixels fit each other, as `NaiveMember` says; members are in step, by the
+            // SAFETY: block, pass and pixels fit each other, as `NaiveMember` says; members are in step, by the
             // caller's promise, and meet after each chunk.
-            unsafe { self.plan.forward(&context, &own) };
+            unsafe { self.pass.forward(&context, &mut own) };
             for slot in own.slots() {
                 for row in rows.clone() {
                     for column in columns.clone() {
                         // SAFETY: the pass is over, and the next one begins after the team has met.
-                        let logits = unsafe { self.plan.logits(self.memory, slot, row, column) };
+                        let logits = unsafe { self.pass.logits(self.memory, slot, row, column) };
                         each(&mut own, logits, [slot, row, column]);
                     }
                 }
@@ -392,8 +384,8 @@ impl Engine for CpuEngine {
         format!("cpu ({}, {} {threads}{precision})", self.isa().name(), self.threads)
     }
 
-    fn config(&self) -> &ModelConfig {
-        &self.network.config
+    fn graph(&self) -> &Graph {
+        &self.plan.graph
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -407,18 +399,18 @@ impl Engine for CpuEngine {
         let block = match method {
             Method::Cached => self.cached_bytes(size, height, width),
             Method::Naive => {
-                let (_, len) = naive::Plan::chunk(&self.network, size, height, width);
+                let (_, len) = naive::Pass::chunk(&self.plan, size, height, width);
                 (len as u64).saturating_mul(size_of::<f32>() as u64)
             }
         };
-        let images = [height, width, 3 * size_of::<f32>()];
+        let images = [height, width, self.plan.graph.head.values() * size_of::<f32>()];
         block.saturating_add(images.iter().fold(size as u64, |n, &d| n.saturating_mul(d as u64)))
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
-        batch.check(self.config())?;
-        let mut made = pixels::allocate(batch, self.config().logits());
-        let pixels = Pixels::new(batch, self.config().mixtures, &mut made);
+        batch.check(self.graph())?;
+        let mut made = pixels::allocate(batch, &self.plan.graph.head);
+        let pixels = Pixels::new(batch, &self.plan.graph, &mut made);
         match batch.method {
             Method::Cached => self.make_cached(batch, &pixels, watch, None)?,
             Method::Naive => self.make_naive(batch, &pixels, watch)?,

@@ -6,7 +6,6 @@
 //! phase reads are apart, so that the latter is one stretch of memory, in the order of its use, and may
 //! be stored in half the bytes.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -14,9 +13,10 @@ use super::buffer::Buffer;
 use super::kernels::{LANES, Precision};
 use super::team;
 use crate::error::{Error, Result};
-use crate::network::{Bias, Epilogue, Layer, Network, Tap, VariableId};
-use crate::schedule;
-use crate::weights::{Folded, Weights};
+use crate::graph::ParameterId;
+use crate::plan::weights::LayerWeights;
+use crate::plan::{Piece, Plan};
+use crate::weights::Weights;
 
 /// The weights of some of a layer's taps: `[panels][lines][LANES]`, where a line is one input's row, or
 /// with [`Precision::Bf16`] two.
@@ -37,23 +37,27 @@ impl Panels {
     }
 }
 
-/// One layer's weights for outputs of one parity.
+/// The weights of a piece.
 #[derive(Clone, Debug)]
-pub struct PackedLayer {
+pub struct PackedPiece {
     /// For the taps that the row phase sums.
     pub row: Panels,
     /// For the others.
     pub pixel: Panels,
+    /// Where the first panel's weights for each tap begin, in floats.
+    pub taps: Vec<usize>,
     /// Units of outputs: one panel each, or a panel of values and one of gates.
     pub units: usize,
     /// Panels of a unit, 1 or 2.
     pub unit: usize,
+    /// Channels of the sum.
+    pub accumulators: usize,
     /// Where the biases begin: `[classes, at least 1][panels][LANES]`.
     pub biases: usize,
 }
 
-impl PackedLayer {
-    /// Panels of the layer.
+impl PackedPiece {
+    /// Panels of the piece.
     pub fn panels(&self) -> usize {
         self.units * self.unit
     }
@@ -62,50 +66,59 @@ impl PackedLayer {
     pub fn width(&self) -> usize {
         self.panels() * LANES
     }
+
+    /// The channels of the sum that a panel holds, from lane 0 on: at most [`LANES`].
+    fn outputs(&self, panel: usize) -> Range<usize> {
+        let channels = self.accumulators / self.unit;
+        let first = panel / self.unit * LANES;
+        let half = panel % self.unit * channels;
+        half + first..half + channels.min(first + LANES)
+    }
 }
 
-/// All layers' weights.
+/// All weights of a graph.
 pub struct Packed {
     /// Panels and biases.
     pub floats: Buffer,
-    /// For each layer, one entry for each parity.
-    pub layers: Vec<Vec<PackedLayer>>,
+    /// For each piece of the plan.
+    pub pieces: Vec<PackedPiece>,
 }
 
 impl Packed {
-    /// Reads, folds and packs the weights of a network, those of the pixel phase in the given precision,
+    /// Reads, folds and packs the weights of a graph, those of the pixel phase in the given precision,
     /// on so many threads: each takes a layer at a time.
     ///
     /// # Errors
-    /// As for [`Weights::fold`]: of several variables that are wrong the first of the network's, whichever
+    /// As for [`Weights::fold`]: of several parameters that are wrong the first of the graph's, whichever
     /// thread came upon it. [`Error::Threads`], [`Error::Allocate`].
-    pub fn new(network: &Network, weights: &Weights, precision: Precision, threads: usize) -> Result<Packed> {
-        let (layers, len) = plan(network, precision);
+    pub fn new(plan: &Plan, weights: &Weights, precision: Precision, threads: usize) -> Result<Packed> {
+        let (pieces, [boundary, len]) = places(plan, precision);
         let mut floats = Buffer::zeroed(len)?;
-        let mut jobs = Vec::new();
         // Layers lie one behind the other, all of them for the row phase and then for the pixel phase.
-        let first = |packed: &PackedLayer| [packed.row.start, packed.pixel.start];
-        let boundary = first(&layers[0][0])[1];
         let (rows, pixels) = floats.as_mut_slice().split_at_mut(boundary);
         let mut rest = [rows, pixels];
-        for (index, layer) in network.layers.iter().enumerate() {
-            let begin = first(&layers[index][0]);
-            let end = layers.get(index + 1).map_or([boundary, len], |next| first(&next[0]));
-            let own = std::array::from_fn(|i| {
+        let begin = |piece: usize| {
+            pieces.get(piece).map_or([boundary, len], |packed| [packed.row.start, packed.pixel.start])
+        };
+        let mut jobs = Vec::new();
+        for layer in 0..plan.graph.layers.len() {
+            let own = plan.pieces_of(layer);
+            let (begin, end) = (begin(own.start), begin(own.end));
+            let floats = std::array::from_fn(|i| {
                 let (own, others) = std::mem::take(&mut rest[i]).split_at_mut(end[i] - begin[i]);
                 rest[i] = others;
                 own
             });
-            jobs.push(Job { layer, parities: &layers[index], begin, floats: own });
+            jobs.push(Job { layer, pieces: own, begin, floats });
         }
         let threads = threads.min(jobs.len()).max(1);
         let jobs = Mutex::new(jobs.into_iter());
-        let fault: Mutex<Option<(VariableId, Error)>> = Mutex::new(None);
+        let fault: Mutex<Option<(ParameterId, Error)>> = Mutex::new(None);
         let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
         team::run(&[threads], |_, member| {
-            // To the end after a fault too: an earlier variable may be wrong as well.
+            // To the end after a fault too: an earlier parameter may be wrong as well.
             while let Some(job) = next().filter(|_| !member.abandoned()) {
-                if let Err((id, error)) = job.run(network, weights) {
+                if let Err((id, error)) = job.run(plan, weights, &pieces) {
                     let mut fault = fault.lock().unwrap_or_else(|e| e.into_inner());
                     if fault.as_ref().is_none_or(|(first, _)| id < *first) {
                         *fault = Some((id, error));
@@ -115,7 +128,7 @@ impl Packed {
         })?;
         match fault.into_inner().unwrap_or_else(|e| e.into_inner()) {
             Some((_, error)) => Err(error),
-            None => Ok(Packed { floats, layers }),
+            None => Ok(Packed { floats, pieces }),
         }
     }
 
@@ -125,10 +138,52 @@ impl Packed {
     }
 }
 
+/// Finds every piece a place: first what the row phase reads, with the biases, then what the pixel phase reads.
+/// With them the floats of the first part and of both.
+fn places(plan: &Plan, precision: Precision) -> (Vec<PackedPiece>, [usize; 2]) {
+    let classes = plan.graph.classes.max(1);
+    let place = |piece: &Piece| {
+        let layer = plan.layer(piece);
+        let accumulators = plan.graph.accumulators(layer);
+        let unit = if layer.epilogue.gated { 2 } else { 1 };
+        let units = (accumulators / unit).div_ceil(LANES);
+        // Lines before each tap's, within its phase.
+        let mut phases =
+            [Precision::F32, precision].map(|precision| Panels { start: 0, lines: 0, precision });
+        let taps = plan.taps(piece).enumerate().map(|(i, tap)| {
+            let phase = &mut phases[usize::from(i >= piece.hoisted)];
+            let before = phase.lines;
+            phase.lines += phase.precision.lines(tap.in_channels());
+            before * LANES
+        });
+        let taps = taps.collect();
+        let [row, pixel] = phases;
+        PackedPiece { row, pixel, taps, units, unit, accumulators, biases: 0 }
+    };
+    let mut pieces: Vec<_> = plan.pieces.iter().map(place).collect();
+    let mut len = 0;
+    let mut reserve = |floats: usize| {
+        len += floats;
+        len - floats
+    };
+    for packed in &mut pieces {
+        packed.row.start = reserve(packed.panels() * packed.row.stride());
+        packed.biases = reserve(classes * packed.width());
+    }
+    let boundary = reserve(0);
+    for (packed, piece) in pieces.iter_mut().zip(&plan.pieces) {
+        packed.pixel.start = reserve(packed.panels() * packed.pixel.stride());
+        for (i, tap) in packed.taps.iter_mut().enumerate() {
+            *tap += if i < piece.hoisted { packed.row.start } else { packed.pixel.start };
+        }
+    }
+    (pieces, [boundary, len])
+}
+
 /// A layer to pack.
 struct Job<'a> {
-    layer: &'a Layer,
-    parities: &'a [PackedLayer],
+    layer: usize,
+    pieces: Range<usize>,
     /// Where its floats for the row phase and for the pixel phase begin among those of all layers.
     begin: [usize; 2],
     /// Its floats.
@@ -136,164 +191,48 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Packs the layer; the error comes with its variable.
-    fn run(mut self, network: &Network, weights: &Weights) -> std::result::Result<(), (VariableId, Error)> {
-        let read = LayerWeights::read(network, weights, self.layer)?;
-        for (&parity, packed) in self.layer.parities().iter().zip(self.parities) {
-            let [row, pixel] = self.begin;
-            let mut packed = packed.clone();
-            packed.row.start -= row;
-            packed.biases -= row;
-            packed.pixel.start -= pixel;
-            fill(network, &read, self.layer, parity, &packed, &mut self.floats);
+    /// Packs the layer; the error comes with its parameter.
+    fn run(
+        mut self,
+        plan: &Plan,
+        weights: &Weights,
+        packed: &[PackedPiece],
+    ) -> std::result::Result<(), (ParameterId, Error)> {
+        let read = LayerWeights::read(&plan.graph, weights, &plan.graph.layers[self.layer])?;
+        for index in self.pieces.clone() {
+            self.fill(plan, &plan.pieces[index], &packed[index], &read);
         }
         Ok(())
     }
-}
 
-/// The weights of one layer. Layers share no variable, but the parities of a transposed convolution do:
-/// read for all of them together, each variable is read once.
-struct LayerWeights<'a> {
-    /// By ascending id.
-    folded: Vec<(VariableId, Folded)>,
-    class_term: Option<Cow<'a, [f32]>>,
-}
-
-impl<'a> LayerWeights<'a> {
-    /// Reads them in the network's order, so that an error is the first.
-    fn read(
-        network: &Network,
-        weights: &'a Weights,
-        layer: &Layer,
-    ) -> std::result::Result<LayerWeights<'a>, (VariableId, Error)> {
-        let biases = layer.biases.iter().map(|b| match *b {
-            Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
-        });
-        let taps = layer.taps.iter().map(|t| t.variable);
-        let mut ids: Vec<_> = taps.chain(biases).chain(layer.class_term).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut read = LayerWeights { folded: Vec::new(), class_term: None };
-        for id in ids {
-            let variable = &network.variables[id];
-            if layer.class_term == Some(id) {
-                read.class_term = Some(weights.class_term(variable).map_err(|e| (id, e))?);
-            } else {
-                read.folded.push((id, weights.fold(variable).map_err(|e| (id, e))?));
-            }
-        }
-        Ok(read)
-    }
-
-    fn folded(&self, id: VariableId) -> &Folded {
-        let at = self.folded.binary_search_by_key(&id, |(id, _)| *id);
-        &self.folded[at.expect("a variable of this layer")].1
-    }
-}
-
-fn plan(network: &Network, precision: Precision) -> (Vec<Vec<PackedLayer>>, usize) {
-    let classes = network.config.classes.max(1);
-    let mut len = 0;
-    let mut reserve = |floats: usize| {
-        let start = len;
-        len += floats;
-        start
-    };
-    let mut layers: Vec<Vec<PackedLayer>> = Vec::new();
-    for layer in &network.layers {
-        let unit = if layer.epilogue == Epilogue::Store { 1 } else { 2 };
-        let units = (layer.sums / unit).div_ceil(LANES);
-        let panels = |precision: Precision, taps: &[&Tap], start: usize| {
-            let lines = taps.iter().map(|t| precision.lines(t.depth())).sum();
-            Panels { start, lines, precision }
-        };
-        let parities = layer.parities().iter().map(|&parity| {
-            let taps: Vec<_> = layer.taps_of(parity).collect();
-            let (row, pixel) = taps.split_at(schedule::hoisted_taps(network, layer, parity));
-            let mut row = panels(Precision::F32, row, 0);
-            row.start = reserve(units * unit * row.stride());
-            let biases = reserve(classes * units * unit * LANES);
-            PackedLayer { row, pixel: panels(precision, pixel, 0), units, unit, biases }
-        });
-        layers.push(parities.collect());
-    }
-    for packed in layers.iter_mut().flatten() {
-        packed.pixel.start = reserve(packed.panels() * packed.pixel.stride());
-    }
-    (layers, len)
-}
-
-/// The channels of the sum that a panel holds, from lane 0 on: at most [`LANES`].
-fn outputs(packed: &PackedLayer, sums: usize, panel: usize) -> Range<usize> {
-    let channels = sums / packed.unit;
-    let first = panel / packed.unit * LANES;
-    let half = panel % packed.unit * channels;
-    half + first..half + channels.min(first + LANES)
-}
-
-/// Fills a layer's panels of the row phase, with its biases, and of the pixel phase.
-fn fill(
-    network: &Network,
-    weights: &LayerWeights,
-    layer: &Layer,
-    parity: [usize; 2],
-    packed: &PackedLayer,
-    [rows, pixels]: &mut [&mut [f32]; 2],
-) {
-    let folded = |id| weights.folded(id);
-    let hoisted = schedule::hoisted_taps(network, layer, parity);
-    // The next line of each part.
-    let mut lines = [0; 2];
-    for (index, tap) in layer.taps_of(parity).enumerate() {
-        let variable = &network.variables[tap.variable];
-        let kernel = &folded(tap.variable).kernel;
-        let (part, floats, line) = match index < hoisted {
-            true => (&packed.row, &mut *rows, &mut lines[0]),
-            false => (&packed.pixel, &mut *pixels, &mut lines[1]),
-        };
-        for (i, input) in tap.inputs.iter().cloned().flatten().enumerate() {
-            // The constant 1 is the image's last channel.
-            let on_ones = layer.biases.iter().find_map(|b| match *b {
-                Bias::OnOnes { variable, tap: t } if t == index && i + 1 == layer.depth => Some(variable),
-                _ => None,
-            });
-            let from = (tap.position * variable.inputs + input) * variable.outputs;
-            for panel in 0..packed.panels() {
-                let outputs = outputs(packed, layer.sums, panel);
-                let mut row = [0.0; LANES];
-                let row = &mut row[..outputs.len()];
-                row.copy_from_slice(&kernel[from + outputs.start..from + outputs.end]);
-                if let Some(variable) = on_ones {
-                    row.iter_mut().zip(&folded(variable).bias[outputs]).for_each(|(x, b)| *x += b);
-                }
-                let to = part.start + panel * part.stride();
-                match part.precision {
-                    Precision::F32 => floats[to + (*line + i) * LANES..][..row.len()].copy_from_slice(row),
-                    Precision::Bf16 => {
-                        let pairs = &mut floats[to + (*line + i / 2) * LANES..][..row.len()];
-                        for (pair, x) in bytemuck::cast_slice_mut::<f32, u32>(pairs).iter_mut().zip(row) {
-                            *pair |= u32::from(bf16(*x)) << (16 * (i % 2));
+    /// Fills a piece's panels and biases.
+    fn fill(&mut self, plan: &Plan, piece: &Piece, packed: &PackedPiece, weights: &LayerWeights) {
+        for (index, (tap, start)) in plan.taps(piece).zip(&packed.taps).enumerate() {
+            let phase = usize::from(index >= piece.hoisted);
+            let panels = [&packed.row, &packed.pixel][phase];
+            let (floats, start) = (&mut *self.floats[phase], start - self.begin[phase]);
+            for (i, row) in weights.rows(tap).enumerate() {
+                for panel in 0..packed.panels() {
+                    let row = &row[packed.outputs(panel)];
+                    let to = start + panel * panels.stride();
+                    match panels.precision {
+                        Precision::F32 => floats[to + i * LANES..][..row.len()].copy_from_slice(row),
+                        Precision::Bf16 => {
+                            let pairs = &mut floats[to + i / 2 * LANES..][..row.len()];
+                            for (pair, x) in bytemuck::cast_slice_mut::<f32, u32>(pairs).iter_mut().zip(row) {
+                                *pair |= u32::from(bf16(*x)) << (16 * (i % 2));
+                            }
                         }
                     }
                 }
             }
         }
-        *line += part.precision.lines(tap.depth());
-    }
-
-    for class in 0..network.config.classes.max(1) {
-        for panel in 0..packed.panels() {
-            let to = packed.biases + class * packed.width() + panel * LANES;
-            let outputs = outputs(packed, layer.sums, panel);
-            for (to, o) in rows[to..].iter_mut().zip(outputs) {
-                for bias in &layer.biases {
-                    if let Bias::Every(variable) = *bias {
-                        *to += folded(variable).bias[o];
-                    }
-                }
-                if let Some(class_term) = &weights.class_term {
-                    *to += class_term[class * layer.sums + o];
-                }
+        for class in 0..plan.graph.classes.max(1) {
+            let biases = weights.biases(class);
+            for panel in 0..packed.panels() {
+                let biases = &biases[packed.outputs(panel)];
+                let to = packed.biases - self.begin[0] + class * packed.width() + panel * LANES;
+                self.floats[0][to..to + biases.len()].copy_from_slice(biases);
             }
         }
     }

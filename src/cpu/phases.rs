@@ -12,11 +12,11 @@ use serde::Serialize;
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The vertical stream of a row.
-    Vertical,
-    /// What the horizontal stream sums before a row's pixels come.
+    /// The maps that are known when a row begins.
+    Row,
+    /// What other layers sum before a row's pixels come.
     Hoist,
-    /// The rest of the horizontal stream, pixel by pixel.
+    /// The rest, pixel by pixel.
     Pixels,
     /// Drawing pixels and feeding them back.
     Sampling,
@@ -27,11 +27,11 @@ pub enum Phase {
 /// Seconds of one member in each phase, and those that are left of the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Phases {
-    /// The vertical stream.
-    pub vertical: f64,
-    /// The hoisted half of the horizontal stream.
+    /// The maps that are known when a row begins.
+    pub row: f64,
+    /// What other layers sum then.
     pub hoist: f64,
-    /// The other half.
+    /// The rest, pixel by pixel.
     pub pixels: f64,
     /// Sampling.
     pub sampling: f64,
@@ -46,8 +46,8 @@ pub struct Phases {
 impl Phases {
     /// Adds the seconds of another stretch.
     pub(super) fn add(&mut self, seconds: [f64; 5]) {
-        let [vertical, hoist, pixels, sampling, waiting] = seconds;
-        self.vertical += vertical;
+        let [row, hoist, pixels, sampling, waiting] = seconds;
+        self.row += row;
         self.hoist += hoist;
         self.pixels += pixels;
         self.sampling += sampling;
@@ -57,7 +57,7 @@ impl Phases {
     /// Sets the whole and what is left of it.
     pub(super) fn close(&mut self, total: f64) {
         self.total = total;
-        self.rest = total - self.vertical - self.hoist - self.pixels - self.sampling - self.waiting;
+        self.rest = total - self.row - self.hoist - self.pixels - self.sampling - self.waiting;
     }
 }
 

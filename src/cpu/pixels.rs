@@ -8,18 +8,23 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use ndarray::Array4;
+use ndarray::{Array4, CowArray, Ix4};
 
 use super::team::Member;
 use crate::engine::{Batch, Made, Noise};
 use crate::error::{Error, Result};
-use crate::network::IMAGE_CHANNELS;
-use crate::{logistic, philox};
+use crate::graph::Graph;
+use crate::heads::Head;
+use crate::philox;
 
 /// The images and logits of a batch, to be lent out with [`Pixels::lend`].
 pub struct Pixels<'a> {
     batch: Batch<'a>,
-    mixtures: usize,
+    head: Head,
+    /// Whether the network reads a constant 1 behind the values.
+    ones: bool,
+    /// What is given for every position, `[batch, height, width, channels]`.
+    known: Option<CowArray<'a, f32, Ix4>>,
     images: Vec<Mutex<Image<'a>>>,
     wants_logits: bool,
     stop: AtomicBool,
@@ -28,9 +33,9 @@ pub struct Pixels<'a> {
 
 /// One image of a batch.
 struct Image<'a> {
-    /// `[height, width, 3]`.
+    /// `[height, width, values]`.
     pixels: &'a mut [f32],
-    /// `[height, width, 10 m]`, where they are kept.
+    /// `[height, width, logits]`, where they are kept.
     logits: Option<&'a mut [f32]>,
 }
 
@@ -41,19 +46,22 @@ pub struct Own<'p, 'a> {
     first: usize,
     slots: Range<usize>,
     images: Vec<MutexGuard<'p, Image<'a>>>,
-    /// The random numbers of one pixel: m for the component, then one for each of R, G and B.
+    /// The random numbers of one pixel.
     uniforms: Vec<f32>,
+    /// One pixel as the network reads it: its values and, behind them, the constant 1 that tells the image from
+    /// what lies outside.
+    input: Vec<f32>,
 }
 
 /// Allocates what a batch returns.
-pub fn allocate(batch: &Batch, logits: usize) -> Made {
-    let shape = |channels| (batch.size, batch.height, batch.width, channels);
-    Made { images: Array4::zeros(shape(3)), logits: batch.keep_logits.then(|| Array4::zeros(shape(logits))) }
+pub fn allocate(batch: &Batch, head: &Head) -> Made {
+    let array = |channels| Array4::zeros((batch.size, batch.height, batch.width, channels));
+    Made { images: array(head.values()), logits: batch.keep_logits.then(|| array(head.logits())) }
 }
 
 impl<'a> Pixels<'a> {
     /// Fills the given rows of `made` and takes its images apart.
-    pub fn new(batch: &'a Batch<'_>, mixtures: usize, made: &'a mut Made) -> Pixels<'a> {
+    pub fn new(batch: &'a Batch<'_>, graph: &Graph, made: &'a mut Made) -> Pixels<'a> {
         if let Some(given) = &batch.given {
             let rows = ndarray::s![.., ..given.rows, .., ..];
             made.images.slice_mut(rows).assign(&given.images.slice(rows));
@@ -72,7 +80,9 @@ impl<'a> Pixels<'a> {
         Pixels {
             images: images.collect(),
             batch: batch.reborrow(),
-            mixtures,
+            head: graph.head,
+            ones: graph.ones(),
+            known: batch.known.as_ref().map(|known| known.as_standard_layout()),
             wants_logits,
             stop: AtomicBool::new(false),
             error: Mutex::new(None),
@@ -104,7 +114,9 @@ impl<'a> Pixels<'a> {
             Err(TryLockError::WouldBlock) => panic!("an image is drawn by one thread"),
         });
         let images = images.collect();
-        Own { pixels: self, first, slots, images, uniforms: vec![0.0; self.mixtures + 3] }
+        let mut input = vec![0.0; self.head.values()];
+        input.extend(self.ones.then_some(1.0));
+        Own { pixels: self, first, slots, images, uniforms: vec![0.0; self.head.draws()], input }
     }
 
     /// Stops all threads. Of several pixels the first in the order of generation is reported, rather
@@ -148,21 +160,37 @@ impl Own<'_, '_> {
         row * self.pixels.batch.width + column
     }
 
-    /// A pixel as the network reads it: R, G, B and the constant 1 that tells the image from what lies
-    /// outside. `at` is slot, row and column.
-    pub fn pixel(&self, at: [usize; 3]) -> [f32; IMAGE_CHANNELS] {
+    /// A pixel as the network reads it. `at` is slot, row and column.
+    pub fn pixel(&mut self, at: [usize; 3]) -> &[f32] {
         let [slot, row, column] = at;
-        let from = 3 * self.offset(row, column);
-        let pixels = &self.images[slot - self.slots.start].pixels[from..from + 3];
-        [pixels[0], pixels[1], pixels[2], 1.0]
+        let values = self.pixels.head.values();
+        let from = values * self.offset(row, column);
+        let pixels = &self.images[slot - self.slots.start].pixels[from..from + values];
+        self.input[..values].copy_from_slice(pixels);
+        &self.input
     }
 
-    /// All pixels of some rows, with slot, row and column.
-    pub fn pixels(&self, rows: Range<usize>) -> impl Iterator<Item = ([usize; 3], [f32; IMAGE_CHANNELS])> {
+    /// All pixels of some rows: slot, row and column.
+    pub fn places(&self, rows: Range<usize>) -> impl Iterator<Item = [usize; 3]> + use<> {
         let width = self.pixels.batch.width;
         let lines = self.slots().flat_map(move |slot| rows.clone().map(move |row| (slot, row)));
-        let places = lines.flat_map(move |(slot, row)| (0..width).map(move |column| [slot, row, column]));
-        places.map(|at| (at, self.pixel(at)))
+        lines.flat_map(move |(slot, row)| (0..width).map(move |column| [slot, row, column]))
+    }
+
+    /// What is given for every position of these images, with slot, row and column.
+    pub fn known(&self) -> impl Iterator<Item = ([usize; 3], &[f32])> {
+        let known = self.pixels.known.iter();
+        known.flat_map(|known| {
+            let channels = known.shape()[3];
+            let floats = known.as_slice().expect("standard layout");
+            let (height, width) = (known.shape()[1], known.shape()[2]);
+            let first = self.first;
+            self.places(0..height).map(move |at| {
+                let [slot, row, column] = at;
+                let from = (((first + slot) * height + row) * width + column) * channels;
+                (at, &floats[from..from + channels])
+            })
+        })
     }
 
     /// Keeps the logits of a pixel, if they are wanted.
@@ -182,25 +210,19 @@ impl Own<'_, '_> {
             self.pixels.fail(Error::NotFinite { image, row, column });
             return;
         }
-        let mixtures = self.pixels.mixtures;
         match &batch.noise {
             Noise::Philox { seed, first_index } => {
                 let index = (first_index + image as u64) as u32;
                 philox::uniforms(*seed, index, row as u32, column as u32, &mut self.uniforms);
             }
-            Noise::Given { mixture: given_mixture, logistic: given_logistic } => {
-                let (mixture, logistic) = self.uniforms.split_at_mut(mixtures);
-                for (k, u) in mixture.iter_mut().enumerate() {
-                    *u = given_mixture[[image, row, column, k]];
-                }
-                for (k, u) in logistic.iter_mut().enumerate() {
-                    *u = given_logistic[[image, row, column, k]];
-                }
+            Noise::Given(noise) => {
+                let given = noise.slice(ndarray::s![image, row, column, ..]);
+                self.uniforms.iter_mut().zip(given).for_each(|(uniform, given)| *uniform = *given);
             }
         }
-        let (mixture, logistic) = self.uniforms.split_at(mixtures);
-        let pixel = logistic::sample(logits, batch.temperature, mixture, logistic);
-        let to = 3 * self.offset(row, column);
-        self.images[slot - self.slots.start].pixels[to..to + 3].copy_from_slice(&pixel);
+        let values = self.pixels.head.values();
+        let to = values * self.offset(row, column);
+        let pixel = &mut self.images[slot - self.slots.start].pixels[to..to + values];
+        self.pixels.head.sample(logits, batch.temperature, &self.uniforms, pixel);
     }
 }

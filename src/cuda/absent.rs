@@ -1,10 +1,9 @@
 //! What stands for the CUDA engine in a build without it: the same types, none of which can be had.
 
 use super::{Properties, Strategy};
-use crate::config::ModelConfig;
 use crate::engine::{Batch, Engine, Made, Method, Watch};
 use crate::error::{Error, Result};
-use crate::network::Network;
+use crate::graph::Graph;
 use crate::weights::Weights;
 
 /// An engine that cannot be had in this build.
@@ -50,11 +49,6 @@ impl CudaEngine {
     pub fn profile(&mut self, _: &Batch, _: std::ops::Range<usize>) -> Result<Made> {
         match *self {}
     }
-
-    /// The network.
-    pub fn network(&self) -> &Network {
-        match *self {}
-    }
 }
 
 impl Engine for CudaEngine {
@@ -62,7 +56,7 @@ impl Engine for CudaEngine {
         match *self {}
     }
 
-    fn config(&self) -> &ModelConfig {
+    fn graph(&self) -> &Graph {
         match *self {}
     }
 

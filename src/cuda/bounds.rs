@@ -5,8 +5,7 @@
 //! from what the driver reports, so they are the data sheet's numbers, not measured ones.
 
 use super::Properties;
-use crate::network::Network;
-use crate::schedule::level_weights;
+use crate::graph::Graph;
 
 /// A device's rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,36 +37,36 @@ impl Bounds {
 
     /// Seconds below which no cached generation of a batch can come if all weights come from the device's
     /// memory: those of the row phase once for each row, those of the pixel phase once for each pixel.
-    pub fn cached_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
-        let sets = level_weights(network);
+    pub fn cached_seconds(&self, graph: &Graph, batch: usize, height: usize, width: usize) -> f64 {
+        let sets = graph.work_by_stride();
         let bytes = sets.iter().map(|set| {
-            let (rows, columns) = ((height / set.level) as f64, (width / set.level) as f64);
+            let (rows, columns) = ((height / set.stride) as f64, (width / set.stride) as f64);
             size_of::<f32>() as f64 * (set.row * rows + set.pixel * rows * columns)
         });
         let reading = bytes.sum::<f64>() / self.memory;
-        reading.max(self.forward_seconds(network, batch, height, width))
+        reading.max(self.forward_seconds(graph, batch, height, width))
     }
 
     /// Seconds below which no full forward pass over a batch can come: cached generation has as much to
     /// multiply.
-    pub fn forward_seconds(&self, network: &Network, batch: usize, height: usize, width: usize) -> f64 {
-        2.0 * network.multiply_adds(height, width) as f64 * batch as f64 / self.flops
+    pub fn forward_seconds(&self, graph: &Graph, batch: usize, height: usize, width: usize) -> f64 {
+        2.0 * graph.multiply_adds(height, width) as f64 * batch as f64 / self.flops
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::models::ModelConfig;
 
     #[test]
     fn one_image_waits_for_memory_and_many_for_the_multiprocessors() {
         // H100 SXM: 66.9 TFLOP/s, 3350 GB/s.
         let bounds = Bounds { flops: 66.9e12, memory: 3350e9 };
-        let network = Network::new(ModelConfig::PAPER);
-        let one = bounds.cached_seconds(&network, 1, 32, 32);
+        let graph = ModelConfig::PAPER.graph();
+        let one = bounds.cached_seconds(&graph, 1, 32, 32);
         assert!((0.0065..0.0075).contains(&one), "{one}");
-        let many = bounds.cached_seconds(&network, 256, 32, 32);
+        let many = bounds.cached_seconds(&graph, 256, 32, 32);
         assert!((0.18..0.19).contains(&many), "{many}");
     }
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::network::{Variable, VariableKind};
+use crate::graph::{Parameter, ParameterKind};
 
 /// Below this a convolution's `sum V^2` is raised to it: the epsilon of `tf.nn.l2_normalize`.
 const LEAST_SQUARE: f64 = 1e-12;
@@ -22,19 +22,19 @@ pub struct Folded {
     pub bias: Vec<f32>,
 }
 
-/// Folds `V` (in the shape of [`VariableKind`]), `g` `[outputs]` and `b` `[outputs]`. `V` becomes the
+/// Folds `V` (in the shape of [`ParameterKind`]), `g` `[outputs]` and `b` `[outputs]`. `V` becomes the
 /// kernel where it can, so that a kernel is not held twice.
-pub(super) fn fold(variable: &Variable, mut v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
+pub(super) fn fold(variable: &Parameter, mut v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
     let (inputs, outputs) = (variable.inputs, variable.outputs);
     let mut scales = squared_norms(variable, &v);
     for (scale, g) in scales.iter_mut().zip(g) {
         let square = match variable.kind {
-            VariableKind::Conv { .. } | VariableKind::Deconv { .. } => scale.max(LEAST_SQUARE),
-            VariableKind::Dense | VariableKind::Conditional => *scale,
+            ParameterKind::Conv { .. } | ParameterKind::Deconv { .. } => scale.max(LEAST_SQUARE),
+            ParameterKind::Dense | ParameterKind::PerClass => *scale,
         };
         *scale = f64::from(*g) / square.sqrt();
     }
-    if let VariableKind::Deconv { .. } = variable.kind {
+    if let ParameterKind::Deconv { .. } = variable.kind {
         let mut kernel = vec![0.0; v.len()];
         let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
         for (to, from) in positions {
@@ -55,10 +55,10 @@ pub(super) fn fold(variable: &Variable, mut v: Vec<f32>, g: &[f32], b: Vec<f32>)
 }
 
 /// `sum V^2` of each output channel.
-fn squared_norms(variable: &Variable, v: &[f32]) -> Vec<f64> {
+fn squared_norms(variable: &Parameter, v: &[f32]) -> Vec<f64> {
     let square = |v: &f32| f64::from(*v) * f64::from(*v);
     let mut sums = vec![0.0; variable.outputs];
-    if let VariableKind::Deconv { .. } = variable.kind {
+    if let ParameterKind::Deconv { .. } = variable.kind {
         for (row, o) in v.chunks_exact(variable.inputs).zip((0..variable.outputs).cycle()) {
             sums[o] += row.iter().map(square).sum::<f64>();
         }
@@ -77,7 +77,7 @@ fn squared_norms(variable: &Variable, v: &[f32]) -> Vec<f64> {
 pub(super) fn check_values(
     file: &Path,
     name: &str,
-    variable: &Variable,
+    variable: &Parameter,
     shape: &[usize],
     values: &[f32],
 ) -> Result<()> {
@@ -87,7 +87,7 @@ pub(super) fn check_values(
         return Err(Error::malformed(file, place(), format!("shape {shape:?}"), found));
     }
     // V is the one tensor of a variable with more than one axis, but for hw.
-    let is_v = shape.len() > 1 && variable.kind != VariableKind::Conditional;
+    let is_v = shape.len() > 1 && variable.kind != ParameterKind::PerClass;
     let norms = if is_v { squared_norms(variable, values) } else { Vec::new() };
     // Finite float32 have finite sums of squares in float64, and others do not: no need to look twice.
     let suspect = !is_v || norms.iter().any(|s| !s.is_finite());
@@ -116,14 +116,14 @@ fn indices(mut at: usize, shape: &[usize]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    fn variable(kind: VariableKind, inputs: usize, outputs: usize) -> Variable {
-        Variable { name: "v".into(), kind, inputs, outputs }
+    fn variable(kind: ParameterKind, inputs: usize, outputs: usize) -> Parameter {
+        Parameter { name: "v".into(), kind, inputs, outputs }
     }
 
     #[test]
     fn a_convolution_is_normalised_over_all_but_its_last_axis() {
         // [1, 2, 1, 2]: output 0 has (3, 4), output 1 has (0, 2).
-        let conv = variable(VariableKind::Conv { kernel: [1, 2] }, 1, 2);
+        let conv = variable(ParameterKind::Conv { kernel: [1, 2] }, 1, 2);
         let folded = fold(&conv, vec![3.0, 0.0, 4.0, 2.0], &[10.0, -1.0], vec![0.5, 0.25]);
         assert_eq!(folded.kernel, [6.0, 0.0, 8.0, -1.0]);
         assert_eq!(folded.bias, [0.5, 0.25]);
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_transposed_convolution_swaps_its_last_axes() {
         // [1, 2, 2 outputs, 3 inputs]
-        let deconv = variable(VariableKind::Deconv { kernel: [1, 2] }, 3, 2);
+        let deconv = variable(ParameterKind::Deconv { kernel: [1, 2] }, 3, 2);
         let v = vec![1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
         let folded = fold(&deconv, v, &[5.0, 10.0], vec![0.0, 0.0]);
         // Norms: output 0 has 1 + 4 + 4 + 16 = 25, output 1 has 9 + 16 = 25.
@@ -142,15 +142,15 @@ mod tests {
     #[test]
     fn tiny_kernels_meet_the_epsilon_in_convolutions_only() {
         let v = vec![1e-8, 0.0];
-        let conv = variable(VariableKind::Conv { kernel: [1, 1] }, 2, 1);
+        let conv = variable(ParameterKind::Conv { kernel: [1, 1] }, 2, 1);
         assert_eq!(fold(&conv, v.clone(), &[1.0], vec![0.0]).kernel, [1e-2, 0.0]);
-        let dense = variable(VariableKind::Dense, 2, 1);
+        let dense = variable(ParameterKind::Dense, 2, 1);
         assert_eq!(fold(&dense, v, &[1.0], vec![0.0]).kernel, [1.0, 0.0]);
     }
 
     #[test]
     fn unusable_values_are_named() {
-        let dense = variable(VariableKind::Dense, 2, 3);
+        let dense = variable(ParameterKind::Dense, 2, 3);
         let check = |values: &[f32]| {
             let result = check_values(Path::new("file"), "dense_0/V", &dense, &[2, 3], values);
             result.map_err(|e| e.to_string())

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
-use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::files::DraftFolder;
-use crate::network::{Network, Variable};
+use crate::graph::{Graph, Parameter};
+use crate::models::ModelConfig;
 use crate::npy;
 
 /// The file that describes the others.
@@ -76,10 +76,10 @@ impl Writer {
         self,
         config: ModelConfig,
         source: Source,
-        mut tensor: impl FnMut(&Variable, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
+        mut tensor: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
         let mut sha256 = BTreeMap::new();
-        for (variable, name, shape) in tensors_of(&Network::new(config)) {
+        for (variable, name, shape) in tensors_of(&config.graph()) {
             let file = file_name(&name);
             let values = tensor(&variable, &name, &shape)?;
             let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
@@ -177,12 +177,18 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
         let found = format!("\"{scope}\" for the converted weights in {}", folder.display());
         return Err(Error::argument("--scope", "a TensorFlow checkpoint", found));
     }
-    let network = Network::new(manifest.config);
-    compare(folder, &network, &manifest)?;
+    let graph = manifest.config.graph();
+    compare(folder, &graph, &manifest)?;
     let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
     let config = ModelConfig { nonlinearity, ..manifest.config };
     let values = Values::Folder(Reader { folder: folder.into(), sha256: manifest.sha256 });
-    Ok(Weights { config, source: manifest.source, warnings: Vec::new(), values })
+    Ok(Weights {
+        config: Some(config),
+        graph: config.graph(),
+        source: manifest.source,
+        warnings: Vec::new(),
+        values,
+    })
 }
 
 /// A folder that has every tensor of its model.
@@ -194,7 +200,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Reads and checks a tensor, in one pass over its file.
-    pub(super) fn read(&self, variable: &Variable, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(super) fn read(&self, variable: &Parameter, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let file = file_name(name);
         let path = self.folder.join(&file);
         let (source, length) = npy::open_regular(&path)?;
@@ -235,7 +241,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 }
 
 /// Compares names, on the disk and in the manifest, and shapes with the network's. Reads headers only.
-fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> {
+fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     let mut present = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
         let name = entry.map_err(Error::io(folder, "list"))?.file_name().to_string_lossy().into_owned();
@@ -244,7 +250,7 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
             present.insert(name);
         }
     }
-    let expected = tensors_of(network).count();
+    let expected = tensors_of(graph).count();
     if expected > 2 * present.len() + 1000 {
         // Not an accident to list, but a description of something else.
         let problems =
@@ -253,7 +259,7 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
-    for (_, name, shape) in tensors_of(network) {
+    for (_, name, shape) in tensors_of(graph) {
         let file = file_name(&name);
         if !listed.remove(file.as_str()) {
             problems.push(format!("{file} has no SHA-256 in {MANIFEST}"));

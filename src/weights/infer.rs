@@ -10,9 +10,8 @@ use std::path::Path;
 use super::names::{AVERAGED, Name, Scopes, is_optimiser_scalar, parse_layer};
 use super::{LIMITS, Options, Source, check_limits, choose_nonlinearity, tensors_of};
 use crate::checkpoint::{DType, Format, Variable};
-use crate::config::{ModelConfig, Nonlinearity};
 use crate::error::{Error, Result, list};
-use crate::network::Network;
+use crate::models::{ModelConfig, Nonlinearity};
 
 /// Characters that a list of names may take in a warning, beside the rest of it.
 const ROOM: usize = 150;
@@ -282,7 +281,7 @@ impl<'a> Found<'a> {
     fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Chosen<'a>>> {
         let mut problems = Vec::new();
         let mut chosen = BTreeMap::new();
-        for (_, name, shape) in tensors_of(&Network::new(*config)) {
+        for (_, name, shape) in tensors_of(&config.graph()) {
             let Some(found) = self.tensors.remove(&name) else {
                 problems.push(format!("{}{name} {shape:?} is missing", self.scope));
                 continue;

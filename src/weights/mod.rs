@@ -1,7 +1,7 @@
 //! The weights of a model: named tensors, where they come from, and what engines make of them.
 //!
 //! The idea: whatever the source (a converted folder, a TensorFlow checkpoint, a seed), the same
-//! tensors come out, complete and checked against [`Network::variables`]: names and shapes when a source
+//! tensors come out, complete and checked against [`Graph::parameters`]: names and shapes when a source
 //! is opened, checksums and numbers (finite, no kernel of norm zero) when a variable is asked for. So an
 //! engine that asks for each variable once never has the model twice in memory. Engines never check.
 
@@ -22,9 +22,9 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Format};
-use crate::config::{ModelConfig, Nonlinearity};
 use crate::error::{Error, Result};
-use crate::network::{Network, Variable};
+use crate::graph::{Graph, Parameter};
+use crate::models::{ModelConfig, Nonlinearity};
 
 /// Which weights are taken, where the source leaves a choice.
 #[derive(Clone, Debug, Default)]
@@ -48,11 +48,13 @@ pub struct Source {
     pub averaged: bool,
 }
 
-/// The weights of one model, not folded: for each variable of its [`Network`] the tensors `V`, `g` and
+/// The weights of one model, not folded: for each parameter of its [`Graph`] the tensors `V`, `g` and
 /// `b`, or `hw`. Those of a folder or a checkpoint are read each time they are asked for.
 #[derive(Debug)]
 pub struct Weights {
-    config: ModelConfig,
+    /// `None` for a graph that was made by hand.
+    config: Option<ModelConfig>,
+    graph: Graph,
     source: Source,
     warnings: Vec<String>,
     values: Values,
@@ -95,17 +97,17 @@ impl Weights {
             return folder::load(path, options);
         }
         let (mut checkpoint, mut plan) = open_checkpoint(path, options)?;
-        let network = Network::new(plan.config);
+        let graph = plan.config.graph();
         if plan.claimed > checkpoint.length() {
             // Some tensor is not what the list says. Found here, before an engine makes room for all.
-            for (variable, name, shape) in tensors_of(&network) {
+            for (variable, name, shape) in tensors_of(&graph) {
                 read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
             }
         }
         let source = plan.source(checkpoint.format());
         let (config, warnings) = (plan.config, std::mem::take(&mut plan.warnings));
         let values = Values::Checkpoint(Box::new(Mutex::new(checkpoint)), plan);
-        Ok(Weights { config, source, warnings, values })
+        Ok(Weights { config: Some(config), graph, source, warnings, values })
     }
 
     /// Random weights that keep activations near unit variance. The same seed makes the same weights
@@ -114,14 +116,14 @@ impl Weights {
     /// # Panics
     /// If a number of the configuration other than the classes is 0.
     pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
-        Weights::synthetic_for(&Network::new(config), seed)
+        Weights { config: Some(config), ..Weights::synthetic_for(config.graph(), seed) }
     }
 
-    /// Random weights for a network, which a test may have made by hand.
-    pub(crate) fn synthetic_for(network: &Network, seed: u64) -> Weights {
-        let values = Values::Held(synthetic::tensors(network, seed));
+    /// Random weights for a graph.
+    pub fn synthetic_for(graph: Graph, seed: u64) -> Weights {
+        let values = Values::Held(synthetic::tensors(&graph, seed));
         let source = Source { format: None, averaged: false };
-        Weights { config: network.config, source, warnings: Vec::new(), values }
+        Weights { config: None, graph, source, warnings: Vec::new(), values }
     }
 
     /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
@@ -132,12 +134,20 @@ impl Weights {
     /// as for [`Weights::tensor`].
     pub fn save(&self, folder: &Path) -> Result<()> {
         let write = folder::Writer::create(folder)?;
-        write.finish(self.config, self.source, |variable, name, shape| self.read(variable, name, shape))
+        write.finish(*self.config(), self.source, |variable, name, shape| self.read(variable, name, shape))
     }
 
     /// The model's configuration.
+    ///
+    /// # Panics
+    /// If the weights are those of a graph that was made by hand.
     pub fn config(&self) -> &ModelConfig {
-        &self.config
+        self.config.as_ref().expect("a model has a configuration")
+    }
+
+    /// The network that the weights are for.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// Where the weights come from.
@@ -150,7 +160,7 @@ impl Weights {
         &self.warnings
     }
 
-    /// A tensor's values in C order; names and shapes are those of [`Variable::tensors`].
+    /// A tensor's values in C order; names and shapes are those of [`Parameter::tensors`].
     ///
     /// # Errors
     /// [`Error::Io`] if the tensor cannot be read, [`Error::Malformed`] for broken files, wrong hashes,
@@ -159,10 +169,8 @@ impl Weights {
     /// # Panics
     /// If the model has no tensor of that name.
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>> {
-        let network = Network::new(self.config);
-        let found = tensors_of(&network).find(|(_, n, _)| n == name);
-        let (variable, name, shape) =
-            found.unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config));
+        let found = tensors_of(&self.graph).find(|(_, n, _)| n == name);
+        let (variable, name, shape) = found.unwrap_or_else(|| panic!("no tensor {name} in this model"));
         self.read(&variable, &name, &shape)
     }
 
@@ -174,7 +182,7 @@ impl Weights {
     ///
     /// # Panics
     /// If `variable` is not of this model or is a class term.
-    pub fn fold(&self, variable: &Variable) -> Result<Folded> {
+    pub fn fold(&self, variable: &Parameter) -> Result<Folded> {
         let [v, g, b] = &variable.tensors()[..] else { panic!("{} is a class term", variable.name) };
         let read = |(name, shape): &(String, Vec<usize>)| self.read(variable, name, shape);
         let (v, g, b) = (read(v)?, read(g)?, read(b)?);
@@ -188,18 +196,17 @@ impl Weights {
     ///
     /// # Panics
     /// If `variable` is not a class term of this model.
-    pub fn class_term(&self, variable: &Variable) -> Result<Cow<'_, [f32]>> {
+    pub fn class_term(&self, variable: &Parameter) -> Result<Cow<'_, [f32]>> {
         let [(name, shape)] = &variable.tensors()[..] else { panic!("{} is no class term", variable.name) };
         self.read(variable, name, shape)
     }
 
     /// Reads a tensor from its source and checks it.
-    fn read(&self, variable: &Variable, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
+    fn read(&self, variable: &Parameter, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
         match &self.values {
             Values::Held(tensors) => {
                 let values = tensors.get(name);
-                let values =
-                    values.unwrap_or_else(|| panic!("no tensor {name} in a model of {}", self.config));
+                let values = values.unwrap_or_else(|| panic!("no tensor {name} in this model"));
                 Ok(Cow::Borrowed(values))
             }
             Values::Folder(reader) => reader.read(variable, name, shape).map(Cow::Owned),
@@ -274,7 +281,7 @@ fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, infer:
 fn read_checked(
     checkpoint: &mut Checkpoint,
     plan: &infer::Plan,
-    variable: &Variable,
+    variable: &Parameter,
     name: &str,
     shape: &[usize],
 ) -> Result<Vec<f32>> {
@@ -285,9 +292,9 @@ fn read_checked(
 }
 
 /// Every tensor of a network with its variable, name and shape.
-fn tensors_of(network: &Network) -> impl Iterator<Item = (Variable, String, Vec<usize>)> {
-    let of = |v: &Variable| v.tensors().into_iter().map(|(name, shape)| (v.clone(), name, shape)).collect();
-    network.variables.iter().flat_map(of as fn(&Variable) -> Vec<_>)
+fn tensors_of(graph: &Graph) -> impl Iterator<Item = (Parameter, String, Vec<usize>)> {
+    let of = |v: &Parameter| v.tensors().into_iter().map(|(name, shape)| (v.clone(), name, shape)).collect();
+    graph.parameters.iter().flat_map(of as fn(&Parameter) -> Vec<_>)
 }
 
 /// The largest of each number that is taken for a model rather than for damage.

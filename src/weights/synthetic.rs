@@ -4,18 +4,19 @@
 //! subnormal. With `V` of random direction, `g` alone sets the variance: 1 keeps it from layer to layer,
 //! and a smaller one before each gate keeps the sum over many resnets near 1.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::network::{Network, VariableKind};
+use crate::graph::Graph;
 
-/// Every tensor of the network, by name.
-pub(super) fn tensors(network: &Network, seed: u64) -> HashMap<String, Vec<f32>> {
+/// Every tensor of the graph, by name.
+pub(super) fn tensors(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
     let mut tensors = HashMap::new();
     let mut random = SplitMix(seed);
-    for (variable, name, shape) in super::tensors_of(network) {
+    let gated = graph.layers.iter().filter(|layer| layer.epilogue.gated).flat_map(|layer| &layer.taps);
+    let gated: HashSet<_> = gated.map(|tap| &graph.parameters[tap.parameter].name).collect();
+    for (parameter, name, shape) in super::tensors_of(graph) {
         let count = shape.iter().product();
-        let before_gate = matches!(variable.kind, VariableKind::Conv { .. })
-            && variable.outputs == 2 * network.config.filters;
+        let before_gate = gated.contains(&parameter.name);
         let (mean, deviation) = match name.rsplit('/').next() {
             Some("g") => (if before_gate { 0.5 } else { 1.0 }, 0.05),
             Some("b") => (0.0, 0.05),

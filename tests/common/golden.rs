@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
-use ndarray::{Array4, Ix4};
+use ndarray::{Array4, Axis, Ix4, concatenate};
 
 /// The folders with a model each.
 pub const FOLDERS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
@@ -59,14 +59,16 @@ pub fn generate_as_the_reference(engine: &mut dyn Engine, folder: &str, method: 
     let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
     let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
     let labels = labels(folder);
-    let (size, height, width, _) = mixture.dim();
+    let noise = concatenate(Axis(3), &[mixture.view(), logistic.view()]).unwrap();
+    let (size, height, width, _) = noise.dim();
     let batch = Batch {
         size,
         height,
         width,
         labels: labels.as_deref(),
-        noise: Noise::Given { mixture: mixture.view(), logistic: logistic.view() },
+        noise: Noise::Given(noise.view()),
         temperature: 1.0,
+        known: None,
         given: None,
         method,
         keep_logits: true,
@@ -93,6 +95,7 @@ pub fn generate(
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
         temperature: 1.0,
+        known: None,
         given: None,
         method,
         keep_logits: true,

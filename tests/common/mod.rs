@@ -5,4 +5,5 @@
 pub mod bundle;
 pub mod program;
 pub mod run;
+pub mod stacks;
 pub mod training;

@@ -1,6 +1,5 @@
 //! Checkpoints as training leaves them, of a small model.
 
-use fast_pixel_cnn::network::Network;
 use fast_pixel_cnn::weights::Weights;
 use fast_pixel_cnn::{ModelConfig, Nonlinearity};
 
@@ -15,7 +14,7 @@ pub const SMALL: ModelConfig =
 pub fn training() -> Vec<Tensor> {
     let (averaged, raw) = (Weights::synthetic(SMALL, 1), Weights::synthetic(SMALL, 2));
     let mut tensors = vec![Tensor::i64("Variable", &[3, 1, 2]), Tensor::f32("beta1_power", &[], &[0.9])];
-    for (i, (name, shape)) in Network::new(SMALL).variables.iter().flat_map(|v| v.tensors()).enumerate() {
+    for (i, (name, shape)) in SMALL.graph().parameters.iter().flat_map(|v| v.tensors()).enumerate() {
         let average = format!("model/{name}/ExponentialMovingAverage");
         tensors.push(Tensor::f32(&average, &shape, &averaged.tensor(&name).unwrap()));
         tensors.push(Tensor::f32(&format!("model/{name}"), &shape, &raw.tensor(&name).unwrap()));

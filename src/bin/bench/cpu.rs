@@ -7,7 +7,7 @@ use fast_pixel_cnn::cpu::kernels::Kernels;
 use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Phases, Split};
 use fast_pixel_cnn::engine::{Batch, Engine};
-use fast_pixel_cnn::network::Network;
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Result, Weights, cli};
 use ndarray::ArrayView4;
 use serde::Serialize;
@@ -99,19 +99,19 @@ impl Cpu {
     /// Prints where the time goes, of the median of several generations.
     pub fn phases(&mut self, batch_sizes: &[usize]) -> Result<ExitCode> {
         cli::print("Seconds of one thread for the whole batch, and their share of the total.\n")?;
-        cli::print("| batch | vertical | hoist | pixels | sampling | waiting | rest | total |")?;
+        cli::print("| batch | row | hoist | pixels | sampling | waiting | rest | total |")?;
         cli::print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for &size in batch_sizes {
             progress(&format!("batch {size}: phases"));
-            let labels = labels(&self.engine.network().config, size);
+            let labels = labels(self.engine.graph(), size);
             let batch = batch(size, labels.as_deref());
             self.engine.phases(&batch)?;
             let all = (0..CACHED_REPEATS).map(|_| self.engine.phases(&batch)).collect::<Result<Vec<_>>>();
             let mut all = all?;
             all.sort_by(|a, b| a.total.total_cmp(&b.total));
-            let Phases { vertical, hoist, pixels, sampling, waiting, rest, total } = all[CACHED_REPEATS / 2];
+            let Phases { row, hoist, pixels, sampling, waiting, rest, total } = all[CACHED_REPEATS / 2];
             let cell = |seconds: f64| format!("{seconds:.3} ({:.0} %)", 100.0 * seconds / total);
-            let cells = [vertical, hoist, pixels, sampling, waiting, rest].map(cell);
+            let cells = [row, hoist, pixels, sampling, waiting, rest].map(cell);
             cli::print(format!("| {size} | {} | {total:.3} |", cells.join(" | ")))?;
         }
         Ok(ExitCode::SUCCESS)
@@ -123,8 +123,8 @@ impl Bench for Measured {
         &mut self.engine
     }
 
-    fn network(&self) -> &Network {
-        self.engine.network()
+    fn graph(&self) -> &Graph {
+        self.engine.graph()
     }
 
     fn cached(&mut self, batch: &Batch) -> Result<f64> {
@@ -140,9 +140,9 @@ impl Bench for Measured {
     }
 
     fn floors(&self, batch: usize) -> [Option<f64>; 2] {
-        let network = self.engine.network();
-        let cached = self.limits.cached_seconds(network, batch, SIDE, SIDE);
-        [cached, self.limits.forward_seconds(network, batch, SIDE, SIDE)].map(Some)
+        let graph = self.engine.graph();
+        let cached = self.limits.cached_seconds(graph, batch, SIDE, SIDE);
+        [cached, self.limits.forward_seconds(graph, batch, SIDE, SIDE)].map(Some)
     }
 
     fn machine(&self) -> Machine {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use fast_pixel_cnn::cuda::{Bounds, CudaEngine, Properties};
 use fast_pixel_cnn::engine::{Batch, Engine};
-use fast_pixel_cnn::network::Network;
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Result, Weights, cli};
 use ndarray::ArrayView4;
 use serde::Serialize;
@@ -44,7 +44,7 @@ impl Cuda {
     /// Generates each batch once, with a profiler's capture around some rows.
     pub fn profile(&mut self, batch_sizes: &[usize], rows: Range<usize>) -> Result<ExitCode> {
         for &size in batch_sizes {
-            let labels = labels(&self.engine.network().config, size);
+            let labels = labels(self.engine.graph(), size);
             self.engine.profile(&batch(size, labels.as_deref()), rows.clone())?;
             cli::print(format!("batch {size}: rows {} to {} were captured", rows.start, rows.end - 1))?;
         }
@@ -57,8 +57,8 @@ impl Bench for Cuda {
         &mut self.engine
     }
 
-    fn network(&self) -> &Network {
-        self.engine.network()
+    fn graph(&self) -> &Graph {
+        self.engine.graph()
     }
 
     fn cached(&mut self, batch: &Batch) -> Result<f64> {
@@ -72,9 +72,9 @@ impl Bench for Cuda {
     }
 
     fn floors(&self, batch: usize) -> [Option<f64>; 2] {
-        let network = self.engine.network();
-        let cached = self.bounds.map(|b| b.cached_seconds(network, batch, SIDE, SIDE));
-        [cached, self.bounds.map(|b| b.forward_seconds(network, batch, SIDE, SIDE))]
+        let graph = self.engine.graph();
+        let cached = self.bounds.map(|b| b.cached_seconds(graph, batch, SIDE, SIDE));
+        [cached, self.bounds.map(|b| b.forward_seconds(graph, batch, SIDE, SIDE))]
     }
 
     fn machine(&self) -> Machine {

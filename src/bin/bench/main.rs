@@ -17,7 +17,7 @@ use fast_pixel_cnn::device::{self, Device};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::files::{check_writable, write_atomically};
-use fast_pixel_cnn::network::Network;
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, Result, Weights, cli, memory, weights};
 use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
@@ -110,7 +110,7 @@ trait Bench {
     fn engine(&mut self) -> &mut dyn Engine;
 
     /// The network.
-    fn network(&self) -> &Network;
+    fn graph(&self) -> &Graph;
 
     /// Seconds of a cached generation.
     fn cached(&mut self, batch: &Batch) -> Result<f64>;
@@ -277,13 +277,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
     }
 
-    let network = bench.network();
+    let graph = bench.graph();
     let model = Model {
-        config: network.config,
+        config: *weights.config(),
         height: SIDE,
         width: SIDE,
-        parameters: network.parameters(),
-        multiply_adds_per_image: network.multiply_adds(SIDE, SIDE),
+        parameters: graph.parameter_count(),
+        multiply_adds_per_image: graph.multiply_adds(SIDE, SIDE),
         weights: described,
     };
     drop(weights);
@@ -359,8 +359,8 @@ fn line(row: &Row) -> String {
 }
 
 /// A class-conditional model needs classes; which ones makes no difference to the time.
-fn labels(config: &ModelConfig, size: usize) -> Option<Vec<u32>> {
-    (config.classes > 0).then(|| vec![0; size])
+fn labels(graph: &Graph, size: usize) -> Option<Vec<u32>> {
+    (graph.classes > 0).then(|| vec![0; size])
 }
 
 /// The batch that is timed.
@@ -372,6 +372,7 @@ fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
         labels,
         noise: Noise::Philox { seed: 2702, first_index: 0 },
         temperature: 1.0,
+        known: None,
         given: None,
         method: Method::Cached,
         keep_logits: false,
@@ -379,13 +380,13 @@ fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
 }
 
 fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> {
-    let labels = labels(&bench.network().config, size);
+    let labels = labels(bench.graph(), size);
     let labels = labels.as_deref();
     let batch = batch(size, labels);
     progress(&format!("batch {size}: cached"));
     let cached = Spread::of(CACHED_REPEATS, || bench.cached(&batch))?;
     progress(&format!("batch {size}: naive"));
-    let images = Array4::zeros((size, SIDE, SIDE, 3));
+    let images = Array4::zeros((size, SIDE, SIDE, bench.graph().head.values()));
     let naive = Spread::of(naive_passes, || bench.forward(images.view(), labels))?;
 
     let naive_seconds = naive.median * (SIDE * SIDE) as f64;

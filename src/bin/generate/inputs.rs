@@ -6,8 +6,9 @@ use std::fmt;
 
 use fast_pixel_cnn::engine::{Given, Method};
 use fast_pixel_cnn::generate::{self, Run, RunNoise};
+use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::images;
-use fast_pixel_cnn::{Error, ModelConfig, Result};
+use fast_pixel_cnn::{Error, Result};
 use ndarray::Array4;
 
 use crate::args::{Args, Size};
@@ -16,16 +17,16 @@ use crate::outputs::Outputs;
 /// What the files given on the command line hold.
 #[derive(Default)]
 pub struct Inputs {
-    /// Uniform numbers for the mixture and the logistics.
-    noise: Option<[Array4<f32>; 2]>,
+    /// Uniform numbers.
+    noise: Option<Array4<f32>>,
     /// Images to complete, in [-1, 1].
     given: Option<Array4<f32>>,
 }
 
 impl Inputs {
     /// Reads the files.
-    pub fn read(args: &Args, config: &ModelConfig) -> Result<Inputs> {
-        let noise = args.noise.as_ref().map(|dir| generate::read_noise(dir, config.mixtures));
+    pub fn read(args: &Args, head: &Head) -> Result<Inputs> {
+        let noise = args.noise.as_ref().map(|dir| generate::read_noise(dir, head));
         let given = args.complete.as_ref().map(|file| images::read_by_key(&[file], args.key.as_deref()));
         Ok(Inputs {
             noise: noise.transpose()?,
@@ -35,7 +36,7 @@ impl Inputs {
 
     /// The run that the flags and the files describe together.
     pub fn run<'a>(&'a self, args: &'a Args) -> Result<Run<'a>> {
-        let noise = args.noise.as_ref().zip(self.noise.as_ref().map(|[mixture, _]| mixture.dim()));
+        let noise = args.noise.as_ref().zip(self.noise.as_ref().map(|noise| noise.dim()));
         let noise = noise.map(|(dir, dim)| (dir.display().to_string(), dim));
         let given = args.complete.as_ref().zip(self.given.as_ref().map(|given| given.dim()));
         let given = given.map(|(file, dim)| (file.display().to_string(), dim));
@@ -58,9 +59,7 @@ impl Inputs {
             classes: args.class,
             noise: match &self.noise {
                 None => RunNoise::Seed(args.seed),
-                Some([mixture, logistic]) => {
-                    RunNoise::Given { mixture: mixture.view(), logistic: logistic.view() }
-                }
+                Some(noise) => RunNoise::Given(noise.view()),
             },
             temperature: args.temperature,
             given: self

@@ -33,21 +33,22 @@ fn main() -> ExitCode {
 
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
-    let inputs = Inputs::read(args, weights.config())?;
+    let inputs = Inputs::read(args, &weights.graph().head)?;
     let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    let config = *weights.config();
     drop(weights);
-    let config = *engine.config();
+    let classes = engine.graph().classes;
     let run = inputs.run(args)?;
     let available = engine.available();
     run.check(&*engine, available)?;
     check_animation(args, &*engine, &run, available)?;
-    let mut outputs = Outputs::prepare(args, &config, &run, &layout(&run, &config, run.count))?;
+    let mut outputs = Outputs::prepare(args, engine.graph(), &run, &layout(&run, classes, run.count))?;
     let signals = Signals::heed()?;
     let mut batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
     let made = with_progress(&mut *engine, &run, available, args.quiet, &signals.stop, &mut batch)?;
-    let mut written = outputs.finish(&made, &layout(&run, &config, made.count))?;
+    let mut written = outputs.finish(&made, &layout(&run, classes, made.count))?;
     let race = animate(args, &mut *engine, &run, &made, &mut written)?;
-    let told = report(args, &*engine, &run, &made, race, &written);
+    let told = report(args, &config, &*engine, &run, &made, race, &written);
     if made.interrupted {
         // Whatever became of the terminal that was to be told.
         cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::files::{self, Draft, NewFolders, Planned};
 use fast_pixel_cnn::generate::{Generated, Run};
+use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::images::{self, Grid};
-use fast_pixel_cnn::{Error, ModelConfig, Result, cli, npy};
+use fast_pixel_cnn::{Error, Result, cli, npy};
 use ndarray::{ArrayView4, Axis};
 
 use crate::args::{Args, Format};
@@ -48,28 +49,28 @@ pub struct Outputs {
 
 impl Outputs {
     /// Makes the folder and claims it, and refuses, before hours of work, what could not be written after them.
-    pub fn prepare(args: &Args, config: &ModelConfig, run: &Run, layout: &Grid) -> Result<Outputs> {
+    pub fn prepare(args: &Args, graph: &Graph, run: &Run, layout: &Grid) -> Result<Outputs> {
         let dir = &args.save_dir;
         // Gone again, if they are empty, where something is refused.
         let new = NewFolders::make(dir)?;
-        let outputs = Outputs::claim(args, config, run)?;
-        outputs.check(config, run, layout)?;
+        let outputs = Outputs::claim(args, graph, run)?;
+        outputs.check(graph, run, layout)?;
         // May be in the folder that was just made.
         args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
         new.keep();
         Ok(outputs)
     }
 
-    fn claim(args: &Args, config: &ModelConfig, run: &Run) -> Result<Outputs> {
+    fn claim(args: &Args, graph: &Graph, run: &Run) -> Result<Outputs> {
         let mut record = Record::open(&args.save_dir)?;
         let images = args.save_dir.join(IMAGES);
         if is_empty(&images) {
             record.forget_series();
         }
         let asked = |format| args.format.contains(&format);
-        let series = asked(Format::Images).then(|| series::of(args, config, run)).transpose()?;
+        let series = asked(Format::Images).then(|| series::of(args, graph.classes, run)).transpose()?;
         if let Some(earlier) = record.series()
-            && earlier != series::of(args, config, run)?
+            && earlier != series::of(args, graph.classes, run)?
         {
             return Err(other_images(images, "images of another run, of other weights, seed or flags"));
         }
@@ -97,8 +98,8 @@ impl Outputs {
     }
 
     /// Refuses what cannot be written, and tells what will stay though it is not of this run.
-    fn check(&self, config: &ModelConfig, run: &Run, layout: &Grid) -> Result<()> {
-        let names = self.names(config.classes > 0);
+    fn check(&self, graph: &Graph, run: &Run, layout: &Grid) -> Result<()> {
+        let names = self.names(graph.classes > 0);
         names.iter().try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
         files::sweep(&self.dir);
         let images = self.dir.join(IMAGES);
@@ -112,7 +113,7 @@ impl Outputs {
             }
             files::check_writable(&self.image(0))?;
         }
-        files::check_room(&self.dir, &self.planned(config, run, layout))?;
+        files::check_room(&self.dir, &self.planned(graph, run, layout))?;
         for name in [GRID, BYTES, FLOATS, LABELS].iter().filter(|name| !names.contains(name)) {
             if self.record.is_foreign(name) {
                 self.warn(name);
@@ -133,7 +134,7 @@ impl Outputs {
     }
 
     /// What is going to be written: of arrays it is known, of PNG files what they take at most.
-    fn planned(&self, config: &ModelConfig, run: &Run, layout: &Grid) -> Vec<Planned> {
+    fn planned(&self, graph: &Graph, run: &Run, layout: &Grid) -> Vec<Planned> {
         let count = run.count as u64;
         let png = |(rows, columns): (usize, usize)| {
             let bytes = (rows as u64).saturating_mul((columns as u64).saturating_mul(3).saturating_add(1));
@@ -146,7 +147,7 @@ impl Outputs {
             planned.push(Planned { files: 1, bytes: png(layout.size(run.count, run.height, run.width)) });
         }
         if self.arrays {
-            let labels = if config.classes > 0 { count.saturating_mul(8) } else { 0 };
+            let labels = if graph.classes > 0 { count.saturating_mul(8) } else { 0 };
             let sizes = [numbers, numbers.saturating_mul(4), labels];
             planned
                 .extend(sizes.map(|bytes| Planned { files: 1, bytes: bytes.saturating_add(ARRAY_HEADER) }));

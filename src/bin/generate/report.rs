@@ -53,6 +53,7 @@ struct SideBySide {
 /// Tells what was made: text, or one JSON object.
 pub fn report(
     args: &Args,
+    model: &ModelConfig,
     engine: &dyn Engine,
     run: &Run,
     made: &Generated,
@@ -88,7 +89,7 @@ pub fn report(
         device: engine.name(),
         method: if args.naive { "naive" } else { "cached" },
         checkpoint: name(&args.weights.path()?),
-        model: engine.config(),
+        model,
         seed: args.noise.is_none().then_some(args.seed),
         noise: args.noise.as_deref().map(name),
         temperature: run.temperature,

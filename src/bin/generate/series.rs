@@ -8,18 +8,18 @@ use std::fs;
 use std::path::Path;
 
 use clap::Parser;
+use fast_pixel_cnn::Result;
 use fast_pixel_cnn::generate::{Classes, Run};
-use fast_pixel_cnn::{ModelConfig, Result};
 use sha2::{Digest, Sha256};
 
 use crate::args::Args;
 
 /// A run's series, as a number that differs from that of any other.
-pub fn of(args: &Args, config: &ModelConfig, run: &Run) -> Result<String> {
+pub fn of(args: &Args, classes: usize, run: &Run) -> Result<String> {
     let weights = args.weights.path()?;
     let files = [Some(weights.as_path()), args.complete.as_deref(), args.noise.as_deref()];
     let files = files.map(|path| path.map(files_of));
-    let classes = (config.classes > 0).then(|| run.classes.unwrap_or(Classes::All));
+    let classes = (classes > 0).then(|| run.classes.unwrap_or(Classes::All));
     let text = format!("{:?} {:?} {classes:?} {}x{}", deciding(args), files, run.height, run.width);
     Ok(Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }

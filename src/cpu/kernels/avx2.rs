@@ -68,11 +68,12 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
             }
         }
         for segment in t.segments {
-            let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
+            let inputs: [*const f32; ROWS] =
+                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
             let weights = segment.weights.add(first_panel * t.panel_stride);
             // The panels pass one after the other, and the first pass has asked for all that is wanted.
             let bursts = if first_panel == 0 { segment.bursts } else { 0 };
-            for k in 0..segment.depth {
+            for k in 0..segment.in_channels {
                 if k % STEP == 0 && k / STEP < bursts {
                     for line in 0..BURST {
                         let ahead = segment.ahead.wrapping_add((k / STEP * BURST + line) * LANES);

@@ -52,10 +52,11 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
             }
         }
         for segment in t.segments {
-            let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
+            let inputs: [*const f32; ROWS] =
+                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
             let weights: [*const f32; PANELS] =
                 std::array::from_fn(|p| segment.weights.add(p * t.panel_stride));
-            let steps = segment.depth / STEP;
+            let steps = segment.in_channels / STEP;
             for step in 0..steps {
                 if step < segment.bursts {
                     for line in 0..BURST {
@@ -68,7 +69,7 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
                     input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k + 1);
                 }
             }
-            for k in steps * STEP..segment.depth {
+            for k in steps * STEP..segment.in_channels {
                 match k % 2 {
                     0 => input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k),
                     _ => input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k),

@@ -5,8 +5,8 @@
 //! activated twice and the caches are filled without a copy.
 
 use super::LANES;
-use super::math::{elu_tail, sigmoid};
-use crate::config::Nonlinearity;
+use super::math::{elu_tail, sigmoid, tanh};
+use crate::graph::{Activation, Epilogue};
 
 /// A grid to write to or to read from: position i begins at `base + i * channels`.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct Target {
 }
 
 /// A tile of finished sums and where the outputs go. Unit u of the tile covers the output channels
-/// `LANES * (first_unit + u) ..`, of which those below `filters` exist; it is one panel of sums, or
+/// `LANES * (first_unit + u) ..`, of which those below `channels` exist; it is one panel of sums, or
 /// with a gate two: values and gates.
 pub struct Finish<'a> {
     /// Sums: row m at `sums + m * sums_stride`.
@@ -32,17 +32,13 @@ pub struct Finish<'a> {
     /// Index of the first unit in the layer.
     pub first_unit: usize,
     /// Channels of the output.
-    pub filters: usize,
-    /// The grid of the resnet's input, where there is a gate.
-    pub residual: Option<Target>,
-    /// Stores the output as it is.
-    pub raw: Option<Target>,
-    /// Stores the output through `activation`.
-    pub activated: Option<Target>,
-    /// Stores the output through a plain elu.
-    pub elu: Option<Target>,
-    /// The model's nonlinearity.
-    pub activation: Nonlinearity,
+    pub channels: usize,
+    /// What becomes of the sums.
+    pub epilogue: Epilogue,
+    /// The grid of what the epilogue adds.
+    pub add: Option<Target>,
+    /// Where the output goes, through each activation that it is read with.
+    pub outputs: [Option<Target>; Activation::ALL.len()],
 }
 
 /// Finishes a tile; see [`Finish`]. Inlined into one function for each instruction set.
@@ -51,44 +47,69 @@ pub struct Finish<'a> {
 /// As for [`super::FinishFn`], but for the instruction set, which is the caller's.
 #[inline(always)]
 pub unsafe fn finish(f: &Finish) {
-    let panels = if f.residual.is_some() { 2 } else { 1 };
+    let panels = if f.epilogue.gated { 2 } else { 1 };
     for (m, &position) in f.positions.iter().enumerate() {
         for unit in 0..f.units {
             let first = (f.first_unit + unit) * LANES;
-            let lanes = LANES.min(f.filters - first);
+            let lanes = LANES.min(f.channels - first);
             // SAFETY: by the caller's promise the tile has `positions.len()` rows of `units * panels` panels
-            // of sums, a position of a target has `filters` channels (twice that through concat_elu), and
-            // `first` is below `filters`, so that `lanes` channels from there on exist.
+            // of sums, a position of a target has `channels` channels (twice that through concat_elu), and
+            // `first` is below `channels`, so that `lanes` channels from there on exist.
             unsafe {
-                let sums = f.sums.add(m * f.sums_stride + unit * panels * LANES);
-                let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
-                if let Some(residual) = f.residual {
-                    let gates: [f32; LANES] = sums.add(LANES).cast::<[f32; LANES]>().read_unaligned();
-                    let residual = load(residual.base.add(position * residual.channels + first), lanes);
-                    for i in 0..LANES {
-                        x[i] = x[i].mul_add(sigmoid(gates[i]), residual[i]);
-                    }
+                let at = |target: Target| target.base.add(position * target.channels + first);
+                let x = epilogue(f, f.sums.add(m * f.sums_stride + unit * panels * LANES), lanes, at);
+                let [identity, elu, relu, concat] = f.outputs;
+                if let Some(target) = identity {
+                    store(at(target), &x, lanes);
                 }
-                if let Some(raw) = f.raw {
-                    store(raw.base.add(position * raw.channels + first), &x, lanes);
+                if let Some(target) = concat {
+                    let (positive, negative) = concat_elu(&x);
+                    store(at(target), &positive, lanes);
+                    store(at(target).add(f.channels), &negative, lanes);
                 }
-                if let Some(target) = f.activated {
-                    let base = target.base.add(position * target.channels + first);
-                    match f.activation {
-                        Nonlinearity::ConcatElu => {
-                            let (positive, negative) = concat_elu(&x);
-                            store(base, &positive, lanes);
-                            store(base.add(f.filters), &negative, lanes);
-                        }
-                        Nonlinearity::Elu => store(base, &concat_elu(&x).0, lanes),
-                        Nonlinearity::Relu => store(base, &x.map(|x| if x < 0.0 { 0.0 } else { x }), lanes),
-                    }
+                if let Some(target) = relu {
+                    store(at(target), &x.map(|x| if x < 0.0 { 0.0 } else { x }), lanes);
                 }
-                if let Some(target) = f.elu {
-                    store(target.base.add(position * target.channels + first), &concat_elu(&x).0, lanes);
+                if let Some(target) = elu {
+                    store(at(target), &concat_elu(&x).0, lanes);
                 }
             }
         }
+    }
+}
+
+/// The outputs of a unit from its sums: `add + value * sigmoid(gate)`, or what of it the layer has.
+///
+/// # Safety
+/// The unit's panels of sums are readable, and where `at` says `lanes` floats of what is added.
+#[inline(always)]
+unsafe fn epilogue(
+    f: &Finish,
+    sums: *const f32,
+    lanes: usize,
+    at: impl Fn(Target) -> *mut f32,
+) -> [f32; LANES] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
+        if f.epilogue.tanh {
+            x = x.map(tanh);
+        }
+        let add = match f.add {
+            Some(target) => load(at(target), lanes),
+            None => [0.0; LANES],
+        };
+        if f.epilogue.gated {
+            let gates: [f32; LANES] = sums.add(LANES).cast::<[f32; LANES]>().read_unaligned();
+            for i in 0..LANES {
+                x[i] = x[i].mul_add(sigmoid(gates[i]), add[i]);
+            }
+        } else if f.add.is_some() {
+            for i in 0..LANES {
+                x[i] += add[i];
+            }
+        }
+        x
     }
 }
 

@@ -46,6 +46,13 @@ pub fn sigmoid(x: f32) -> f32 {
     numerator / (1.0 + e)
 }
 
+/// `(1 - exp(-2 |x|)) / (1 + exp(-2 |x|))` with the sign of x, without the cancellation near 0.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let tail = elu_tail(2.0 * x);
+    (-tail / (2.0 + tail)).copysign(x)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +80,17 @@ mod tests {
             let error = (f64::from(sigmoid(x)) - exact).abs();
             assert!(error <= 1.2e-7_f64.min(3e-7 * exact + 1e-37), "sigmoid({x}): off by {error:e}");
         }
+    }
+
+    #[test]
+    fn tanh_is_close_everywhere() {
+        for x in samples() {
+            let exact = f64::from(x).tanh();
+            let error = (f64::from(tanh(x)) - exact).abs();
+            assert!(error <= 1.8e-7_f64.min(exact.abs() * 4e-7 + 1e-45), "tanh({x}): off by {error:e}");
+        }
+        assert_eq!((tanh(f32::INFINITY), tanh(f32::NEG_INFINITY), tanh(0.0)), (1.0, -1.0, 0.0));
+        assert!(tanh(f32::NAN).is_nan());
     }
 
     #[test]

@@ -136,20 +136,33 @@ impl Precision {
     }
 }
 
-/// A run of inputs: the same `depth` channels for every row of a tile, and the weights' rows for them.
+/// A run of inputs: the same channels for every row of a tile, and the weights' rows for them.
 #[derive(Clone, Copy)]
 pub struct Segment {
-    /// Inputs; row m begins at `inputs + offsets[m]`.
+    /// Inputs; row m begins at `inputs + offsets[m] * stride`.
     pub inputs: *const f32,
+    /// Floats from one position to the next.
+    pub stride: usize,
     /// The first panel's weights for these inputs: [`Precision::lines`] cache lines.
     pub weights: *const f32,
     /// Number of inputs.
-    pub depth: usize,
-    /// What will be read soon and is better asked for now: so many bursts of [`BURST`] cache lines.
-    /// The address need not be valid.
+    pub in_channels: usize,
+    /// Prefetch target, in bursts of [`BURST`] cache lines; need not be a valid address.
     pub ahead: *const f32,
     /// How many of them; at most one for each [`STEP`] inputs are taken.
     pub bursts: usize,
+}
+
+impl Segment {
+    /// No inputs.
+    pub const NOTHING: Segment = Segment {
+        inputs: std::ptr::null(),
+        stride: 0,
+        weights: std::ptr::null(),
+        in_channels: 0,
+        ahead: std::ptr::null(),
+        bursts: 0,
+    };
 }
 
 /// A tile of a matrix product: `sums[m][p] = init[m][p] + inputs[m] . weights[p]` for some rows m and
@@ -157,7 +170,7 @@ pub struct Segment {
 pub struct Tile<'a> {
     /// The inputs, in the order of summation.
     pub segments: &'a [Segment],
-    /// Where each row's inputs begin, in floats from a segment's `inputs`.
+    /// Where each row's inputs begin, in positions from a segment's `inputs`.
     pub offsets: [usize; MAX_ROWS],
     /// Where each row's sums begin to grow: `[panels][LANES]` each; biases, sums kept elsewhere, or the
     /// row's own place in `sums`, to go on from what stands there.
@@ -175,7 +188,7 @@ pub struct Tile<'a> {
 /// # Safety
 /// - The instruction set is available.
 /// - For each of the kernel's rows and panels every pointer is valid for the extents described at [`Tile`]:
-///   `init` and the weights to read, each row's `depth` inputs to read, `sums` to write, and `sums_stride` is
+///   `init` and the weights to read, each row's inputs to read, `sums` to write, and `sums_stride` is
 ///   at least `panels * LANES`. Rows and panels that the kernel does not have need no valid pointer.
 /// - `sums` overlaps no inputs and no weights. A row's `init` is either that row's place in `sums`, from its
 ///   first float on, or overlaps no row's.
@@ -187,10 +200,9 @@ type TileFn = unsafe fn(&Tile);
 /// # Safety
 /// - The instruction set is available.
 /// - Every pointer is valid for the extents described at [`Finish`]: for each of its positions `units` units of
-///   sums to read, and in each target `filters` channels, twice as many in `activated` with
-///   [`Nonlinearity::ConcatElu`](crate::config::Nonlinearity::ConcatElu); the residual to read, the others to
-///   write.
-/// - Each unit has an output: `LANES * (first_unit + units - 1) < filters`.
+///   sums to read, and in each target `channels` channels, twice as many through
+///   [`Activation::ConcatElu`](crate::graph::Activation::ConcatElu); `add` to read, the outputs to write.
+/// - Each unit has an output: `LANES * (first_unit + units - 1) < channels`.
 /// - What is written overlaps nothing that is read, and nobody else touches it meanwhile.
 type FinishFn = unsafe fn(&Finish);
 

@@ -79,12 +79,13 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
             }
         }
         for segment in t.segments {
-            let inputs: [*const f32; ROWS] = std::array::from_fn(|m| segment.inputs.add(t.offsets[m]));
+            let inputs: [*const f32; ROWS] =
+                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
             let first = segment.weights.add(first_panel * t.panel_stride);
             let weights: [*const f32; PANELS] = std::array::from_fn(|p| first.add(p * t.panel_stride));
             // The panels pass one after the other, and the first pass has asked for all that is wanted.
             let bursts = if first_panel == 0 { segment.bursts } else { 0 };
-            let steps = segment.depth / STEP;
+            let steps = segment.in_channels / STEP;
             for step in 0..steps {
                 if step < bursts {
                     for line in 0..BURST {
@@ -96,7 +97,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
                 pair::<ROWS, PANELS, BF16, 0, 1>(&mut sums, &x, &weights, k);
                 pair::<ROWS, PANELS, BF16, 2, 3>(&mut sums, &x, &weights, k + 2);
             }
-            for k in steps * STEP..segment.depth {
+            for k in steps * STEP..segment.in_channels {
                 for p in 0..PANELS {
                     for r in 0..PANEL {
                         let w = row::<BF16>(weights[p].add(r * REGISTER), k);

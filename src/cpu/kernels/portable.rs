@@ -25,9 +25,9 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
             unsafe {
                 let mut sums: [f32; LANES] = t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
                 for segment in t.segments {
-                    let inputs = segment.inputs.add(t.offsets[m]);
+                    let inputs = segment.inputs.add(t.offsets[m] * segment.stride);
                     let weights = segment.weights.add(p * t.panel_stride);
-                    for k in 0..segment.depth {
+                    for k in 0..segment.in_channels {
                         let x = *inputs.add(k);
                         let w = row::<BF16>(weights, k);
                         for i in 0..LANES {
@@ -68,7 +68,7 @@ pub unsafe fn finish(f: &Finish) {
 /// See [`super::Kernels::multiply_add`].
 ///
 /// # Safety
-/// None is needed; it has the type of its fellows.
+/// Safe to call; `unsafe` only to match the pointer type in [`super::Kernels`].
 pub unsafe fn multiply_add(rounds: usize) -> f32 {
     let (scale, step) = std::hint::black_box((0.999_f32, 0.001_f32));
     let mut sums = [[1.0_f32; LANES]; MULTIPLY_ADD_CHAINS];
@@ -85,7 +85,7 @@ pub unsafe fn multiply_add(rounds: usize) -> f32 {
 /// See [`super::Kernels::read`].
 ///
 /// # Safety
-/// None is needed; it has the type of its fellows.
+/// Safe to call; `unsafe` only to match the pointer type in [`super::Kernels`].
 pub unsafe fn read(floats: &[f32]) -> f32 {
     let mut sums = [[0.0_f32; LANES]; 8];
     for lines in floats.chunks_exact(LANES * 8) {

@@ -1,9 +1,9 @@
 //! Every kernel of every instruction set against a plain scalar one of the same name, bit for bit.
 
 use super::finish::{Finish, Target};
-use super::math::{elu_tail, sigmoid};
+use super::math::{elu_tail, sigmoid, tanh};
 use super::*;
-use crate::config::Nonlinearity;
+use crate::graph::{Activation, Epilogue};
 use crate::philox;
 
 /// Numbers in [-1, 1], different for each stream.
@@ -94,7 +94,8 @@ fn tiles(precision: Precision) {
                     let weights = lines[line * LANES..].as_ptr();
                     // To ask for something is never wrong, wherever it lies.
                     let (ahead, bursts) = (std::ptr::null(), depth);
-                    let segment = Segment { inputs: inputs[first..].as_ptr(), weights, depth, ahead, bursts };
+                    let inputs = inputs[first..].as_ptr();
+                    let segment = Segment { inputs, stride: 1, weights, in_channels: depth, ahead, bursts };
                     first += depth;
                     line += precision.lines(depth);
                     segment
@@ -160,74 +161,80 @@ fn chosen_shapes_exist_and_keep_units_together() {
     }
 }
 
-/// Gate, residual and activations of one output.
-fn finish(value: f32, gate: Option<(f32, f32)>, activation: Nonlinearity) -> [f32; 4] {
-    let x = gate.map_or(value, |(gate, residual)| value.mul_add(sigmoid(gate), residual));
-    let elu = |x: f32| if x > 0.0 { x } else { elu_tail(x) };
-    let [first, second] = match activation {
-        Nonlinearity::ConcatElu => [elu(x), elu(-x)],
-        Nonlinearity::Elu => [elu(x), 0.0],
-        Nonlinearity::Relu => [if x < 0.0 { 0.0 } else { x }, 0.0],
+/// One output from its value, its gate and what is added, and both halves of what an activation makes of it.
+fn finish(epilogue: Epilogue, value: f32, gate: f32, add: f32, read: Activation) -> [f32; 2] {
+    let value = if epilogue.tanh { tanh(value) } else { value };
+    let x = match (epilogue.gated, epilogue.add) {
+        (true, _) => value.mul_add(sigmoid(gate), add),
+        (false, Some(_)) => value + add,
+        (false, None) => value,
     };
-    [x, first, second, elu(x)]
+    let elu = |x: f32| if x > 0.0 { x } else { elu_tail(x) };
+    match read {
+        Activation::Identity => [x, 0.0],
+        Activation::Elu => [elu(x), 0.0],
+        Activation::Relu => [if x < 0.0 { 0.0 } else { x }, 0.0],
+        Activation::ConcatElu => [elu(x), elu(-x)],
+    }
 }
 
 #[test]
 fn finishing_equals_the_scalar_one() {
+    let bools = [false, true];
     for kernels in available() {
-        for activation in [Nonlinearity::ConcatElu, Nonlinearity::Elu, Nonlinearity::Relu] {
-            for filters in [1, 5, 16, 20, 33, 48] {
-                for gated in [false, true] {
-                    finish_case(&kernels, activation, filters, gated);
+        for channels in [1, 5, 16, 20, 33, 48] {
+            for (tanh, gated) in bools.into_iter().flat_map(|tanh| bools.map(|gated| (tanh, gated))) {
+                for add in [None, Some(0)] {
+                    finish_case(&kernels, Epilogue { tanh, gated, add }, channels);
                 }
             }
         }
     }
 }
 
-fn finish_case(kernels: &Kernels, activation: Nonlinearity, filters: usize, gated: bool) {
-    let (units, rows) = (filters.div_ceil(LANES), 3);
-    let panels = if gated { 2 } else { 1 };
+fn finish_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
+    let (units, rows) = (channels.div_ceil(LANES), 3);
+    let panels = if epilogue.gated { 2 } else { 1 };
     let stride = units * panels * LANES + 2;
     let positions = [4, 0, 2];
     let sums: Vec<f32> = numbers(1, rows * stride).iter().map(|x| 6.0 * x).collect();
-    let mut residuals = numbers(2, 5 * filters);
-    let width = activation.width();
-    let mut out = [1, width, 1].map(|w| vec![f32::NAN; 5 * filters * w]);
-    let mut target = |i: usize, w: usize| Target { base: out[i].as_mut_ptr(), channels: filters * w };
+    let mut added = numbers(2, 5 * channels);
+    let mut out = Activation::ALL.map(|read| vec![f32::NAN; 5 * channels * read.copies()]);
+    let mut expected = out.clone();
+    let mut target = |read: Activation| {
+        let base = out[read as usize].as_mut_ptr();
+        Some(Target { base, channels: channels * read.copies() })
+    };
     let args = Finish {
         sums: sums.as_ptr(),
         sums_stride: stride,
         positions: &positions,
         units,
         first_unit: 0,
-        filters,
-        residual: gated.then_some(Target { base: residuals.as_mut_ptr(), channels: filters }),
-        raw: Some(target(0, 1)),
-        activated: Some(target(1, width)),
-        elu: Some(target(2, 1)),
-        activation,
+        channels,
+        epilogue,
+        add: epilogue.add.map(|_| Target { base: added.as_mut_ptr(), channels }),
+        outputs: Activation::ALL.map(&mut target),
     };
     // SAFETY: the slices have the extents of a `Finish`.
     unsafe { kernels.finish()(&args) };
 
-    let mut expected = [1, width, 1].map(|w| vec![f32::NAN; 5 * filters * w]);
     for (m, &position) in positions.iter().enumerate() {
-        for channel in 0..filters {
+        for channel in 0..channels {
             let at = m * stride + channel / LANES * panels * LANES + channel % LANES;
-            let gate = gated.then(|| (sums[at + LANES], residuals[position * filters + channel]));
-            let [raw, first, second, elu] = finish(sums[at], gate, activation);
-            expected[0][position * filters + channel] = raw;
-            expected[1][position * filters * width + channel] = first;
-            if width == 2 {
-                expected[1][(position * 2 + 1) * filters + channel] = second;
+            let gate = if epilogue.gated { sums[at + LANES] } else { 0.0 };
+            let add = epilogue.add.map_or(0.0, |_| added[position * channels + channel]);
+            for read in Activation::ALL {
+                let halves = finish(epilogue, sums[at], gate, add, read);
+                for (half, x) in halves.into_iter().enumerate().take(read.copies()) {
+                    expected[read as usize][(position * read.copies() + half) * channels + channel] = x;
+                }
             }
-            expected[2][position * filters + channel] = elu;
         }
     }
     for (found, expected) in out.iter().zip(&expected) {
         let name = kernels.isa().name();
-        assert_eq!(bits(found), bits(expected), "{name}, {activation:?}, {filters} filters, gate {gated}");
+        assert_eq!(bits(found), bits(expected), "{name}, {epilogue:?}, {channels} channels");
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::super::*;
-use crate::config::Nonlinearity;
 use crate::engine::Noise;
+use crate::models::{ModelConfig, Nonlinearity};
 
 fn model(filters: usize, classes: usize) -> Weights {
     let nonlinearity = Nonlinearity::ConcatElu;
@@ -22,7 +22,7 @@ fn a_panic_in_one_team_ends_the_others_at_their_next_row() {
     let mut engine = engine(&model(4, 2), 2, Some(Split::Images));
     // A class that the packed weights do not have, and the check of the batch does not know it: the first
     // image's team panics in its first row. The last image's team is watched.
-    engine.network.config.classes = u32::MAX as usize;
+    engine.plan.graph.classes = u32::MAX as usize;
     let rows = AtomicUsize::new(0);
     let watch = |done| {
         rows.store(done, Relaxed);
@@ -39,6 +39,7 @@ fn a_panic_in_one_team_ends_the_others_at_their_next_row() {
         method: Method::Cached,
         keep_logits: false,
         temperature: 1.0,
+        known: None,
     };
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.make(&batch, &watch)));
     assert!(made.is_err(), "a class that does not exist was made");
@@ -61,7 +62,7 @@ fn a_batch_is_said_to_need_what_is_allocated_for_it() {
                 let plans = |images: Range<usize>| {
                     let teams = way.teams.min(images.len());
                     let share = move |i| team::share(images.len(), i, teams);
-                    (0..teams).map(share).map(|share| engine.plan(share, height, width).bytes()).sum::<u64>()
+                    (0..teams).map(share).map(|share| engine.block(share, height, width).bytes()).sum::<u64>()
                 };
                 let most = (0..blocks).map(|block| plans(team::share(size, block, blocks))).max();
                 let images = (size * height * width * 3 * size_of::<f32>()) as u64;

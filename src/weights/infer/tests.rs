@@ -13,7 +13,7 @@ fn variable(name: impl Into<String>, shape: &[usize]) -> Variable {
 /// a label vector.
 fn training(config: ModelConfig) -> Vec<Variable> {
     let mut variables = Vec::new();
-    for (i, (_, name, shape)) in tensors_of(&Network::new(config)).enumerate() {
+    for (i, (_, name, shape)) in tensors_of(&config.graph()).enumerate() {
         variables.push(variable(format!("model/{name}"), &shape));
         variables.push(variable(format!("model/{name}/{AVERAGED}"), &shape));
         variables.push(variable(format!("model/{name}/Adam_1"), &shape));
@@ -222,7 +222,7 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
 #[test]
 fn averages_of_other_names_are_named() {
     let raw = || training(SMALL).into_iter().filter(|v| !v.name.ends_with(AVERAGED));
-    let names: Vec<_> = tensors_of(&Network::new(SMALL)).collect();
+    let names: Vec<_> = tensors_of(&SMALL.graph()).collect();
     let hang = |scope: &str, ending: &str| {
         let of =
             |(_, name, shape): &(_, String, Vec<usize>)| variable(format!("{scope}{name}/{ending}"), shape);
@@ -299,7 +299,7 @@ fn other_floating_point_types_are_taken_with_a_warning() {
     };
     let plan = typed(&|_| DType::Float16).unwrap();
     assert_eq!(plan.warnings, ["270 of 270 tensors are float16 and are widened to float32"]);
-    assert_eq!(plan.claimed, 2 * Network::new(SMALL).parameters() as u64);
+    assert_eq!(plan.claimed, 2 * SMALL.graph().parameter_count() as u64);
     let mixed = [DType::Float64, DType::Float32, DType::BFloat16];
     let warnings = typed(&|i| mixed[i % 3]).unwrap().warnings;
     let expected = ["float64 and are rounded", "bfloat16 and are widened"];

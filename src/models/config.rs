@@ -1,9 +1,12 @@
 //! The five numbers that tell one PixelCNN++ from another.
 //!
-//! Everything else (layers, names, shapes, work) follows from them in [`crate::network`]; the image
+//! Everything else (layers, names, shapes, work) follows from them in [`ModelConfig::graph`]; the image
 //! size is not among them, since the network is convolutional.
 
 use serde::{Deserialize, Serialize};
+
+use crate::graph::Activation;
+use crate::heads::Head;
 
 /// The activation between the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -19,12 +22,18 @@ pub enum Nonlinearity {
 }
 
 impl Nonlinearity {
+    /// The activation that it is.
+    pub fn activation(self) -> Activation {
+        match self {
+            Nonlinearity::ConcatElu => Activation::ConcatElu,
+            Nonlinearity::Elu => Activation::Elu,
+            Nonlinearity::Relu => Activation::Relu,
+        }
+    }
+
     /// How many channels one channel becomes.
     pub fn width(self) -> usize {
-        match self {
-            Nonlinearity::ConcatElu => 2,
-            Nonlinearity::Elu | Nonlinearity::Relu => 1,
-        }
+        self.activation().copies()
     }
 }
 
@@ -67,10 +76,14 @@ impl ModelConfig {
         nonlinearity: Nonlinearity::ConcatElu,
     };
 
-    /// Logits for each pixel: m mixture logits and, for each of R, G and B, m means, m log-scales and
-    /// m coefficients.
-    pub fn logits(&self) -> usize {
-        10 * self.mixtures
+    /// What the logits of a pixel mean.
+    pub fn head(&self) -> Head {
+        Head::MixtureOfLogistics { mixtures: self.mixtures, channels: 3 }
+    }
+
+    /// Channels of the network's input: the image's and a constant 1.
+    pub fn image_channels(&self) -> usize {
+        self.head().values() + 1
     }
 }
 

@@ -1,0 +1,127 @@
+//! Where the maps of a batch lie in memory.
+//!
+//! The idea: a grid is `[rows][batch][columns and padding][channels]` with as many columns of zeros on each side as
+//! taps reach, and either all rows with zeros above (naive), or a ring of the few rows that are still read (cached).
+//! A neighbour is then a fixed distance away for a whole row of a whole batch, padding needs no special case, a
+//! push into the cache is the producer's store, and a pop is an index. Maps of one stride have the same columns, so
+//! that positions are as far apart in each.
+
+use crate::graph::{Graph, IMAGE, MapId};
+
+/// Which rows of the maps are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// The rows that are still read, as rings.
+    Ring,
+    /// All rows.
+    Full,
+}
+
+/// Images of a batch and their size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Images.
+    pub batch: usize,
+    /// Rows of an image.
+    pub height: usize,
+    /// Columns of an image.
+    pub width: usize,
+}
+
+/// A map in memory, in floats from the start of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Where column 0 of row slot 0 of image 0 lies.
+    pub base: usize,
+    /// Slots for rows: of a ring, or of the whole image with the zeros above it.
+    pub rows: usize,
+    /// Added to a row before it is taken modulo `rows`. Full storage: the rows of zeros above row 0. Ring: `rows`,
+    /// so that row -k wraps to a slot that nothing has written yet.
+    pub above: usize,
+    /// Images.
+    pub batch: usize,
+    /// Positions from one image to the next: the columns with the padding on both sides.
+    pub columns: usize,
+    /// Floats of a position.
+    pub channels: usize,
+}
+
+impl Grid {
+    /// Where the position (row, column) of an image lies; it may be in the padding.
+    pub fn at(&self, image: usize, row: isize, column: isize) -> usize {
+        let row = row + self.above as isize;
+        debug_assert!(row >= 0 && image < self.batch && column < self.columns as isize);
+        let line = (row as usize % self.rows * self.batch + image) * self.columns;
+        let position = line as isize + column;
+        self.base.wrapping_add_signed(position * self.channels as isize)
+    }
+}
+
+/// Places grids and other arrays in one block of floats.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Floats needed; what is beyond counting is `usize::MAX` or little less, which no allocation is granted.
+    pub len: usize,
+    extent: Extent,
+    storage: Storage,
+    /// Floats of a line of memory, on which everything begins.
+    line: usize,
+    maps: Vec<Shape>,
+}
+
+/// What the graph says of a map's grid.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    stride: usize,
+    /// Rows that are still read: the newest and those above that taps reach.
+    kept: usize,
+    /// Columns of padding on the left and on the right.
+    padding: [usize; 2],
+    /// Whether it comes from outside: it is written before the first pass, and the image is the result, so that
+    /// all its rows stay.
+    given: bool,
+}
+
+impl Layout {
+    /// An empty block for images of some extent.
+    pub fn new(graph: &Graph, storage: Storage, extent: Extent, line: usize) -> Layout {
+        let shape = |(map, kept): (MapId, usize)| {
+            let stride = graph.maps[map].stride;
+            let given = map == IMAGE || Some(map) == graph.known;
+            Shape { stride, kept, padding: graph.columns_reached(stride), given }
+        };
+        let maps = graph.rows_kept().into_iter().enumerate().map(shape).collect();
+        Layout { len: 0, extent, storage, line, maps }
+    }
+
+    /// Places a grid for a map, of so many floats a position.
+    pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
+        let Extent { batch, height, width } = self.extent;
+        let Shape { stride, kept, padding: [left, right], given } = self.maps[map];
+        let (rows, above) = match self.storage {
+            Storage::Ring if !given => (kept, kept),
+            _ => (height / stride + kept - 1, kept - 1),
+        };
+        let columns = left + width / stride + right;
+        let base = self.reserve(&[rows, batch, columns, channels]);
+        Grid { base: base.saturating_add(left * channels), rows, above, batch, columns, channels }
+    }
+
+    /// Reserves an array of some dimensions and returns where it begins, on a line of memory.
+    pub fn reserve(&mut self, dimensions: &[usize]) -> usize {
+        let base = self.len;
+        let floats = dimensions.iter().fold(1, |len: usize, &n| len.saturating_mul(n));
+        self.len = base.saturating_add(floats.checked_next_multiple_of(self.line).unwrap_or(usize::MAX));
+        base
+    }
+
+    /// The images that it is for.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Bytes of the block.
+    pub fn bytes(&self) -> u64 {
+        (self.len as u64).saturating_mul(size_of::<f32>() as u64)
+    }
+}

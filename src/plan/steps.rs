@@ -1,0 +1,88 @@
+//! Which pieces run when a row begins and when a pixel comes.
+//!
+//! The idea (Ramachandran et al. 2017, with all that is known when a row begins moved out of the pixel loop): when a
+//! row begins, the maps whose row is known then are made for the whole row, layer after layer, and the other layers
+//! sum what they can; a pixel then only adds what is left. All of that repeats with the period of the strides, so
+//! that it is written down once.
+
+use super::{Part, Piece, Plan};
+
+/// A part of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// Index of the piece in [`Plan::pieces`].
+    pub piece: usize,
+    /// Its part.
+    pub part: Part,
+}
+
+/// Runs that do not depend on each other. What follows may depend on all of them.
+pub type Step = Vec<Run>;
+
+/// The steps of a cached generation.
+#[derive(Clone, Debug)]
+pub struct Steps {
+    /// Rows and columns after which everything repeats.
+    pub period: usize,
+    /// The maps that are known when a row begins, by row modulo the period.
+    pub known: Vec<Vec<Step>>,
+    /// What the other layers can sum then: nothing of it depends on anything else of it.
+    pub hoisted: Vec<Step>,
+    /// What a pixel needs, by row and column modulo the period.
+    pub pixels: Vec<Vec<Vec<Step>>>,
+    /// All layers on a row whose pixels are all known. The last step makes the logits.
+    pub given: Vec<Vec<Step>>,
+}
+
+impl Steps {
+    /// The steps of a plan.
+    pub fn new(plan: &Plan) -> Steps {
+        let period = plan.graph.period();
+        let row_known = |piece: &Piece| plan.graph.is_row_known(plan.layer(piece).output);
+        let whole = |_: &Piece| Some(Part::Whole);
+        let rows = |part: &dyn Fn(&Piece) -> Option<Part>| -> Vec<Vec<Step>> {
+            (0..period)
+                .map(|row| layers(plan, |piece| piece.step(0, row).and_then(|_| part(piece))))
+                .collect()
+        };
+        let hoisted = rows(&|piece| piece.row_part().filter(|_| !row_known(piece)));
+        let pixel = |row, column| {
+            layers(plan, |piece| {
+                piece
+                    .step(0, row)
+                    .and(piece.step(1, column))
+                    .and(piece.pixel_part().filter(|_| !row_known(piece)))
+            })
+        };
+        Steps {
+            period,
+            known: rows(&|piece| Some(Part::Whole).filter(|_| row_known(piece))),
+            hoisted: hoisted.into_iter().map(|steps| steps.concat()).collect(),
+            pixels: (0..period).map(|row| (0..period).map(|column| pixel(row, column)).collect()).collect(),
+            given: rows(&whole),
+        }
+    }
+
+    /// The steps of a row whose pixels are all known, with or without its logits.
+    pub fn given(&self, row: usize, logits: bool) -> &[Step] {
+        let steps = &self.given[row % self.period];
+        &steps[..steps.len() - usize::from(!logits)]
+    }
+
+    /// The steps of a pixel.
+    pub fn pixel(&self, row: usize, column: usize) -> &[Step] {
+        &self.pixels[row % self.period][column % self.period]
+    }
+}
+
+/// The pieces that have a part, a step for each layer that has any.
+fn layers(plan: &Plan, part: impl Fn(&Piece) -> Option<Part>) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for layer in 0..plan.graph.layers.len() {
+        let runs =
+            plan.pieces_of(layer).filter_map(|piece| Some(Run { piece, part: part(&plan.pieces[piece])? }));
+        steps.push(runs.collect());
+    }
+    steps.retain(|step| !step.is_empty());
+    steps
+}

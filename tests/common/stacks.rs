@@ -1,0 +1,292 @@
+//! Graphs made by hand that no PixelCNN++ is, and their plain evaluation in float64, one output at a time.
+//!
+//! The idea: a whole PixelCNN++ can hide a mistake in a layer that it does not use that way. So small graphs are put
+//! together here: only convolutions, strides and back, with and without skips and class terms; and one with all
+//! that the language has and PixelCNN++ has not.
+
+use fast_pixel_cnn::Weights;
+use fast_pixel_cnn::graph::*;
+use fast_pixel_cnn::heads::Head;
+use ndarray::{Array4, ArrayView3, Axis};
+
+/// Channels of the hidden layers: one full panel and a part of one.
+const CHANNELS: usize = 18;
+
+/// Offsets of a source: map, row, column, parity.
+type Offset = (MapId, isize, isize, Option<[usize; 2]>);
+
+/// Builds a graph of single layers; every layer's parameter is a fresh one.
+struct Stack {
+    parameters: Vec<Parameter>,
+    maps: Vec<Map>,
+    layers: Vec<Layer>,
+    head: Head,
+    classes: usize,
+    known: Option<MapId>,
+}
+
+impl Stack {
+    fn new(head: Head, classes: usize) -> Stack {
+        let image = Map { name: "image".into(), stride: 1, channels: head.values() + 1 };
+        Stack { parameters: Vec::new(), maps: vec![image], layers: Vec::new(), head, classes, known: None }
+    }
+
+    fn map(&mut self, stride: usize, channels: usize) -> MapId {
+        let name = format!("map {}", self.maps.len());
+        self.maps.push(Map { name, stride, channels });
+        self.maps.len() - 1
+    }
+
+    fn parameter(&mut self, kind: ParameterKind, inputs: usize, outputs: usize) -> ParameterId {
+        let name = format!("p{}", self.parameters.len());
+        self.parameters.push(Parameter { name, kind, inputs, outputs });
+        self.parameters.len() - 1
+    }
+
+    /// A layer with some offsets. All taps that read as many channels have positions of one kernel.
+    fn layer(
+        &mut self,
+        [stride, channels]: [usize; 2],
+        read: Activation,
+        offsets: &[Offset],
+        epilogue: Epilogue,
+        class: bool,
+    ) -> MapId {
+        let sums = if epilogue.gated { 2 * channels } else { channels };
+        let mut kernels: Vec<(usize, ParameterId)> = Vec::new();
+        let mut taps = Vec::new();
+        for (position, &(source, row, column, parity)) in offsets.iter().enumerate() {
+            let inputs = self.maps[source].channels * read.copies();
+            let kernel = kernels.iter().find(|(channels, _)| *channels == inputs).map(|(_, id)| *id);
+            let parameter = kernel.unwrap_or_else(|| {
+                let kind = ParameterKind::Conv { kernel: [1, offsets.len()] };
+                let id = self.parameter(kind, inputs, sums);
+                kernels.push((inputs, id));
+                id
+            });
+            let inputs = std::iter::once(0..inputs).collect();
+            taps.push(Tap { source, row, column, parameter, position, inputs, parity, bias_on_ones: None });
+        }
+        let mut biases: Vec<_> = kernels.iter().map(|(_, id)| Bias::Every(*id)).collect();
+        if class && self.classes > 0 {
+            biases.push(Bias::PerClass(self.parameter(ParameterKind::PerClass, self.classes, sums)));
+        }
+        let output = self.map(stride, channels);
+        let name = format!("layer {output}");
+        self.layers.push(Layer { name, taps, biases, read, epilogue, output });
+        output
+    }
+
+    /// A layer that reads the pixels before this one: of the rows above, or of this row too.
+    fn input(&mut self, left: bool) -> MapId {
+        let offsets: &[Offset] = match left {
+            false => &[(IMAGE, -2, 0, None), (IMAGE, -1, -1, None), (IMAGE, -1, 1, None)],
+            true => &[(IMAGE, -1, 1, None), (IMAGE, 0, -1, None)],
+        };
+        self.layer([1, CHANNELS], Activation::Identity, offsets, Epilogue::default(), false)
+    }
+
+    /// A 2x3 or, where the pixels to the left are seen, 2x2 convolution, with a stride of its own.
+    fn conv(&mut self, left: bool, source: MapId, ratio: usize, read: Activation, gate: bool) -> MapId {
+        let last = if left { 0 } else { 1 };
+        let offsets: Vec<Offset> =
+            (-1..1).flat_map(|r| (-1..=last).map(move |c| (source, r, c, None))).collect();
+        let epilogue = Epilogue { gated: gate, add: gate.then_some(source), tanh: false };
+        let stride = ratio * self.maps[source].stride;
+        let read = if ratio > 1 { Activation::Identity } else { read };
+        self.layer([stride, CHANNELS], read, &offsets, epilogue, true)
+    }
+
+    /// A transposed convolution to a stride that is smaller by a ratio.
+    fn up(&mut self, left: bool, source: MapId, ratio: usize) -> MapId {
+        let mut offsets = Vec::new();
+        for row in 0..ratio {
+            for column in 0..ratio {
+                offsets.push((source, 0, 0, Some([row, column])));
+            }
+            if !left {
+                offsets.push((source, 0, 1, Some([row, ratio - 1])));
+            }
+        }
+        let stride = self.maps[source].stride / ratio;
+        self.layer([stride, CHANNELS], Activation::Identity, &offsets, Epilogue::default(), false)
+    }
+
+    /// Ends with the logits.
+    fn logits(mut self, source: MapId) -> Graph {
+        let shape = [1, self.head.logits()];
+        self.layer(shape, Activation::Elu, &[(source, 0, 0, None)], Epilogue::default(), false);
+        Graph::new(self.parameters, self.maps, self.layers, self.head, self.classes, self.known)
+            .expect("a causal graph")
+    }
+}
+
+/// The graphs by name, each with and without classes.
+pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
+    let mixture = Head::MixtureOfLogistics { mixtures: 2, channels: 3 };
+    let new = || Stack::new(mixture, classes);
+    let mut stacks = Vec::new();
+
+    let mut s = new();
+    let ul = s.input(true);
+    let ul = s.conv(true, ul, 1, Activation::ConcatElu, false);
+    let ul = s.conv(true, ul, 1, Activation::ConcatElu, true);
+    stacks.push(("convolutions to the right and down", s.logits(ul)));
+
+    let mut s = new();
+    let ul = s.input(true);
+    let mut x = s.conv(true, ul, 2, Activation::Elu, false);
+    x = s.conv(true, x, 1, Activation::Elu, true);
+    x = s.up(true, x, 2);
+    stacks.push(("stride 2 and back", s.logits(x)));
+
+    let mut s = new();
+    let ul = s.input(true);
+    let mut x = s.conv(true, ul, 2, Activation::Relu, false);
+    x = s.conv(true, x, 2, Activation::Relu, false);
+    x = s.up(true, x, 2);
+    x = s.conv(true, x, 1, Activation::Relu, false);
+    x = s.up(true, x, 2);
+    stacks.push(("stride 4 and back", s.logits(x)));
+
+    for down in [0, 1, 2] {
+        let mut s = new();
+        let read = Activation::ConcatElu;
+        let (mut u, mut ul) = (s.input(false), s.input(true));
+        for _ in 0..down {
+            u = s.conv(false, u, 2, read, false);
+            ul = s.conv(true, ul, 2, read, false);
+        }
+        u = s.conv(false, u, 1, read, true);
+        if classes > 0 {
+            let shape = [s.maps[ul].stride, CHANNELS];
+            let offsets = [(u, -1, 0, None), (u, 0, 0, None), (ul, 0, -1, None), (ul, 0, 0, None)];
+            ul = s.layer(shape, read, &offsets, Epilogue::default(), true);
+        }
+        for _ in 0..down {
+            u = s.up(false, u, 2);
+            ul = s.up(true, ul, 2);
+        }
+        u = s.conv(false, u, 1, read, false);
+        let offsets = [(u, 0, 0, None), (ul, 0, 0, None)];
+        let epilogue = Epilogue { gated: true, add: Some(ul), tanh: false };
+        let x = s.layer([1, CHANNELS], read, &offsets, epilogue, true);
+        stacks.push((["both streams", "both, stride 2", "both, stride 4"][down], s.logits(x)));
+    }
+    stacks.push(("another model", other(classes)));
+    stacks
+}
+
+/// Channels of what is given for every position of [`other`].
+pub const KNOWN: usize = 5;
+
+/// A graph with all that PixelCNN++ has not: strides 1, 3 and 6, taps that reach far, more of them than any layer of
+/// PixelCNN++ has, sources of different widths, tanh gates without a sum and sums without a gate, a softmax, and
+/// conditioning for every position.
+fn other(classes: usize) -> Graph {
+    let mut s = Stack::new(Head::Categorical { symbols: 11 }, classes);
+    let known = s.map(1, KNOWN);
+    s.known = Some(known);
+    let relu = Activation::Relu;
+    let gate = Epilogue { tanh: true, gated: true, add: None };
+    let sum = |map| Epilogue { tanh: false, gated: false, add: Some(map) };
+
+    // All of a 4x7 neighbourhood, and what is given here and around.
+    let mut offsets: Vec<Offset> = (-3..0).flat_map(|r| (-3..4).map(move |c| (IMAGE, r, c, None))).collect();
+    offsets.extend((-3..0).map(|c| (IMAGE, 0, c, None)));
+    offsets.extend([(known, 0, 0, None), (known, 0, 2, None), (known, -5, 1, None)]);
+    let first = s.layer([1, CHANNELS], Activation::Identity, &offsets, gate, true);
+
+    let offsets = [(first, 0, 0, None), (first, -4, 0, None), (known, 0, 0, None)];
+    let gated = s.layer([1, 7], Activation::Identity, &offsets, gate, true);
+    let residual = s.layer([1, CHANNELS], Activation::Identity, &[(gated, 0, 0, None)], sum(first), false);
+
+    let offsets = [(residual, -2, 4, None), (residual, 0, -2, None), (residual, 0, 0, None)];
+    let third = s.layer([3, CHANNELS], relu, &offsets, Epilogue::default(), true);
+    let sixth = s.conv(true, third, 2, relu, false);
+    let sixth = s.conv(true, sixth, 1, relu, true);
+    let mut up = s.up(true, sixth, 2);
+    up = s.layer([3, CHANNELS], relu, &[(up, 0, 0, None), (third, 0, -1, None)], sum(third), false);
+    up = s.up(true, up, 3);
+    let offsets = [(up, -1, 3, None), (up, 0, -3, None), (up, 0, 0, None), (gated, 0, 0, None)];
+    let skip = s.layer([1, CHANNELS], Activation::ConcatElu, &offsets, sum(residual), false);
+    s.logits(skip)
+}
+
+/// Logits `[1, height, width, logits]` of an image and what is given for it, both `[height, width, channels]`.
+pub fn forward(
+    weights: &Weights,
+    image: ArrayView3<f32>,
+    known: ArrayView3<f32>,
+    class: usize,
+) -> Array4<f64> {
+    let graph = weights.graph();
+    let (height, width, _) = image.dim();
+    let mut maps: Vec<Vec<f64>> = vec![Vec::new(); graph.maps.len()];
+    for pixel in image.lanes(Axis(2)) {
+        maps[IMAGE].extend(pixel.iter().map(|x| f64::from(*x)).chain([1.0]));
+    }
+    if let Some(map) = graph.known {
+        maps[map].extend(known.iter().map(|x| f64::from(*x)));
+    }
+    let at = |maps: &[Vec<f64>], map: MapId, read: Activation, [r, c]: [isize; 2]| -> Vec<f64> {
+        let Map { stride, channels, .. } = graph.maps[map];
+        let (h, w) = ((height / stride) as isize, (width / stride) as isize);
+        if r < 0 || c < 0 || r >= h || c >= w {
+            return vec![0.0; channels * read.copies()];
+        }
+        let x = &maps[map][(r * w + c) as usize * channels..][..channels];
+        let elu = |x: f64| if x > 0.0 { x } else { x.exp_m1() };
+        match read {
+            Activation::Identity => x.to_vec(),
+            Activation::Elu => x.iter().map(|x| elu(*x)).collect(),
+            Activation::Relu => x.iter().map(|x| x.max(0.0)).collect(),
+            Activation::ConcatElu => x.iter().map(|x| elu(*x)).chain(x.iter().map(|x| elu(-*x))).collect(),
+        }
+    };
+    for layer in &graph.layers {
+        let Map { stride, channels, .. } = graph.maps[layer.output];
+        let sums = if layer.epilogue.gated { 2 * channels } else { channels };
+        let fold = |id: ParameterId| weights.fold(&graph.parameters[id]).expect("held");
+        let mut begin = vec![0.0; sums];
+        for bias in &layer.biases {
+            let terms = match *bias {
+                Bias::Every(id) => fold(id).bias,
+                Bias::PerClass(id) => {
+                    let all = weights.class_term(&graph.parameters[id]).expect("held");
+                    all[class * sums..(class + 1) * sums].to_vec()
+                }
+            };
+            begin.iter_mut().zip(terms).for_each(|(sum, term)| *sum += f64::from(term));
+        }
+        let kernels: Vec<_> = layer.taps.iter().map(|tap| fold(tap.parameter).kernel).collect();
+        let source = graph.maps[layer.taps[0].source].stride;
+        let mut output = Vec::new();
+        for (r, c) in (0..height / stride).flat_map(|r| (0..width / stride).map(move |c| (r, c))) {
+            let mut sum = begin.clone();
+            for (tap, kernel) in layer.taps.iter().zip(&kernels) {
+                let ratio = (source / stride).max(1);
+                if tap.parity.is_some_and(|parity| parity != [r % ratio, c % ratio]) {
+                    continue;
+                }
+                let around = [r, c].map(|x| (x * stride / source) as isize);
+                let x = at(&maps, tap.source, layer.read, [around[0] + tap.row, around[1] + tap.column]);
+                let inputs = graph.parameters[tap.parameter].inputs;
+                for (x, input) in x.iter().zip(tap.inputs.iter().cloned().flatten()) {
+                    let row = &kernel[(tap.position * inputs + input) * sums..][..sums];
+                    sum.iter_mut().zip(row).for_each(|(sum, w)| *sum += x * f64::from(*w));
+                }
+            }
+            let here = [r as isize, c as isize];
+            let add = layer.epilogue.add.map(|map| at(&maps, map, Activation::Identity, here));
+            for i in 0..channels {
+                let value = if layer.epilogue.tanh { sum[i].tanh() } else { sum[i] };
+                let gate = if layer.epilogue.gated { 1.0 / (1.0 + (-sum[channels + i]).exp()) } else { 1.0 };
+                output.push(value * gate + add.as_ref().map_or(0.0, |add| add[i]));
+            }
+        }
+        maps[layer.output] = output;
+    }
+    let logits = std::mem::take(&mut maps[graph.logits()]);
+    Array4::from_shape_vec((1, height, width, graph.head.logits()), logits).expect("logits for each pixel")
+}
