@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
-use crate::cuda::Strategy;
+use crate::cuda::{self, Strategy};
+use crate::device::{self, Device};
+use crate::engine::Engine;
 use crate::error::{self, Error, Result};
 use crate::weights::{Options, Weights};
 
@@ -81,10 +83,14 @@ pub fn failed(message: impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The flags that say how to compute. Each is `None` unless it was given: a device that has no use for it
-/// refuses it.
-#[derive(Clone, Copy, Debug, clap::Args)]
+/// The flags that say where and how to compute. Those of one device are `None` unless they were given: the other
+/// refuses them.
+#[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+
     /// Threads on the CPU, at most one for each core [default: as many as there are]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -101,6 +107,46 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// The device that is named; warns where that is not what the user may expect.
+    ///
+    /// # Errors
+    /// As for [`Device::named`]; [`Error::Argument`] for a flag that this device has no use for.
+    pub fn device(&self) -> Result<Device> {
+        let device = Device::named(&self.device)?;
+        self.check(device)?;
+        if self.device == "auto" && device == Device::Cpu && cuda::BUILT {
+            warn("no CUDA device was found: running on the processor");
+        }
+        Ok(device)
+    }
+
+    /// Refuses a flag that the device would ignore. What a flag is when it is not given is no one's wish.
+    fn check(&self, device: Device) -> Result<()> {
+        let refuse = |flag: &str, wanted: &str| {
+            Err(Error::argument(flag, wanted, format!("{device} as the device to run on")))
+        };
+        match device {
+            Device::Cpu if self.strategy.is_some() => refuse("--strategy", "a CUDA device"),
+            Device::Cuda(_) if self.threads.is_some() => refuse("--threads", "--device cpu"),
+            // float32 is what a CUDA device does.
+            Device::Cuda(_) if self.precision == Some(Precision::Bf16) => {
+                refuse("--precision bf16", "--device cpu")
+            }
+            Device::Cpu | Device::Cuda(_) => Ok(()),
+        }
+    }
+
+    /// Opens an engine with these weights.
+    ///
+    /// # Errors
+    /// As for [`EngineArgs::device`] and [`Device::open`].
+    pub fn open(&self, weights: &Weights) -> Result<Box<dyn Engine>> {
+        // First, since a device that refuses a flag has no warning to give of it.
+        let device = self.device()?;
+        device
+            .open(weights, &device::Options { cpu: self.cpu(), strategy: self.strategy.unwrap_or_default() })
+    }
+
     /// The options of the engine on the processor. More threads than cores, by this process's affinity and
     /// quota, would only wait for one another, and the images are the same: they are capped, with a warning.
     pub fn cpu(&self) -> cpu::Options {
@@ -194,6 +240,37 @@ mod tests {
     struct Program {
         #[command(flatten)]
         weights: WeightsArgs,
+        #[command(flatten)]
+        engine: EngineArgs,
+    }
+
+    #[test]
+    fn a_device_refuses_the_flags_that_it_would_ignore() {
+        for (device, flag, refused) in [
+            (Device::Cpu, None, None),
+            (Device::Cpu, Some("--threads=2"), None),
+            (Device::Cpu, Some("--precision=f32"), None),
+            (Device::Cpu, Some("--precision=bf16"), None),
+            (
+                Device::Cpu,
+                Some("--strategy=auto"),
+                Some("--strategy: expected a CUDA device, found the processor"),
+            ),
+            (Device::Cuda(1), None, None),
+            (Device::Cuda(1), Some("--threads=2"), Some("--threads: expected --device cpu, found cuda:1")),
+            (Device::Cuda(1), Some("--precision=f32"), None),
+            (
+                Device::Cuda(1),
+                Some("--precision=bf16"),
+                Some("--precision bf16: expected --device cpu, found cuda:1"),
+            ),
+            (Device::Cuda(1), Some("--strategy=auto"), None),
+        ] {
+            let args = Program::try_parse_from([Some("program"), flag].into_iter().flatten()).unwrap();
+            let found = args.engine.check(device).err().map(|error| error.to_string());
+            let expected = refused.map(|words| format!("{words} as the device to run on"));
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

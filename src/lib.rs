@@ -3,8 +3,8 @@
 //! Data flows one way: file -> weights -> network -> engine -> images. The modules stand on floors, and
 //! each rests only on those below it:
 //!
-//! - [`device`] opens an engine by name
 //! - [`cli`] is what the programs share
+//! - [`device`] opens an engine by name
 //! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]

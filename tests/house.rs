@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The floors of `src/lib.rs`, the highest first.
 const FLOORS: [&[&str]; 11] = [
-    &["device"],
     &["cli"],
+    &["device"],
     &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
     &["weights", "schedule"],

@@ -13,7 +13,7 @@ use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
 use fast_pixel_cnn::files::{self, Planned};
 use fast_pixel_cnn::logistic::bits_per_dim;
-use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
+use fast_pixel_cnn::{Error, ModelConfig, Result, cli, engine, images, npy};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 
@@ -59,10 +59,6 @@ struct Args {
     /// Largest absolute difference of logits that counts as equal
     #[arg(long, value_name = "X", default_value_t = 1e-4, requires = "compare_logits", value_parser = parse_tolerance)]
     tolerance: f64,
-
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
 
     #[command(flatten)]
     engine: cli::EngineArgs,
@@ -139,7 +135,7 @@ fn body(args: &Args) -> Result<ExitCode> {
         let planned = Planned { files: 1, bytes: numbers };
         files::check_room(folder.unwrap_or(Path::new(".")), &[planned])?;
     }
-    let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    let mut engine = args.engine.open(&weights)?;
     drop(weights);
     if args.classify {
         return classify(args, &mut *engine, &bytes, labels.as_deref());

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fast_pixel_cnn::device::{self, Device};
+use fast_pixel_cnn::device::Device;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::files::{check_writable, write_atomically};
@@ -75,10 +75,6 @@ struct Args {
     /// Measure nothing: draw the figure of an earlier run from what --json wrote
     #[arg(long, value_name = "FILE", requires = "plot", conflicts_with_all = MEASURING)]
     from_json: Option<PathBuf>,
-
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
 
     #[command(flatten)]
     engine: cli::EngineArgs,
@@ -243,7 +239,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
     weights.warnings().iter().for_each(cli::warn);
-    let mut bench: Box<dyn Bench> = match device::choose(&args.device, &args.engine)? {
+    let mut bench: Box<dyn Bench> = match args.engine.device()? {
         Device::Cpu => {
             if args.profile_rows.is_some() {
                 return Err(Error::argument("--profile-rows", "--device cuda", "--device cpu"));
@@ -259,7 +255,11 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
         Device::Cuda(number) => {
             if args.explain || args.phases {
-                return Err(Error::argument("--explain and --phases", "--device cpu", args.device.as_str()));
+                return Err(Error::argument(
+                    "--explain and --phases",
+                    "--device cpu",
+                    args.engine.device.as_str(),
+                ));
             }
             let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
             if let Some(rows) = &args.profile_rows {

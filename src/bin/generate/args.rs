@@ -62,10 +62,6 @@ pub struct Args {
     #[arg(long, value_name = "K|all", value_parser = parse_classes)]
     pub class: Option<Classes>,
 
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub device: String,
-
     #[command(flatten)]
     pub engine: cli::EngineArgs,
 

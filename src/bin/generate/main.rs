@@ -17,7 +17,7 @@ mod series;
 use std::process::ExitCode;
 
 use fast_pixel_cnn::signals::Signals;
-use fast_pixel_cnn::{Result, cli, device};
+use fast_pixel_cnn::{Result, cli};
 
 use crate::args::Args;
 use crate::film::{animate, check_animation, layout};
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, weights.config())?;
-    let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    let mut engine = args.engine.open(&weights)?;
     drop(weights);
     let config = *engine.config();
     let run = inputs.run(args)?;
