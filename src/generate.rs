@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use ndarray::{Array4, ArrayView4, Axis, Ix4, s};
 
-use crate::animation::Race;
 use crate::config::ModelConfig;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
@@ -300,6 +299,22 @@ pub fn generate(
         labels
     });
     Ok(Generated { count: done, images, labels, batch_seconds, interrupted: done < run.count })
+}
+
+/// The seconds that the two methods take for the images of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Race {
+    /// Of naive generation, estimated from full forward passes.
+    pub naive_seconds: f64,
+    /// Of cached generation.
+    pub cached_seconds: f64,
+}
+
+impl Race {
+    /// How many times faster cached generation is.
+    pub fn speedup(&self) -> f64 {
+        self.naive_seconds / self.cached_seconds
+    }
 }
 
 /// Full forward passes that [`race`] times for each size of batch, after one that does not count.

@@ -4,12 +4,12 @@
 //! each rests only on those below it:
 //!
 //! - [`cli`] is what the programs share
-//! - [`device`] opens an engine by name
+//! - [`device`] opens an engine by name; [`figure`] and [`animation`] draw what was made
 //! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
 //! - [`network`]: the architecture as data
-//! - [`checkpoint`], [`config`], [`logistic`]; [`figure`] and [`animation`] draw what was made
+//! - [`checkpoint`], [`config`], [`logistic`]
 //! - [`images`]
 //! - [`npy`], [`files`]
 //! - [`memory`], [`philox`], [`signals`]

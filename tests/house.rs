@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 /// The floors of `src/lib.rs`, the highest first.
 const FLOORS: [&[&str]; 11] = [
     &["cli"],
-    &["device"],
+    &["device", "figure", "animation"],
     &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
     &["weights", "schedule"],
     &["network"],
-    &["checkpoint", "config", "logistic", "figure", "animation"],
+    &["checkpoint", "config", "logistic"],
     &["images"],
     &["npy", "files"],
     &["memory", "philox", "signals"],
