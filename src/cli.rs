@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
 use crate::cuda::{self, Strategy};
@@ -97,12 +99,12 @@ pub struct EngineArgs {
 
     /// How the weights that every pixel reads are stored: f32, or bf16 for half the bytes. Sums are
     /// float32 either way. bf16 is for the CPU [default: f32]
-    #[arg(long, value_name = "NAME", value_parser = parse_precision)]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::name))]
     pub precision: Option<Precision>,
 
-    /// How a CUDA device gets from one stage of the network to the next; the images are the same
-    /// [default: auto]
-    #[arg(long, value_enum, value_name = "NAME")]
+    /// How a CUDA device gets from one stage of the network to the next: by a launch for each, a graph for each
+    /// phase, or a persistent launch for each row; the images are the same [default: auto]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Strategy::ALL, Strategy::name))]
     pub strategy: Option<Strategy>,
 }
 
@@ -160,9 +162,14 @@ impl EngineArgs {
     }
 }
 
-fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
-    let all = [Precision::F32, Precision::Bf16];
-    all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected f32 or bf16".into())
+/// The parser of a flag whose value is one of `all`, each by its name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let named =
+        move |text: String| *all.iter().find(|&&value| name(value) == text).expect("one of the names");
+    PossibleValuesParser::new(all.iter().map(|&value| name(value))).map(named)
 }
 
 /// The value of `--temperature`.
@@ -174,6 +181,39 @@ pub fn parse_temperature(text: &str) -> std::result::Result<f32, String> {
     temperature.ok_or_else(|| "expected a finite number above 0".into())
 }
 
+/// The flags that say which of a checkpoint's weights are meant, and of which model.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// Take a checkpoint's raw weights instead of the averaged ones
+    #[arg(long)]
+    pub raw: bool,
+
+    /// The model's nonlinearity, where shapes cannot tell [default: concat_elu where channels double, else elu]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Nonlinearity::ALL, Nonlinearity::name))]
+    pub nonlinearity: Option<Nonlinearity>,
+
+    /// The scope of the model's variables, where a checkpoint has several models: "model" for model/conv2d_0/V
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
+}
+
+impl ModelArgs {
+    /// The choices as the library takes them.
+    pub fn options(&self) -> Options {
+        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
+    }
+
+    /// Loads the weights at a path and prints their warnings.
+    ///
+    /// # Errors
+    /// As for [`Weights::load`].
+    pub fn load(&self, path: &Path) -> Result<Weights> {
+        let weights = Weights::load(path, &self.options())?;
+        weights.warnings().iter().for_each(warn);
+        Ok(weights)
+    }
+}
+
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
@@ -182,17 +222,9 @@ pub struct WeightsArgs {
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
 
-    /// Take a checkpoint's raw weights instead of the averaged ones
-    #[arg(long)]
-    pub raw: bool,
-
-    /// The model's nonlinearity, where shapes cannot tell
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub nonlinearity: Option<Nonlinearity>,
-
-    /// The scope of the model's variables, where a checkpoint has several models
-    #[arg(long, value_name = "NAME")]
-    pub scope: Option<String>,
+    /// Which of a checkpoint's.
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 impl WeightsArgs {
@@ -201,14 +233,7 @@ impl WeightsArgs {
     /// # Errors
     /// As for [`Weights::load`]; [`Error::Unsupported`] if no path was given and there is no demo model.
     pub fn load(&self) -> Result<Weights> {
-        let weights = Weights::load(&self.path()?, &self.options())?;
-        weights.warnings().iter().for_each(warn);
-        Ok(weights)
-    }
-
-    /// The choices as the library takes them.
-    pub fn options(&self) -> Options {
-        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
+        self.model.load(&self.path()?)
     }
 
     /// The path given, else the demo model's: below the current folder, or in the package that this
@@ -281,7 +306,7 @@ mod tests {
         let args = ["program", "-c", "there", "--raw", "--nonlinearity", "relu"];
         let args = Program::try_parse_from(args).unwrap().weights;
         assert_eq!(args.path().unwrap(), Path::new("there"));
-        assert!(args.options().raw && args.options().nonlinearity == Some(Nonlinearity::Relu));
+        assert!(args.model.raw && args.model.nonlinearity == Some(Nonlinearity::Relu));
         assert!(args.load().unwrap_err().to_string().starts_with("there: no such file"));
     }
 }

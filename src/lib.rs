@@ -3,8 +3,7 @@
 //! Data flows one way: file -> weights -> network -> engine -> images. The modules stand on floors, and
 //! each rests only on those below it:
 //!
-//! - [`cli`] is what the programs share
-//! - [`device`] opens an engine by name; [`figure`] and [`animation`] draw what was made
+//! - [`device`] opens an engine by name
 //! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`weights`] and [`schedule`]
@@ -12,11 +11,16 @@
 //! - [`checkpoint`], [`config`], [`logistic`]
 //! - [`images`]
 //! - [`npy`], [`files`]
-//! - [`memory`], [`philox`], [`signals`]
+//! - [`memory`], [`philox`]
 //! - [`error`]
+//!
+//! The programs stand on top, and with them what only they need: `cli`, `figure` and `animation`, and `signals`.
+//! Without the feature `cli`, which is on by default, they are left out.
 
+#[cfg(feature = "cli")]
 pub mod animation;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod cpu;
@@ -25,6 +29,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+#[cfg(feature = "cli")]
 pub mod figure;
 pub mod files;
 pub mod generate;
@@ -35,6 +40,7 @@ pub mod network;
 pub mod npy;
 pub mod philox;
 pub mod schedule;
+#[cfg(feature = "cli")]
 pub mod signals;
 pub mod weights;
 

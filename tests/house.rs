@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The floors of `src/lib.rs`, the highest first.
 const FLOORS: [&[&str]; 11] = [
-    &["cli"],
-    &["device", "figure", "animation"],
+    &["cli", "figure", "animation", "signals"],
+    &["device"],
     &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
     &["weights", "schedule"],
@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["checkpoint", "config", "logistic"],
     &["images"],
     &["npy", "files"],
-    &["memory", "philox", "signals"],
+    &["memory", "philox"],
     &["error"],
 ];
 
