@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgMatches, Command, ValueHint};
 
 use crate::config::Nonlinearity;
 use crate::cpu::{self, Precision};
@@ -21,24 +22,43 @@ use crate::weights::{Options, Weights};
 /// The demo model, relative to the current folder or to this package.
 const DEMO: &str = "models/digits";
 
-/// Runs a program's body; an error becomes the line `error: ...` on stderr and status 2.
-pub fn run(body: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
-    body().unwrap_or_else(|error| {
-        note("error", error);
+/// A program: its flags, given to its body. What is wrong with them, or comes out of the body, becomes the line
+/// `error: ...` on stderr, and status 2.
+///
+/// An error's argument is told as the flag of the same name. Where the program calls it otherwise, `names` has the
+/// library's name and the program's: `("class", "labels")`.
+pub fn run<T: clap::Parser>(names: &[(&str, &str)], body: impl FnOnce(&T) -> Result<ExitCode>) -> ExitCode {
+    let mut command = T::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
+        // Help and version were asked for.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            note("error", one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    body(&args).unwrap_or_else(|error| {
+        note("error", error.renamed(|name| flag(name, names, &command, &matches)));
         ExitCode::from(2)
     })
 }
 
-/// The program's flags. What is wrong with them becomes one line, too, and status 2.
-pub fn parse<T: clap::Parser>() -> T {
-    T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            // Help and version were asked for.
-            error.exit();
-        }
-        note("error", one_line(&error.to_string()));
-        std::process::exit(2)
-    })
+/// How the user gave what the library calls `name`: `--threads`, `--labels FILE` with the file's name, `OUT_DIR`;
+/// what no flag stands for stays as it is.
+fn flag(name: &str, names: &[(&str, &str)], command: &Command, matches: &ArgMatches) -> String {
+    let own = names.iter().find(|(library, _)| *library == name);
+    let id = own.map_or_else(|| name.replace(' ', "_"), |(_, own)| own.to_string());
+    let Some(arg) = command.get_arguments().find(|arg| arg.get_id() == id.as_str()) else {
+        return name.into();
+    };
+    let Some(long) = arg.get_long() else {
+        return arg.get_value_names().map_or(id, |names| names.join(" "));
+    };
+    let file = (arg.get_value_hint() == ValueHint::AnyPath).then(|| matches.get_raw(&id)?.next()).flatten();
+    file.map_or_else(|| format!("--{long}"), |file| format!("--{long} {}", file.display()))
 }
 
 /// What clap says in paragraphs: what is wrong, its tips and the usage. The usage is left out: `--help` has it.

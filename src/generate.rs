@@ -113,8 +113,7 @@ impl Run<'_> {
         let classes = match (config.classes, self.classes) {
             (0, None) => return Ok(None),
             (0, Some(_)) => {
-                let expected = "none: the model is unconditional";
-                return Err(Error::argument("class", expected, "a class"));
+                return Err(Error::refused("class", "the model is unconditional"));
             }
             (_, classes) => classes.unwrap_or(Classes::All),
         };
@@ -178,8 +177,8 @@ impl Run<'_> {
         if let Some(available) = available {
             if kept > available {
                 let (h, w, fit) = (self.height, self.width, available / image);
-                let expected = format!("at most {fit} images of {h}x{w}, which is what memory holds");
-                return Err(Error::argument("count", expected, self.count.to_string()));
+                let reason = format!("memory holds {fit} images of {h}x{w}, not {}", self.count);
+                return Err(Error::refused("count", reason));
             }
             let size = self.batch_size.min(self.count);
             memory::check_batches(available - kept, self.count, size, |size| {
@@ -268,7 +267,7 @@ pub fn generate(
     let numbers = kept.saturating_mul(run.height * run.width * 3);
     values
         .try_reserve_exact(numbers)
-        .map_err(|_| Error::argument("count", "images that memory holds", run.count.to_string()))?;
+        .map_err(|_| Error::refused("count", format!("memory does not hold {} images", run.count)))?;
     let mut batch_seconds = Vec::new();
     let mut done = 0;
     while done < run.count && !stop.load(Ordering::Relaxed) {

@@ -158,7 +158,7 @@ fn images_are_taken_for_the_class_of_their_highest_likelihood() {
     );
     assert_eq!(lines[11], "accuracy: 90.00 %, 9 of 10 images");
     let run = evaluate_golden("tiny", &["--classify"]);
-    run.fails_with(&["--classify: expected a class-conditional model"]);
+    run.fails_with(&["--classify: the model is unconditional"]);
     let run = evaluate_golden("cond", &["--classify", "--compare-logits", "x.npy"]);
     assert_eq!(run.code, Some(2));
 }

@@ -29,6 +29,23 @@ fn wrong_flags_are_one_line_and_status_2() {
 }
 
 #[test]
+fn an_argument_is_called_what_the_program_calls_it() {
+    let golden = |path: &str| format!("{}/tests/golden/{path}", env!("CARGO_MANIFEST_DIR"));
+    let [tiny, cond, elu] = ["tiny", "cond", "elu"].map(|model| golden(&format!("{model}/v2/params.ckpt")));
+    let [images, labels] = ["tiny/images_u8.npy", "cond/labels.npy"].map(golden);
+    let complete = ["-c", &tiny, "--complete", &images, "--keep-rows", "9"];
+    run("generate", &complete).fails_with(&["error: --keep-rows: expected at most 8"]);
+    run("convert", &[&tiny, "/"]).fails_with(&["error: OUT_DIR: expected the name of a new folder"]);
+    run("convert", &[&elu, "/none", "--scope", "x"]).fails_with(&["error: --scope: expected a scope"]);
+    let given = ["--images", &images, "--labels", &labels];
+    let named = format!("error: --labels {labels}: the model is unconditional");
+    run("evaluate", &[&["-c", &tiny], &given[..]].concat()).fails_with(&[&named]);
+    // No file to name.
+    run("evaluate", &["-c", &cond, "--images", &images]).fails_with(&["error: --labels: the model is"]);
+    run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["error: --threads: expected 1 to"]);
+}
+
+#[test]
 fn folders_around_a_conversion_are_made_and_go_with_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("weights/of/tiny");

@@ -37,10 +37,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| match &args.out_dir {
-        Some(out_dir) => convert(&args, out_dir),
-        None => list(&args),
+    cli::run(&[("folder", "out_dir")], |args: &Args| match &args.out_dir {
+        Some(out_dir) => convert(args, out_dir),
+        None => list(args),
     })
 }
 

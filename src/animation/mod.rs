@@ -144,7 +144,7 @@ impl Layout {
         if !fits || size.iter().any(|side| *side > MAX_SIDE) {
             let expected = format!("images whose picture has at most {MAX_PIXELS} pixels");
             let found = format!("{} images, {}x{} pixels", scene.count, size[1], size[0]);
-            return Err(Error::argument("--animate", expected, found));
+            return Err(Error::argument("animation", expected, found));
         }
         Ok(Layout { size, scale, sides, grid })
     }
@@ -350,7 +350,7 @@ mod tests {
         check(scene(400, 32, 32)).unwrap();
         for large in [scene(4000, 32, 32), scene(1, 4, 1 << 18), scene(1 << 40, 1 << 30, 1 << 30)] {
             let error = check(large).unwrap_err().to_string();
-            assert!(error.starts_with("--animate: expected"), "{error}");
+            assert!(error.starts_with("animation: expected"), "{error}");
         }
     }
 }

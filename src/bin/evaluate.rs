@@ -68,6 +68,14 @@ struct Args {
     json: bool,
 }
 
+/// What the library calls the values of flags that have other names here.
+const NAMES: [(&str, &str); 4] = [
+    ("image size", "images"),
+    ("class", "labels"),
+    ("logits to compare with", "compare_logits"),
+    ("model", "classify"),
+];
+
 fn parse_tolerance(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(tolerance) if tolerance >= 0.0 => Ok(tolerance),
@@ -110,8 +118,7 @@ struct Classes<'a> {
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| body(&args))
+    cli::run(&NAMES, body)
 }
 
 fn body(args: &Args) -> Result<ExitCode> {
@@ -221,38 +228,21 @@ fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
     )))
 }
 
-/// Reads and checks the labels, and the size of the images, so that messages name the flag and the file.
+/// Reads and checks the labels, and the size of the images.
 fn read_labels(args: &Args, config: &ModelConfig, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
     let (count, height, width, _) = images.dim();
-    let shown = |flag: &str, file: Option<&PathBuf>| match file {
-        Some(file) => format!("{flag} {}", file.display()),
-        None => flag.into(),
-    };
-    let size = engine::check_size(height, width);
-    size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
+    engine::check_size(height, width)?;
     let key = args.key.get(1).map(String::as_str);
     let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
     if labels.as_ref().is_some_and(|labels| labels.counted_from_one) {
         cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
     }
     let labels = labels.map(|labels| labels.classes);
-    if args.classify && config.classes == 0 {
-        let expected = "a class-conditional model";
-        return Err(Error::argument("--classify", expected, "an unconditional one"));
-    }
     // To classify, labels are only compared with.
     if labels.is_some() || !args.classify {
-        let fit = engine::check_labels(config, labels.as_deref(), count);
-        fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
+        engine::check_labels(config, labels.as_deref(), count)?;
     }
     Ok(labels)
-}
-
-fn rename(error: Error, name: String) -> Error {
-    match error {
-        Error::Argument { expected, found, .. } => Error::Argument { name, expected, found },
-        other => other,
-    }
 }
 
 fn read_logits(file: &Path, config: &ModelConfig, images: &Array4<u8>) -> Result<Array4<f32>> {

@@ -42,7 +42,7 @@ const MEASURING: [&str; 9] = [
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
-#[command(version, about, allow_negative_numbers = true)]
+#[command(version, allow_negative_numbers = true)]
 #[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
 struct Args {
     /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the paper's model with
@@ -206,8 +206,7 @@ impl Spread {
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| run(&args))
+    cli::run(&[("batch size", "batch_sizes")], run)
 }
 
 fn run(args: &Args) -> Result<ExitCode> {

@@ -11,6 +11,15 @@ use clap::{Parser, ValueEnum};
 use fast_pixel_cnn::cli;
 use fast_pixel_cnn::generate::Classes;
 
+/// What the library calls the values of flags that have other names here.
+pub const NAMES: [(&str, &str); 5] = [
+    ("given images", "complete"),
+    ("given rows", "keep_rows"),
+    ("mixture noise", "noise"),
+    ("logistic noise", "noise"),
+    ("animation", "animate"),
+];
+
 /// Generate images with a PixelCNN++.
 ///
 /// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Result, cli};
 
-use crate::args::Args;
+use crate::args::{Args, NAMES};
 use crate::film::{animate, check_animation, layout};
 use crate::inputs::Inputs;
 use crate::outputs::Outputs;
@@ -27,8 +27,7 @@ use crate::progress::with_progress;
 use crate::report::report;
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| body(&args))
+    cli::run(&NAMES, body)
 }
 
 fn body(args: &Args) -> Result<ExitCode> {
