@@ -1,8 +1,11 @@
 //! What is wrong with the flags is told in one line, too, by every program.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
+use models::{argument, tiny};
 use run::run;
 
 #[test]
@@ -30,9 +33,8 @@ fn wrong_flags_are_one_line_and_status_2() {
 
 #[test]
 fn an_argument_is_called_what_the_program_calls_it() {
-    let golden = |path: &str| format!("{}/tests/golden/{path}", env!("CARGO_MANIFEST_DIR"));
-    let [tiny, cond, elu] = ["tiny", "cond", "elu"].map(|model| golden(&format!("{model}/v2/params.ckpt")));
-    let [images, labels] = ["tiny/images_u8.npy", "cond/labels.npy"].map(golden);
+    let [tiny, cond, elu] = ["tiny", "cond", "elu"].map(|model| argument(&format!("{model}/v2/params.ckpt")));
+    let [images, labels] = ["tiny/images_u8.npy", "cond/labels.npy"].map(argument);
     let complete = ["-c", &tiny, "--complete", &images, "--keep-rows", "9"];
     run("generate", &complete).fails_with(&["error: --keep-rows: expected at most 8"]);
     run("convert", &[&tiny, "/"]).fails_with(&["error: OUT_DIR: expected the name of a new folder"]);
@@ -49,11 +51,10 @@ fn an_argument_is_called_what_the_program_calls_it() {
 fn folders_around_a_conversion_are_made_and_go_with_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("weights/of/tiny");
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
     let out = out.to_str().unwrap();
-    run("convert", &[&format!("{golden}tiny/images_u8.npy"), out]).fails_with(&["images_u8.npy"]);
+    run("convert", &[&argument("tiny/images_u8.npy"), out]).fails_with(&["images_u8.npy"]);
     assert!(!dir.path().join("weights").exists());
-    run("convert", &[&format!("{golden}tiny/v2/params.ckpt"), out]).succeeds();
+    run("convert", &[&tiny(), out]).succeeds();
     assert!(dir.path().join("weights/of/tiny/model.json").is_file());
     let left: Vec<_> = std::fs::read_dir(dir.path().join("weights/of")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
