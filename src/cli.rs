@@ -8,8 +8,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgMatches, Command, ValueHint};
+
 use crate::cpu::{self, Precision};
-use crate::cuda::Strategy;
+use crate::cuda::{self, Strategy};
+use crate::device::{self, Device};
+use crate::engine::Engine;
 use crate::error::{self, Error, Result};
 use crate::models::Nonlinearity;
 use crate::weights::{Options, Weights};
@@ -17,24 +22,43 @@ use crate::weights::{Options, Weights};
 /// The demo model, relative to the current folder or to this package.
 const DEMO: &str = "models/digits";
 
-/// Runs a program's body; an error becomes the line `error: ...` on stderr and status 2.
-pub fn run(body: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
-    body().unwrap_or_else(|error| {
-        note("error", error);
+/// A program: its flags, given to its body. What is wrong with them, or comes out of the body, becomes the line
+/// `error: ...` on stderr, and status 2.
+///
+/// An error's argument is told as the flag of the same name. Where the program calls it otherwise, `names` has the
+/// library's name and the program's: `("class", "labels")`.
+pub fn run<T: clap::Parser>(names: &[(&str, &str)], body: impl FnOnce(&T) -> Result<ExitCode>) -> ExitCode {
+    let mut command = T::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
+        // Help and version were asked for.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            note("error", one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    body(&args).unwrap_or_else(|error| {
+        note("error", error.renamed(|name| flag(name, names, &command, &matches)));
         ExitCode::from(2)
     })
 }
 
-/// The program's flags. What is wrong with them becomes one line, too, and status 2.
-pub fn parse<T: clap::Parser>() -> T {
-    T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            // Help and version were asked for.
-            error.exit();
-        }
-        note("error", one_line(&error.to_string()));
-        std::process::exit(2)
-    })
+/// How the user gave what the library calls `name`: `--threads`, `--labels FILE` with the file's name, `OUT_DIR`;
+/// what no flag stands for stays as it is.
+fn flag(name: &str, names: &[(&str, &str)], command: &Command, matches: &ArgMatches) -> String {
+    let own = names.iter().find(|(library, _)| *library == name);
+    let id = own.map_or_else(|| name.replace(' ', "_"), |(_, own)| own.to_string());
+    let Some(arg) = command.get_arguments().find(|arg| arg.get_id() == id.as_str()) else {
+        return name.into();
+    };
+    let Some(long) = arg.get_long() else {
+        return arg.get_value_names().map_or(id, |names| names.join(" "));
+    };
+    let file = (arg.get_value_hint() == ValueHint::AnyPath).then(|| matches.get_raw(&id)?.next()).flatten();
+    file.map_or_else(|| format!("--{long}"), |file| format!("--{long} {}", file.display()))
 }
 
 /// What clap says in paragraphs: what is wrong, its tips and the usage. The usage is left out: `--help` has it.
@@ -81,26 +105,70 @@ pub fn failed(message: impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The flags that say how to compute. Each is `None` unless it was given: a device that has no use for it
-/// refuses it.
-#[derive(Clone, Copy, Debug, clap::Args)]
+/// The flags that say where and how to compute. Those of one device are `None` unless they were given: the other
+/// refuses them.
+#[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+
     /// Threads on the CPU, at most one for each core [default: as many as there are]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
     /// How the weights that every pixel reads are stored: f32, or bf16 for half the bytes. Sums are
     /// float32 either way. bf16 is for the CPU [default: f32]
-    #[arg(long, value_name = "NAME", value_parser = parse_precision)]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::name))]
     pub precision: Option<Precision>,
 
-    /// How a CUDA device gets from one stage of the network to the next; the images are the same
-    /// [default: auto]
-    #[arg(long, value_enum, value_name = "NAME")]
+    /// How a CUDA device gets from one stage of the network to the next: by a launch for each, a graph for each
+    /// phase, or a persistent launch for each row; the images are the same [default: auto]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Strategy::ALL, Strategy::name))]
     pub strategy: Option<Strategy>,
 }
 
 impl EngineArgs {
+    /// The device that is named; warns where that is not what the user may expect.
+    ///
+    /// # Errors
+    /// As for [`Device::named`]; [`Error::Argument`] for a flag that this device has no use for.
+    pub fn device(&self) -> Result<Device> {
+        let device = Device::named(&self.device)?;
+        self.check(device)?;
+        if self.device == "auto" && device == Device::Cpu && cuda::BUILT {
+            warn("no CUDA device was found: running on the processor");
+        }
+        Ok(device)
+    }
+
+    /// Refuses a flag that the device would ignore. What a flag is when it is not given is no one's wish.
+    fn check(&self, device: Device) -> Result<()> {
+        let refuse = |flag: &str, wanted: &str| {
+            Err(Error::argument(flag, wanted, format!("{device} as the device to run on")))
+        };
+        match device {
+            Device::Cpu if self.strategy.is_some() => refuse("--strategy", "a CUDA device"),
+            Device::Cuda(_) if self.threads.is_some() => refuse("--threads", "--device cpu"),
+            // float32 is what a CUDA device does.
+            Device::Cuda(_) if self.precision == Some(Precision::Bf16) => {
+                refuse("--precision bf16", "--device cpu")
+            }
+            Device::Cpu | Device::Cuda(_) => Ok(()),
+        }
+    }
+
+    /// Opens an engine with these weights.
+    ///
+    /// # Errors
+    /// As for [`EngineArgs::device`] and [`Device::open`].
+    pub fn open(&self, weights: &Weights) -> Result<Box<dyn Engine>> {
+        // First, since a device that refuses a flag has no warning to give of it.
+        let device = self.device()?;
+        device
+            .open(weights, &device::Options { cpu: self.cpu(), strategy: self.strategy.unwrap_or_default() })
+    }
+
     /// The options of the engine on the processor. More threads than cores, by this process's affinity and
     /// quota, would only wait for one another, and the images are the same: they are capped, with a warning.
     pub fn cpu(&self) -> cpu::Options {
@@ -114,9 +182,14 @@ impl EngineArgs {
     }
 }
 
-fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
-    let all = [Precision::F32, Precision::Bf16];
-    all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected f32 or bf16".into())
+/// The parser of a flag whose value is one of `all`, each by its name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let named =
+        move |text: String| *all.iter().find(|&&value| name(value) == text).expect("one of the names");
+    PossibleValuesParser::new(all.iter().map(|&value| name(value))).map(named)
 }
 
 /// The value of `--temperature`.
@@ -128,6 +201,39 @@ pub fn parse_temperature(text: &str) -> std::result::Result<f32, String> {
     temperature.ok_or_else(|| "expected a finite number above 0".into())
 }
 
+/// The flags that say which of a checkpoint's weights are meant, and of which model.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// Take a checkpoint's raw weights instead of the averaged ones
+    #[arg(long)]
+    pub raw: bool,
+
+    /// The model's nonlinearity, where shapes cannot tell [default: concat_elu where channels double, else elu]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Nonlinearity::ALL, Nonlinearity::name))]
+    pub nonlinearity: Option<Nonlinearity>,
+
+    /// The scope of the model's variables, where a checkpoint has several models: "model" for model/conv2d_0/V
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
+}
+
+impl ModelArgs {
+    /// The choices as the library takes them.
+    pub fn options(&self) -> Options {
+        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
+    }
+
+    /// Loads the weights at a path and prints their warnings.
+    ///
+    /// # Errors
+    /// As for [`Weights::load`].
+    pub fn load(&self, path: &Path) -> Result<Weights> {
+        let weights = Weights::load(path, &self.options())?;
+        weights.warnings().iter().for_each(warn);
+        Ok(weights)
+    }
+}
+
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
@@ -136,17 +242,9 @@ pub struct WeightsArgs {
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
 
-    /// Take a checkpoint's raw weights instead of the averaged ones
-    #[arg(long)]
-    pub raw: bool,
-
-    /// The model's nonlinearity, where shapes cannot tell
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub nonlinearity: Option<Nonlinearity>,
-
-    /// The scope of the model's variables, where a checkpoint has several models
-    #[arg(long, value_name = "NAME")]
-    pub scope: Option<String>,
+    /// Which of a checkpoint's.
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 impl WeightsArgs {
@@ -155,14 +253,7 @@ impl WeightsArgs {
     /// # Errors
     /// As for [`Weights::load`]; [`Error::Unsupported`] if no path was given and there is no demo model.
     pub fn load(&self) -> Result<Weights> {
-        let weights = Weights::load(&self.path()?, &self.options())?;
-        weights.warnings().iter().for_each(warn);
-        Ok(weights)
-    }
-
-    /// The choices as the library takes them.
-    pub fn options(&self) -> Options {
-        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
+        self.model.load(&self.path()?)
     }
 
     /// The path given, else the demo model's: below the current folder, or in the package that this
@@ -194,6 +285,37 @@ mod tests {
     struct Program {
         #[command(flatten)]
         weights: WeightsArgs,
+        #[command(flatten)]
+        engine: EngineArgs,
+    }
+
+    #[test]
+    fn a_device_refuses_the_flags_that_it_would_ignore() {
+        for (device, flag, refused) in [
+            (Device::Cpu, None, None),
+            (Device::Cpu, Some("--threads=2"), None),
+            (Device::Cpu, Some("--precision=f32"), None),
+            (Device::Cpu, Some("--precision=bf16"), None),
+            (
+                Device::Cpu,
+                Some("--strategy=auto"),
+                Some("--strategy: expected a CUDA device, found the processor"),
+            ),
+            (Device::Cuda(1), None, None),
+            (Device::Cuda(1), Some("--threads=2"), Some("--threads: expected --device cpu, found cuda:1")),
+            (Device::Cuda(1), Some("--precision=f32"), None),
+            (
+                Device::Cuda(1),
+                Some("--precision=bf16"),
+                Some("--precision bf16: expected --device cpu, found cuda:1"),
+            ),
+            (Device::Cuda(1), Some("--strategy=auto"), None),
+        ] {
+            let args = Program::try_parse_from([Some("program"), flag].into_iter().flatten()).unwrap();
+            let found = args.engine.check(device).err().map(|error| error.to_string());
+            let expected = refused.map(|words| format!("{words} as the device to run on"));
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
@@ -204,7 +326,7 @@ mod tests {
         let args = ["program", "-c", "there", "--raw", "--nonlinearity", "relu"];
         let args = Program::try_parse_from(args).unwrap().weights;
         assert_eq!(args.path().unwrap(), Path::new("there"));
-        assert!(args.options().raw && args.options().nonlinearity == Some(Nonlinearity::Relu));
+        assert!(args.model.raw && args.model.nonlinearity == Some(Nonlinearity::Relu));
         assert!(args.load().unwrap_err().to_string().starts_with("there: no such file"));
     }
 }

@@ -151,11 +151,10 @@ pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
 pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Result<()> {
     match (classes, labels) {
         (0, None) => Ok(()),
-        (0, Some(_)) => Err(Error::argument("class", "none: the model is unconditional", "class labels")),
-        (k, None) => Err(Error::argument(
+        (0, Some(_)) => Err(Error::refused("class", "the model is unconditional")),
+        (k, None) => Err(Error::refused(
             "class",
-            format!("a class for each image: the model is conditional on {k} classes"),
-            "none",
+            format!("the model is conditional on {k} classes: each image needs one"),
         )),
         (k, Some(labels)) => {
             if labels.len() != size {

@@ -1,9 +1,11 @@
 //! What can go wrong, as one enum with fields.
 //!
 //! The idea: a message names the file, the place in it, what was expected and what was found, and it
-//! fits on one line. Programs print it after `error: ` and exit with status 2. A line has at most [`LINE`]
+//! fits on one line. An argument bears the library's own name; a program whose users know it by another
+//! puts that in its place ([`Error::renamed`]). Programs print it after `error: ` and exit with status 2. A line has at most [`LINE`]
 //! characters: lists end in a count ([`list`]), whatever else is long loses its middle ([`cut`]).
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The most characters of a line in which a program says what went wrong, its `error: ` included.
@@ -73,14 +75,23 @@ pub enum Error {
     },
 
     /// An argument's value is out of range or does not fit the others.
-    #[error("{name}: expected {expected}, found {found}")]
+    #[error("{name}: {reason}")]
     Argument {
-        /// The argument, as the user wrote it: "--image-size".
+        /// The argument, as the library calls it: "image size".
         name: String,
-        /// What would be accepted.
-        expected: String,
-        /// What was given.
+        /// Why it is refused: "expected 1 to 8, found 0", or a sentence.
+        reason: String,
+    },
+
+    /// A file has several of what one is wanted of.
+    #[error("{}: {found}; choose one with {name}", file.display())]
+    Several {
+        /// The file.
+        file: PathBuf,
+        /// How many of what, and which.
         found: String,
+        /// The argument that chooses, as the library calls it: "scope".
+        name: String,
     },
 
     /// A graph that is no causal network.
@@ -175,9 +186,22 @@ impl Error {
         Error::Device { device: device.into(), action: action.into(), found: found.into() }
     }
 
-    /// An [`Error::Argument`].
-    pub fn argument(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::Argument { name: name.into(), expected: expected.into(), found: found.into() }
+    /// An [`Error::Argument`] that tells what would be accepted and what was given.
+    pub fn argument(name: &str, expected: impl Display, found: impl Display) -> Error {
+        Error::refused(name, format!("expected {expected}, found {found}"))
+    }
+
+    /// An [`Error::Argument`] whose reason is a sentence.
+    pub fn refused(name: &str, reason: impl Into<String>) -> Error {
+        Error::Argument { name: name.into(), reason: reason.into() }
+    }
+
+    /// The same error, its argument named by `rename`, which is given the library's name.
+    pub fn renamed(mut self, rename: impl FnOnce(&str) -> String) -> Error {
+        if let Error::Argument { name, .. } | Error::Several { name, .. } = &mut self {
+            *name = rename(name);
+        }
+        self
     }
 }
 

@@ -82,7 +82,7 @@ pub fn classify(
     let classes = engine.graph().classes;
     engine::check_size(engine.graph(), height, width)?;
     if classes == 0 {
-        return Err(Error::argument("model", "a class-conditional one", "an unconditional one"));
+        return Err(Error::refused("model", "the model is unconditional: it has no classes to tell apart"));
     }
     let task = Task { images, labels: None, compare: None, keep_logits: false };
     let batch = batch_size(engine, &task, available)?;

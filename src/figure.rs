@@ -117,9 +117,8 @@ impl Speedups {
         }
         let mut text = Vec::new();
         file.take(MAX_REPORT).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
-        let no_report = |e: serde_json::Error| {
-            Error::malformed(path, "JSON", "a report that bench --json wrote", e.to_string())
-        };
+        let no_report =
+            |e: serde_json::Error| Error::malformed(path, "JSON", "a report that bench wrote", e.to_string());
         // First the kind: of another schema nothing else is known.
         let Kind { schema } = serde_json::from_slice(&text).map_err(no_report)?;
         if schema != SCHEMA {

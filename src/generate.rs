@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use ndarray::{Array4, ArrayView4, Axis, Ix4, concatenate};
 
-use crate::animation::Race;
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -107,8 +106,7 @@ impl Run<'_> {
         let classes = match (graph.classes, self.classes) {
             (0, None) => return Ok(None),
             (0, Some(_)) => {
-                let expected = "none: the model is unconditional";
-                return Err(Error::argument("class", expected, "a class"));
+                return Err(Error::refused("class", "the model is unconditional"));
             }
             (_, classes) => classes.unwrap_or(Classes::All),
         };
@@ -172,8 +170,8 @@ impl Run<'_> {
         if let Some(available) = available {
             if kept > available {
                 let (h, w, fit) = (self.height, self.width, available / image);
-                let expected = format!("at most {fit} images of {h}x{w}, which is what memory holds");
-                return Err(Error::argument("count", expected, self.count.to_string()));
+                let reason = format!("memory holds {fit} images of {h}x{w}, not {}", self.count);
+                return Err(Error::refused("count", reason));
             }
             let size = self.batch_size.min(self.count);
             memory::check_batches(available - kept, self.count, size, |size| {
@@ -252,7 +250,7 @@ pub fn generate(
     let numbers = kept.saturating_mul(run.height * run.width * channels);
     values
         .try_reserve_exact(numbers)
-        .map_err(|_| Error::argument("count", "images that memory holds", run.count.to_string()))?;
+        .map_err(|_| Error::refused("count", format!("memory does not hold {} images", run.count)))?;
     let mut batch_seconds = Vec::new();
     let mut done = 0;
     while done < run.count && !stop.load(Ordering::Relaxed) {
@@ -283,6 +281,22 @@ pub fn generate(
         labels
     });
     Ok(Generated { count: done, images, labels, batch_seconds, interrupted: done < run.count })
+}
+
+/// The seconds that the two methods take for the images of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Race {
+    /// Of naive generation, estimated from full forward passes.
+    pub naive_seconds: f64,
+    /// Of cached generation.
+    pub cached_seconds: f64,
+}
+
+impl Race {
+    /// How many times faster cached generation is.
+    pub fn speedup(&self) -> f64 {
+        self.naive_seconds / self.cached_seconds
+    }
 }
 
 /// Full forward passes that [`race`] times for each size of batch, after one that does not count.

@@ -4,7 +4,6 @@
 //! each rests only on those below it:
 //!
 //! - [`device`] opens an engine by name
-//! - [`cli`] is what the programs share
 //! - [`cpu`] and [`cuda`], the backends; [`generate`] and [`evaluate`] drive any
 //! - [`engine`]: what a backend can do
 //! - [`plan`]: a graph made ready for any backend
@@ -12,14 +11,19 @@
 //! - [`models`]: one file per architecture
 //! - [`graph`]: a network as data, and what follows from it
 //! - [`heads`]: what the last layer's numbers mean
-//! - [`checkpoint`]; [`figure`] and [`animation`] draw what was made
+//! - [`checkpoint`]
 //! - [`images`]
 //! - [`npy`], [`files`]
-//! - [`memory`], [`philox`], [`signals`]
+//! - [`memory`], [`philox`]
 //! - [`error`]
+//!
+//! The programs stand on top, and with them what only they need: `cli`, `figure` and `animation`, and `signals`.
+//! Without the feature `cli`, which is on by default, they are left out.
 
+#[cfg(feature = "cli")]
 pub mod animation;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cpu;
 pub mod cuda;
@@ -27,6 +31,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+#[cfg(feature = "cli")]
 pub mod figure;
 pub mod files;
 pub mod generate;
@@ -38,6 +43,7 @@ pub mod models;
 pub mod npy;
 pub mod philox;
 pub mod plan;
+#[cfg(feature = "cli")]
 pub mod signals;
 pub mod weights;
 

@@ -1,5 +1,7 @@
 //! The animations of `generate`, decoded frame by frame and laid over each other as a viewer does.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
@@ -8,21 +10,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::images;
+use models::{argument, tiny};
 use ndarray::{Array3, ArrayView3, Axis, s};
 use run::{Run, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
 const GREY: u8 = 128;
-
-fn golden(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
-}
-
-/// A small unconditional model, made for 8x8.
-fn tiny() -> String {
-    golden("tiny/v2/params.ckpt")
-}
 
 /// A run with `--animate` and the folder it wrote to.
 struct Animated {
@@ -181,7 +175,7 @@ fn large_images_take_several_pixels_in_a_frame_and_the_file_stays_small() {
 
 #[test]
 fn kept_rows_are_there_from_the_start() {
-    let (tiny, given) = (tiny(), golden("tiny/images_u8.npy"));
+    let (tiny, given) = (tiny(), argument("tiny/images_u8.npy"));
     let count = images::read(&[&given]).unwrap().dim().0;
     for (rows, frames) in [(3, 41), (8, 1)] {
         let kept = rows.to_string();
@@ -258,7 +252,7 @@ fn naive_beside_cached_shows_both_at_their_own_speed() {
 
 #[test]
 fn what_cannot_be_written_is_refused_before_anything_is_generated() {
-    let (tiny, given) = (tiny(), golden("tiny/images_u8.npy"));
+    let (tiny, given) = (tiny(), argument("tiny/images_u8.npy"));
     // Hours of work, were it begun.
     let long = ["-n", "3000", "-b", "8", "--naive"];
     let refused = |name: &str, args: &[&str], parts: &[&str]| {
@@ -270,7 +264,7 @@ fn what_cannot_be_written_is_refused_before_anything_is_generated() {
         refused(name, &long, &[name, "ends in .png or .gif"]);
     }
     refused("no/such/a.gif", &["-n", "200", "-b", "8", "--naive"], &["a.gif: cannot create"]);
-    refused("a.gif", &long, &["--animate: expected", "at most 2097152 pixels", "3000 images"]);
+    refused("a.gif", &long, &["--animate ", "a.gif: expected", "at most 2097152 pixels", "3000 images"]);
     let side = ["-c", &tiny, "--complete", &given, "--keep-rows", "8", "--side-by-side"];
     refused("a.gif", &side, &["--side-by-side: expected rows to generate"]);
     let dir = tempfile::tempdir().unwrap();

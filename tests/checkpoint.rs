@@ -1,15 +1,15 @@
 //! The checkpoints that TensorFlow wrote, read and verified in every form they can be given in.
 
+#[path = "common/models.rs"]
+mod models;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fast_pixel_cnn::checkpoint::{Checkpoint, DType, Format};
+use models::golden;
 
 const MODELS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
 
 /// Name, type and shape of every variable according to `variables.json`, sorted by name.
 fn listed(model: &str) -> Vec<(String, String, Vec<usize>)> {

@@ -5,11 +5,12 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 use common::bundle::{self, Tensor};
+use common::models::golden;
 use common::program::{Place, convert};
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::cpu::{self, CpuEngine};
@@ -24,10 +25,6 @@ const MODELS: [(&str, &[&str]); 5] = [
     ("relu", &["v1", "v2"]),
     ("rect", &["v1", "v2"]),
 ];
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()

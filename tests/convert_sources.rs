@@ -7,18 +7,15 @@ mod common;
 mod tables;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::bundle::{self, Tensor};
+use common::models::golden;
 use common::program::Place;
 use common::run::run;
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::weights::{Options, Weights};
 use fast_pixel_cnn::{ModelConfig, npy};
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
 
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {

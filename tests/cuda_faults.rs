@@ -2,10 +2,14 @@
 //!
 //! The virtual GPU can be made to be all of these; on a real one none of this is run, and it says so.
 
+#[path = "common/models.rs"]
+mod models;
+
 use std::ffi::OsStr;
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
+use models::{argument, tiny};
 use serde_json::Value;
 
 /// What a program left, and the virtual GPU's report.
@@ -38,8 +42,7 @@ fn on<S: AsRef<OsStr>>(program: &str, settings: &[(&str, &str)], args: &[S]) -> 
 
 /// Generates two small images.
 fn generate(settings: &[(&str, &str)], flags: &[&str]) -> Option<Device> {
-    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiny/v2/params.ckpt");
-    let base = ["-c", tiny, "-i", "4", "-n", "2", "--device", "cuda", "--json"];
+    let base = ["-c", &tiny(), "-i", "4", "-n", "2", "--device", "cuda", "--json"];
     on("generate", settings, &[&base[..], flags].concat())
 }
 
@@ -170,9 +173,8 @@ fn without_a_driver_the_processor_is_used_or_one_line_says_what_is_missing() {
     let run = |flags: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::cargo_bin("generate").unwrap();
-        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiny/v2/params.ckpt");
         command.current_dir(folder.path()).env_remove("LD_LIBRARY_PATH");
-        command.args(["-c", tiny, "-i", "4", "-n", "1"]).args(flags).output().unwrap()
+        command.args(["-c", &tiny(), "-i", "4", "-n", "1"]).args(flags).output().unwrap()
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let cuda = run(&["--device", "cuda"]);
@@ -225,10 +227,8 @@ fn every_device_makes_the_same_images() {
 
 #[test]
 fn bench_and_evaluate_run_on_the_device() {
-    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiny");
-    let file = |name: &str| format!("{tiny}/{name}");
-    let (weights, images) = (file("v2/params.ckpt"), file("images_u8.npy"));
-    let logits = file("logits.npy");
+    let (weights, images) = (tiny(), argument("tiny/images_u8.npy"));
+    let logits = argument("tiny/logits.npy");
     let base = ["-c", &weights, "--images", &images, "--device", "cuda"];
     let Some(device) = on("evaluate", &[], &base) else { return };
     assert_eq!(device.code, Some(0), "{}", device.stderr);
@@ -240,9 +240,8 @@ fn bench_and_evaluate_run_on_the_device() {
 
 #[test]
 fn images_are_taken_for_the_same_classes_as_on_the_cpu() {
-    let cond = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/cond");
     let [weights, images, labels] =
-        ["v2/params.ckpt", "images_u8.npy", "labels.npy"].map(|name| format!("{cond}/{name}"));
+        ["v2/params.ckpt", "images_u8.npy", "labels.npy"].map(|name| argument(&format!("cond/{name}")));
     let base = ["-c", &weights, "--images", &images, "--labels", &labels, "--classify", "--json", "--device"];
     let Some(device) = on("evaluate", &[], &[&base[..], &["cuda"]].concat()) else { return };
     assert_eq!(device.code, Some(0), "{}", device.stderr);

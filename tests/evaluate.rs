@@ -1,5 +1,7 @@
 //! The program `evaluate` as a user runs it, on the golden data.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/poison.rs"]
 mod poison;
 #[path = "common/run.rs"]
@@ -9,13 +11,10 @@ use std::fs;
 use std::path::Path;
 
 use fast_pixel_cnn::{Nonlinearity, Weights, images, npy, weights};
+use models::argument;
 use ndarray::{Array4, Axis};
 use run::Run;
 use serde_json::Value;
-
-fn golden(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path).display().to_string()
-}
 
 fn evaluate(args: &[&str]) -> Run {
     run::run("evaluate", args)
@@ -32,10 +31,11 @@ fn list(value: &Value) -> Vec<f64> {
 
 /// The flags for a golden folder.
 fn flags(folder: &str) -> Vec<String> {
-    let weights = golden(&format!("{folder}/v2/params.ckpt"));
-    let mut flags = vec!["-c".into(), weights, "--images".into(), golden(&format!("{folder}/images_u8.npy"))];
+    let weights = argument(&format!("{folder}/v2/params.ckpt"));
+    let mut flags =
+        vec!["-c".into(), weights, "--images".into(), argument(&format!("{folder}/images_u8.npy"))];
     if folder == "cond" {
-        flags.extend(["--labels".into(), golden("cond/labels.npy")]);
+        flags.extend(["--labels".into(), argument("cond/labels.npy")]);
     }
     if folder == "relu" {
         flags.extend(["--nonlinearity".into(), "relu".into()]);
@@ -51,10 +51,10 @@ fn evaluate_golden(folder: &str, more: &[&str]) -> Run {
 #[test]
 fn every_golden_model_scores_as_in_the_reference() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
-        let logits = golden(&format!("{folder}/logits.npy"));
+        let logits = argument(&format!("{folder}/logits.npy"));
         let run = evaluate_golden(folder, &["--compare-logits", &logits, "--json"]).succeeds();
         let json = json(&run);
-        let expected = |name: &str| npy::read_f32(Path::new(&golden(&format!("{folder}/{name}")))).unwrap();
+        let expected = |name: &str| npy::read_f32(Path::new(&argument(&format!("{folder}/{name}")))).unwrap();
         for (key, file) in [("nats", "nll.npy"), ("bits_per_dim", "bits_per_dim.npy")] {
             let (found, expected) = (list(&json[key]), expected(file));
             assert_eq!(json["images"], found.len());
@@ -73,7 +73,7 @@ fn every_golden_model_scores_as_in_the_reference() {
 
 #[test]
 fn raw_and_averaged_weights_are_told_apart() {
-    let raw = golden("tiny/logits_raw_weights.npy");
+    let raw = argument("tiny/logits_raw_weights.npy");
     evaluate_golden("tiny", &["--raw", "--compare-logits", &raw]).succeeds();
     let run = evaluate_golden("tiny", &["--compare-logits", &raw, "--json"]);
     let line = "error: the logits differ by up to ";
@@ -88,7 +88,7 @@ fn raw_and_averaged_weights_are_told_apart() {
 #[test]
 fn the_demo_model_scores_held_out_digits() {
     let [images, labels, logits] =
-        ["images_u8", "labels", "logits"].map(|name| golden(&format!("digits/{name}.npy")));
+        ["images_u8", "labels", "logits"].map(|name| argument(&format!("digits/{name}.npy")));
     let args = ["--images", &images, "--labels", &labels, "--compare-logits", &logits];
     let run = evaluate(&args).succeeds();
     let lines: Vec<&str> = run.stdout.lines().collect();
@@ -97,7 +97,7 @@ fn the_demo_model_scores_held_out_digits() {
     assert_eq!(words(lines[0]), ["image", "nats", "bits/dim"]);
     assert_eq!(words(lines[11])[0], "mean");
     assert!(lines[12].starts_with("largest logit difference: "));
-    let expected = npy::read_f32(Path::new(&golden("digits/nll.npy"))).unwrap();
+    let expected = npy::read_f32(Path::new(&argument("digits/nll.npy"))).unwrap();
     for (line, expected) in lines[1..11].iter().zip(expected) {
         let nats: f64 = words(line)[1].parse().unwrap();
         assert!((nats / f64::from(expected) - 1.0).abs() < 1e-5, "{line}");
@@ -124,7 +124,7 @@ fn logits_that_were_written_compare_as_equal() {
 
 #[test]
 fn images_are_taken_for_the_class_of_their_highest_likelihood() {
-    let [images, labels] = ["images_u8", "labels"].map(|name| golden(&format!("digits/{name}.npy")));
+    let [images, labels] = ["images_u8", "labels"].map(|name| argument(&format!("digits/{name}.npy")));
     let run = evaluate(&["--images", &images, "--classify", "--json"]).succeeds();
     let found = json(&run);
     assert_eq!(found["schema"], "fast-pixel-cnn/classify/1");
@@ -158,7 +158,7 @@ fn images_are_taken_for_the_class_of_their_highest_likelihood() {
     );
     assert_eq!(lines[11], "accuracy: 90.00 %, 9 of 10 images");
     let run = evaluate_golden("tiny", &["--classify"]);
-    run.fails_with(&["--classify: expected a class-conditional model"]);
+    run.fails_with(&["--classify: the model is unconditional"]);
     let run = evaluate_golden("cond", &["--classify", "--compare-logits", "x.npy"]);
     assert_eq!(run.code, Some(2));
 }
@@ -180,11 +180,12 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
     let nonlinearities = [("tiny", None), ("elu", None), ("relu", Some(Nonlinearity::Relu))];
     for (folder, nonlinearity) in nonlinearities {
         let options = weights::Options { nonlinearity, ..Default::default() };
-        let sound = Weights::load(Path::new(&golden(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
+        let sound =
+            Weights::load(Path::new(&argument(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
         for variable in ["conv2d_0.g", "conv2d_5.g"] {
             let place = dir.path().join(format!("{folder}.{variable}"));
             let place = poison::poison(&sound, &place, variable, None).display().to_string();
-            let images = golden(&format!("{folder}/images_u8.npy"));
+            let images = argument(&format!("{folder}/images_u8.npy"));
             let run = evaluate(&["-c", &place, "--images", &images, "--json", "--device", "cpu"]);
             let count = images::read(&[&images]).unwrap().dim().0;
             let run = says(run, &format!("{count} of {count} images"));
@@ -193,7 +194,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
     }
     // One of the last layer's: a mixture logit, a mean, a log-scale, a coefficient.
     let sound = Weights::load(Path::new("models/digits"), &weights::Options::default()).unwrap();
-    let [images, labels] = ["images_u8", "labels"].map(|name| golden(&format!("digits/{name}.npy")));
+    let [images, labels] = ["images_u8", "labels"].map(|name| argument(&format!("digits/{name}.npy")));
     for element in [0, 5, 11, 16] {
         let place = dir.path().join(element.to_string());
         let place = poison::poison(&sound, &place, "dense_22/g", Some(&[element])).display().to_string();
@@ -212,7 +213,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
 
 #[test]
 fn png_files_score_as_the_same_images_in_one_file() {
-    let stack = images::read(&[golden("tiny/images_u8.npy")]).unwrap();
+    let stack = images::read(&[argument("tiny/images_u8.npy")]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<String> = (0..stack.dim().0)
         .map(|i| {
@@ -221,7 +222,7 @@ fn png_files_score_as_the_same_images_in_one_file() {
             file.display().to_string()
         })
         .collect();
-    let weights = golden("tiny/v1/params.ckpt");
+    let weights = argument("tiny/v1/params.ckpt");
     let mut args = vec!["-c", &weights, "--json", "--images"];
     args.extend(files.iter().map(String::as_str));
     let pngs = evaluate(&args).succeeds();
@@ -233,7 +234,7 @@ fn png_files_score_as_the_same_images_in_one_file() {
 fn images_and_labels_of_one_archive_are_told_apart() {
     // Two images of 8x8 in ImageNet32's form, of the classes 0 and 9, which count from 1 there.
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/imagenet.npz").display().to_string();
-    let cond = golden("cond/v2/params.ckpt");
+    let cond = argument("cond/v2/params.ckpt");
     let run = evaluate(&["-c", &cond, "--images", &file, "--labels", &file, "--json"]).succeeds();
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("1 was taken off each"));
@@ -259,9 +260,9 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     write("odd.npy", (1, 6, 8, 3));
     write("grey.npy", (1, 8, 8, 1));
     fs::write(at("text"), "hello\n").unwrap();
-    let (tiny, cond) = (golden("tiny/v2/params.ckpt"), golden("cond/v2/params.ckpt"));
+    let (tiny, cond) = (argument("tiny/v2/params.ckpt"), argument("cond/v2/params.ckpt"));
     let [tiny_images, images, labels] =
-        ["tiny/images_u8.npy", "cond/images_u8.npy", "cond/labels.npy"].map(golden);
+        ["tiny/images_u8.npy", "cond/images_u8.npy", "cond/labels.npy"].map(argument);
     images::write_npy(Path::new(&at("high.npy")), &ndarray::array![0_i64, 1, 2, 10]).unwrap();
     images::write_npy(Path::new(&at("low.npy")), &ndarray::array![0_i64, 1, 2, -1]).unwrap();
     images::write_npy(Path::new(&at("few.npy")), &ndarray::array![0_i64, 1]).unwrap();
@@ -280,7 +281,10 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     }
     let given = ["-c", &tiny, "--images", &tiny_images];
     let with = |more: &[&str], parts: &[&str]| wrong(&[&given, more].concat(), parts);
-    with(&["--compare-logits", &golden("rect/logits.npy")], &["rect/logits.npy", "shape", "[3, 8, 12, 30]"]);
+    with(
+        &["--compare-logits", &argument("rect/logits.npy")],
+        &["rect/logits.npy", "shape", "[3, 8, 12, 30]"],
+    );
     with(&["--compare-logits", &tiny_images], &["images_u8.npy", "float32"]);
     with(&["--logits-out", &at("none/logits.npy")], &["none/logits.npy", "cannot create"]);
     with(&["--logits-out", &at("")], &["folder"]);

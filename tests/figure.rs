@@ -1,12 +1,15 @@
 //! The figure that `bench` draws, read back as the text an SVG is.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fast_pixel_cnn::figure::PAPER;
+use models::tiny;
 use run::{Run, run};
 use tempfile::TempDir;
 
@@ -99,9 +102,8 @@ fn the_figure_of_a_report_has_the_paper_s_bars_and_the_measured_ones() {
 #[test]
 fn a_run_draws_what_it_measured_and_its_report_draws_the_same() {
     let place = Place::new("");
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/v2/params.ckpt");
     let [json, figure] = ["bench.json", "run.svg"].map(|name| place.at(name).display().to_string());
-    let args = ["-c", weights.to_str().unwrap(), "--batch-sizes", "2", "--naive-passes", "1"];
+    let args = ["-c", &tiny(), "--batch-sizes", "2", "--naive-passes", "1"];
     run("bench", &[&args[..], &["--json", &json, "--plot", &figure]].concat()).succeeds();
     place.draw("again.SVG").succeeds();
     let drawn = fs::read_to_string(&figure).unwrap();

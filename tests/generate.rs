@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
 use fast_pixel_cnn::{images, npy};
-use models::{cond, golden, tiny};
+use models::{argument, cond, tiny};
 use ndarray::{Array4, Axis, Ix4, s};
 use run::Run;
 use serde_json::Value;
@@ -123,7 +123,7 @@ fn the_default_is_one_batch_and_classes_are_chosen_by_flag() {
 
 #[test]
 fn given_rows_stay_as_they_are() {
-    let (tiny, given) = (tiny(), golden("tiny/images_u8.npy"));
+    let (tiny, given) = (tiny(), argument("tiny/images_u8.npy"));
     let input = images::read(&[&given]).unwrap();
     let count = input.dim().0;
     let complete = |rows: &str, more: &[&str]| {
@@ -167,15 +167,15 @@ fn given_noise_repeats_the_reference_s_images() {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4)
     };
     let expected = |folder: &str| {
-        let file = golden(&format!("{folder}/gen/x_gen.npy"));
+        let file = argument(&format!("{folder}/gen/x_gen.npy"));
         npy::read_f32(Path::new(&file)).unwrap().into_dimensionality::<Ix4>().unwrap()
     };
-    let (tiny, noise) = (tiny(), golden("tiny/gen"));
+    let (tiny, noise) = (tiny(), argument("tiny/gen"));
     let made = samples(&["-c", &tiny, "--noise", &noise]);
     assert!(near(&made, &expected("tiny")));
     assert_eq!(samples(&["-c", &tiny, "--noise", &noise, "-b", "1", "--naive"]), made);
-    let (cond, noise) = (cond(), golden("cond/gen"));
-    let labels = npy::read_labels(Path::new(&golden("cond/labels.npy"))).unwrap();
+    let (cond, noise) = (cond(), argument("cond/gen"));
+    let labels = npy::read_labels(Path::new(&argument("cond/labels.npy"))).unwrap();
     for (i, label) in labels.iter().enumerate() {
         let made = samples(&["-c", &cond, "--noise", &noise, "--class", &label.to_string()]);
         let image = |all: &Array4<f32>| all.slice(s![i..=i, .., .., ..]).to_owned();
@@ -184,9 +184,9 @@ fn given_noise_repeats_the_reference_s_images() {
     let wrong = |args: &[&str], parts: &[&str]| {
         generate(&[&["-c", &tiny, "--noise"], args].concat()).run.fails_with(parts);
     };
-    wrong(&[&golden("tiny")], &["u_mix.npy", "cannot open"]);
-    wrong(&[&golden("tiny/gen"), "-i", "12"], &["--image-size", "8x8", "gen"]);
-    wrong(&[&golden("tiny/gen"), "-n", "1"], &["--count", "gen"]);
+    wrong(&[&argument("tiny")], &["u_mix.npy", "cannot open"]);
+    wrong(&[&argument("tiny/gen"), "-i", "12"], &["--image-size", "8x8", "gen"]);
+    wrong(&[&argument("tiny/gen"), "-n", "1"], &["--count", "gen"]);
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, array: &Array4<f32>| images::write_npy(&dir.path().join(name), array).unwrap();
     let at = dir.path().display().to_string();
@@ -226,22 +226,22 @@ fn json_is_one_object_that_tells_everything() {
 fn wrong_flags_are_one_line_of_error_and_status_2() {
     let tiny = tiny();
     let cases: [(&[&str], &str); 17] = [
-        (&["-b", "0"], "batch size"),
-        (&["-n", "0"], "count"),
-        (&["-i", "0"], "image size"),
+        (&["-b", "0"], "--batch-size: "),
+        (&["-n", "0"], "--count: "),
+        (&["-i", "0"], "--image-size: "),
         (&["-i", "6"], "multiples of 4"),
         (&["-i", "8x10"], "found 8x10"),
         (&["-i", "4294967292"], "memory"),
         (&["-n", "4000000000"], "memory"),
         (&["--first-index", "4294967290"], "2^32"),
         (&["--first-index", "18446744073709551615"], "2^32"),
-        (&["--threads", "0"], "threads: expected 1 to 1024"),
+        (&["--threads", "0"], "--threads: expected 1 to 1024"),
         (&["--device", "tpu"], "auto, cpu, cuda or cuda:N"),
         (&["--device", "cuda:99"], "cuda:99: cannot"),
-        (&["--class", "0"], "unconditional"),
+        (&["--class", "0"], "--class: the model is unconditional"),
         (&["--complete", "/nonexistent.png", "--keep-rows", "1"], "/nonexistent.png"),
         (&["--complete", &tiny, "--keep-rows", "1"], "params.ckpt"),
-        (&["--noise", "/nonexistent"], "/nonexistent/u_mix.npy"),
+        (&["--noise", "/nonexistent"], "/nonexistent: cannot open"),
         (&["-c", "/nonexistent"], "/nonexistent"),
     ];
     for (args, part) in cases {

@@ -1,37 +1,43 @@
 //! The order of the house, checked on the source itself.
 
+#[path = "common/imports.rs"]
+mod imports;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use imports::{cycles, files, graphs};
 
 /// The floors of `src/lib.rs`, the highest first.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 14] = [
+    &["cli", "figure", "animation", "signals"],
     &["device"],
-    &["cli"],
     &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
-    &["weights", "schedule"],
-    &["network"],
-    &["checkpoint", "config", "logistic", "figure", "animation"],
+    &["plan"],
+    &["weights"],
+    &["models"],
+    &["graph"],
+    &["heads"],
+    &["checkpoint"],
     &["images"],
     &["npy", "files"],
-    &["memory", "philox", "signals"],
+    &["memory", "philox"],
     &["error"],
 ];
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            // The fuzz targets build into a folder of their own.
-            if path.file_name().is_some_and(|n| n != "target") {
-                found.extend(files(&path));
-            }
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-    found
+/// Where a crate's root is, and programs of several files.
+const CRATES: [&str; 4] = ["src", "src/bin/generate", "src/bin/bench", "tools/vgpu/src"];
+
+/// Files that still import each other. Whoever parts them strikes them here.
+const CYCLES: [&str; 3] = [
+    "src/checkpoint: directory, locate",
+    "src/checkpoint: floats, messages",
+    "src/cuda: layout, stage",
+];
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
 }
 
 fn floor(module: &str) -> usize {
@@ -41,42 +47,79 @@ fn floor(module: &str) -> usize {
 
 #[test]
 fn no_module_reaches_up() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut imports = 0;
-    for file in files(&source) {
-        let inside = file.strip_prefix(&source).unwrap();
-        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-        let module = first.trim_end_matches(".rs");
-        if ["bin", "lib"].contains(&module) {
-            continue;
-        }
-        let text = fs::read_to_string(&file).unwrap();
-        // What stands in a test module may look wherever it wants.
-        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        if file.file_stem().unwrap() == "tests" {
-            continue;
-        }
-        for line in text.lines().filter_map(|l| l.trim_start().strip_prefix("use crate::")) {
-            let names = line.trim_start_matches('{').trim_end_matches([';', '}']);
-            let list = if line.starts_with('{') { names.split(", ").collect() } else { vec![names] };
-            for name in list {
-                let name = name.split("::").next().unwrap();
-                // What `src/lib.rs` gives a short name.
-                let name = if ["Error", "Result"].contains(&name) { "error" } else { name };
-                let below = name == module || floor(name) > floor(module);
-                assert!(below, "{} uses {name}, which is not below it", inside.display());
-                imports += 1;
-            }
+    let graphs = graphs(&root().join("src"));
+    let imports = &graphs[&vec![]];
+    for (from, to) in imports {
+        assert!(floor(to) > floor(from), "{from} uses {to}, which is not below it");
+    }
+    assert!(imports.len() > 50, "only {} imports were seen", imports.len());
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let mut found = Vec::new();
+    for folder in CRATES {
+        for (module, graph) in graphs(&root().join(folder)) {
+            let place = [&[folder.to_string()], &module[..]].concat().join("/");
+            found.extend(cycles(&graph).iter().map(|files| format!("{place}: {}", files.join(", "))));
         }
     }
-    assert!(imports > 50, "only {imports} imports were seen");
+    assert_eq!(found, CYCLES);
+}
+
+#[test]
+fn an_import_is_seen_wherever_it_stands() {
+    let crate_ = tempfile::tempdir().unwrap();
+    fs::create_dir(crate_.path().join("a")).unwrap();
+    for (file, text) in [
+        ("lib.rs", "mod a;\nmod b;\nmod c;\nmod d;\npub use d::Thing;"),
+        ("a/mod.rs", "mod x;\nmod y;\nmod z;\nuse z::Own;"),
+        ("a/x.rs", "use super::y::{\n    self, One,\n};\nmacro_rules! m { () => { $crate::b::one() } }"),
+        ("a/y.rs", "use super::Own;\nfn f() {\n    let _: Vec<crate::c::One>;\n}"),
+        ("a/z.rs", "// use super::y;\nfn g(z: &Z) {\n    super::x::one();\n}"),
+        ("b.rs", "use crate::{Thing, c::{One as Two, other::*}, d};"),
+        ("c.rs", "#[cfg(test)]\nmod tests {\n    use crate::a;\n}"),
+        ("d.rs", "use std::d::b::c;"),
+    ] {
+        fs::write(crate_.path().join(file), text).unwrap();
+    }
+    let graphs = graphs(crate_.path());
+    let seen = |module: &[&str]| {
+        let module: Vec<String> = module.iter().map(|part| part.to_string()).collect();
+        graphs[&module].iter().map(|(from, to)| format!("{from}{to}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(seen(&[]), "ab ac bc bd");
+    assert_eq!(seen(&["a"]), "xy yz zx");
+    assert_eq!(cycles(&graphs[&vec!["a".to_string()]]), [["x", "y", "z"]]);
+    assert!(cycles(&graphs[&vec![]]).is_empty());
+}
+
+#[test]
+fn only_programs_speak_of_flags() {
+    let source = root().join("src");
+    let is_flag =
+        |text: &str| text.strip_prefix("--").is_some_and(|t| t.starts_with(|c: char| c.is_ascii_lowercase()));
+    for file in files(&source) {
+        let inside = file.strip_prefix(&source).unwrap();
+        let first = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if first == "bin" || FLOORS[0].contains(&first) {
+            continue;
+        }
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let code = line.split("//").next().unwrap();
+            let strings = code.split('"').skip(1).step_by(2);
+            let flag =
+                strings.flat_map(str::split_whitespace).find(|word| is_flag(word.trim_matches(['(', '`'])));
+            // A flag of cargo's, for whoever built the library.
+            assert!(flag.is_none_or(|flag| flag == "--features"), "{}: {line}", inside.display());
+        }
+    }
 }
 
 #[test]
 fn files_can_be_read_in_one_sitting() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["src", "tools", "benches", "tests"] {
-        for file in files(&root.join(folder)) {
+        for file in files(&root().join(folder)) {
             let lines = fs::read_to_string(&file).unwrap().lines().count();
             assert!(lines <= 500, "{} has {lines} lines", file.display());
         }

@@ -1,15 +1,16 @@
 //! The mixture of logistics against the reference's numbers, against itself (probabilities sum to 1)
 //! and against its own distribution function (Kolmogorov-Smirnov at fixed seeds).
 
-use std::path::Path;
+#[path = "common/models.rs"]
+mod models;
 
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{npy, philox};
+use models::golden;
 use ndarray::{Array4, ArrayView4, Ix4};
 
-fn golden(name: &str) -> Array4<f32> {
-    let path = Path::new("tests/golden/logistic").join(name);
-    let array = npy::read_f32(&path).unwrap();
+fn array(name: &str) -> Array4<f32> {
+    let array = npy::read_f32(&golden(&format!("logistic/{name}"))).unwrap();
     array.into_dimensionality::<Ix4>().unwrap()
 }
 
@@ -45,8 +46,8 @@ fn uniform_logits(m: usize, means: [f32; 3], log_scales: [f32; 3], coefficients:
 
 #[test]
 fn samples_are_those_of_the_reference() {
-    let (logits, expected) = (golden("logits.npy"), golden("samples.npy"));
-    let (u_mixture, u_logistic) = (golden("u_mixture.npy"), golden("u_logistic.npy"));
+    let (logits, expected) = (array("logits.npy"), array("samples.npy"));
+    let (u_mixture, u_logistic) = (array("u_mixture.npy"), array("u_logistic.npy"));
     let numbers = u_mixture.rows().into_iter().zip(u_logistic.rows());
     let pixels = logits.rows().into_iter().zip(numbers).zip(expected.rows());
     let mut greatest = 0.0f32;
@@ -67,18 +68,18 @@ fn samples_are_those_of_the_reference() {
 
 #[test]
 fn likelihoods_are_those_of_the_reference() {
-    let bytes = npy::read_u8(Path::new("tests/golden/logistic/images_u8.npy")).unwrap();
+    let bytes = npy::read_u8(&golden("logistic/images_u8.npy")).unwrap();
     let images = bytes.mapv(|p| (f32::from(p) - 127.5) / 127.5);
     let images = images.into_dimensionality::<Ix4>().unwrap();
-    let expected = npy::read_f32(Path::new("tests/golden/logistic/nll.npy")).unwrap();
-    let nats = self::nats(&golden("logits.npy"), images.view()).unwrap();
+    let expected = npy::read_f32(&golden("logistic/nll.npy")).unwrap();
+    let nats = self::nats(&array("logits.npy"), images.view()).unwrap();
     assert_eq!(nats.len(), expected.len());
     for (a, b) in nats.iter().zip(&expected) {
         let relative = (a / f64::from(*b) - 1.0).abs();
         assert!(relative < 1e-5, "{a} {b}");
     }
     let shifted = images.slice(ndarray::s![.., 1.., .., ..]);
-    let error = self::nats(&golden("logits.npy"), shifted).unwrap_err();
+    let error = self::nats(&array("logits.npy"), shifted).unwrap_err();
     assert!(error.to_string().starts_with("logits: expected"), "{error}");
 }
 
@@ -204,7 +205,7 @@ fn a_logit_that_is_not_finite_has_no_likelihood() {
         }
     }
     // Of several images only the one.
-    let mut logits = golden("logits.npy");
+    let mut logits = array("logits.npy");
     let images = Array4::zeros((logits.dim().0, logits.dim().1, logits.dim().2, 3));
     assert!(logits.dim().0 > 1);
     logits[[1, 0, 0, 3]] = f32::NAN;

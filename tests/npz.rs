@@ -74,7 +74,7 @@ fn the_only_array_needs_no_key_and_one_of_several_does() {
         let path = place.file(&npz(method, &[("x_train", zeros()), ("x_test", x())]));
         assert_eq!(images_of(&path, Some("x_test")).unwrap(), images);
         let error = images_of(&path, None).unwrap_err();
-        assert!(error.contains("2 arrays: x_train, x_test; choose one with --key"), "{error}");
+        assert!(error.contains("2 arrays: x_train, x_test; choose one with key"), "{error}");
         let error = images_of(&path, Some("x")).unwrap_err();
         assert!(error.contains("expected one of the arrays x_train, x_test, found \"x\""), "{error}");
         let path = place.file(&npz(method, &[("zeros", zeros()), ("data", x())]));

@@ -1,21 +1,18 @@
 //! The oracle against the reference's float64 numbers, and the engine against the oracle where there is
 //! no golden data: other sizes, other shapes of model.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "oracle/mod.rs"]
 mod plain;
-
-use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use models::golden;
 use ndarray::{Array4, Axis, concatenate};
 use plain::Map;
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
 
 /// A float64 or float32 array, flat.
 fn array(path: &str) -> Vec<f64> {

@@ -151,7 +151,7 @@ fn what_has_no_room_is_refused_before_anything_is_generated() {
     let available = available.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = available.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
     let fits = kibibytes.is_some_and(|kibibytes| kibibytes > 48 << 20);
-    let part = if fits { "MiB are needed; make room" } else { "count: expected at most" };
+    let part = if fits { "MiB are needed; make room" } else { "--count: memory holds" };
     place.generate(&many).fails_with(&[part]);
     assert!(!place.out().exists());
 }

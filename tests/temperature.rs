@@ -85,7 +85,7 @@ fn a_run_has_the_temperature_in_all_its_batches() {
 #[test]
 fn the_program_takes_a_temperature_and_reports_it() {
     let dir = tempfile::tempdir().unwrap();
-    let weights = golden::golden("cond/v2/params.ckpt").display().to_string();
+    let weights = golden::models::argument("cond/v2/params.ckpt");
     let mut made = 0;
     let mut generate = |flags: &[&str]| {
         made += 1;

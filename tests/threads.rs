@@ -1,25 +1,23 @@
 //! More threads than cores, as a user asks for them.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "nothing fails here")]
 mod run;
 
-use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
+use models::argument;
 use run::run;
 use serde_json::Value;
-
-fn golden(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(path).display().to_string()
-}
 
 #[test]
 fn every_program_runs_on_as_many_threads_as_there_are_cores_and_says_so_once() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let out = tempfile::tempdir().unwrap();
-    let (weights, images) = (golden("v2/params.ckpt"), golden("images_u8.npy"));
+    let (weights, images) = (argument("tiny/v2/params.ckpt"), argument("tiny/images_u8.npy"));
     let out = out.path().join("out");
     let report = out.with_file_name("report.json");
     let generate = ["-i", "8", "-b", "2", "--json", "-v", out.to_str().unwrap()];
@@ -64,7 +62,7 @@ fn cores_are_those_that_the_process_may_use() {
     let out = tempfile::tempdir().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", first]).arg(generate.get_program());
-    command.args(["-c", &golden("v2/params.ckpt"), "-i", "8", "-b", "2", "--threads", "2"]);
+    command.args(["-c", &argument("tiny/v2/params.ckpt"), "-i", "8", "-b", "2", "--threads", "2"]);
     let output = match command.arg("-v").arg(out.path()).output() {
         Ok(output) => output,
         Err(error) => return println!("not run: there is no taskset: {error}"),

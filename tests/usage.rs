@@ -1,8 +1,11 @@
 //! What is wrong with the flags is told in one line, too, by every program.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/run.rs"]
 mod run;
 
+use models::{argument, tiny};
 use run::run;
 
 #[test]
@@ -29,14 +32,29 @@ fn wrong_flags_are_one_line_and_status_2() {
 }
 
 #[test]
+fn an_argument_is_called_what_the_program_calls_it() {
+    let [tiny, cond, elu] = ["tiny", "cond", "elu"].map(|model| argument(&format!("{model}/v2/params.ckpt")));
+    let [images, labels] = ["tiny/images_u8.npy", "cond/labels.npy"].map(argument);
+    let complete = ["-c", &tiny, "--complete", &images, "--keep-rows", "9"];
+    run("generate", &complete).fails_with(&["error: --keep-rows: expected at most 8"]);
+    run("convert", &[&tiny, "/"]).fails_with(&["error: OUT_DIR: expected the name of a new folder"]);
+    run("convert", &[&elu, "/none", "--scope", "x"]).fails_with(&["error: --scope: expected a scope"]);
+    let given = ["--images", &images, "--labels", &labels];
+    let named = format!("error: --labels {labels}: the model is unconditional");
+    run("evaluate", &[&["-c", &tiny], &given[..]].concat()).fails_with(&[&named]);
+    // No file to name.
+    run("evaluate", &["-c", &cond, "--images", &images]).fails_with(&["error: --labels: the model is"]);
+    run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["error: --threads: expected 1 to"]);
+}
+
+#[test]
 fn folders_around_a_conversion_are_made_and_go_with_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("weights/of/tiny");
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
     let out = out.to_str().unwrap();
-    run("convert", &[&format!("{golden}tiny/images_u8.npy"), out]).fails_with(&["images_u8.npy"]);
+    run("convert", &[&argument("tiny/images_u8.npy"), out]).fails_with(&["images_u8.npy"]);
     assert!(!dir.path().join("weights").exists());
-    run("convert", &[&format!("{golden}tiny/v2/params.ckpt"), out]).succeeds();
+    run("convert", &[&tiny(), out]).succeeds();
     assert!(dir.path().join("weights/of/tiny/model.json").is_file());
     let left: Vec<_> = std::fs::read_dir(dir.path().join("weights/of")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");

@@ -129,7 +129,7 @@ fn nothing_is_overwritten() {
     // Folders around it are made.
     save(&saved.folder.join("not/yet/there")).unwrap();
     assert!(saved.folder.join("not/yet/there/model.json").exists());
-    assert_contains(&save(Path::new("..")).unwrap_err(), &["OUT_DIR: expected the name of a new folder"]);
+    assert_contains(&save(Path::new("..")).unwrap_err(), &["folder: expected the name of a new folder"]);
 
     let empty = saved.folder.with_file_name("empty");
     fs::create_dir(&empty).unwrap();
@@ -438,7 +438,7 @@ fn options_must_fit_the_folder() {
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
     let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
-    assert_eq!(error, "--nonlinearity: expected concat_elu, since the model's channels double, found elu");
+    assert_eq!(error, "nonlinearity: expected concat_elu, since the model's channels double, found elu");
     let plain = Saved::new(ModelConfig { nonlinearity: Nonlinearity::Elu, ..TINY });
     let relu = load(&plain, with(Nonlinearity::Relu)).unwrap();
     assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
@@ -447,13 +447,10 @@ fn options_must_fit_the_folder() {
     load(&plain, Options { raw: true, ..Options::default() }).unwrap();
     let error = load(&plain, Options { scope: Some("model".into()), ..Options::default() });
     let error = error.unwrap_err().to_string();
-    assert_contains(
-        &error,
-        &["--scope: expected a TensorFlow checkpoint, found \"model\" for the converted"],
-    );
+    assert_contains(&error, &["scope: ", " has one model: it was converted"]);
     plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
     let error = load(&plain, Options { raw: true, ..Options::default() }).unwrap_err().to_string();
-    assert_contains(&error, &["--raw: expected a TensorFlow checkpoint", "found averaged weights in"]);
+    assert_contains(&error, &["raw: ", " has averaged weights alone: the checkpoint has the raw ones"]);
 }
 
 #[test]

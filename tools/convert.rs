@@ -5,11 +5,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use clap::Parser;
-use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::signals::Signals;
-use fast_pixel_cnn::weights::{self, Options};
-use fast_pixel_cnn::{Error, Result, cli, error};
+use fast_pixel_cnn::{Error, Result, cli, error, weights};
 
 /// Convert a PixelCNN++ checkpoint of TensorFlow to a folder of .npy weights.
 ///
@@ -26,32 +24,22 @@ struct Args {
     #[arg(required_unless_present = "list")]
     out_dir: Option<PathBuf>,
 
-    /// Take the raw weights instead of the averaged ones
-    #[arg(long)]
-    raw: bool,
-
-    /// The model's nonlinearity [default: concat_elu where channels double, else elu]
-    #[arg(long, value_enum, value_name = "NAME")]
-    nonlinearity: Option<Nonlinearity>,
-
-    /// The scope of the model's variables, where there are several models: "model" for model/conv2d_0/V
-    #[arg(long, value_name = "NAME")]
-    scope: Option<String>,
+    #[command(flatten)]
+    model: cli::ModelArgs,
 
     /// Verify the checksums of everything in the checkpoint first, not only of what is converted
     #[arg(long)]
     verify_all: bool,
 
     /// Print every variable's name, type and shape, and convert nothing
-    #[arg(long, conflicts_with_all = ["out_dir", "raw", "nonlinearity", "scope", "verify_all"])]
+    #[arg(long, conflicts_with_all = ["out_dir", "ModelArgs", "verify_all"])]
     list: bool,
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| match &args.out_dir {
-        Some(out_dir) => convert(&args, out_dir),
-        None => list(&args),
+    cli::run(&[("folder", "out_dir")], |args: &Args| match &args.out_dir {
+        Some(out_dir) => convert(args, out_dir),
+        None => list(args),
     })
 }
 
@@ -96,8 +84,7 @@ fn converted(
         true => Some(verify(&mut Checkpoint::open(&args.checkpoint)?, &go_on)?),
         false => None,
     };
-    let options = Options { raw: args.raw, nonlinearity: args.nonlinearity, scope: args.scope.clone() };
-    Ok((verified, weights::convert(&args.checkpoint, out_dir, &options, &|_| go_on())?))
+    Ok((verified, weights::convert(&args.checkpoint, out_dir, &args.model.options(), &|_| go_on())?))
 }
 
 /// Verifies a whole checkpoint and says what that was.

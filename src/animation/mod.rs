@@ -14,6 +14,7 @@ use ndarray::ArrayView4;
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::generate::Race;
 use crate::images::Grid;
 use canvas::{Canvas, Color};
 
@@ -69,30 +70,14 @@ pub struct Scene {
     pub given_rows: usize,
 }
 
-/// The seconds that the two methods take for the images of a scene.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Race {
-    /// Of naive generation, estimated from full forward passes.
-    pub naive_seconds: f64,
-    /// Of cached generation.
-    pub cached_seconds: f64,
-}
-
-impl Race {
-    /// How many times faster cached generation is.
-    pub fn speedup(&self) -> f64 {
-        self.naive_seconds / self.cached_seconds
-    }
-
-    /// What is written below the two sides.
-    fn captions(&self) -> [String; 2] {
-        let slower = f64::from(CACHED) / 100.0 / self.cached_seconds;
-        let time = match slower < 1.0 {
-            true => format!("time sped up {} times", number(1.0 / slower)),
-            false => format!("time slowed down {} times", number(slower)),
-        };
-        [format!("cached is {} times faster", number(self.speedup())), time]
-    }
+/// What is written below the two sides.
+fn captions(race: &Race) -> [String; 2] {
+    let slower = f64::from(CACHED) / 100.0 / race.cached_seconds;
+    let time = match slower < 1.0 {
+        true => format!("time sped up {} times", number(1.0 / slower)),
+        false => format!("time slowed down {} times", number(slower)),
+    };
+    [format!("cached is {} times faster", number(race.speedup())), time]
 }
 
 /// A number with three digits that count.
@@ -159,7 +144,7 @@ impl Layout {
         if !fits || size.iter().any(|side| *side > MAX_SIDE) {
             let expected = format!("images whose picture has at most {MAX_PIXELS} pixels");
             let found = format!("{} images, {}x{} pixels", scene.count, size[1], size[0]);
-            return Err(Error::argument("--animate", expected, found));
+            return Err(Error::argument("animation", expected, found));
         }
         Ok(Layout { size, scale, sides, grid })
     }
@@ -291,7 +276,7 @@ fn blank(scene: &Scene, layout: &Layout, race: Option<&Race>) -> Canvas {
         canvas.write(&time, middle, MARGIN + LINE, LETTER, INK);
     }
     let below = height - MARGIN / 2 - 2 * LINE;
-    for (line, caption) in race.captions().iter().enumerate() {
+    for (line, caption) in captions(race).iter().enumerate() {
         canvas.write(caption, width / 2, below + line * LINE, LETTER, INK);
     }
     canvas
@@ -306,7 +291,7 @@ mod tests {
         for cached_seconds in [1e-3, 0.01234, 0.64, 1.5, 1234.5] {
             for speedup in [0.5, 2.94, 279.0, 1023.0] {
                 let race = Race { naive_seconds: speedup * cached_seconds, cached_seconds };
-                for caption in race.captions() {
+                for caption in captions(&race) {
                     assert!(font::has(&caption), "{caption}");
                     assert!(LETTER * canvas::text_width(&caption) <= 2 * SIDE, "{caption}");
                 }
@@ -315,9 +300,9 @@ mod tests {
             }
         }
         let race = Race { naive_seconds: 178.7, cached_seconds: 0.64 };
-        assert_eq!(race.captions(), ["cached is 279 times faster", "time slowed down 2.34 times"]);
+        assert_eq!(captions(&race), ["cached is 279 times faster", "time slowed down 2.34 times"]);
         let race = Race { naive_seconds: 60.0, cached_seconds: 15.0 };
-        assert_eq!(race.captions(), ["cached is 4.00 times faster", "time sped up 10.0 times"]);
+        assert_eq!(captions(&race), ["cached is 4.00 times faster", "time sped up 10.0 times"]);
     }
 
     #[test]
@@ -365,7 +350,7 @@ mod tests {
         check(scene(400, 32, 32)).unwrap();
         for large in [scene(4000, 32, 32), scene(1, 4, 1 << 18), scene(1 << 40, 1 << 30, 1 << 30)] {
             let error = check(large).unwrap_err().to_string();
-            assert!(error.starts_with("--animate: expected"), "{error}");
+            assert!(error.starts_with("animation: expected"), "{error}");
         }
     }
 }

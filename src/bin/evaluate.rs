@@ -13,7 +13,7 @@ use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
 use fast_pixel_cnn::files::{self, Planned};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Result, cli, device, engine, images, npy};
+use fast_pixel_cnn::{Error, ModelConfig, Result, cli, engine, images, npy};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 
@@ -60,10 +60,6 @@ struct Args {
     #[arg(long, value_name = "X", default_value_t = 1e-4, requires = "compare_logits", value_parser = parse_tolerance)]
     tolerance: f64,
 
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
-
     #[command(flatten)]
     engine: cli::EngineArgs,
 
@@ -71,6 +67,14 @@ struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What the library calls the values of flags that have other names here.
+const NAMES: [(&str, &str); 4] = [
+    ("image size", "images"),
+    ("class", "labels"),
+    ("logits to compare with", "compare_logits"),
+    ("model", "classify"),
+];
 
 fn parse_tolerance(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
@@ -114,8 +118,7 @@ struct Classes<'a> {
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| body(&args))
+    cli::run(&NAMES, body)
 }
 
 fn body(args: &Args) -> Result<ExitCode> {
@@ -140,7 +143,7 @@ fn body(args: &Args) -> Result<ExitCode> {
         let planned = Planned { files: 1, bytes: numbers };
         files::check_room(folder.unwrap_or(Path::new(".")), &[planned])?;
     }
-    let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    let mut engine = args.engine.open(&weights)?;
     drop(weights);
     if args.classify {
         return classify(args, &config, &mut *engine, &bytes, labels.as_deref());
@@ -227,38 +230,21 @@ fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
     )))
 }
 
-/// Reads and checks the labels, and the size of the images, so that messages name the flag and the file.
+/// Reads and checks the labels, and the size of the images.
 fn read_labels(args: &Args, graph: &Graph, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
     let (count, height, width, _) = images.dim();
-    let shown = |flag: &str, file: Option<&PathBuf>| match file {
-        Some(file) => format!("{flag} {}", file.display()),
-        None => flag.into(),
-    };
-    let size = engine::check_size(graph, height, width);
-    size.map_err(|e| rename(e, shown("--images", args.images.first())))?;
+    engine::check_size(graph, height, width)?;
     let key = args.key.get(1).map(String::as_str);
     let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
     if labels.as_ref().is_some_and(|labels| labels.counted_from_one) {
         cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
     }
     let labels = labels.map(|labels| labels.classes);
-    if args.classify && graph.classes == 0 {
-        let expected = "a class-conditional model";
-        return Err(Error::argument("--classify", expected, "an unconditional one"));
-    }
     // To classify, labels are only compared with.
     if labels.is_some() || !args.classify {
-        let fit = engine::check_labels(graph.classes, labels.as_deref(), count);
-        fit.map_err(|e| rename(e, shown("--labels", args.labels.as_ref())))?;
+        engine::check_labels(graph.classes, labels.as_deref(), count)?;
     }
     Ok(labels)
-}
-
-fn rename(error: Error, name: String) -> Error {
-    match error {
-        Error::Argument { expected, found, .. } => Error::Argument { name, expected, found },
-        other => other,
-    }
 }
 
 fn read_logits(file: &Path, graph: &Graph, images: &Array4<u8>) -> Result<Array4<f32>> {

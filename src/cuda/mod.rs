@@ -57,8 +57,7 @@ use serde::Serialize;
 pub const BUILT: bool = cfg!(feature = "cuda");
 
 /// How cached generation gets from one stage to the next. The images are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// The fastest that the device can do.
     #[default]
@@ -72,6 +71,9 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// All of them.
+    pub const ALL: [Strategy; 4] = [Strategy::Auto, Strategy::Launch, Strategy::Graph, Strategy::Persistent];
+
     /// As the user writes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -9,9 +9,8 @@ use crate::graph::Activation;
 use crate::heads::Head;
 
 /// The activation between the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum Nonlinearity {
     /// `elu(concat(x, -x))` on the channels, which doubles them.
     ConcatElu,
@@ -22,6 +21,18 @@ pub enum Nonlinearity {
 }
 
 impl Nonlinearity {
+    /// All of them.
+    pub const ALL: [Nonlinearity; 3] = [Nonlinearity::ConcatElu, Nonlinearity::Elu, Nonlinearity::Relu];
+
+    /// As the user writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Nonlinearity::ConcatElu => "concat_elu",
+            Nonlinearity::Elu => "elu",
+            Nonlinearity::Relu => "relu",
+        }
+    }
+
     /// The activation that it is.
     pub fn activation(self) -> Activation {
         match self {
@@ -39,11 +50,7 @@ impl Nonlinearity {
 
 impl std::fmt::Display for Nonlinearity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Nonlinearity::ConcatElu => "concat_elu",
-            Nonlinearity::Elu => "elu",
-            Nonlinearity::Relu => "relu",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -224,7 +224,7 @@ impl Found<'_> {
 /// the one that is called `usual`. The contents tell the kind of file, not the name.
 ///
 /// # Errors
-/// As for [`read`], and those of `body`. [`Error::Unsupported`] for a file of several arrays, where none is
+/// As for [`read`], and those of `body`. [`Error::Several`] for a file of several arrays, where none is
 /// called so, and for a key where there is none to choose by it.
 pub fn find<R>(
     path: &Path,

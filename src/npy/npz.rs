@@ -47,10 +47,10 @@ pub(super) fn find<R>(
         (None, [only]) => only,
         (None, [_, _, ..]) if has(usual) => usual,
         (None, _) => {
-            return Err(Error::Unsupported {
+            return Err(Error::Several {
                 file: path.into(),
                 found: format!("{} arrays: {}", keys.len(), list(&keys)),
-                hint: "choose one with --key".into(),
+                name: "key".into(),
             });
         }
     };

@@ -55,7 +55,7 @@ impl Writer {
     pub(super) fn create(place: &Path) -> Result<Writer> {
         if place.file_name().is_none() || place.parent().is_none() {
             let expected = "the name of a new folder";
-            return Err(Error::argument("OUT_DIR", expected, place.display().to_string()));
+            return Err(Error::argument("folder", expected, place.display().to_string()));
         }
         if let Ok(metadata) = fs::symlink_metadata(place) {
             let free = metadata.is_dir() && fs::read_dir(place).is_ok_and(|mut list| list.next().is_none());
@@ -170,12 +170,13 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     let manifest = read_manifest(&path)?;
     check_limits(&path, &manifest.config)?;
     if options.raw && manifest.source.averaged {
-        let expected = "a TensorFlow checkpoint, or a folder that was converted with --raw";
-        return Err(Error::argument("--raw", expected, format!("averaged weights in {}", folder.display())));
+        let reason =
+            format!("{} has averaged weights alone: the checkpoint has the raw ones", folder.display());
+        return Err(Error::refused("raw", reason));
     }
-    if let Some(scope) = &options.scope {
-        let found = format!("\"{scope}\" for the converted weights in {}", folder.display());
-        return Err(Error::argument("--scope", "a TensorFlow checkpoint", found));
+    if options.scope.is_some() {
+        let reason = format!("{} has one model: it was converted, and is no checkpoint", folder.display());
+        return Err(Error::refused("scope", reason));
     }
     let graph = manifest.config.graph();
     compare(folder, &graph, &manifest)?;

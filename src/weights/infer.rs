@@ -68,8 +68,7 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
         warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
     if nonlinearity.width() == 1 && options.nonlinearity.is_none() {
-        let advice =
-            "elu and relu models have the same shapes: elu is assumed, --nonlinearity says otherwise";
+        let advice = "elu and relu models have the same shapes: elu is assumed, as no nonlinearity was named";
         warnings.push(advice.into());
     }
     let averaged = chosen.values().all(|c| c.averaged);
@@ -107,7 +106,7 @@ fn warn_of_raw_values(variables: &[Variable], chosen: &BTreeMap<String, Chosen<'
     let message = format!("{message}; {} look like averages by other names: {names}", alike.len());
     let elsewhere = |(_, other, rest): &(_, &str, Option<&str>)| other == scope && *rest == Some(AVERAGED);
     Some(if some == of && alike.iter().all(elsewhere) {
-        format!("{message} (--scope {} takes them)", scope.trim_end_matches('/'))
+        format!("{message} (the scope {} has them)", scope.trim_end_matches('/'))
     } else {
         message
     })

@@ -325,7 +325,7 @@ fn choose_nonlinearity(found: Nonlinearity, wanted: Option<Nonlinearity>) -> Res
             2 => "concat_elu, since the model's channels double",
             _ => "elu or relu, since the model's channels do not double",
         };
-        return Err(Error::argument("--nonlinearity", expected, wanted.to_string()));
+        return Err(Error::argument("nonlinearity", expected, wanted.to_string()));
     }
     Ok(wanted)
 }

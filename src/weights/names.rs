@@ -122,10 +122,10 @@ impl<'a> Scopes<'a> {
             (_, []) => return Ok(None),
             (None, [scope]) => scope.to_string(),
             (None, several) => {
-                return Err(Error::Unsupported {
+                return Err(Error::Several {
                     file: file.into(),
                     found: format!("{} models, in the scopes {}", several.len(), shown(several)),
-                    hint: "choose one with --scope".into(),
+                    name: "scope".into(),
                 });
             }
             (Some(wanted), _) => {
@@ -134,7 +134,7 @@ impl<'a> Scopes<'a> {
                 if !raw.contains_key(&scope[..]) && !averages.contains_key(&scope[..]) {
                     let all: Vec<&str> = raw.keys().chain(averages.keys()).copied().collect();
                     let expected = format!("a scope with a model in it ({})", shown(&all));
-                    return Err(Error::argument("--scope", expected, format!("\"{wanted}\"")));
+                    return Err(Error::argument("scope", expected, format!("\"{wanted}\"")));
                 }
                 scope
             }
@@ -148,7 +148,7 @@ impl<'a> Scopes<'a> {
     }
 }
 
-/// Scopes as `--scope` takes them.
+/// Scopes as a user names them.
 fn shown(scopes: &[&str]) -> String {
     let mut names: Vec<&str> = scopes
         .iter()

@@ -1,9 +1,11 @@
-//! The reference data in `tests/golden/`, and how engines are compared with it.
+//! How engines are compared with the reference data in `tests/golden/`.
 
-use std::path::{Path, PathBuf};
+#[path = "models.rs"]
+pub mod models;
 
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+pub use models::golden;
 use ndarray::{Array4, Axis, Ix4, concatenate};
 
 /// The folders with a model each.
@@ -12,12 +14,6 @@ pub const FOLDERS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
 /// A model small enough for every instruction set, with all that a PixelCNN++ can have.
 pub const SMALL: ModelConfig =
     ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
-
-/// A file of the reference data: in the project, or where a packed test is told to look.
-pub fn golden(path: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&root).join("tests/golden").join(path)
-}
 
 pub fn array(path: &str) -> Array4<f32> {
     npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()

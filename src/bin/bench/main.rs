@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fast_pixel_cnn::device::{self, Device};
+use fast_pixel_cnn::device::Device;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::files::{check_writable, write_atomically};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, Result, Weights, cli, memory, weights};
+use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory};
 use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
 
@@ -28,16 +28,13 @@ const SIDE: usize = 32;
 const CACHED_REPEATS: usize = 3;
 
 /// The flags of a measurement.
-const MEASURING: [&str; 12] = [
+const MEASURING: [&str; 9] = [
     "checkpoint",
-    "nonlinearity",
+    "ModelArgs",
     "batch_sizes",
     "naive_passes",
     "json",
-    "device",
-    "threads",
-    "precision",
-    "strategy",
+    "EngineArgs",
     "explain",
     "phases",
     "profile_rows",
@@ -45,16 +42,16 @@ const MEASURING: [&str; 12] = [
 
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
-#[command(version, about, allow_negative_numbers = true)]
+#[command(version, allow_negative_numbers = true)]
+#[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
 struct Args {
     /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the paper's model with
     /// synthetic weights; speed does not depend on their values]
     #[arg(short = 'c', long, value_name = "PATH")]
     checkpoint: Option<PathBuf>,
 
-    /// The model's nonlinearity, where the checkpoint's shapes cannot tell
-    #[arg(long, value_enum, value_name = "NAME", requires = "checkpoint")]
-    nonlinearity: Option<Nonlinearity>,
+    #[command(flatten)]
+    model: cli::ModelArgs,
 
     /// Batch sizes to time
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16")]
@@ -75,10 +72,6 @@ struct Args {
     /// Measure nothing: draw the figure of an earlier run from what --json wrote
     #[arg(long, value_name = "FILE", requires = "plot", conflicts_with_all = MEASURING)]
     from_json: Option<PathBuf>,
-
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
 
     #[command(flatten)]
     engine: cli::EngineArgs,
@@ -213,8 +206,7 @@ impl Spread {
 }
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| run(&args))
+    cli::run(&[("batch size", "batch_sizes")], run)
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
@@ -236,14 +228,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (weights, described) = match &args.checkpoint {
-        Some(path) => {
-            let options = weights::Options { nonlinearity: args.nonlinearity, ..Default::default() };
-            (Weights::load(path, &options)?, path.display().to_string())
-        }
+        Some(path) => (args.model.load(path)?, path.display().to_string()),
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
-    weights.warnings().iter().for_each(cli::warn);
-    let mut bench: Box<dyn Bench> = match device::choose(&args.device, &args.engine)? {
+    let mut bench: Box<dyn Bench> = match args.engine.device()? {
         Device::Cpu => {
             if args.profile_rows.is_some() {
                 return Err(Error::argument("--profile-rows", "--device cuda", "--device cpu"));
@@ -259,7 +247,11 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
         Device::Cuda(number) => {
             if args.explain || args.phases {
-                return Err(Error::argument("--explain and --phases", "--device cpu", args.device.as_str()));
+                return Err(Error::argument(
+                    "--explain and --phases",
+                    "--device cpu",
+                    args.engine.device.as_str(),
+                ));
             }
             let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
             if let Some(rows) = &args.profile_rows {

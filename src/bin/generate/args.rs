@@ -11,6 +11,15 @@ use clap::{Parser, ValueEnum};
 use fast_pixel_cnn::cli;
 use fast_pixel_cnn::generate::Classes;
 
+/// What the library calls the values of flags that have other names here.
+pub const NAMES: [(&str, &str); 5] = [
+    ("given images", "complete"),
+    ("given rows", "keep_rows"),
+    ("mixture noise", "noise"),
+    ("logistic noise", "noise"),
+    ("animation", "animate"),
+];
+
 /// Generate images with a PixelCNN++.
 ///
 /// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by
@@ -61,10 +70,6 @@ pub struct Args {
     /// column for each class [default for a class-conditional model: all]
     #[arg(long, value_name = "K|all", value_parser = parse_classes)]
     pub class: Option<Classes>,
-
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub device: String,
 
     #[command(flatten)]
     pub engine: cli::EngineArgs,

@@ -5,9 +5,9 @@
 
 use std::path::PathBuf;
 
-use fast_pixel_cnn::animation::{self, Race, Scene};
+use fast_pixel_cnn::animation::{self, Scene};
 use fast_pixel_cnn::engine::{Engine, Method};
-use fast_pixel_cnn::generate::{self, Classes, Generated, Run};
+use fast_pixel_cnn::generate::{self, Classes, Generated, Race, Run};
 use fast_pixel_cnn::images::{self, Grid};
 use fast_pixel_cnn::{Error, Result};
 

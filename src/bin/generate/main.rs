@@ -17,9 +17,9 @@ mod series;
 use std::process::ExitCode;
 
 use fast_pixel_cnn::signals::Signals;
-use fast_pixel_cnn::{Result, cli, device};
+use fast_pixel_cnn::{Result, cli};
 
-use crate::args::Args;
+use crate::args::{Args, NAMES};
 use crate::film::{animate, check_animation, layout};
 use crate::inputs::Inputs;
 use crate::outputs::Outputs;
@@ -27,14 +27,13 @@ use crate::progress::with_progress;
 use crate::report::report;
 
 fn main() -> ExitCode {
-    let args: Args = cli::parse();
-    cli::run(|| body(&args))
+    cli::run(&NAMES, body)
 }
 
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, &weights.graph().head)?;
-    let mut engine = device::open(&args.device, &weights, &args.engine)?;
+    let mut engine = args.engine.open(&weights)?;
     let config = *weights.config();
     drop(weights);
     let classes = engine.graph().classes;

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::animation::Race;
 use fast_pixel_cnn::engine::Engine;
-use fast_pixel_cnn::generate::{Generated, RACE_PASSES, Run};
+use fast_pixel_cnn::generate::{Generated, RACE_PASSES, Race, Run};
 use fast_pixel_cnn::{Error, ModelConfig, Result, cli, memory};
 use serde::Serialize;
 

@@ -192,14 +192,14 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
     let mut both = training(SMALL);
     both.extend(renamed(&training(elu), "model/teacher/"));
     let error = infer(&both).err().unwrap().to_string();
-    assert_eq!(error, "ckpt: 2 models, in the scopes model, model/teacher; choose one with --scope");
+    assert_eq!(error, "ckpt: 2 models, in the scopes model, model/teacher; choose one with scope");
     for (scope, config) in [("model", SMALL), ("model/", SMALL), ("model/teacher", elu)] {
         let found = plan(Path::new("ckpt"), &both, &within(scope)).unwrap();
         assert_eq!((found.config, found.averaged), (config, true), "{scope}");
     }
     for scope in ["", "teacher", "mode", "model/teacher/x"] {
         let error = plan(Path::new("ckpt"), &both, &within(scope)).err().unwrap().to_string();
-        let expected = "--scope: expected a scope with a model in it (model, model/teacher), found ";
+        let expected = "scope: expected a scope with a model in it (model, model/teacher), found ";
         assert_eq!(error, format!("{expected}\"{scope}\""));
     }
     let mut none = training(SMALL);
@@ -243,7 +243,7 @@ fn averages_of_other_names_are_named() {
     let found = infer(&nested).unwrap();
     assert!(!found.averaged && found.warnings.len() == 2, "{:?}", found.warnings);
     assert!(found.warnings[0].starts_with(head), "{:?}", found.warnings);
-    assert!(found.warnings[0].ends_with(" more (--scope model/model takes them)"), "{:?}", found.warnings);
+    assert!(found.warnings[0].ends_with(" more (the scope model/model has them)"), "{:?}", found.warnings);
     let scalars = "an optimiser's scalars are passed over: model/beta1_power, model/beta2_power_1";
     assert_eq!(found.warnings[1], scalars);
     let found = plan(Path::new("ckpt"), &nested, &within("model/model")).unwrap();

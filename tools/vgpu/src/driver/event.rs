@@ -6,8 +6,7 @@
 use std::time::Instant;
 
 use super::error::Code;
-use super::state::{Event, Handle, call, give};
-use super::stream::Work;
+use super::state::{Event, Handle, Work, call, give};
 
 /// Makes an event.
 ///

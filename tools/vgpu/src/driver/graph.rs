@@ -6,8 +6,7 @@
 use std::ffi::c_char;
 
 use super::error::Code;
-use super::state::{Handle, State, call, give};
-use super::stream::Work;
+use super::state::{Handle, State, Work, call, give};
 
 /// Begins to capture a stream; the default stream cannot be.
 #[unsafe(no_mangle)]

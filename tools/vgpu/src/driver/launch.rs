@@ -7,8 +7,7 @@
 use std::ffi::c_void;
 
 use super::error::Code;
-use super::state::{Function, Handle, State, call};
-use super::stream::Work;
+use super::state::{Function, Handle, State, Work, call};
 use crate::exec;
 use crate::program::Kernel;
 

@@ -7,8 +7,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 use super::error::Code;
-use super::state::{DEFAULT_STREAM, Handle, State, call, give};
-use super::stream::Work;
+use super::state::{DEFAULT_STREAM, Handle, State, Work, call, give};
 use crate::memory::MemoryError;
 
 fn failed(state: &mut State, error: &MemoryError) -> Code {

@@ -4,92 +4,11 @@
 //! sees what it would see on a slow device. The default stream and those that are not "non-blocking"
 //! keep to one order among each other, as the driver promises.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::Code;
-use super::state::{DEFAULT_STREAM, Handle, State, call, give};
+use super::state::{DEFAULT_STREAM, Handle, State, Stream, Work, call, give};
 use crate::exec::{self, Launch};
-use crate::program::Kernel;
-
-/// Something for the device to do.
-#[derive(Clone, Debug)]
-pub enum Work {
-    /// A launch; the arguments were copied when it was asked for.
-    Launch {
-        /// The kernel.
-        kernel: Arc<Kernel>,
-        /// Blocks.
-        grid: [u32; 3],
-        /// Threads of a block.
-        block: [u32; 3],
-        /// Bytes of dynamic shared memory.
-        shared: u32,
-        /// The arguments.
-        params: Vec<u8>,
-        /// Whether all blocks run at once.
-        cooperative: bool,
-    },
-    /// Host to device; the bytes were copied when it was asked for, as with pageable memory.
-    Upload {
-        /// The device's address.
-        to: u64,
-        /// The bytes.
-        bytes: Vec<u8>,
-    },
-    /// Device to host.
-    Download {
-        /// The device's address.
-        from: u64,
-        /// The host's address.
-        to: Handle,
-        /// How many bytes.
-        bytes: usize,
-    },
-    /// Within the device.
-    Copy {
-        /// The target.
-        to: u64,
-        /// The source.
-        from: u64,
-        /// How many bytes.
-        bytes: u64,
-    },
-    /// A pattern, repeated.
-    Fill {
-        /// The target.
-        to: u64,
-        /// How many bytes.
-        bytes: u64,
-        /// The pattern.
-        pattern: Vec<u8>,
-    },
-    /// An event's record.
-    Record(Handle),
-    /// Wait for a stream to come to some work.
-    Wait(Handle, u64),
-    /// A graph.
-    Graph(Vec<Work>),
-}
-
-/// A stream.
-#[derive(Debug)]
-pub struct Stream {
-    /// Whether it keeps to one order with the default stream.
-    pub blocking: bool,
-    /// What has not been done, with its number.
-    pub queue: VecDeque<(u64, Work)>,
-    /// What is being captured instead of queued.
-    pub capture: Option<Vec<Work>>,
-}
-
-impl Stream {
-    /// An idle stream.
-    pub fn new(blocking: bool) -> Stream {
-        Stream { blocking, queue: VecDeque::new(), capture: None }
-    }
-}
 
 impl State {
     /// The stream of a handle; `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are the default stream.

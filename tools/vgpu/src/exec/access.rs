@@ -6,21 +6,11 @@
 use super::block::Block;
 use super::machine::{Machine, Site};
 use super::pattern::Shape;
+use super::warp::At;
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Address, Area};
 use crate::isa::lanes::{Lanes, WARP};
 use crate::memory::{Segment, window};
-
-/// Where an instruction executes, for messages and for the order of accesses.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    /// The warp's number in its block.
-    pub warp: usize,
-    /// The instruction.
-    pub pc: u32,
-    /// The lanes that execute it.
-    pub mask: u32,
-}
 
 /// The lanes' addresses.
 ///

@@ -2,10 +2,10 @@
 //!
 //! The idea: lanes go one after the other, in their order.
 
-use super::access::{At, addresses, resolve};
+use super::access::{addresses, resolve};
 use super::block::Block;
 use super::machine::Machine;
-use super::warp::Landing;
+use super::warp::{At, Landing};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Area, Atomic, AtomicKind, Copy};
 use crate::isa::lanes::{Lanes, WARP};

@@ -3,10 +3,9 @@
 //! The idea: instructions that demand company check that it is there. A barrier in a branch that only a
 //! part of the threads takes, or that others can no longer reach, is a fault at once.
 
-use super::access::At;
 use super::block::{BARRIERS, Block};
 use super::machine::{Machine, Stop};
-use super::warp::{State, Warp};
+use super::warp::{At, State, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};

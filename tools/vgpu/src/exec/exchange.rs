@@ -2,9 +2,9 @@
 //!
 //! The idea: all lanes named take part at once, or it is a fault; then each is a function of an array.
 
-use super::access::At;
 use super::block::Block;
 use super::machine::Machine;
+use super::warp::At;
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{AtomicKind, Exchange, ExchangeKind, Shuffle, ShuffleMode};
 use crate::isa::lanes::{Lanes, WARP};

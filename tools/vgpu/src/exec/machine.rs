@@ -3,9 +3,9 @@
 //! The idea: a warp runs until it waits, exits, looks in vain at memory that others change, or has used
 //! up its slice. Each instruction costs a count, a guard and a jump to its operation.
 
-use super::access::At;
 use super::block::Block;
 use super::pattern::Pattern;
+use super::warp::At;
 use super::{Launch, Limits, Schedule};
 use crate::check::GridOrder;
 use crate::counters::{LineRequests, Requests};

@@ -3,11 +3,11 @@
 //! The idea: a request touches few runs of bytes, however many lanes it has; runs are checked, and only
 //! a conflict asks which lane it was.
 
-use super::access::{At, each};
+use super::access::each;
 use super::block::Block;
 use super::machine::{Machine, Site};
 use super::pattern::Pattern;
-use super::warp::Warp;
+use super::warp::{At, Warp};
 use crate::check::{BlockOrder, Cell, Conflict, GridOrder, Mark, WORD};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};

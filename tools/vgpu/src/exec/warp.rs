@@ -36,6 +36,17 @@ impl Path {
     }
 }
 
+/// Where an instruction executes, for messages and for the order of accesses.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The warp's number in its block.
+    pub warp: usize,
+    /// The instruction.
+    pub pc: u32,
+    /// The lanes that execute it.
+    pub mask: u32,
+}
+
 /// Why a warp does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

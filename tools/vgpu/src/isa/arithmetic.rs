@@ -5,7 +5,7 @@
 
 use super::lanes::{Bf16, F16};
 use super::rounding::{self, Toward};
-use super::table::rows;
+use super::row::rows;
 
 /// The smaller one; a NaN only if both are, and -0 is less than 0.
 #[inline(always)]

@@ -10,7 +10,7 @@
 )]
 
 use super::lanes::{Bf16, F16};
-use super::table::rows;
+use super::row::rows;
 
 /// The rows of `setp` for each type.
 macro_rules! comparisons {

@@ -6,7 +6,7 @@
 use super::half;
 use super::lanes::{Bf16, F16};
 use super::rounding::{self, Toward};
-use super::table::rows;
+use super::row::rows;
 
 /// Every pair of integer types.
 macro_rules! between_integers {

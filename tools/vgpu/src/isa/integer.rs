@@ -3,7 +3,7 @@
 //! The idea: everything wraps. Shifts beyond the width give zeros (or signs); division by zero gives all
 //! ones, as the hardware does.
 
-use super::table::rows;
+use super::row::rows;
 
 /// The multiplicand's high half, for types whose double exists.
 macro_rules! high {

@@ -8,6 +8,7 @@ pub mod half;
 pub mod instruction;
 pub mod lanes;
 pub mod rounding;
+pub mod row;
 pub mod table;
 
 mod arithmetic;

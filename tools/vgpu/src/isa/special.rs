@@ -6,7 +6,7 @@
 
 use super::lanes::{Lanes, Operands, Width, apply1};
 use super::rounding::{self, Toward};
-use super::table::{Row, rows};
+use super::row::{Row, rows};
 use crate::counters::Class;
 
 rows! {

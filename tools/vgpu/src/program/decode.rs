@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use super::GlobalVariable;
 use crate::isa::instruction::{Instruction, Kind, Special};
 use crate::isa::lanes::{Operands, Slot, Width};
-use crate::isa::table::{self, Row};
+use crate::isa::row::Row;
+use crate::isa::table;
 use crate::ptx::{Error, Function, Module, Operand, Space, Statement, StatementKind, Type, Variable};
 
 pub(super) type Result<T> = std::result::Result<T, Error>;

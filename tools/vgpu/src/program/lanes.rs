@@ -6,7 +6,8 @@
 use super::decode::{Decoder, Name, Result, width_of};
 use crate::isa::instruction::Kind;
 use crate::isa::lanes::{Slot, Width};
-use crate::isa::table::{self, Row};
+use crate::isa::row::Row;
+use crate::isa::table;
 use crate::memory::window;
 use crate::ptx::{Operand, Type};
 
