@@ -14,8 +14,14 @@ use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, philox};
 use ndarray::Array4;
 
 /// The shape of the bundled demo model, without classes.
-const DEMO: ModelConfig =
-    ModelConfig { resnets: 2, filters: 32, mixtures: 5, classes: 0, nonlinearity: Nonlinearity::ConcatElu };
+const DEMO: ModelConfig = ModelConfig {
+    resnets: 2,
+    filters: 32,
+    mixtures: 5,
+    channels: 3,
+    classes: 0,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 /// Images are 32x32, as in the paper.
 const SIDE: usize = 32;

@@ -1,6 +1,6 @@
 //! Images: bytes and floats, grids, and the files that hold them.
 //!
-//! The idea: an image file of any kind is a stack `[N, H, W, 3]` of bytes, so programs never ask what
+//! The idea: an image file of any kind is a stack `[N, H, W, C]` of bytes, where C is 3, or 1 for gray images, so programs never ask what
 //! kind it was. Reading believes no size before it is checked, and converts only what can be
 //! converted without loss.
 
@@ -32,12 +32,12 @@ pub fn to_byte(value: f32) -> u8 {
     ((value + 1.0) * 127.5).round() as u8
 }
 
-/// [`to_float`] for images `[N, H, W, 3]`.
+/// [`to_float`] for images `[N, H, W, C]`.
 pub fn to_floats(images: ArrayView4<u8>) -> Array4<f32> {
     images.mapv(to_float)
 }
 
-/// [`to_byte`] for images `[N, H, W, 3]`.
+/// [`to_byte`] for images `[N, H, W, C]`.
 pub fn to_bytes(images: ArrayView4<f32>) -> Array4<u8> {
     images.mapv(to_byte)
 }
@@ -81,7 +81,7 @@ impl Grid {
         (cell / self.columns * (height + GAP), cell % self.columns * (width + GAP))
     }
 
-    /// A row of the picture of images `[N, H, W, 3]` in [-1, 1], as bytes: unscaled, [`GAP`] pixels apart; the
+    /// A row of the picture of images `[N, H, W, C]` in [-1, 1], as bytes: unscaled, [`GAP`] pixels apart; the
     /// gaps and the cells without an image are black.
     fn row(&self, images: ArrayView4<f32>, y: usize) -> Vec<u8> {
         let (count, height, width, channels) = images.dim();
@@ -108,7 +108,7 @@ pub fn write_npy<T: npy::Element, D: Dimension>(path: &Path, array: &ndarray::Ar
     write_atomically(path, |writer| npy::write_to(writer, array.shape(), array.iter().copied()))
 }
 
-/// Writes a picture `[H, W, 3]` as PNG, 8-bit RGB, atomically.
+/// Writes a picture `[H, W, C]` as PNG, 8-bit RGB or gray, atomically.
 ///
 /// # Errors
 /// As for [`write_atomically`] and [`encode_png`].
@@ -116,7 +116,7 @@ pub fn write_png(path: &Path, picture: ArrayView3<u8>) -> Result<()> {
     write_atomically(path, |writer| encode_png(writer, picture))
 }
 
-/// Writes a picture `[H, W, 3]` as PNG, 8-bit RGB, to any writer.
+/// Writes a picture `[H, W, C]` as PNG, 8-bit RGB or gray, to any writer.
 ///
 /// # Errors
 /// The writer's; also for a picture that no PNG can hold.
@@ -126,7 +126,7 @@ pub fn encode_png(writer: impl Write, picture: ArrayView3<u8>) -> std::io::Resul
     encode_rows(writer, [height, width, channels], rows)
 }
 
-/// Writes images `[N, H, W, 3]` in [-1, 1] as one picture to any writer, row by row, so that the picture is
+/// Writes images `[N, H, W, C]` in [-1, 1] as one picture to any writer, row by row, so that the picture is
 /// never whole in memory.
 ///
 /// # Errors
@@ -137,19 +137,20 @@ pub fn encode_grid(writer: impl Write, grid: &Grid, images: ArrayView4<f32>) -> 
     encode_rows(writer, [rows, columns, channels], (0..rows).map(|y| grid.row(images, y)))
 }
 
-/// Writes the rows of a picture `[H, W, 3]` as PNG.
+/// Writes the rows of a picture `[H, W, C]` as PNG.
 fn encode_rows(
     writer: impl Write,
     shape: [usize; 3],
     rows: impl Iterator<Item = Vec<u8>>,
 ) -> std::io::Result<()> {
     let [height, width, channels] = shape;
-    let (Ok(h), Ok(w), 3) = (u32::try_from(height), u32::try_from(width), channels) else {
-        let message = format!("a picture [H, W, 3] with sides below 2^32 is expected, not {shape:?}");
+    let color = if channels == 1 { ColorType::Grayscale } else { ColorType::Rgb };
+    let (Ok(h), Ok(w), 1 | 3) = (u32::try_from(height), u32::try_from(width), channels) else {
+        let message = format!("a picture [H, W, 3 or 1] with sides below 2^32 is expected, not {shape:?}");
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
     };
     let mut encoder = png::Encoder::new(writer, w, h);
-    encoder.set_color(ColorType::Rgb);
+    encoder.set_color(color);
     encoder.set_depth(BitDepth::Eight);
     let mut png = encoder.write_header()?;
     let mut data = png.stream_writer()?;
@@ -160,26 +161,19 @@ fn encode_rows(
     Ok(png.finish()?)
 }
 
-/// [`read_by_key`] without a key.
-///
-/// # Errors
-/// As for [`read_by_key`].
-pub fn read(files: &[impl AsRef<Path>]) -> Result<Array4<u8>> {
-    read_by_key(files, None)
-}
-
-/// Reads images of one size from files, each a PNG, or an `.npy` or `.npz` of type uint8 and shape
-/// `[H, W, 3]` or `[N, H, W, 3]`, as one stack `[N, H, W, 3]` in the order given. The contents tell the kind,
-/// not the name. Of an `.npz` it is the array with the key, else the only one, else the one called `data`,
+/// Reads images of one size and of so many channels, 3 or 1, from files, as one stack `[N, H, W, C]` in the order
+/// given. Each is a PNG, or an `.npy` or `.npz` of type uint8 and shape `[H, W, C]` or `[N, H, W, C]`; gray images
+/// may also have the shape `[N, H, W]` or `[H, W]`, and be PNG of colors that are all gray. The contents tell the
+/// kind, not the name. Of an `.npz` it is the array with the key, else the only one, else the one called `data`,
 /// which may be in ImageNet32's form, `[N, 3 * side * side]` with each image's red, green and blue in turn.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`] and [`Error::Unsupported`] for the file they name;
 /// [`Error::Malformed`] for the first file whose images differ in size from those before.
-pub fn read_by_key(files: &[impl AsRef<Path>], key: Option<&str>) -> Result<Array4<u8>> {
+pub fn read(files: &[impl AsRef<Path>], key: Option<&str>, channels: usize) -> Result<Array4<u8>> {
     let mut stacks: Vec<Array4<u8>> = Vec::new();
     for file in files {
-        let stack = read_one(file.as_ref(), key)?;
+        let stack = read_one(file.as_ref(), key, channels)?;
         if let Some(first) = stacks.first().filter(|first| first.shape()[1..] != stack.shape()[1..]) {
             let size = |s: &Array4<u8>| format!("{}x{}", s.shape()[1], s.shape()[2]);
             let expected = format!("{} like the files before", size(first));
@@ -196,12 +190,12 @@ pub fn read_by_key(files: &[impl AsRef<Path>], key: Option<&str>) -> Result<Arra
 }
 
 /// Reads the images of one file.
-fn read_one(path: &Path, key: Option<&str>) -> Result<Array4<u8>> {
+fn read_one(path: &Path, key: Option<&str>, channels: usize) -> Result<Array4<u8>> {
     let (mut file, length) = npy::open_regular(path)?;
     let mut start = Vec::new();
     (&mut file).take(8).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
     if npy::is_numpy(&start) {
-        return npy::find(path, key, "data", read_array);
+        return npy::find(path, key, "data", |found| read_array(found, channels));
     }
     if start != b"\x89PNG\r\n\x1a\n" {
         let found = match length {
@@ -214,11 +208,11 @@ fn read_one(path: &Path, key: Option<&str>) -> Result<Array4<u8>> {
         return Err(npy::no_key(path, key));
     }
     file.rewind().map_err(Error::io(path, "read"))?;
-    Ok(decode_png(path, file)?.insert_axis(Axis(0)))
+    Ok(decode_png(path, file, channels)?.insert_axis(Axis(0)))
 }
 
 /// The images of an array.
-fn read_array(found: npy::Found) -> Result<Array4<u8>> {
+fn read_array(found: npy::Found, channels: usize) -> Result<Array4<u8>> {
     let (name, shape) = (found.name.clone(), found.shape().to_vec());
     let wrong =
         |place: &str, expected: &str, found: String| Err(Error::malformed(&name, place, expected, found));
@@ -226,9 +220,28 @@ fn read_array(found: npy::Found) -> Result<Array4<u8>> {
         let found = format!("{}; {}", found.type_name(), as_bytes(found.kind()));
         return wrong("header", "images of type uint8", found);
     }
-    let images = "images of shape [N, H, W, 3] or [H, W, 3]";
-    match shape[..] {
-        [_, _, _, 3] | [_, _, 3] => {}
+    let gray = channels == 1;
+    let images = match gray {
+        true => "gray images of shape [N, H, W, 1], [N, H, W] or [H, W]",
+        false => "images of shape [N, H, W, 3] or [H, W, 3]",
+    };
+    let full = match shape[..] {
+        [_, _, _, c] if c == channels => shape.clone(),
+        [h, w, c] if c == channels => vec![1, h, w, c],
+        [_, _, _, 3] | [_, _, 3] if gray => {
+            let found = format!("{shape:?}, which looks like colors: the model is of gray images");
+            return wrong("shape", images, found);
+        }
+        [_, _, _, 1] | [_, _, 1] => {
+            let found = format!("{shape:?}, which looks like gray images: the model is of colors");
+            return wrong("shape", images, found);
+        }
+        [_, 1, _, _] if gray => {
+            let found = format!("{shape:?}, which looks like NCHW; numpy's x.transpose(0, 2, 3, 1) mends it");
+            return wrong("shape", images, found);
+        }
+        [n, h, w] if gray => vec![n, h, w, 1],
+        [h, w] if gray => vec![1, h, w, 1],
         [_, 3, _, _] => {
             let found = format!("{shape:?}, which looks like NCHW; numpy's x.transpose(0, 2, 3, 1) mends it");
             return wrong("shape", images, found);
@@ -251,12 +264,11 @@ fn read_array(found: npy::Found) -> Result<Array4<u8>> {
             None => return wrong("shape", images, format!("{shape:?}")),
         },
         _ => return wrong("shape", images, format!("{shape:?}")),
-    }
+    };
     if shape.contains(&0) {
         return wrong("shape", images, format!("{shape:?}"));
     }
-    let array = found.values::<u8>()?;
-    let array = if shape.len() == 3 { array.insert_axis(Axis(0)) } else { array };
+    let array = found.values::<u8>()?.into_shape_with_order(full).expect("the same numbers");
     array.into_dimensionality::<Ix4>().or_else(|_| wrong("shape", images, format!("{shape:?}")))
 }
 
@@ -278,9 +290,10 @@ fn as_bytes(kind: Option<(char, u64)>) -> &'static str {
     }
 }
 
-/// Decodes a PNG to `[H, W, 3]`. Palettes and grey become RGB, and an alpha channel that is opaque
-/// everywhere is dropped; 16-bit, transparent and animated pictures are refused.
-fn decode_png(path: &Path, file: File) -> Result<Array3<u8>> {
+/// Decodes a PNG to `[H, W, C]`. Palettes and gray become RGB, RGB that is gray everywhere becomes gray, and an
+/// alpha channel that is opaque everywhere is dropped; 16-bit, transparent and animated pictures are refused, and
+/// colors where gray is wanted.
+fn decode_png(path: &Path, file: File, channels: usize) -> Result<Array3<u8>> {
     let unsupported = |found: &str, hint: &str| Error::Unsupported {
         file: path.into(),
         found: found.into(),
@@ -308,20 +321,25 @@ fn decode_png(path: &Path, file: File) -> Result<Array3<u8>> {
         return Err(unsupported("an animated PNG", "give a still picture"));
     }
     let (color, _) = reader.output_color_type();
-    let channels = color.samples();
+    let samples = color.samples();
     let pixels = width as usize * height as usize;
-    let mut bytes = vec![0; pixels * channels];
+    let mut bytes = vec![0; pixels * samples];
     reader.next_frame(&mut bytes).map_err(bad)?;
     // What follows the picture is checked too, so that a file cut short does not pass.
     reader.finish().map_err(bad)?;
-    let colors = channels - usize::from(matches!(color, ColorType::GrayscaleAlpha | ColorType::Rgba));
+    let colors = samples - usize::from(matches!(color, ColorType::GrayscaleAlpha | ColorType::Rgba));
     let transparent = |pixel: &[u8]| pixel[colors..].iter().any(|&alpha| alpha != 255);
-    if bytes.chunks_exact(channels).any(transparent) {
+    if bytes.chunks_exact(samples).any(transparent) {
         return Err(unsupported("transparent pixels", "flatten it onto a background"));
     }
-    // Channel c of a grey pixel is its only one.
-    let rgb = |pixel: &[u8]| [0, 1, 2].map(|c: usize| pixel[c.min(colors - 1)]);
-    let rgb: Vec<u8> = bytes.chunks_exact(channels).flat_map(rgb).collect();
-    Array3::from_shape_vec((height as usize, width as usize, 3), rgb)
+    if channels == 1
+        && bytes.chunks_exact(samples).any(|pixel| pixel[..colors].iter().any(|&c| c != pixel[0]))
+    {
+        return Err(unsupported("colors", "the model is of gray images: convert it to gray"));
+    }
+    // Channel c of a gray pixel is its only one.
+    let values = |pixel: &[u8]| (0..channels).map(|c| pixel[c.min(colors - 1)]).collect::<Vec<_>>();
+    let values: Vec<u8> = bytes.chunks_exact(samples).flat_map(values).collect();
+    Array3::from_shape_vec((height as usize, width as usize, channels), values)
         .map_err(|e| Error::malformed(path, "PNG data", format!("{pixels} pixels"), e.to_string()))
 }

@@ -47,7 +47,7 @@ impl Animated {
 
     /// The grid that the run wrote, each pixel as a square of `scale`.
     fn grid(&self, scale: usize) -> Array3<u8> {
-        let grid = images::read(&[self.dir.path().join("out/samples.png")]).unwrap();
+        let grid = images::read(&[self.dir.path().join("out/samples.png")], None, 3).unwrap();
         let (_, height, width, _) = grid.dim();
         Array3::from_shape_fn((height * scale, width * scale, 3), |(y, x, c)| {
             grid[[0, y / scale, x / scale, c]]
@@ -176,7 +176,7 @@ fn large_images_take_several_pixels_in_a_frame_and_the_file_stays_small() {
 #[test]
 fn kept_rows_are_there_from_the_start() {
     let (tiny, given) = (tiny(), argument("tiny/images_u8.npy"));
-    let count = images::read(&[&given]).unwrap().dim().0;
+    let count = images::read(&[&given], None, 3).unwrap().dim().0;
     for (rows, frames) in [(3, 41), (8, 1)] {
         let kept = rows.to_string();
         let made = animate("a.png", &["-c", &tiny, "--complete", &given, "--keep-rows", &kept]).succeeds();
@@ -306,7 +306,7 @@ fn ctrl_c_animates_the_images_that_are_finished() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), json["interrupted"].as_bool()), (Some(130), Some(true)));
     assert_eq!(json["files"][4], file.display().to_string());
-    let grid = images::read(&[out.join("samples.png")]).unwrap();
+    let grid = images::read(&[out.join("samples.png")], None, 3).unwrap();
     let film = read_apng(&file);
     let scale = film.pictures[0].len_of(Axis(0)) / grid.len_of(Axis(1));
     let last = film.pictures.last().unwrap();

@@ -388,6 +388,7 @@ fn the_demo_model_is_sound() {
         resnets: 2,
         filters: 32,
         mixtures: 5,
+        channels: 3,
         classes: 10,
         nonlinearity: Nonlinearity::ConcatElu,
     };

@@ -187,7 +187,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
             let place = poison::poison(&sound, &place, variable, None).display().to_string();
             let images = argument(&format!("{folder}/images_u8.npy"));
             let run = evaluate(&["-c", &place, "--images", &images, "--json", "--device", "cpu"]);
-            let count = images::read(&[&images]).unwrap().dim().0;
+            let count = images::read(&[&images], None, 3).unwrap().dim().0;
             let run = says(run, &format!("{count} of {count} images"));
             assert!(json(&run)["nats"].as_array().unwrap().iter().all(|n| n.is_null()), "{}", run.stdout);
         }
@@ -213,7 +213,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
 
 #[test]
 fn png_files_score_as_the_same_images_in_one_file() {
-    let stack = images::read(&[argument("tiny/images_u8.npy")]).unwrap();
+    let stack = images::read(&[argument("tiny/images_u8.npy")], None, 3).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<String> = (0..stack.dim().0)
         .map(|i| {
@@ -240,7 +240,7 @@ fn images_and_labels_of_one_archive_are_told_apart() {
     assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("1 was taken off each"));
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
-    images::write_npy(Path::new(&at("x.npy")), &images::read(&[&file]).unwrap()).unwrap();
+    images::write_npy(Path::new(&at("x.npy")), &images::read(&[&file], None, 3).unwrap()).unwrap();
     images::write_npy(Path::new(&at("y.npy")), &ndarray::array![[0_i32], [9]]).unwrap();
     let same = evaluate(&["-c", &cond, "--images", &at("x.npy"), "--labels", &at("y.npy"), "--json"]);
     assert_eq!(json(&run)["nats"], json(&same.succeeds())["nats"]);

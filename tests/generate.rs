@@ -51,7 +51,7 @@ impl Saved {
     }
 
     fn bytes(&self) -> Array4<u8> {
-        images::read(&[self.path("images.npy")]).unwrap()
+        images::read(&[self.path("images.npy")], None, 3).unwrap()
     }
 
     fn labels(&self) -> Vec<u32> {
@@ -76,7 +76,7 @@ fn the_demo_model_makes_a_grid_with_a_column_for_each_class() {
     let (bytes, floats) = (saved.bytes(), saved.samples());
     assert_eq!(bytes.dim(), (23, 32, 32, 3));
     assert_eq!(images::to_bytes(floats.view()), bytes);
-    let grid = images::read(&[saved.path("samples.png")]).unwrap();
+    let grid = images::read(&[saved.path("samples.png")], None, 3).unwrap();
     assert_eq!(grid.dim(), (1, 3 * 34 - 2, 10 * 34 - 2, 3));
     assert!(grid.slice(s![.., ..32, ..4 * 34, ..]).iter().all(|&b| b == 0));
     assert_eq!(grid.slice(s![0, ..32, 4 * 34..4 * 34 + 32, ..]), bytes.index_axis(Axis(0), 0));
@@ -124,7 +124,7 @@ fn the_default_is_one_batch_and_classes_are_chosen_by_flag() {
 #[test]
 fn given_rows_stay_as_they_are() {
     let (tiny, given) = (tiny(), argument("tiny/images_u8.npy"));
-    let input = images::read(&[&given]).unwrap();
+    let input = images::read(&[&given], None, 3).unwrap();
     let count = input.dim().0;
     let complete = |rows: &str, more: &[&str]| {
         generate(&[&["-c", &tiny, "--complete", &given, "--keep-rows", rows], more].concat()).succeeds()
@@ -326,7 +326,7 @@ fn a_run_holds_the_packed_weights_once_and_the_batch() {
     use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights};
 
     let nonlinearity = Nonlinearity::ConcatElu;
-    let config = ModelConfig { resnets: 1, filters: 64, mixtures: 10, classes: 0, nonlinearity };
+    let config = ModelConfig { resnets: 1, filters: 64, mixtures: 10, channels: 3, classes: 0, nonlinearity };
     let place = tempfile::tempdir().unwrap();
     let model = place.path().join("model");
     Weights::synthetic(config, 1).save(&model).unwrap();
@@ -366,7 +366,7 @@ fn ctrl_c_writes_the_batches_that_are_finished() {
     let count = json["count"].as_u64().unwrap() as usize;
     assert!((1..50_000).contains(&count) && count.is_multiple_of(2), "{count}");
     assert_eq!(stderr, format!("warning: interrupted: {count} of 50000 images were finished\n"));
-    let images = images::read(&[out.join("images.npy")]).unwrap();
+    let images = images::read(&[out.join("images.npy")], None, 3).unwrap();
     assert_eq!(images.dim().0, count);
     assert_eq!(npy::read_labels(&out.join("labels.npy")).unwrap().len(), count);
     let first = npy::read_f32(&out.join("samples.npy")).unwrap();

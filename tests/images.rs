@@ -30,7 +30,7 @@ fn png(path: &Path, size: (u32, u32), color: ColorType, depth: BitDepth, data: &
 }
 
 fn refusal(path: &Path) -> String {
-    let message = images::read(&[path]).unwrap_err().to_string();
+    let message = images::read(&[path], None, 3).unwrap_err().to_string();
     assert!(message.starts_with(&path.display().to_string()), "{message}");
     assert!(!message.contains('\n'), "{message}");
     message
@@ -71,7 +71,7 @@ fn a_picture_holds_its_images_unscaled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     std::fs::write(&path, png).unwrap();
-    let picture = images::read(&[&path]).unwrap().index_axis_move(Axis(0), 0);
+    let picture = images::read(&[&path], None, 3).unwrap().index_axis_move(Axis(0), 0);
     assert_eq!(picture.dim(), (3 * 4 + 2 * GAP, 2 * 8 + GAP, 3));
     for i in 0..4 {
         let cell = i + 1;
@@ -92,21 +92,55 @@ fn stacks_come_back_from_png_and_npy() {
     for (path, image) in pngs.iter().zip(stack.outer_iter()) {
         images::write_png(path, image).unwrap();
     }
-    assert_eq!(images::read(&pngs).unwrap(), stack);
+    assert_eq!(images::read(&pngs, None, 3).unwrap(), stack);
     let npy = folder.path().join("images.data");
     images::write_npy(&npy, &stack).unwrap();
-    assert_eq!(images::read(&[&npy]).unwrap(), stack);
+    assert_eq!(images::read(&[&npy], None, 3).unwrap(), stack);
     let one = folder.path().join("one.npy");
     images::write_npy(&one, &stack.index_axis(Axis(0), 1)).unwrap();
-    let both = images::read(&[&npy, &one, &pngs[2]]).unwrap();
+    let both = images::read(&[&npy, &one, &pngs[2]], None, 3).unwrap();
     assert_eq!(both.select(Axis(0), &[3, 4]), stack.select(Axis(0), &[1, 2]));
+}
+
+#[test]
+fn gray_images_come_back_from_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = numbered(3, 8, 4).slice_move(s![.., .., .., ..1]);
+    let at = |name: &str| folder.path().join(name);
+    let read = |path: &Path| images::read(&[path], None, 1);
+    for (i, image) in stack.outer_iter().enumerate() {
+        images::write_png(&at(&format!("{i}.png")), image).unwrap();
+    }
+    let pngs: Vec<PathBuf> = (0..3).map(|i| at(&format!("{i}.png"))).collect();
+    assert_eq!(images::read(&pngs, None, 1).unwrap(), stack);
+    let header = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&pngs[0]).unwrap()));
+    assert_eq!(header.read_info().unwrap().info().color_type, ColorType::Grayscale);
+    let flat = stack.index_axis(Axis(3), 0);
+    images::write_npy(&at("nhwc.npy"), &stack).unwrap();
+    images::write_npy(&at("nhw.npy"), &flat).unwrap();
+    images::write_npy(&at("hwc.npy"), &stack.index_axis(Axis(0), 1)).unwrap();
+    images::write_npy(&at("hw.npy"), &flat.index_axis(Axis(0), 1)).unwrap();
+    for (name, first, last) in [("nhwc", 0, 3), ("nhw", 0, 3), ("hwc", 1, 2), ("hw", 1, 2)] {
+        let expected = stack.slice(s![first..last, .., .., ..]);
+        assert_eq!(read(&at(&format!("{name}.npy"))).unwrap(), expected, "{name}");
+    }
+    // Colors that are all gray lose nothing; others would.
+    let rgb = png(&at("rgb.png"), (2, 1), ColorType::Rgb, BitDepth::Eight, &[7, 7, 7, 200, 200, 200]);
+    assert_eq!(read(&rgb).unwrap().into_raw_vec_and_offset().0, [7, 200]);
+    let rgb = png(&at("rgb.png"), (1, 1), ColorType::Rgb, BitDepth::Eight, &[7, 7, 8]);
+    let message = read(&rgb).unwrap_err().to_string();
+    assert!(message.contains("colors") && message.contains("gray"), "{message}");
+    images::write_npy(&at("colors.npy"), &numbered(2, 8, 4)).unwrap();
+    let message = read(&at("colors.npy")).unwrap_err().to_string();
+    assert!(message.contains("[2, 8, 4, 3], which looks like colors"), "{message}");
+    assert!(refusal(&at("nhwc.npy")).contains("[3, 8, 4, 1], which looks like gray images"));
 }
 
 #[test]
 fn other_kinds_of_png_are_converted_where_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
-    let read = |path: &Path| images::read(&[path]).unwrap().into_raw_vec_and_offset().0;
+    let read = |path: &Path| images::read(&[path], None, 3).unwrap().into_raw_vec_and_offset().0;
     let grey = png(&path, (2, 1), ColorType::Grayscale, BitDepth::Eight, &[7, 200]);
     assert_eq!(read(&grey), [7, 7, 7, 200, 200, 200]);
     let bits = png(&path, (2, 1), ColorType::Grayscale, BitDepth::One, &[0b0100_0000]);
@@ -152,12 +186,12 @@ fn what_is_not_an_image_is_refused() {
     assert!(refusal(&path).contains("looks like CHW; numpy's x.transpose(1, 2, 0)"));
     images::write_npy(&path, &ndarray::Array2::<u8>::zeros((2, 3072))).unwrap();
     assert!(refusal(&path).contains("x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)"));
-    assert!(images::read(&[] as &[&Path]).is_err());
+    assert!(images::read(&[] as &[&Path], None, 3).is_err());
 
     let other = folder.path().join("b");
     images::write_npy(&path, &numbered(1, 4, 8)).unwrap();
     images::write_npy(&other, &numbered(1, 8, 4)).unwrap();
-    let message = images::read(&[&path, &other]).unwrap_err().to_string();
+    let message = images::read(&[&path, &other], None, 3).unwrap_err().to_string();
     assert!(message.contains("expected 4x8") && message.contains("found 8x4"), "{message}");
 }
 
@@ -207,7 +241,7 @@ fn a_file_appears_whole_or_not_at_all() {
     });
     let message = failed.unwrap_err().to_string();
     assert!(message.contains("a.png: cannot write"), "{message}");
-    assert_eq!(images::read(&[&path]).unwrap().index_axis(Axis(0), 0), old);
+    assert_eq!(images::read(&[&path], None, 3).unwrap().index_axis(Axis(0), 0), old);
     files::check_writable(&path).unwrap();
     files::check_writable(&folder.path().join("b")).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");

@@ -11,7 +11,7 @@ use fast_pixel_cnn::{Error, ModelConfig, Weights};
 
 fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
     let nonlinearity = Nonlinearity::ConcatElu;
-    let config = ModelConfig { resnets: 1, filters, mixtures: 1, classes: 0, nonlinearity };
+    let config = ModelConfig { resnets: 1, filters, mixtures: 1, channels: 3, classes: 0, nonlinearity };
     let options = Options { threads: Some(threads), split, ..Options::default() };
     CpuEngine::new(&Weights::synthetic(config, 1), &options).unwrap()
 }

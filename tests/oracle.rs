@@ -176,23 +176,26 @@ fn every_activation_is_the_reference_s() {
 
 #[test]
 fn the_engine_is_the_oracle_on_other_sizes_and_models() {
-    for (resnets, filters, mixtures, classes, nonlinearity) in [
-        (1, 17, 1, 0, Nonlinearity::ConcatElu),
-        (2, 9, 2, 3, Nonlinearity::ConcatElu),
-        (1, 33, 3, 2, Nonlinearity::Elu),
-        (2, 16, 2, 0, Nonlinearity::Relu),
+    for (resnets, filters, mixtures, channels, classes, nonlinearity) in [
+        (1, 17, 1, 3, 0, Nonlinearity::ConcatElu),
+        (2, 9, 2, 3, 3, Nonlinearity::ConcatElu),
+        (1, 33, 3, 3, 2, Nonlinearity::Elu),
+        (2, 16, 2, 3, 0, Nonlinearity::Relu),
+        (1, 12, 4, 1, 0, Nonlinearity::ConcatElu),
+        (1, 5, 1, 1, 2, Nonlinearity::Relu),
     ] {
-        let config = ModelConfig { resnets, filters, mixtures, classes, nonlinearity };
+        let config = ModelConfig { resnets, filters, mixtures, channels, classes, nonlinearity };
         let weights = Weights::synthetic(config, 11);
         let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
         for [height, width] in [[4, 4], [4, 32], [12, 20]] {
-            let images = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
+            let images = Array4::from_shape_fn((2, height, width, channels), |(i, r, c, k)| {
                 ((i * 101 + r * 31 + c * 57 + k * 83) % 256) as f32 / 127.5 - 1.0
             });
             let labels = [0, classes.max(1) as u32 - 1];
             let labels = (classes > 0).then_some(&labels[..]);
             let logits = engine.logits(images.view(), labels).unwrap();
+            let nats = engine.nats(images.view(), labels).unwrap();
             for (i, image) in images.outer_iter().enumerate() {
                 let class = labels.map(|l| l[i] as usize);
                 let pixels: Vec<f32> = image.iter().copied().collect();
@@ -201,6 +204,8 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
                     logits.outer_iter().nth(i).unwrap().iter().map(|x| f64::from(*x)).collect();
                 let off = largest(&found, &exact.values);
                 assert!(off < 5e-5, "{config}, {height}x{width}: off by {off:e}");
+                let relative = (nats[i] / plain::nats(&exact, &pixels) - 1.0).abs();
+                assert!(relative < 1e-5, "{config}, {height}x{width}: nats off by {relative:e}");
             }
         }
     }
@@ -208,14 +213,16 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
 
 #[test]
 fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
-    for (mixtures, classes, nonlinearity, [height, width], temperature) in [
-        (1, 0, Nonlinearity::Relu, [4, 12], 1.0),
-        (2, 3, Nonlinearity::ConcatElu, [8, 4], 1.0),
-        (4, 2, Nonlinearity::Elu, [4, 4], 1.0),
-        (4, 2, Nonlinearity::ConcatElu, [4, 4], 0.25),
-        (3, 0, Nonlinearity::Elu, [4, 8], 1.75),
+    for (mixtures, channels, classes, nonlinearity, [height, width], temperature) in [
+        (1, 3, 0, Nonlinearity::Relu, [4, 12], 1.0),
+        (2, 3, 3, Nonlinearity::ConcatElu, [8, 4], 1.0),
+        (4, 3, 2, Nonlinearity::Elu, [4, 4], 1.0),
+        (4, 3, 2, Nonlinearity::ConcatElu, [4, 4], 0.25),
+        (3, 3, 0, Nonlinearity::Elu, [4, 8], 1.75),
+        (3, 1, 0, Nonlinearity::ConcatElu, [8, 4], 1.0),
+        (2, 1, 2, Nonlinearity::Elu, [4, 8], 0.5),
     ] {
-        let config = ModelConfig { resnets: 1, filters: 9, mixtures, classes, nonlinearity };
+        let config = ModelConfig { resnets: 1, filters: 9, mixtures, channels, classes, nonlinearity };
         let weights = Weights::synthetic(config, 4);
         let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
         let labels = [0, classes.max(1) as u32 - 1];
@@ -225,7 +232,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
                 ((i * 811 + r * 257 + c * 389 + k * 613 + salt) % 1009) as f32 / 1010.0 + 5e-4
             })
         };
-        let (u_mixture, u_logistic) = (uniform(mixtures, 17), uniform(3, 501));
+        let (u_mixture, u_logistic) = (uniform(mixtures, 17), uniform(channels, 501));
         let noise = concatenate(Axis(3), &[u_mixture.view(), u_logistic.view()]).unwrap();
         let batch = Batch {
             size: 2,

@@ -66,7 +66,10 @@ fn single_images_are_those_of_the_arrays_by_their_index() {
     let last = run.stdout.lines().last().unwrap();
     assert_eq!(last, place.at("images").display().to_string());
     let files: Vec<_> = names.iter().map(|name| place.at("images").join(name)).collect();
-    assert_eq!(images::read(&files).unwrap(), images::read(&[place.at("images.npy")]).unwrap());
+    assert_eq!(
+        images::read(&files, None, 3).unwrap(),
+        images::read(&[place.at("images.npy")], None, 3).unwrap()
+    );
 
     // A series can be made in parts, whatever changes no image; one image stays what it was.
     let more =
@@ -252,11 +255,11 @@ mod ended {
             assert_eq!(found, Some(code), "{signal}: {stderr}");
             let count = images(&place);
             assert_eq!(stderr, format!("warning: interrupted: {count} of 50000 images were finished\n"));
-            let arrays = images::read(&[place.at("images.npy")]).unwrap();
+            let arrays = images::read(&[place.at("images.npy")], None, 3).unwrap();
             assert_eq!(arrays.dim().0, count);
             let last = place.at(&format!("images/{:06}.png", count - 1));
             assert_eq!(
-                images::read(&[last]).unwrap().index_axis(Axis(0), 0),
+                images::read(&[last], None, 3).unwrap().index_axis(Axis(0), 0),
                 arrays.index_axis(Axis(0), count - 1)
             );
         }
@@ -294,6 +297,6 @@ mod ended {
         let names = place.names("images");
         assert_eq!((names.len(), images(&place)), (made, made), "{names:?}");
         let whole: Vec<_> = names.iter().map(|name| place.at("images").join(name)).collect();
-        assert_eq!(images::read(&whole).unwrap().dim().0, made);
+        assert_eq!(images::read(&whole, None, 3).unwrap().dim().0, made);
     }
 }

@@ -52,8 +52,14 @@ fn the_price_of_bfloat16_weights_is_bounded() {
     }
 }
 
-const SMALL: ModelConfig =
-    ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
+const SMALL: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 20,
+    mixtures: 3,
+    channels: 3,
+    classes: 4,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Method) -> Made {
     let batch = Batch {

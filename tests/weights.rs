@@ -15,8 +15,14 @@ use ndarray::ArrayD;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const TINY: ModelConfig =
-    ModelConfig { resnets: 1, filters: 4, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::ConcatElu };
+const TINY: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 4,
+    mixtures: 2,
+    channels: 3,
+    classes: 3,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 /// A saved model in a temporary folder.
 struct Saved {

@@ -200,7 +200,7 @@ pub fn check(path: &Path, scene: &Scene, race: bool) -> Result<()> {
     Layout::new(scene, race).map(drop)
 }
 
-/// Writes the animation of finished images `[N, H, W, 3]`, those of the scene, as APNG or GIF by the
+/// Writes the animation of finished images `[N, H, W, C]` of one or three channels, those of the scene, as APNG or GIF by the
 /// name's end, atomically. With a race, naive and cached stand side by side.
 ///
 /// # Errors
@@ -209,7 +209,11 @@ pub fn write(path: &Path, scene: &Scene, images: ArrayView4<u8>, race: Option<&R
     let format = Format::of(path)?;
     let layout = Layout::new(scene, race.is_some())?;
     let &Scene { count, height, width, given_rows, .. } = scene;
-    if images.shape() != [count, height, width, 3] || given_rows > height {
+    let channels = images.dim().3;
+    if images.shape() != [count, height, width, channels]
+        || ![1, 3].contains(&channels)
+        || given_rows > height
+    {
         let expected = format!("shape [{count}, {height}, {width}, 3] and at most {height} given rows");
         let found = format!("{:?} and {given_rows}", images.shape());
         return Err(Error::argument("images to animate", expected, found));
@@ -251,7 +255,9 @@ fn paint(
     for image in 0..scene.count {
         let (y, x) = scene.grid.corner(image, scene.height, scene.width);
         let at = [left + (x + column) * layout.scale, top + (y + row) * layout.scale];
-        let color = [0, 1, 2].map(|c| images[[image, row, column, c]]);
+        // Channel c of a gray pixel is its only one.
+        let last = images.dim().3 - 1;
+        let color = [0, 1, 2].map(|c: usize| images[[image, row, column, c.min(last)]]);
         canvas.fill(at, [layout.scale; 2], color);
     }
 }

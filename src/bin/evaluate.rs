@@ -28,7 +28,7 @@ struct Args {
     #[command(flatten)]
     weights: cli::WeightsArgs,
 
-    /// Images of one size: PNG, or .npy or .npz of type uint8 and shape [N, H, W, 3] or [H, W, 3], or as in
+    /// Images of one size: PNG, or .npy or .npz of type uint8 and shape [N, H, W, C] or [H, W, C], or as in
     /// ImageNet32's .npz files
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     images: Vec<PathBuf>,
@@ -128,7 +128,8 @@ fn body(args: &Args) -> Result<ExitCode> {
         let expected = "a name for the images, and one for the labels where there are any";
         return Err(Error::argument("--key", expected, args.key.join(",")));
     }
-    let bytes = images::read_by_key(&args.images, args.key.first().map(String::as_str))?;
+    let bytes =
+        images::read(&args.images, args.key.first().map(String::as_str), weights.graph().head.values())?;
     let labels = read_labels(args, weights.graph(), &bytes)?;
     let compare = match &args.compare_logits {
         Some(file) => Some(read_logits(file, weights.graph(), &bytes)?),

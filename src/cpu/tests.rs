@@ -12,8 +12,14 @@ use crate::plan::layout::{Extent, Storage};
 #[test]
 fn packed_weights_do_not_depend_on_the_threads() {
     // With classes and transposed convolutions, on more threads than layers too.
-    let config =
-        ModelConfig { resnets: 1, filters: 5, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::Elu };
+    let config = ModelConfig {
+        resnets: 1,
+        filters: 5,
+        mixtures: 2,
+        channels: 3,
+        classes: 3,
+        nonlinearity: Nonlinearity::Elu,
+    };
     let (plan, weights) = (Plan::new(config.graph()), Weights::synthetic(config, 3));
     for precision in [Precision::F32, Precision::Bf16] {
         let packed = |threads| Packed::new(&plan, &weights, precision, threads).expect("weights in memory");

@@ -1,4 +1,4 @@
-//! The five numbers that tell one PixelCNN++ from another.
+//! The numbers that tell one PixelCNN++ from another.
 //!
 //! Everything else (layers, names, shapes, work) follows from them in [`ModelConfig::graph`]; the image
 //! size is not among them, since the network is convolutional.
@@ -54,6 +54,14 @@ impl std::fmt::Display for Nonlinearity {
     }
 }
 
+fn three() -> usize {
+    3
+}
+
+fn is_three(channels: &usize) -> bool {
+    *channels == 3
+}
+
 /// A PixelCNN++, up to its weights. The field names in JSON are those of the reference code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -66,6 +74,10 @@ pub struct ModelConfig {
     /// Logistics in the mixture (m), 10 in the paper.
     #[serde(rename = "nr_logistic_mix")]
     pub mixtures: usize,
+    /// Channels of an image: 3, or 1 for gray images. Left out of JSON where it is 3, which is what OpenAI's code
+    /// has and has no name for.
+    #[serde(rename = "nr_channels", default = "three", skip_serializing_if = "is_three")]
+    pub channels: usize,
     /// Classes of a class-conditional model (K); 0 for an unconditional one.
     #[serde(rename = "num_classes")]
     pub classes: usize,
@@ -79,13 +91,14 @@ impl ModelConfig {
         resnets: 5,
         filters: 160,
         mixtures: 10,
+        channels: 3,
         classes: 0,
         nonlinearity: Nonlinearity::ConcatElu,
     };
 
     /// What the logits of a pixel mean.
     pub fn head(&self) -> Head {
-        Head::MixtureOfLogistics { mixtures: self.mixtures, channels: 3 }
+        Head::MixtureOfLogistics { mixtures: self.mixtures, channels: self.channels }
     }
 
     /// Channels of the network's input: the image's and a constant 1.
@@ -98,8 +111,13 @@ impl std::fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} resnets, {} filters, {} mixtures, {} classes, {}",
-            self.resnets, self.filters, self.mixtures, self.classes, self.nonlinearity
+            "{} resnets, {} filters, {} mixtures, {} classes, {}{}",
+            self.resnets,
+            self.filters,
+            self.mixtures,
+            self.classes,
+            self.nonlinearity,
+            if self.channels == 1 { ", gray" } else { "" }
         )
     }
 }

@@ -232,6 +232,7 @@ impl<'a> Found<'a> {
             resnets,
             filters,
             mixtures: logits.div_ceil(10),
+            channels: 3,
             classes: if terms.is_empty() { 0 } else { self.vote(1, &terms).unwrap_or(0).max(1) },
             nonlinearity: match doubled {
                 Some(inputs) if inputs == filters => Nonlinearity::Elu,

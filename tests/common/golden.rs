@@ -12,8 +12,14 @@ use ndarray::{Array4, Axis, Ix4, concatenate};
 pub const FOLDERS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
 
 /// A model small enough for every instruction set, with all that a PixelCNN++ can have.
-pub const SMALL: ModelConfig =
-    ModelConfig { resnets: 1, filters: 20, mixtures: 3, classes: 4, nonlinearity: Nonlinearity::ConcatElu };
+pub const SMALL: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 20,
+    mixtures: 3,
+    channels: 3,
+    classes: 4,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 pub fn array(path: &str) -> Array4<f32> {
     npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()

@@ -7,8 +7,14 @@ use super::bundle::{self, Tensor};
 use super::program::Place;
 use super::run::Run;
 
-pub const SMALL: ModelConfig =
-    ModelConfig { resnets: 1, filters: 4, mixtures: 2, classes: 3, nonlinearity: Nonlinearity::ConcatElu };
+pub const SMALL: ModelConfig = ModelConfig {
+    resnets: 1,
+    filters: 4,
+    mixtures: 2,
+    channels: 3,
+    classes: 3,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 /// A checkpoint as training leaves it: averages (seed 1), raw values (seed 2), slots and labels.
 pub fn training() -> Vec<Tensor> {

@@ -267,10 +267,10 @@ impl Model<'_> {
     }
 
     fn forward(mut self, pixels: &[f64], height: usize, width: usize) -> Pass {
-        let ModelConfig { resnets, filters: n, .. } = self.config;
-        let mut x = Map::zeros(height, width, 4);
-        for (x, pixel) in x.values.chunks_exact_mut(4).zip(pixels.chunks_exact(3)) {
-            x.copy_from_slice(&[pixel[0], pixel[1], pixel[2], 1.0]);
+        let ModelConfig { resnets, filters: n, channels, .. } = self.config;
+        let mut x = Map::zeros(height, width, channels + 1);
+        for (x, pixel) in x.values.chunks_exact_mut(channels + 1).zip(pixels.chunks_exact(channels)) {
+            x.copy_from_slice(&[pixel, &[1.0]].concat());
         }
         let mut u = vec![self.down_shifted_conv(&x, 2, 1, n).shifted(1, 0)];
         let above = self.down_shifted_conv(&x, 1, 1, n).shifted(1, 0);
@@ -313,12 +313,18 @@ impl Model<'_> {
                 pass.deconv_ul.push(cul.clone());
             }
         }
-        pass.logits = self.nin(&cul.map(elu), 10 * self.config.mixtures);
+        pass.logits = self.nin(&cul.map(elu), self.config.mixtures * per_component(channels));
         pass
     }
 }
 
-/// A forward pass over one image, `[height, width, 3]` in [-1, 1]. `tensor` gives `conv2d_0/V` and so on.
+/// Logits of a mixture component: itself, and for each channel a mean, a log-scale and, of three channels, a
+/// coefficient.
+fn per_component(channels: usize) -> usize {
+    if channels == 1 { 3 } else { 10 }
+}
+
+/// A forward pass over one image, `[height, width, channels]` in [-1, 1]. `tensor` gives `conv2d_0/V` and so on.
 pub fn forward(
     config: ModelConfig,
     tensor: &dyn Fn(&str) -> Vec<f32>,
@@ -331,28 +337,22 @@ pub fn forward(
 }
 
 /// Nats of one image under its logits, straight from the definition: for each pixel the mixture's
-/// probability of three bytes, as differences of logistic distribution functions at the bytes' edges.
+/// probability of its bytes, as differences of logistic distribution functions at the bytes' edges.
 pub fn nats(logits: &Map, pixels: &[f32]) -> f64 {
-    let m = logits.channels / 10;
+    let channels = pixels.len() * logits.channels / logits.values.len();
+    let m = logits.channels / per_component(channels);
     let softplus = |x: f64| if x > 30.0 { x } else { x.exp().ln_1p() };
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let mut total = 0.0;
-    for (l, pixel) in logits.values.chunks_exact(10 * m).zip(pixels.chunks_exact(3)) {
+    for (l, pixel) in logits.values.chunks_exact(logits.channels).zip(pixels.chunks_exact(channels)) {
         let v: Vec<f64> = pixel.iter().map(|v| f64::from(*v)).collect();
         let normaliser: f64 = l[..m].iter().map(|x| x.exp()).sum();
         let mut probability = 0.0;
         for k in 0..m {
-            let group = |c: usize, part: usize| l[m + c * 3 * m + part * m + k];
-            let coefficient = |c: usize| group(c, 2).tanh();
-            let means = [
-                group(0, 0),
-                group(1, 0) + coefficient(0) * v[0],
-                group(2, 0) + coefficient(1) * v[0] + coefficient(2) * v[1],
-            ];
             let mut log = 0.0;
-            for c in 0..3 {
-                let scale = group(c, 1).max(-7.0);
-                let (z, i) = (v[c] - means[c], (-scale).exp());
+            for c in 0..channels {
+                let (mean, scale) = component(l, m, channels, k, c, &v);
+                let (z, i) = (v[c] - mean, (-scale).exp());
                 let (p, q) = (i * (z + 1.0 / 255.0), i * (z - 1.0 / 255.0));
                 log += if v[c] < -0.999 {
                     p - softplus(p)
@@ -377,32 +377,36 @@ fn log_sum(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p()
 }
 
-/// The pixel that the uniforms `[m]` and `[3]` draw from logits `[10 m]` at a temperature: mixture logits
+/// Mean and log-scale of channel c in component k of m, given the channels before it.
+fn component(l: &[f64], m: usize, channels: usize, k: usize, c: usize, before: &[f64]) -> (f64, f64) {
+    let parts = if channels == 1 { 2 } else { 3 };
+    let group = |c: usize, part: usize| l[m + c * parts * m + part * m + k];
+    let coefficient = |c: usize| group(c, 2).tanh();
+    let shift = match c {
+        0 => 0.0,
+        1 => coefficient(0) * before[0],
+        _ => coefficient(1) * before[0] + coefficient(2) * before[1],
+    };
+    (group(c, 0) + shift, group(c, 1).max(-7.0))
+}
+
+/// The pixel that the uniforms `[m]` and `[channels]` draw from logits at a temperature: mixture logits
 /// divided by it, and each logistic's scale, after its floor, times it.
-pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &[f64]) -> [f64; 3] {
-    let m = u_mixture.len();
+pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &[f64]) -> Vec<f64> {
+    let (m, channels) = (u_mixture.len(), u_logistic.len());
     let score = |k: usize| logits[k] / temperature - (-u_mixture[k].ln()).ln();
     let k = (1..m).fold(0, |best, k| if score(k) > score(best) { k } else { best });
-    let group = |c: usize, part: usize| logits[m + c * 3 * m + part * m + k];
-    let mut pixel = [0.0; 3];
-    for c in 0..3 {
-        let [r, g, _] = pixel;
-        let mean = group(c, 0)
-            + match c {
-                0 => 0.0,
-                1 => group(0, 2).tanh() * r,
-                _ => group(1, 2).tanh() * r + group(2, 2).tanh() * g,
-            };
-        let u = u_logistic[c];
-        let scale = temperature * group(c, 1).max(-7.0).exp();
-        let noise = scale * (u.ln() - (1.0 - u).ln());
-        pixel[c] = (mean + noise).clamp(-1.0, 1.0);
+    let mut pixel = Vec::new();
+    for (c, u) in u_logistic.iter().enumerate() {
+        let (mean, scale) = component(logits, m, channels, k, c, &pixel);
+        let noise = temperature * scale.exp() * (u.ln() - (1.0 - u).ln());
+        pixel.push((mean + noise).clamp(-1.0, 1.0));
     }
     pixel
 }
 
-/// The image that uniforms `[height, width, m]` and `[height, width, 3]` make, `[height, width, 3]`, and
-/// the logits met on the way: a whole forward pass for each pixel.
+/// The image that uniforms `[height, width, m]` and `[height, width, C]` make, `[height, width, C]`, and the logits
+/// met on the way: a whole forward pass for each pixel.
 pub fn generate(
     config: ModelConfig,
     tensor: &dyn Fn(&str) -> Vec<f32>,
@@ -411,15 +415,17 @@ pub fn generate(
     [height, width]: [usize; 2],
     class: Option<usize>,
 ) -> (Vec<f64>, Vec<f64>) {
-    let (m, mut image, mut met) = (config.mixtures, vec![0.0; height * width * 3], Vec::new());
+    let ModelConfig { mixtures: m, channels, .. } = config;
+    let (mut image, mut met) = (vec![0.0; height * width * channels], Vec::new());
     for pixel in 0..height * width {
         // Pixels not yet made are zeros, which nothing may depend on.
         let model = Model { config, tensor, class, counts: HashMap::new() };
         let pass = model.forward(&image, height, width);
-        let logits = &pass.logits.values[pixel * 10 * m..][..10 * m];
-        let uniforms = [&u_mixture[pixel * m..][..m], &u_logistic[pixel * 3..][..3]];
+        let count = pass.logits.channels;
+        let logits = &pass.logits.values[pixel * count..][..count];
+        let uniforms = [&u_mixture[pixel * m..][..m], &u_logistic[pixel * channels..][..channels]];
         let values = sample(logits, temperature, uniforms[0], uniforms[1]);
-        image[pixel * 3..][..3].copy_from_slice(&values);
+        image[pixel * channels..][..channels].copy_from_slice(&values);
         met.extend_from_slice(logits);
     }
     (image, met)

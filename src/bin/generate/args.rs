@@ -12,18 +12,13 @@ use fast_pixel_cnn::cli;
 use fast_pixel_cnn::generate::Classes;
 
 /// What the library calls the values of flags that have other names here.
-pub const NAMES: [(&str, &str); 5] = [
-    ("given images", "complete"),
-    ("given rows", "keep_rows"),
-    ("mixture noise", "noise"),
-    ("logistic noise", "noise"),
-    ("animation", "animate"),
-];
+pub const NAMES: [(&str, &str); 3] =
+    [("given images", "complete"), ("given rows", "keep_rows"), ("animation", "animate")];
 
 /// Generate images with a PixelCNN++.
 ///
 /// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by
-/// threads, cached or naive. Writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, 3]),
+/// threads, cached or naive. Writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, C]),
 /// samples.npy (float32, as sampled) and, for a class-conditional model, labels.npy into the save
 /// folder; or a folder of single images: see --format.
 ///
@@ -89,7 +84,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "png,npy")]
     pub format: Vec<Format>,
 
-    /// Complete given images (PNG, or .npy or .npz of type uint8 and shape [H, W, 3] or [N, H, W, 3]): the first
+    /// Complete given images (PNG, or .npy or .npz of type uint8 and shape [H, W, C] or [N, H, W, C]): the first
     /// rows are kept and the rest is generated. One image is completed in as many ways as --count says
     #[arg(long, value_name = "IMAGE", requires = "keep_rows")]
     pub complete: Option<PathBuf>,
@@ -102,9 +97,9 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "complete")]
     pub keep_rows: Option<usize>,
 
-    /// Take the uniform random numbers from DIR/u_mix.npy [N, H, W, m] and DIR/u_logistic.npy
-    /// [N, H, W, 3] (float32)
-    #[arg(long, value_name = "DIR", conflicts_with = "seed")]
+    /// Take the uniform random numbers from a .npy file [N, H, W, m + C] (float32), m for the component and one
+    /// for each of C channels; or from PATH/u_mix.npy [N, H, W, m] and PATH/u_logistic.npy [N, H, W, C]
+    #[arg(long, value_name = "PATH", conflicts_with = "seed")]
     pub noise: Option<PathBuf>,
 
     /// Also write an animation of the images filling in pixel by pixel, as GIF or animated PNG by the

@@ -57,7 +57,8 @@ pub fn animate(
     let Some(file) = args.animate.as_ref().filter(|_| !made.images.is_empty()) else { return Ok(None) };
     let race = args.side_by_side.then(|| generate::race(engine, run, made)).transpose()?;
     let scene = scene(run, engine.graph().classes, made.images.dim().0);
-    animation::write(file, &scene, images::to_bytes(made.images.view()).view(), race.as_ref())?;
+    let bytes = images::to_bytes(made.images.view());
+    animation::write(file, &scene, bytes.view(), race.as_ref())?;
     written.push(file.clone());
     Ok(race)
 }

@@ -27,7 +27,8 @@ impl Inputs {
     /// Reads the files.
     pub fn read(args: &Args, head: &Head) -> Result<Inputs> {
         let noise = args.noise.as_ref().map(|dir| generate::read_noise(dir, head));
-        let given = args.complete.as_ref().map(|file| images::read_by_key(&[file], args.key.as_deref()));
+        let key = args.key.as_deref();
+        let given = args.complete.as_ref().map(|file| images::read(&[file], key, head.values()));
         Ok(Inputs {
             noise: noise.transpose()?,
             given: given.transpose()?.map(|bytes| images::to_floats(bytes.view())),

@@ -135,13 +135,14 @@ impl Outputs {
 
     /// What is going to be written: of arrays it is known, of PNG files what they take at most.
     fn planned(&self, graph: &Graph, run: &Run, layout: &Grid) -> Vec<Planned> {
-        let count = run.count as u64;
+        let (count, values) = (run.count as u64, graph.head.values() as u64);
         let png = |(rows, columns): (usize, usize)| {
-            let bytes = (rows as u64).saturating_mul((columns as u64).saturating_mul(3).saturating_add(1));
+            let row = (columns as u64).saturating_mul(values).saturating_add(1);
+            let bytes = (rows as u64).saturating_mul(row);
             bytes.saturating_add(bytes / 1000).saturating_add(PNG_FRAME)
         };
         let numbers =
-            count.saturating_mul((run.height as u64).saturating_mul(run.width as u64)).saturating_mul(3);
+            count.saturating_mul((run.height as u64).saturating_mul(run.width as u64)).saturating_mul(values);
         let mut planned = Vec::new();
         if self.grid {
             planned.push(Planned { files: 1, bytes: png(layout.size(run.count, run.height, run.width)) });

@@ -9,7 +9,10 @@ use crate::models::{ModelConfig, Nonlinearity};
 
 fn model(filters: usize, classes: usize) -> Weights {
     let nonlinearity = Nonlinearity::ConcatElu;
-    Weights::synthetic(ModelConfig { resnets: 1, filters, mixtures: 1, classes, nonlinearity }, 1)
+    Weights::synthetic(
+        ModelConfig { resnets: 1, filters, mixtures: 1, channels: 3, classes, nonlinearity },
+        1,
+    )
 }
 
 fn engine(weights: &Weights, threads: usize, split: Option<Split>) -> CpuEngine {

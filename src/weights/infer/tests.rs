@@ -2,8 +2,14 @@
 
 use super::*;
 
-const SMALL: ModelConfig =
-    ModelConfig { resnets: 2, filters: 6, mixtures: 5, classes: 0, nonlinearity: Nonlinearity::ConcatElu };
+const SMALL: ModelConfig = ModelConfig {
+    resnets: 2,
+    filters: 6,
+    mixtures: 5,
+    channels: 3,
+    classes: 0,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
 
 fn variable(name: impl Into<String>, shape: &[usize]) -> Variable {
     Variable { name: name.into(), dtype: DType::Float32, shape: shape.to_vec() }
@@ -39,7 +45,7 @@ fn problems(variables: &[Variable]) -> (String, Vec<String>) {
 fn configurations_are_inferred() {
     let elu = ModelConfig { nonlinearity: Nonlinearity::Elu, ..SMALL };
     let conditional = ModelConfig { classes: 7, ..SMALL };
-    let deep = ModelConfig { resnets: 9, mixtures: 1, ..conditional };
+    let deep = ModelConfig { resnets: 9, mixtures: 1, channels: 3, ..conditional };
     for config in [SMALL, elu, conditional, deep, ModelConfig::PAPER] {
         let plan = infer(&training(config)).unwrap();
         assert_eq!(plan.config, config);
