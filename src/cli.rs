@@ -144,9 +144,7 @@ impl EngineArgs {
 
     /// Refuses a flag that the device would ignore. What a flag is when it is not given is no one's wish.
     fn check(&self, device: Device) -> Result<()> {
-        let refuse = |flag: &str, wanted: &str| {
-            Err(Error::argument(flag, wanted, format!("{device} as the device to run on")))
-        };
+        let refuse = |flag, wanted| Err(only_for(flag, wanted, device));
         match device {
             Device::Cpu if self.strategy.is_some() => refuse("--strategy", "a CUDA device"),
             Device::Cuda(_) if self.threads.is_some() => refuse("--threads", "--device cpu"),
@@ -180,6 +178,11 @@ impl EngineArgs {
         }
         cpu::Options { threads, precision: self.precision.unwrap_or_default(), ..cpu::Options::default() }
     }
+}
+
+/// A flag's refusal where what it is for is not what the program runs on.
+pub fn only_for(flag: &str, wanted: &str, device: Device) -> Error {
+    Error::refused(flag, format!("only for {wanted}; this runs on {device}"))
 }
 
 /// The parser of a flag whose value is one of `all`, each by its name.
@@ -299,22 +302,25 @@ mod tests {
             (
                 Device::Cpu,
                 Some("--strategy=auto"),
-                Some("--strategy: expected a CUDA device, found the processor"),
+                Some("--strategy: only for a CUDA device; this runs on the processor"),
             ),
             (Device::Cuda(1), None, None),
-            (Device::Cuda(1), Some("--threads=2"), Some("--threads: expected --device cpu, found cuda:1")),
+            (
+                Device::Cuda(1),
+                Some("--threads=2"),
+                Some("--threads: only for --device cpu; this runs on cuda:1"),
+            ),
             (Device::Cuda(1), Some("--precision=f32"), None),
             (
                 Device::Cuda(1),
                 Some("--precision=bf16"),
-                Some("--precision bf16: expected --device cpu, found cuda:1"),
+                Some("--precision bf16: only for --device cpu; this runs on cuda:1"),
             ),
             (Device::Cuda(1), Some("--strategy=auto"), None),
         ] {
             let args = Program::try_parse_from([Some("program"), flag].into_iter().flatten()).unwrap();
             let found = args.engine.check(device).err().map(|error| error.to_string());
-            let expected = refused.map(|words| format!("{words} as the device to run on"));
-            assert_eq!(found, expected);
+            assert_eq!(found.as_deref(), refused);
         }
     }
 

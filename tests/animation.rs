@@ -266,7 +266,7 @@ fn what_cannot_be_written_is_refused_before_anything_is_generated() {
     refused("no/such/a.gif", &["-n", "200", "-b", "8", "--naive"], &["a.gif: cannot create"]);
     refused("a.gif", &long, &["--animate ", "a.gif: expected", "at most 2097152 pixels", "3000 images"]);
     let side = ["-c", &tiny, "--complete", &given, "--keep-rows", "8", "--side-by-side"];
-    refused("a.gif", &side, &["--side-by-side: expected rows to generate"]);
+    refused("a.gif", &side, &["--side-by-side: all rows are kept"]);
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("taken.png");
     fs::create_dir(&folder).unwrap();

@@ -197,7 +197,7 @@ fn without_a_driver_the_processor_is_used_or_one_line_says_what_is_missing() {
 
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
-    let Some(device) = generate(&[], &["--device", "cuda:1"]) else { return };
+    let Some(device) = on("generate", &[], &["-c", &tiny(), "--device", "cuda:1"]) else { return };
     device.fails_with(&["cuda:1: cannot open the device: there are 1 devices"]);
 }
 

@@ -231,10 +231,11 @@ fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => (args.model.load(path)?, path.display().to_string()),
         None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
     };
-    let mut bench: Box<dyn Bench> = match args.engine.device()? {
+    let device = args.engine.device()?;
+    let mut bench: Box<dyn Bench> = match device {
         Device::Cpu => {
             if args.profile_rows.is_some() {
-                return Err(Error::argument("--profile-rows", "--device cuda", "--device cpu"));
+                return Err(cli::only_for("--profile-rows", "--device cuda", device));
             }
             let mut bench = cpu::Cpu::new(&weights, &args.engine)?;
             if args.explain {
@@ -247,11 +248,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
         Device::Cuda(number) => {
             if args.explain || args.phases {
-                return Err(Error::argument(
-                    "--explain and --phases",
-                    "--device cpu",
-                    args.engine.device.as_str(),
-                ));
+                return Err(cli::only_for("--explain and --phases", "--device cpu", device));
             }
             let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
             if let Some(rows) = &args.profile_rows {

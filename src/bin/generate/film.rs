@@ -37,8 +37,8 @@ pub fn check_animation(args: &Args, engine: &dyn Engine, run: &Run, available: O
     animation::check(file, &scene(run, engine.graph().classes, run.count), args.side_by_side)?;
     if args.side_by_side {
         if run.given.is_some_and(|given| given.rows == run.height) {
-            let expected = "rows to generate, to compare the two methods on";
-            return Err(Error::argument("--side-by-side", expected, "that all are kept"));
+            let reason = "all rows are kept: there are none to compare the two methods on";
+            return Err(Error::refused("--side-by-side", reason));
         }
         Run { method: Method::Naive, ..*run }.check(engine, available)?;
     }
