@@ -14,8 +14,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use fast_pixel_cnn::Result;
-use fast_pixel_cnn::checkpoint::table::Table;
-use fast_pixel_cnn::checkpoint::{Variable, v1, v2};
+use fast_pixel_cnn::checkpoint::Variable;
+use fast_pixel_cnn::checkpoint::tensorflow::table::Table;
+use fast_pixel_cnn::checkpoint::tensorflow::{v1, v2};
 use tables::*;
 
 /// The system's allocator, counting the bytes that the current thread holds and held at most.

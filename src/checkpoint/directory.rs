@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::quote;
 use super::locate::{of_name, split_shard};
-use super::table;
+use super::tensorflow::table;
 use crate::error::{Error, Result, list};
 
 /// What TensorFlow calls its note.

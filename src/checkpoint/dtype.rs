@@ -26,21 +26,6 @@ pub enum DType {
     Other(i32),
 }
 
-impl From<i32> for DType {
-    fn from(number: i32) -> DType {
-        match number {
-            1 => DType::Float32,
-            2 => DType::Float64,
-            3 => DType::Int32,
-            7 => DType::String,
-            9 => DType::Int64,
-            14 => DType::BFloat16,
-            19 => DType::Float16,
-            other => DType::Other(other),
-        }
-    }
-}
-
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,36 +1,27 @@
-//! Reads TensorFlow checkpoints, of the first format (V1) and the second (V2), without TensorFlow.
+//! Reads the checkpoints of trainers, without the trainers: names, shapes and types of arrays, and their values
+//! as float32. What model they make up is not known here.
 //!
 //! The idea: opening takes in names, types, shapes and places only, checked against the files' lengths;
-//! a variable's values are read when asked for, and verified by their checksum. So a training checkpoint
-//! costs no more than what is wanted of it, and variables of types that nobody asks for do no harm.
+//! a variable's values are read when asked for, and verified by their checksum where the format has one. So a
+//! training checkpoint costs no more than what is wanted of it, and variables of types that nobody asks for do
+//! no harm.
 //!
 //! A file may be hostile. Nothing in it is believed: no number is used before it is checked, memory is
 //! never reserved beyond what the file could fill and the machine has, and reading every variable reads each
 //! byte once.
 //!
-//! Layers: [`table`] is the container of both formats; [`v1`] and [`v2`] find variables in it, with
-//! `wire` and `messages` for what its values say, `slices` and `ordered_code` for variables in parts;
-//! `dtype` and `floats` make float32 of what they hold. `locate`, `directory` and `sniff` are for what a
-//! user may point at, `verify` for what nobody asks for.
+//! Layers: [`tensorflow`] for each format; `dtype` makes float32 of what they hold; `locate`, `directory` and
+//! `sniff` are for what a user may point at.
 
 mod directory;
 mod dtype;
 mod fault;
-mod floats;
 mod locate;
-mod messages;
-mod ordered_code;
-mod slices;
 mod sniff;
-pub mod table;
-pub mod v1;
-pub mod v2;
-mod verify;
-mod wire;
+pub mod tensorflow;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -39,13 +30,16 @@ use crate::error::{Error, Result};
 use crate::memory;
 pub use dtype::DType;
 use fault::{Fault, quote};
-use locate::{Location, locate, require_file, with_suffix};
-use table::Table;
-pub use verify::Verified;
+use locate::{Location, locate, require_file};
+use tensorflow::{v1, v2};
 
 /// The most variables, and the most slices, that are taken in from one checkpoint. That of the paper's
 /// model has 1,500 with the optimiser's; the limit keeps a hostile file from filling the memory.
 const VARIABLES: usize = 1 << 16;
+
+/// The most bytes of names, shapes and block keys that are taken in from one file. A checkpoint of a
+/// PixelCNN++ has some 100 KiB of them; the limit keeps a hostile file from filling the memory.
+const METADATA_LIMIT: usize = 4 << 20;
 
 /// Which of TensorFlow's checkpoint formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,6 +78,17 @@ impl Variable {
     }
 }
 
+/// What was verified of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// How many variables have the checksums that they should.
+    pub variables: usize,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Variables of types whose checksums are made in a way that is not known here.
+    pub skipped: Vec<Variable>,
+}
+
 /// The place in `variables`, which are sorted by name, of the floating-point variable `name`, and the bytes
 /// of one of its values.
 fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize, usize)> {
@@ -99,6 +104,17 @@ fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize,
             Err(Error::malformed(file, place(), "floating-point values", found))
         }
     }
+}
+
+/// The number of values of a shape, if there are at most `limit`.
+fn volume(shape: &[usize], limit: u64) -> std::result::Result<usize, Fault> {
+    let volume = shape.iter().try_fold(1usize, |volume, &size| volume.checked_mul(size));
+    volume.filter(|&volume| volume as u64 <= limit).ok_or_else(|| {
+        Fault::new(
+            format!("a shape of at most {limit} values, which the file could hold"),
+            format!("{shape:?}"),
+        )
+    })
 }
 
 /// `count` zeros, unless the machine has no room for them.
@@ -140,30 +156,9 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let (path, location) = locate(path)?;
         let reader = match location {
-            Location::Single(file) => {
-                let mut table = open_table(&file)?;
-                if v2::is_index(&mut table)? {
-                    return Err(Error::Unsupported {
-                        file,
-                        found: "the index of a TensorFlow V2 checkpoint under another name".into(),
-                        hint: "name it PREFIX.index, beside its PREFIX.data files".into(),
-                    });
-                }
-                Reader::V1(v1::Reader::open(vec![table])?)
-            }
-            Location::Shards(files) => {
-                let tables = files.iter().map(|file| open_table(file)).collect::<Result<_>>()?;
-                Reader::V1(v1::Reader::open(tables)?)
-            }
-            Location::Bundle(prefix) => {
-                let index = open_table(&with_suffix(&prefix, ".index"))?;
-                let open_shard = |shard, count| {
-                    let file = with_suffix(&prefix, &format!(".data-{shard:05}-of-{count:05}"));
-                    let (source, length) = open_file(&file)?;
-                    Ok(v2::Shard { source, file, length })
-                };
-                Reader::V2(v2::Reader::open(index, open_shard)?)
-            }
+            Location::Single(file) => Reader::V1(tensorflow::open_v1(&file)?),
+            Location::Shards(files) => Reader::V1(tensorflow::open_shards(&files)?),
+            Location::Bundle(prefix) => Reader::V2(tensorflow::open_v2(&prefix)?),
         };
         Ok(Checkpoint { path, reader })
     }
@@ -226,26 +221,10 @@ impl Checkpoint {
     }
 }
 
+/// Opens a regular file, and tells its length.
 fn open_file(file: &Path) -> Result<(File, u64)> {
     require_file(file)?;
     let source = File::open(file).map_err(Error::io(file, "open"))?;
     let length = source.metadata().map_err(Error::io(file, "find the length"))?.len();
     Ok((source, length))
-}
-
-/// Opens a file as a table. What does not end as one is named for what it is.
-fn open_table(file: &Path) -> Result<Table<File>> {
-    let (mut source, length) = open_file(file)?;
-    if length == 0 {
-        return Err(Error::malformed(file, "length", "a checkpoint", "an empty file"));
-    }
-    if !table::ends_as_one(&mut source).map_err(Error::io(file, "read its end"))? {
-        let mut head = Vec::new();
-        (source.seek(SeekFrom::Start(0)))
-            .and_then(|_| source.take(sniff::HEAD as u64).read_to_end(&mut head))
-            .map_err(Error::io(file, "read its beginning"))?;
-        let (found, hint) = sniff::identify(&head, file);
-        return Err(Error::Unsupported { file: file.to_path_buf(), found, hint });
-    }
-    Table::open(source, file)
 }

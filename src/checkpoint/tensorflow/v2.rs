@@ -8,12 +8,12 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use super::fault::{Fault, quote};
 use super::messages::{BundleEntry, BundleHeader};
-use super::slices::{Slice, cover, volume};
+use super::slices::{Slice, cover};
 use super::table::{Table, masked};
-use super::verify::{Verified, checksum, is_known};
-use super::{DType, VARIABLES, Variable, find_float, zeros};
+use super::verify::{checksum, is_known};
+use crate::checkpoint::fault::{Fault, quote};
+use crate::checkpoint::{DType, VARIABLES, Variable, Verified, find_float, volume, zeros};
 use crate::error::{Error, Result};
 
 /// The most data files: their names count with five digits.
