@@ -10,13 +10,15 @@
 //! never reserved beyond what the file could fill and the machine has, and reading every variable reads each
 //! byte once.
 //!
-//! Layers: [`tensorflow`] for each format; `dtype` makes float32 of what they hold; `locate`, `directory` and
+//! Layers: [`tensorflow`], `pytorch` and `safetensors` for the formats; `dtype` makes float32 of what they hold; `locate`, `directory` and
 //! `sniff` are for what a user may point at.
 
 mod directory;
 mod dtype;
 mod fault;
 mod locate;
+mod pytorch;
+mod safetensors;
 mod sniff;
 pub mod tensorflow;
 
@@ -41,14 +43,22 @@ const VARIABLES: usize = 1 << 16;
 /// PixelCNN++ has some 100 KiB of them; the limit keeps a hostile file from filling the memory.
 const METADATA_LIMIT: usize = 4 << 20;
 
-/// Which of TensorFlow's checkpoint formats.
+/// The format of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// A table with names and values in one file, or in shards `PREFIX-0000k-of-0000n`.
+    /// TensorFlow's first: a table with names and values in one file, or in shards `PREFIX-0000k-of-0000n`.
     V1,
-    /// `PREFIX.index` and `PREFIX.data-0000k-of-0000n`.
+    /// TensorFlow's second: `PREFIX.index` and `PREFIX.data-0000k-of-0000n`.
     V2,
+    /// PyTorch's since 1.6: a zip archive.
+    #[serde(rename = "pytorch")]
+    PyTorch,
+    /// PyTorch's before: a stream of pickles, and the values.
+    #[serde(rename = "pytorch_legacy")]
+    PyTorchLegacy,
+    /// A JSON header, and the values.
+    Safetensors,
 }
 
 impl fmt::Display for Format {
@@ -56,14 +66,17 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Format::V1 => "TensorFlow V1",
             Format::V2 => "TensorFlow V2",
+            Format::PyTorch => "PyTorch",
+            Format::PyTorchLegacy => "legacy PyTorch",
+            Format::Safetensors => "safetensors",
         })
     }
 }
 
-/// A variable of a checkpoint.
+/// A named array of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name, as the graph had it.
+    /// Its name: as TensorFlow's graph had it, or the dotted path to it through PyTorch's dictionaries.
     pub name: String,
     /// The type of its values.
     pub dtype: DType,
@@ -133,9 +146,11 @@ fn zeros<T: bytemuck::Zeroable>(count: usize) -> std::result::Result<Vec<T>, Fau
 enum Reader {
     V1(v1::Reader<File>),
     V2(v2::Reader<File>),
+    PyTorch(pytorch::Reader),
+    Safetensors(safetensors::Reader),
 }
 
-/// A TensorFlow checkpoint that is open for reading.
+/// A checkpoint that is open for reading.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -144,19 +159,19 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the checkpoint that `path` names: a V1 file; one of a V1 checkpoint's shards or their
-    /// prefix; a V2 checkpoint's prefix, its index or one of its data files; TensorFlow's note `checkpoint`
-    /// of the latest one, or a folder with such a note or with one checkpoint. Every file that belongs to it
-    /// must be there.
+    /// prefix; a V2 checkpoint's prefix, its index or one of its data files; a file of PyTorch's or a safetensors
+    /// file; TensorFlow's note `checkpoint` of the latest one, or a folder with such a note or with one
+    /// checkpoint. Every file that belongs to it must be there.
     ///
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Unsupported`] if `path` is a special
     /// file, a folder with no checkpoint or with several, a file that is cut off or of another kind (a zip
-    /// archive, an HTML page, a graph, a PyTorch file and the like), or a checkpoint of big-endian or
-    /// compressed data; [`Error::Malformed`] if a file is damaged.
+    /// archive, an HTML page, a graph and the like), a checkpoint of big-endian or compressed data, or a PyTorch
+    /// file of something other than a dictionary of tensors; [`Error::Malformed`] if a file is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let (path, location) = locate(path)?;
         let reader = match location {
-            Location::Single(file) => Reader::V1(tensorflow::open_v1(&file)?),
+            Location::Single(file) => open_single(&file)?,
             Location::Shards(files) => Reader::V1(tensorflow::open_shards(&files)?),
             Location::Bundle(prefix) => Reader::V2(tensorflow::open_v2(&prefix)?),
         };
@@ -165,9 +180,11 @@ impl Checkpoint {
 
     /// Which format it is in.
     pub fn format(&self) -> Format {
-        match self.reader {
+        match &self.reader {
             Reader::V1(_) => Format::V1,
             Reader::V2(_) => Format::V2,
+            Reader::PyTorch(reader) => reader.format(),
+            Reader::Safetensors(_) => Format::Safetensors,
         }
     }
 
@@ -181,6 +198,8 @@ impl Checkpoint {
         match &self.reader {
             Reader::V1(reader) => reader.variables(),
             Reader::V2(reader) => reader.variables(),
+            Reader::PyTorch(reader) => reader.variables(),
+            Reader::Safetensors(reader) => reader.variables(),
         }
     }
 
@@ -189,13 +208,15 @@ impl Checkpoint {
         match &self.reader {
             Reader::V1(reader) => reader.length(),
             Reader::V2(reader) => reader.length(),
+            Reader::PyTorch(reader) => reader.length(),
+            Reader::Safetensors(reader) => reader.length(),
         }
     }
 
     /// The values of the floating-point variable `name` in the file's order, row-major, as float32: half
     /// precision and bfloat16 are widened, float64 is rounded. Reading in the order of the names is fastest.
-    /// Besides the values this takes memory for the block they are in (V1) or for one slice of a partitioned
-    /// variable.
+    /// Besides the values this takes memory for the block they are in (V1), for one slice of a partitioned
+    /// variable, or for the values as a PyTorch file has them.
     ///
     /// # Errors
     /// [`Error::Malformed`] if there is no variable of that name and type, or its values do not fit its
@@ -204,6 +225,8 @@ impl Checkpoint {
         match &mut self.reader {
             Reader::V1(reader) => reader.read_f32(name),
             Reader::V2(reader) => reader.read_f32(name),
+            Reader::PyTorch(reader) => reader.read_f32(name),
+            Reader::Safetensors(reader) => reader.read_f32(name),
         }
     }
 
@@ -211,13 +234,39 @@ impl Checkpoint {
     /// before each block of a V1 file, and ends it by returning `false`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a checksum is wrong, [`Error::Io`], [`Error::Interrupted`].
+    /// [`Error::Malformed`] if a checksum is wrong, [`Error::Unsupported`] if the format has none,
+    /// [`Error::Io`], [`Error::Interrupted`].
     pub fn verify(&mut self, watch: &dyn Fn() -> bool) -> Result<Verified> {
         let mut watch = || if watch() { Ok(()) } else { Err(Error::Interrupted) };
         match &mut self.reader {
             Reader::V1(reader) => reader.verify(&mut watch),
             Reader::V2(reader) => reader.verify(&mut watch),
+            Reader::PyTorch(reader) => reader.verify(&mut watch),
+            Reader::Safetensors(reader) => Err(no_checksums(reader.file(), "a safetensors file")),
         }
+    }
+}
+
+/// Opens the checkpoint that is one file.
+fn open_single(file: &Path) -> Result<Reader> {
+    let (mut source, length) = open_file(file)?;
+    let format = sniff::format(&mut source).map_err(Error::io(file, "read"))?;
+    Ok(match format {
+        Some(format @ (Format::PyTorch | Format::PyTorchLegacy)) => {
+            Reader::PyTorch(pytorch::Reader::open(file, source, length, format)?)
+        }
+        Some(Format::Safetensors) => Reader::Safetensors(safetensors::Reader::open(file, source, length)?),
+        // What is no table is told what it is.
+        _ => Reader::V1(tensorflow::open_v1(file)?),
+    })
+}
+
+/// What has no checksums cannot be verified.
+fn no_checksums(file: &Path, what: &str) -> Error {
+    Error::Unsupported {
+        file: file.into(),
+        found: format!("{what}, which has no checksums"),
+        hint: "there is nothing to verify it by".into(),
     }
 }
 

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::DraftFolder;
 use crate::network::{Network, Variable};
 use crate::npy;
@@ -79,7 +79,7 @@ impl Writer {
         mut tensor: impl FnMut(&Variable, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
         let mut sha256 = BTreeMap::new();
-        for (variable, name, shape) in tensors_of(&Network::new(config)) {
+        for (variable, name, shape) in tensors_of(&Network::new(config), source.folded) {
             let file = file_name(&name);
             let values = tensor(&variable, &name, &shape)?;
             let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
@@ -151,15 +151,6 @@ impl Read for Hashing {
     }
 }
 
-/// Text from a file, fit for a line of a message.
-fn short(text: &str) -> String {
-    let printable = |c: char| {
-        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
-    };
-    let line: String = text.chars().take(200).map(printable).collect();
-    if line.len() < text.len() { line + "..." } else { line }
-}
-
 fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -175,13 +166,17 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     }
     if let Some(scope) = &options.scope {
         let found = format!("\"{scope}\" for the converted weights in {}", folder.display());
-        return Err(Error::argument("--scope", "a TensorFlow checkpoint", found));
+        return Err(Error::argument("--scope", "a checkpoint", found));
     }
     let network = Network::new(manifest.config);
     compare(folder, &network, &manifest)?;
     let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
     let config = ModelConfig { nonlinearity, ..manifest.config };
-    let values = Values::Folder(Reader { folder: folder.into(), sha256: manifest.sha256 });
+    let values = Values::Folder(Reader {
+        folder: folder.into(),
+        sha256: manifest.sha256,
+        folded: manifest.source.folded,
+    });
     Ok(Weights { config, source: manifest.source, warnings: Vec::new(), values })
 }
 
@@ -190,6 +185,8 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
 pub(super) struct Reader {
     folder: PathBuf,
     sha256: BTreeMap<String, String>,
+    /// Whether the tensors are `W` and `b`, not `V`, `g` and `b`.
+    folded: bool,
 }
 
 impl Reader {
@@ -202,10 +199,14 @@ impl Reader {
         let values = npy::read_from::<f32>(&path, &mut reader, length)?.into_raw_vec_and_offset().0;
         let (expected, found) = (&self.sha256[&file], hex(&reader.into_inner().hash.finalize()));
         if !expected.eq_ignore_ascii_case(&found) {
-            let expected = format!("SHA-256 {} as in {MANIFEST}", short(expected));
+            let expected = format!("SHA-256 {} as in {MANIFEST}", printable(expected));
             return Err(Error::malformed(&path, "contents", expected, found));
         }
-        fold::check_values(&path, name, variable, shape, &values)?;
+        if self.folded {
+            fold::check_finite(&path, name, shape, &values)?;
+        } else {
+            fold::check_values(&path, name, variable, shape, &values)?;
+        }
         Ok(values)
     }
 }
@@ -224,11 +225,11 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     let mut text = Vec::new();
     file.take(MAX_MANIFEST).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
     let bad = |e: serde_json::Error| {
-        Error::malformed(path, "JSON", "the description of a model", short(&e.to_string()))
+        Error::malformed(path, "JSON", "the description of a model", printable(&e.to_string()))
     };
     let Schema { schema } = serde_json::from_slice(&text).map_err(bad)?;
     if schema != SCHEMA {
-        let found = format!("\"{}\"", short(&schema));
+        let found = format!("\"{}\"", printable(&schema));
         return Err(Error::malformed(path, "schema", format!("\"{SCHEMA}\""), found));
     }
     serde_json::from_slice(&text).map_err(bad)
@@ -244,7 +245,8 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
             present.insert(name);
         }
     }
-    let expected = tensors_of(network).count();
+    let folded = manifest.source.folded;
+    let expected = tensors_of(network, folded).count();
     if expected > 2 * present.len() + 1000 {
         // Not an accident to list, but a description of something else.
         let problems =
@@ -253,7 +255,7 @@ fn compare(folder: &Path, network: &Network, manifest: &Manifest) -> Result<()> 
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
-    for (_, name, shape) in tensors_of(network) {
+    for (_, name, shape) in tensors_of(network, folded) {
         let file = file_name(&name);
         if !listed.remove(file.as_str()) {
             problems.push(format!("{file} has no SHA-256 in {MANIFEST}"));

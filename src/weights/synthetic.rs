@@ -12,7 +12,7 @@ use crate::network::{Network, VariableKind};
 pub(super) fn tensors(network: &Network, seed: u64) -> HashMap<String, Vec<f32>> {
     let mut tensors = HashMap::new();
     let mut random = SplitMix(seed);
-    for (variable, name, shape) in super::tensors_of(network) {
+    for (variable, name, shape) in super::tensors_of(network, false) {
         let count = shape.iter().product();
         let before_gate = matches!(variable.kind, VariableKind::Conv { .. })
             && variable.outputs == 2 * network.config.filters;

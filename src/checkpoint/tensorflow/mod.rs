@@ -15,7 +15,6 @@ mod verify;
 mod wire;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::locate::with_suffix;
@@ -58,10 +57,7 @@ fn open_table(file: &Path) -> Result<Table<File>> {
         return Err(Error::malformed(file, "length", "a checkpoint", "an empty file"));
     }
     if !table::ends_as_one(&mut source).map_err(Error::io(file, "read its end"))? {
-        let mut head = Vec::new();
-        (source.seek(SeekFrom::Start(0)))
-            .and_then(|_| source.take(sniff::HEAD as u64).read_to_end(&mut head))
-            .map_err(Error::io(file, "read its beginning"))?;
+        let head = sniff::head(&mut source).map_err(Error::io(file, "read its beginning"))?;
         let (found, hint) = sniff::identify(&head, file);
         return Err(Error::Unsupported { file: file.to_path_buf(), found, hint });
     }
