@@ -35,8 +35,8 @@ impl Reader {
             .and_then(|_| source.read_exact(&mut size))
             .map_err(Error::io(file, "read its header"))?;
         let size = u64::from_le_bytes(size);
-        if size > METADATA_LIMIT as u64 || size > length - 8 {
-            let most = (METADATA_LIMIT as u64).min(length - 8);
+        let most = (METADATA_LIMIT as u64).min(length.saturating_sub(8));
+        if size > most {
             return Err(at(Fault::new(format!("at most {most} bytes"), size.to_string())));
         }
         let mut header = vec![0; size as usize];
