@@ -2,6 +2,7 @@
 //! may be wrong with such a file.
 
 mod common;
+#[allow(dead_code, reason = "not all of it is used here")]
 #[path = "common/golden.rs"]
 mod golden;
 #[path = "support/torch.rs"]
@@ -63,7 +64,7 @@ fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (common::run::Run, Place) {
 fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() {
     let (images, expected) = (images("torch_rgb"), array("torch_rgb/logits.npy"));
     let nll = npy::read_f32(&rgb("nll.npy")).unwrap();
-    let mut first: Option<(Vec<(String, Vec<u8>)>, Vec<u32>)> = None;
+    let mut first = None;
     for (form, format, said) in FORMS {
         let place = Place::new();
         let run = place.convert(&rgb(form), &[]).succeeds();
@@ -228,6 +229,52 @@ fn a_plain_kernel_is_taken_as_it_is() {
     let reference = Place::new();
     reference.convert(&rgb("zip.pth"), &[]).succeeds();
     assert!(place.files() == reference.files());
+}
+
+#[test]
+fn a_folder_of_folded_kernels_is_checked() {
+    // A kernel without norms may have a channel of zeros.
+    let plain = tensors().into_iter().filter(|t| !t.name.ends_with("weight_g")).map(|mut tensor| {
+        tensor.name = tensor.name.replace("weight_v", "weight");
+        if tensor.name == "nin_out.lin_a.weight" {
+            tensor.bytes[..64].fill(0);
+        }
+        tensor
+    });
+    let (run, place) = convert_bytes(&safetensors(&plain.collect::<Vec<_>>()), &[]);
+    run.succeeds();
+    let load = || Weights::load(&place.out(), &weights::Options::default());
+    let last = Network::new(RGB).variables.last().unwrap().clone();
+    let kernel = load().unwrap().fold(&last).unwrap().kernel;
+    assert!((0..16).all(|i| kernel[30 * i] == 0.0 && kernel[30 * i + 1] != 0.0));
+    let manifest = place.out().join("model.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"folded\": true", "\"folded\": false")).unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(
+        error
+            .contains("conv2d_0.V.npy has no SHA-256 in model.json; conv2d_0.V.npy [2, 3, 4, 16] is missing"),
+        "{error}"
+    );
+    fs::write(&manifest, &text).unwrap();
+    let file = place.out().join("conv2d_0.W.npy");
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let hash = |bytes: &[u8]| {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let (before, after) = (hash(&fs::read(&file).unwrap()), hash(&bytes));
+    fs::write(&file, &bytes).unwrap();
+    let read = || load().unwrap().tensor("conv2d_0/W").map(|_| ()).unwrap_err().to_string();
+    assert!(read().contains("expected SHA-256 "), "{}", read());
+    fs::write(&manifest, text.replace(&before, &after)).unwrap();
+    assert!(
+        read().ends_with("tensor conv2d_0/W: expected finite numbers, found NaN at [1, 2, 3, 15]"),
+        "{}",
+        read()
+    );
 }
 
 #[test]

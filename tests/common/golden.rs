@@ -1,7 +1,5 @@
 //! The reference data in `tests/golden/`, and how engines are compared with it.
 
-#![allow(dead_code, reason = "each test binary uses some of it")]
-
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
