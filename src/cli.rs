@@ -240,8 +240,8 @@ impl ModelArgs {
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// Weights: a folder made by convert, or a TensorFlow checkpoint or the folder that it is in [default: the
-    /// bundled demo model]
+    /// Weights: a folder made by convert, or a checkpoint of TensorFlow or PyTorch or the folder that it is in
+    /// [default: the bundled demo model]
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
 

@@ -172,22 +172,28 @@ pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Resu
 }
 
 impl<'a> Batch<'a> {
-    /// A batch whose pixels are all given and whose logits are wanted, by full forward passes.
-    pub fn teacher_forced(images: ArrayView4<'a, f32>, labels: Option<&'a [u32]>) -> Batch<'a> {
-        let (size, height, width, _) = images.dim();
+    /// A batch of the model's own images: cached, from seed 0 and index 0 on, without classes, nothing given and no
+    /// logits kept. Callers change what differs.
+    pub fn new(size: usize, height: usize, width: usize) -> Batch<'a> {
         Batch {
             size,
             height,
             width,
-            labels,
-            // No random number is ever drawn.
+            labels: None,
             noise: Noise::Philox { seed: 0, first_index: 0 },
             temperature: 1.0,
             known: None,
-            given: Some(Given { images, rows: height }),
-            method: Method::Naive,
-            keep_logits: true,
+            given: None,
+            method: Method::Cached,
+            keep_logits: false,
         }
+    }
+
+    /// A batch whose pixels are all given and whose logits are wanted, by full forward passes.
+    pub fn teacher_forced(images: ArrayView4<'a, f32>, labels: Option<&'a [u32]>) -> Batch<'a> {
+        let (size, height, width, _) = images.dim();
+        let given = Some(Given { images, rows: height });
+        Batch { labels, given, method: Method::Naive, keep_logits: true, ..Batch::new(size, height, width) }
     }
 
     /// The same batch, borrowed for a shorter time: array views do not shorten by themselves.

@@ -251,6 +251,15 @@ pub fn cut(text: &str, room: usize) -> String {
     text.chars().take(head).chain("...".chars()).chain(text.chars().skip(length - tail)).collect()
 }
 
+/// Text from a file, fit for a line of a message.
+pub(crate) fn printable(text: &str) -> String {
+    let printable = |c: char| {
+        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
+    };
+    let line: String = text.chars().take(200).map(printable).collect();
+    if line.len() < text.len() { line + "..." } else { line }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,59 +4,24 @@
 //!
 //! Everything is in memory, and allocations are counted for each thread.
 
+#[path = "support/peak.rs"]
+mod peak;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/tables.rs"]
 mod tables;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 
 use fast_pixel_cnn::Result;
-use fast_pixel_cnn::checkpoint::table::Table;
-use fast_pixel_cnn::checkpoint::{Variable, v1, v2};
+use fast_pixel_cnn::checkpoint::Variable;
+use fast_pixel_cnn::checkpoint::tensorflow::table::Table;
+use fast_pixel_cnn::checkpoint::tensorflow::{v1, v2};
+use peak::peak;
+use random::{Random, mutate};
 use tables::*;
-
-/// The system's allocator, counting the bytes that the current thread holds and held at most.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let held = HELD.get() + bytes;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most memory that `act` held at once beyond what was held before.
-fn peak<T>(act: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = act();
-    (result, (PEAK.get() - before) as usize)
-}
 
 /// A checkpoint as bytes: tables, and the data files of a V2 one.
 #[derive(Clone)]
@@ -271,40 +236,6 @@ fn a_flipped_bit_is_found_or_changes_nothing() {
             }
             assert!(verify(&flipped).is_err(), "bit {bit} of the data");
             check(&flipped, "the data", bit);
-        }
-    }
-}
-
-/// A small generator of random numbers (xorshift64*), so that a failure repeats.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound as u64) as usize
-    }
-}
-
-/// Changes one place of `bytes` in one of the ways in which formats break.
-fn mutate(bytes: &mut [u8], random: &mut Random) {
-    const TELLING: [u8; 10] = [0x00, 0x01, 0x02, 0x04, 0x08, 0x0a, 0x12, 0x7f, 0x80, 0xff];
-    let at = random.below(bytes.len());
-    match random.below(5) {
-        0 => bytes[at] ^= 1 << random.below(8),
-        1 => bytes[at] = TELLING[random.below(TELLING.len())],
-        2 => bytes[at] = random.below(256) as u8,
-        3 => {
-            // A run of one byte: long varints, huge lengths.
-            let end = bytes.len().min(at + 1 + random.below(12));
-            bytes[at..end].fill(TELLING[random.below(TELLING.len())]);
-        }
-        _ => {
-            // One place on another.
-            let from = random.below(bytes.len());
-            let length = (1 + random.below(16)).min(bytes.len() - at.max(from));
-            bytes.copy_within(from..from + length, at);
         }
     }
 }

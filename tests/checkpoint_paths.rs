@@ -64,7 +64,7 @@ fn a_choice_of_checkpoints_is_the_user_s() {
         "{message}"
     );
     assert!(message.ends_with(" more; give one of them") && message.len() < 250, "{message}");
-    let none = "a folder with neither a checkpoint nor model.json in it; give a TensorFlow checkpoint";
+    let none = "a folder with neither a checkpoint nor model.json in it; give a checkpoint of TensorFlow";
     assert!(Folder::new().refusal_of_all().starts_with(none));
     assert!(Folder::new().with("a.txt", b"text").refusal_of_all().starts_with(none));
     let saved = Folder::new().with("saved_model.pb", b"\x08\x01\x12\x00");
@@ -146,7 +146,7 @@ fn files_of_other_kinds_are_named() {
     tar[257..262].copy_from_slice(b"ustar");
     let cut =
         "it begins as a TensorFlow checkpoint does but does not end as one: it is cut off; copy or download";
-    let neither = "it neither begins nor ends as a TensorFlow checkpoint; give one V1 file";
+    let neither = "it neither begins nor ends as a checkpoint; give a file of PyTorch's or safetensors, one TensorFlow V1";
     let safetensors = b"\x3d\0\0\0\0\0\0\0{\"a\": {\"dtype\": \"F32\", \"shape\": [1]}}";
     let mut sound = table(&v1_entries());
     sound.truncate(sound.len() - 1);
@@ -156,8 +156,11 @@ fn files_of_other_kinds_are_named() {
         (&[0; 60], cut),
         (&sound, cut),
         (b"PK\x03\x04\x14\0\0\0\x08\0weights.ckpt", "a zip archive; unzip it"),
-        (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", "a PyTorch file; "),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "a Python pickle (PyTorch); "),
+        (
+            b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl",
+            "archive: expected a whole and valid PyTorch file, found ",
+        ),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "a Python pickle that torch.save did not write; "),
         (b"\x1f\x8b\x08\0\0\0\0\0", "a compressed file (gzip"),
         (b"BZh91AY&SY", "a compressed file (gzip"),
         (&tar, "a tar archive; unpack it"),
@@ -170,10 +173,10 @@ fn files_of_other_kinds_are_named() {
         ),
         (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file (Keras); "),
         (b"\x93NUMPY\x01\0", "a NumPy array; give the folder"),
-        (safetensors, "a safetensors file; a TensorFlow checkpoint is needed"),
+        (safetensors, "the header: expected at most 37 bytes, found 61"),
         // The length of a header may be a multiple of 65536.
-        (b"\0\0\x01\0\0\0\0\0{\"a\": {}}", "a safetensors file; "),
-        (b"\x82\xa6params\x81\xa8conv2d_0", "a MessagePack file (Flax); a TensorFlow checkpoint is needed"),
+        (b"\0\0\x01\0\0\0\0\0{\"a\": {}}", "the header: expected at most 9 bytes, found 65536"),
+        (b"\x82\xa6params\x81\xa8conv2d_0", "a MessagePack file (Flax); a checkpoint of TensorFlow, PyTorch"),
         (b"\xde\0\x10\xa6params\x81", "a MessagePack file (Flax); "),
         (
             b"\x08\x01\x12\xea\x3a\x0a",

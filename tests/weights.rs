@@ -149,7 +149,11 @@ fn nothing_is_overwritten() {
 fn paths_without_weights_get_told_what_weights_look_like() {
     let place = tempfile::tempdir().unwrap();
     let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
-    let both = ["model.json and one .npy for each tensor", "PREFIX.index", "one V1 file"];
+    let both = [
+        "model.json and one .npy for each tensor",
+        "PREFIX.index",
+        "a file of PyTorch, safetensors or TensorFlow V1",
+    ];
     assert_contains(&error(place.path()), &["a folder with neither a checkpoint nor model.json", both[0]]);
     assert_contains(&error(&place.path().join("x")), &["no such file, folder or checkpoint prefix"]);
     assert_contains(&error(&place.path().join("x")), &both);

@@ -1,4 +1,4 @@
-//! `convert`: from a TensorFlow checkpoint to a folder of `.npy` weights.
+//! `convert`: from a trainer's checkpoint to a folder of `.npy` weights.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,15 +9,16 @@ use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Error, Result, cli, error, weights};
 
-/// Convert a PixelCNN++ checkpoint of TensorFlow to a folder of .npy weights.
+/// Convert a PixelCNN++ checkpoint of TensorFlow or PyTorch to a folder of .npy weights.
 ///
-/// No TensorFlow is needed. Each tensor becomes one file; model.json tells the configuration and the
+/// Neither of them is needed. Each tensor becomes one file; model.json tells the configuration and the
 /// SHA-256 of each file. The folder appears whole or not at all.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
 struct Args {
-    /// The checkpoint: one V1 file, or the prefix of a V2 (.index, .data-...) or sharded V1 checkpoint; or
-    /// the folder that it is in, or TensorFlow's file `checkpoint` there, which names the latest
+    /// The checkpoint: a file of torch.save, a safetensors file or one TensorFlow V1 file, or the prefix of a V2
+    /// (.index, .data-...) or sharded V1 checkpoint; or the folder that it is in, or TensorFlow's file
+    /// `checkpoint` there, which names the latest
     checkpoint: PathBuf,
 
     /// The folder to make; it must not exist yet, or be empty
@@ -27,7 +28,8 @@ struct Args {
     #[command(flatten)]
     model: cli::ModelArgs,
 
-    /// Verify the checksums of everything in the checkpoint first, not only of what is converted
+    /// Verify the checksums of everything in the checkpoint first, not only of what is converted; legacy PyTorch
+    /// and safetensors files have none
     #[arg(long)]
     verify_all: bool,
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::quote;
 use super::locate::{of_name, split_shard};
-use super::table;
+use super::sniff;
 use crate::error::{Error, Result, list};
 
 /// What TensorFlow calls its note.
@@ -40,7 +40,7 @@ pub(super) fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
         }
         [] => refuse(
             "a folder with neither a checkpoint nor model.json in it".into(),
-            "give a TensorFlow checkpoint or a folder made by convert (model.json and one .npy for each \
+            "give a checkpoint of TensorFlow or PyTorch, or a folder made by convert (model.json and one .npy for each \
              tensor)",
         ),
         several => refuse(
@@ -98,8 +98,8 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// The names of the checkpoints in a folder, sorted. A single V1 file, which may have any name, is told by
-/// how it ends; everything else by its name.
+/// The names of the checkpoints in a folder, sorted. A checkpoint of one file, which may have any name,
+/// is told by its contents; everything else by its name.
 fn checkpoints(folder: &Path) -> Result<Vec<String>> {
     let (mut names, mut unread) = (BTreeSet::new(), None);
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
@@ -115,9 +115,9 @@ fn checkpoints(folder: &Path) -> Result<Vec<String>> {
             names.insert(stem.strip_suffix(".data").unwrap_or(stem).to_string());
         } else {
             let path = entry.path();
-            match File::open(&path).and_then(|mut file| table::ends_as_one(&mut file)) {
-                Ok(true) => drop(names.insert(name)),
-                Ok(false) => {}
+            match File::open(&path).and_then(|mut file| sniff::format(&mut file)) {
+                Ok(Some(_)) => drop(names.insert(name)),
+                Ok(None) => {}
                 Err(error) => unread = unread.or(Some((path, error))),
             }
         }

@@ -4,6 +4,10 @@
 //! bfloat16 widen without loss, float64 is rounded once. Nothing else is a weight, and nothing else is read.
 
 use std::fmt;
+use std::io::{Read, Result};
+
+/// Values are read in pieces of so many, so that a piece is still in the cache for what is done with it.
+const PIECE: usize = 1 << 16;
 
 /// The type of a variable's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,23 +26,10 @@ pub enum DType {
     Int64,
     /// Byte strings of any length.
     String,
-    /// Any other, by its number in TensorFlow's `types.proto`.
+    /// Any other of a TensorFlow checkpoint, by its number in `types.proto`.
     Other(i32),
-}
-
-impl From<i32> for DType {
-    fn from(number: i32) -> DType {
-        match number {
-            1 => DType::Float32,
-            2 => DType::Float64,
-            3 => DType::Int32,
-            7 => DType::String,
-            9 => DType::Int64,
-            14 => DType::BFloat16,
-            19 => DType::Float16,
-            other => DType::Other(other),
-        }
-    }
+    /// Any other of another format, by its name.
+    Named(&'static str),
 }
 
 impl fmt::Display for DType {
@@ -52,6 +43,7 @@ impl fmt::Display for DType {
             DType::Int64 => f.write_str("int64"),
             DType::String => f.write_str("string"),
             DType::Other(number) => write!(f, "TensorFlow's type {number}"),
+            DType::Named(name) => f.write_str(name),
         }
     }
 }
@@ -66,6 +58,25 @@ impl DType {
             DType::Float64 => Some(8),
             _ => None,
         }
+    }
+
+    /// Fills `values` with what `source` gives, which is of this floating-point type. `seen` is called with each
+    /// piece as it was read.
+    pub(super) fn read(
+        self,
+        source: &mut impl Read,
+        values: &mut [f32],
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<()> {
+        let size = self.float_size().expect("a floating-point type");
+        let mut buffer = vec![0; PIECE.min(values.len()) * size];
+        for piece in values.chunks_mut(PIECE) {
+            let bytes = &mut buffer[..piece.len() * size];
+            source.read_exact(bytes)?;
+            seen(bytes);
+            self.widen(bytes, piece);
+        }
+        Ok(())
     }
 
     /// Makes float32 of little-endian values, [`DType::float_size`] bytes for each of `values`.

@@ -1,36 +1,29 @@
-//! Reads TensorFlow checkpoints, of the first format (V1) and the second (V2), without TensorFlow.
+//! Reads the checkpoints of trainers, without the trainers: names, shapes and types of arrays, and their values
+//! as float32. What model they make up is not known here.
 //!
 //! The idea: opening takes in names, types, shapes and places only, checked against the files' lengths;
-//! a variable's values are read when asked for, and verified by their checksum. So a training checkpoint
-//! costs no more than what is wanted of it, and variables of types that nobody asks for do no harm.
+//! a variable's values are read when asked for, and verified by their checksum where the format has one. So a
+//! training checkpoint costs no more than what is wanted of it, and variables of types that nobody asks for do
+//! no harm.
 //!
 //! A file may be hostile. Nothing in it is believed: no number is used before it is checked, memory is
 //! never reserved beyond what the file could fill and the machine has, and reading every variable reads each
 //! byte once.
 //!
-//! Layers: [`table`] is the container of both formats; [`v1`] and [`v2`] find variables in it, with
-//! `wire` and `messages` for what its values say, `slices` and `ordered_code` for variables in parts;
-//! `dtype` and `floats` make float32 of what they hold. `locate`, `directory` and `sniff` are for what a
-//! user may point at, `verify` for what nobody asks for.
+//! Layers: [`tensorflow`], `pytorch` and `safetensors` for the formats; `dtype` makes float32 of what they hold; `locate`, `directory` and
+//! `sniff` are for what a user may point at.
 
 mod directory;
 mod dtype;
 mod fault;
-mod floats;
 mod locate;
-mod messages;
-mod ordered_code;
-mod slices;
+mod pytorch;
+mod safetensors;
 mod sniff;
-pub mod table;
-pub mod v1;
-pub mod v2;
-mod verify;
-mod wire;
+pub mod tensorflow;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -39,22 +32,33 @@ use crate::error::{Error, Result};
 use crate::memory;
 pub use dtype::DType;
 use fault::{Fault, quote};
-use locate::{Location, locate, require_file, with_suffix};
-use table::Table;
-pub use verify::Verified;
+use locate::{Location, locate, require_file};
+use tensorflow::{v1, v2};
 
 /// The most variables, and the most slices, that are taken in from one checkpoint. That of the paper's
 /// model has 1,500 with the optimiser's; the limit keeps a hostile file from filling the memory.
 const VARIABLES: usize = 1 << 16;
 
-/// Which of TensorFlow's checkpoint formats.
+/// The most bytes of names, shapes and block keys that are taken in from one file. A checkpoint of a
+/// PixelCNN++ has some 100 KiB of them; the limit keeps a hostile file from filling the memory.
+const METADATA_LIMIT: usize = 4 << 20;
+
+/// The format of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// A table with names and values in one file, or in shards `PREFIX-0000k-of-0000n`.
+    /// TensorFlow's first: a table with names and values in one file, or in shards `PREFIX-0000k-of-0000n`.
     V1,
-    /// `PREFIX.index` and `PREFIX.data-0000k-of-0000n`.
+    /// TensorFlow's second: `PREFIX.index` and `PREFIX.data-0000k-of-0000n`.
     V2,
+    /// PyTorch's since 1.6: a zip archive.
+    #[serde(rename = "pytorch")]
+    PyTorch,
+    /// PyTorch's before: a stream of pickles, and the values.
+    #[serde(rename = "pytorch_legacy")]
+    PyTorchLegacy,
+    /// A JSON header, and the values.
+    Safetensors,
 }
 
 impl fmt::Display for Format {
@@ -62,14 +66,17 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Format::V1 => "TensorFlow V1",
             Format::V2 => "TensorFlow V2",
+            Format::PyTorch => "PyTorch",
+            Format::PyTorchLegacy => "legacy PyTorch",
+            Format::Safetensors => "safetensors",
         })
     }
 }
 
-/// A variable of a checkpoint.
+/// A named array of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name, as the graph had it.
+    /// Its name: as TensorFlow's graph had it, or the dotted path to it through PyTorch's dictionaries.
     pub name: String,
     /// The type of its values.
     pub dtype: DType,
@@ -82,6 +89,17 @@ impl Variable {
     fn kind(&self) -> String {
         format!("{} {:?}", self.dtype, self.shape)
     }
+}
+
+/// What was verified of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// How many variables have the checksums that they should.
+    pub variables: usize,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Variables of types whose checksums are made in a way that is not known here.
+    pub skipped: Vec<Variable>,
 }
 
 /// The place in `variables`, which are sorted by name, of the floating-point variable `name`, and the bytes
@@ -101,6 +119,17 @@ fn find_float(variables: &[Variable], file: &Path, name: &str) -> Result<(usize,
     }
 }
 
+/// The number of values of a shape, if there are at most `limit`.
+fn volume(shape: &[usize], limit: u64) -> std::result::Result<usize, Fault> {
+    let volume = shape.iter().try_fold(1usize, |volume, &size| volume.checked_mul(size));
+    volume.filter(|&volume| volume as u64 <= limit).ok_or_else(|| {
+        Fault::new(
+            format!("a shape of at most {limit} values, which the file could hold"),
+            format!("{shape:?}"),
+        )
+    })
+}
+
 /// `count` zeros, unless the machine has no room for them.
 fn zeros<T: bytemuck::Zeroable>(count: usize) -> std::result::Result<Vec<T>, Fault> {
     memory::zeros(count as u64).map_err(|available| {
@@ -117,9 +146,11 @@ fn zeros<T: bytemuck::Zeroable>(count: usize) -> std::result::Result<Vec<T>, Fau
 enum Reader {
     V1(v1::Reader<File>),
     V2(v2::Reader<File>),
+    PyTorch(pytorch::Reader),
+    Safetensors(safetensors::Reader),
 }
 
-/// A TensorFlow checkpoint that is open for reading.
+/// A checkpoint that is open for reading.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -128,51 +159,32 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the checkpoint that `path` names: a V1 file; one of a V1 checkpoint's shards or their
-    /// prefix; a V2 checkpoint's prefix, its index or one of its data files; TensorFlow's note `checkpoint`
-    /// of the latest one, or a folder with such a note or with one checkpoint. Every file that belongs to it
-    /// must be there.
+    /// prefix; a V2 checkpoint's prefix, its index or one of its data files; a file of PyTorch's or a safetensors
+    /// file; TensorFlow's note `checkpoint` of the latest one, or a folder with such a note or with one
+    /// checkpoint. Every file that belongs to it must be there.
     ///
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Unsupported`] if `path` is a special
     /// file, a folder with no checkpoint or with several, a file that is cut off or of another kind (a zip
-    /// archive, an HTML page, a graph, a PyTorch file and the like), or a checkpoint of big-endian or
-    /// compressed data; [`Error::Malformed`] if a file is damaged.
+    /// archive, an HTML page, a graph and the like), a checkpoint of big-endian or compressed data, or a PyTorch
+    /// file of something other than a dictionary of tensors; [`Error::Malformed`] if a file is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let (path, location) = locate(path)?;
         let reader = match location {
-            Location::Single(file) => {
-                let mut table = open_table(&file)?;
-                if v2::is_index(&mut table)? {
-                    return Err(Error::Unsupported {
-                        file,
-                        found: "the index of a TensorFlow V2 checkpoint under another name".into(),
-                        hint: "name it PREFIX.index, beside its PREFIX.data files".into(),
-                    });
-                }
-                Reader::V1(v1::Reader::open(vec![table])?)
-            }
-            Location::Shards(files) => {
-                let tables = files.iter().map(|file| open_table(file)).collect::<Result<_>>()?;
-                Reader::V1(v1::Reader::open(tables)?)
-            }
-            Location::Bundle(prefix) => {
-                let index = open_table(&with_suffix(&prefix, ".index"))?;
-                let open_shard = |shard, count| {
-                    let file = with_suffix(&prefix, &format!(".data-{shard:05}-of-{count:05}"));
-                    let (source, length) = open_file(&file)?;
-                    Ok(v2::Shard { source, file, length })
-                };
-                Reader::V2(v2::Reader::open(index, open_shard)?)
-            }
+            Location::Single(file) => open_single(&file)?,
+            Location::Shards(files) => Reader::V1(tensorflow::open_shards(&files)?),
+            Location::Bundle(prefix) => Reader::V2(tensorflow::open_v2(&prefix)?),
         };
         Ok(Checkpoint { path, reader })
     }
 
     /// Which format it is in.
     pub fn format(&self) -> Format {
-        match self.reader {
+        match &self.reader {
             Reader::V1(_) => Format::V1,
             Reader::V2(_) => Format::V2,
+            Reader::PyTorch(reader) => reader.format(),
+            Reader::Safetensors(_) => Format::Safetensors,
         }
     }
 
@@ -186,6 +198,8 @@ impl Checkpoint {
         match &self.reader {
             Reader::V1(reader) => reader.variables(),
             Reader::V2(reader) => reader.variables(),
+            Reader::PyTorch(reader) => reader.variables(),
+            Reader::Safetensors(reader) => reader.variables(),
         }
     }
 
@@ -194,13 +208,15 @@ impl Checkpoint {
         match &self.reader {
             Reader::V1(reader) => reader.length(),
             Reader::V2(reader) => reader.length(),
+            Reader::PyTorch(reader) => reader.length(),
+            Reader::Safetensors(reader) => reader.length(),
         }
     }
 
     /// The values of the floating-point variable `name` in the file's order, row-major, as float32: half
     /// precision and bfloat16 are widened, float64 is rounded. Reading in the order of the names is fastest.
-    /// Besides the values this takes memory for the block they are in (V1) or for one slice of a partitioned
-    /// variable.
+    /// Besides the values this takes memory for the block they are in (V1), for one slice of a partitioned
+    /// variable, or for the values as a PyTorch file has them.
     ///
     /// # Errors
     /// [`Error::Malformed`] if there is no variable of that name and type, or its values do not fit its
@@ -209,6 +225,8 @@ impl Checkpoint {
         match &mut self.reader {
             Reader::V1(reader) => reader.read_f32(name),
             Reader::V2(reader) => reader.read_f32(name),
+            Reader::PyTorch(reader) => reader.read_f32(name),
+            Reader::Safetensors(reader) => reader.read_f32(name),
         }
     }
 
@@ -216,36 +234,46 @@ impl Checkpoint {
     /// before each block of a V1 file, and ends it by returning `false`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a checksum is wrong, [`Error::Io`], [`Error::Interrupted`].
+    /// [`Error::Malformed`] if a checksum is wrong, [`Error::Unsupported`] if the format has none,
+    /// [`Error::Io`], [`Error::Interrupted`].
     pub fn verify(&mut self, watch: &dyn Fn() -> bool) -> Result<Verified> {
         let mut watch = || if watch() { Ok(()) } else { Err(Error::Interrupted) };
         match &mut self.reader {
             Reader::V1(reader) => reader.verify(&mut watch),
             Reader::V2(reader) => reader.verify(&mut watch),
+            Reader::PyTorch(reader) => reader.verify(&mut watch),
+            Reader::Safetensors(reader) => Err(no_checksums(reader.file(), "a safetensors file")),
         }
     }
 }
 
+/// Opens the checkpoint that is one file.
+fn open_single(file: &Path) -> Result<Reader> {
+    let (mut source, length) = open_file(file)?;
+    let format = sniff::format(&mut source).map_err(Error::io(file, "read"))?;
+    Ok(match format {
+        Some(format @ (Format::PyTorch | Format::PyTorchLegacy)) => {
+            Reader::PyTorch(pytorch::Reader::open(file, source, length, format)?)
+        }
+        Some(Format::Safetensors) => Reader::Safetensors(safetensors::Reader::open(file, source, length)?),
+        // What is no table is told what it is.
+        _ => Reader::V1(tensorflow::open_v1(file)?),
+    })
+}
+
+/// What has no checksums cannot be verified.
+fn no_checksums(file: &Path, what: &str) -> Error {
+    Error::Unsupported {
+        file: file.into(),
+        found: format!("{what}, which has no checksums"),
+        hint: "there is nothing to verify it by".into(),
+    }
+}
+
+/// Opens a regular file, and tells its length.
 fn open_file(file: &Path) -> Result<(File, u64)> {
     require_file(file)?;
     let source = File::open(file).map_err(Error::io(file, "open"))?;
     let length = source.metadata().map_err(Error::io(file, "find the length"))?.len();
     Ok((source, length))
-}
-
-/// Opens a file as a table. What does not end as one is named for what it is.
-fn open_table(file: &Path) -> Result<Table<File>> {
-    let (mut source, length) = open_file(file)?;
-    if length == 0 {
-        return Err(Error::malformed(file, "length", "a checkpoint", "an empty file"));
-    }
-    if !table::ends_as_one(&mut source).map_err(Error::io(file, "read its end"))? {
-        let mut head = Vec::new();
-        (source.seek(SeekFrom::Start(0)))
-            .and_then(|_| source.take(sniff::HEAD as u64).read_to_end(&mut head))
-            .map_err(Error::io(file, "read its beginning"))?;
-        let (found, hint) = sniff::identify(&head, file);
-        return Err(Error::Unsupported { file: file.to_path_buf(), found, hint });
-    }
-    Table::open(source, file)
 }

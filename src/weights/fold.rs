@@ -24,8 +24,7 @@ pub struct Folded {
 
 /// Folds `V` (in the shape of [`ParameterKind`]), `g` `[outputs]` and `b` `[outputs]`. `V` becomes the
 /// kernel where it can, so that a kernel is not held twice.
-pub(super) fn fold(variable: &Parameter, mut v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
-    let (inputs, outputs) = (variable.inputs, variable.outputs);
+pub(super) fn fold(variable: &Parameter, v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
     let mut scales = squared_norms(variable, &v);
     for (scale, g) in scales.iter_mut().zip(g) {
         let square = match variable.kind {
@@ -34,11 +33,22 @@ pub(super) fn fold(variable: &Parameter, mut v: Vec<f32>, g: &[f32], b: Vec<f32>
         };
         *scale = f64::from(*g) / square.sqrt();
     }
+    scaled(variable, v, &scales, b)
+}
+
+/// Puts a kernel that is folded already, in the shape of `V`, into the order of [`Folded`].
+pub(super) fn ordered(variable: &Parameter, w: Vec<f32>, b: Vec<f32>) -> Folded {
+    scaled(variable, w, &vec![1.0; variable.outputs], b)
+}
+
+/// Multiplies each output channel by its scale.
+fn scaled(variable: &Parameter, mut v: Vec<f32>, scales: &[f64], b: Vec<f32>) -> Folded {
+    let (inputs, outputs) = (variable.inputs, variable.outputs);
     if let ParameterKind::Deconv { .. } = variable.kind {
         let mut kernel = vec![0.0; v.len()];
         let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
         for (to, from) in positions {
-            for (o, (row, scale)) in from.chunks_exact(inputs).zip(&scales).enumerate() {
+            for (o, (row, scale)) in from.chunks_exact(inputs).zip(scales).enumerate() {
                 for (i, v) in row.iter().enumerate() {
                     to[i * outputs + o] = (f64::from(*v) * scale) as f32;
                 }
@@ -47,11 +57,36 @@ pub(super) fn fold(variable: &Parameter, mut v: Vec<f32>, g: &[f32], b: Vec<f32>
         return Folded { kernel, bias: b };
     }
     for row in v.chunks_exact_mut(outputs) {
-        for (v, scale) in row.iter_mut().zip(&scales) {
+        for (v, scale) in row.iter_mut().zip(scales) {
             *v = (f64::from(*v) * scale) as f32;
         }
     }
     Folded { kernel: v, bias: b }
+}
+
+/// Folds a kernel of PyTorch's in its own order: `W[i] = g[i] * V[i] / ||V[i]||` along the first axis, whose size is
+/// that of `g` (`torch.nn.utils.weight_norm`, which has no epsilon). `name` is the tensor's, in the file.
+pub(super) fn fold_rows(file: &Path, name: &str, v: &mut [f32], g: &[f32]) -> Result<()> {
+    let row = v.len() / g.len().max(1);
+    for (i, (v, g)) in v.chunks_exact_mut(row.max(1)).zip(g).enumerate() {
+        let square: f64 = v.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        if square == 0.0 {
+            return Err(of_norm_zero(file, name, format!("channel {i}")));
+        }
+        let scale = f64::from(*g) / square.sqrt();
+        v.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
+    }
+    Ok(())
+}
+
+/// Puts a kernel of PyTorch's, `[b, a, positions]`, into the order in which it is stored here: `[positions, a, b]`,
+/// which is `shape`.
+pub(super) fn from_pytorch(values: &[f32], shape: &[usize]) -> Vec<f32> {
+    let (positions, last) = shape.split_at(shape.len() - 2);
+    let (positions, a, b) = (positions.iter().product::<usize>(), last[0], last[1]);
+    let at = |p: usize, i: usize, j: usize| values[(j * a + i) * positions + p];
+    let rows = (0..positions).flat_map(|p| (0..a).map(move |i| (p, i)));
+    rows.flat_map(|(p, i)| (0..b).map(move |j| at(p, i, j))).collect()
 }
 
 /// `sum V^2` of each output channel.
@@ -81,23 +116,30 @@ pub(super) fn check_values(
     shape: &[usize],
     values: &[f32],
 ) -> Result<()> {
+    // V is the one tensor of a variable with more than one axis, but for hw.
+    let is_v = shape.len() > 1 && variable.kind != ParameterKind::PerClass;
+    check_finite(file, name, shape, values)?;
+    if is_v && let Some(o) = squared_norms(variable, values).iter().position(|s| *s == 0.0) {
+        return Err(of_norm_zero(file, name, format!("output channel {o}")));
+    }
+    Ok(())
+}
+
+fn of_norm_zero(file: &Path, name: &str, channel: String) -> Error {
+    let found = format!("nothing but zeros for {channel}");
+    Error::malformed(file, format!("tensor {name}"), "a kernel of norm above 0", found)
+}
+
+/// Refuses numbers that are not finite, and another count than `shape` has.
+pub(super) fn check_finite(file: &Path, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
     let place = || format!("tensor {name}");
     if values.len() != shape.iter().product::<usize>() {
         let found = format!("{} numbers", values.len());
         return Err(Error::malformed(file, place(), format!("shape {shape:?}"), found));
     }
-    // V is the one tensor of a variable with more than one axis, but for hw.
-    let is_v = shape.len() > 1 && variable.kind != ParameterKind::PerClass;
-    let norms = if is_v { squared_norms(variable, values) } else { Vec::new() };
-    // Finite float32 have finite sums of squares in float64, and others do not: no need to look twice.
-    let suspect = !is_v || norms.iter().any(|s| !s.is_finite());
-    if suspect && let Some(at) = values.iter().position(|v| !v.is_finite()) {
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
         let found = format!("{} at {:?}", values[at], indices(at, shape));
         return Err(Error::malformed(file, place(), "finite numbers", found));
-    }
-    if let Some(o) = norms.iter().position(|s| *s == 0.0) {
-        let found = format!("nothing but zeros for output channel {o}");
-        return Err(Error::malformed(file, place(), "a kernel of norm above 0", found));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::DraftFolder;
 use crate::graph::{Graph, Parameter};
 use crate::models::ModelConfig;
@@ -79,7 +79,7 @@ impl Writer {
         mut tensor: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
         let mut sha256 = BTreeMap::new();
-        for (variable, name, shape) in tensors_of(&config.graph()) {
+        for (variable, name, shape) in tensors_of(&config.graph(), source.folded) {
             let file = file_name(&name);
             let values = tensor(&variable, &name, &shape)?;
             let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
@@ -151,15 +151,6 @@ impl Read for Hashing {
     }
 }
 
-/// Text from a file, fit for a line of a message.
-fn short(text: &str) -> String {
-    let printable = |c: char| {
-        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
-    };
-    let line: String = text.chars().take(200).map(printable).collect();
-    if line.len() < text.len() { line + "..." } else { line }
-}
-
 fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -182,7 +173,11 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     compare(folder, &graph, &manifest)?;
     let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
     let config = ModelConfig { nonlinearity, ..manifest.config };
-    let values = Values::Folder(Reader { folder: folder.into(), sha256: manifest.sha256 });
+    let values = Values::Folder(Reader {
+        folder: folder.into(),
+        sha256: manifest.sha256,
+        folded: manifest.source.folded,
+    });
     Ok(Weights {
         config: Some(config),
         graph: config.graph(),
@@ -197,6 +192,8 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
 pub(super) struct Reader {
     folder: PathBuf,
     sha256: BTreeMap<String, String>,
+    /// Whether the tensors are `W` and `b`, not `V`, `g` and `b`.
+    folded: bool,
 }
 
 impl Reader {
@@ -209,10 +206,14 @@ impl Reader {
         let values = npy::read_from::<f32>(&path, &mut reader, length)?.into_raw_vec_and_offset().0;
         let (expected, found) = (&self.sha256[&file], hex(&reader.into_inner().hash.finalize()));
         if !expected.eq_ignore_ascii_case(&found) {
-            let expected = format!("SHA-256 {} as in {MANIFEST}", short(expected));
+            let expected = format!("SHA-256 {} as in {MANIFEST}", printable(expected));
             return Err(Error::malformed(&path, "contents", expected, found));
         }
-        fold::check_values(&path, name, variable, shape, &values)?;
+        if self.folded {
+            fold::check_finite(&path, name, shape, &values)?;
+        } else {
+            fold::check_values(&path, name, variable, shape, &values)?;
+        }
         Ok(values)
     }
 }
@@ -231,11 +232,11 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     let mut text = Vec::new();
     file.take(MAX_MANIFEST).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
     let bad = |e: serde_json::Error| {
-        Error::malformed(path, "JSON", "the description of a model", short(&e.to_string()))
+        Error::malformed(path, "JSON", "the description of a model", printable(&e.to_string()))
     };
     let Schema { schema } = serde_json::from_slice(&text).map_err(bad)?;
     if schema != SCHEMA {
-        let found = format!("\"{}\"", short(&schema));
+        let found = format!("\"{}\"", printable(&schema));
         return Err(Error::malformed(path, "schema", format!("\"{SCHEMA}\""), found));
     }
     serde_json::from_slice(&text).map_err(bad)
@@ -251,7 +252,8 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
             present.insert(name);
         }
     }
-    let expected = tensors_of(graph).count();
+    let folded = manifest.source.folded;
+    let expected = tensors_of(graph, folded).count();
     if expected > 2 * present.len() + 1000 {
         // Not an accident to list, but a description of something else.
         let problems =
@@ -260,7 +262,7 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
-    for (_, name, shape) in tensors_of(graph) {
+    for (_, name, shape) in tensors_of(graph, folded) {
         let file = file_name(&name);
         if !listed.remove(file.as_str()) {
             problems.push(format!("{file} has no SHA-256 in {MANIFEST}"));

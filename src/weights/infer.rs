@@ -1,43 +1,21 @@
-//! From a checkpoint's list of variables to a configuration and a plan of what to read.
+//! From a TensorFlow checkpoint's list of variables to a configuration and a plan of what to read.
 //!
 //! The idea: guess the configuration by votes, so that one damaged variable does not hide which model
 //! it is, then compare every name, shape and type with the network of that configuration and report all
 //! differences at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::{AVERAGED, Name, Scopes, is_optimiser_scalar, parse_layer};
-use super::{LIMITS, Options, Source, check_limits, choose_nonlinearity, tensors_of};
-use crate::checkpoint::{DType, Format, Variable};
+use super::plan::{Plan, Stored, bytes, commonest, warn_of_types};
+use super::{LIMITS, Options, check_limits, choose_nonlinearity, tensors_of};
+use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::models::{ModelConfig, Nonlinearity};
 
 /// Characters that a list of names may take in a warning, beside the rest of it.
 const ROOM: usize = 150;
-
-/// What to read of a checkpoint.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) config: ModelConfig,
-    pub(super) warnings: Vec<String>,
-    /// Bytes that the tensors take by their shapes and types.
-    pub(super) claimed: u64,
-    averaged: bool,
-    /// From a tensor's name, `conv2d_0/V`, to its variable's name in the checkpoint.
-    stored: HashMap<String, String>,
-}
-
-impl Plan {
-    pub(super) fn source(&self, format: Format) -> Source {
-        Source { format: Some(format), averaged: self.averaged }
-    }
-
-    /// The name in the checkpoint of a tensor of the network.
-    pub(super) fn stored(&self, tensor: &str) -> &str {
-        &self.stored[tensor]
-    }
-}
 
 /// Infers the configuration, checks everything against it and chooses averaged or raw weights.
 pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Result<Plan> {
@@ -63,7 +41,7 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
     if !options.raw {
         warnings.extend(warn_of_raw_values(variables, &chosen));
     }
-    warnings.extend(warn_of_types(&chosen));
+    warnings.extend(warn_of_types(chosen.values().map(|c| c.variable)));
     if !scalars.is_empty() {
         warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
@@ -72,13 +50,9 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
         warnings.push(advice.into());
     }
     let averaged = chosen.values().all(|c| c.averaged);
-    let bytes = |c: &Chosen<'_>| {
-        let size = c.variable.dtype.float_size().unwrap_or(0) as u64;
-        c.variable.shape.iter().fold(size, |n, &d| n.saturating_mul(d as u64))
-    };
-    let claimed = chosen.values().map(bytes).fold(0, u64::saturating_add);
-    let stored = chosen.into_iter().map(|(name, c)| (name, c.variable.name.clone())).collect();
-    Ok(Plan { config, warnings, claimed, averaged, stored })
+    let claimed = chosen.values().map(|c| bytes(c.variable)).fold(0, u64::saturating_add);
+    let stored = chosen.into_iter().map(|(name, c)| (name, Stored::Plain(c.variable.name.clone()))).collect();
+    Ok(Plan { config, warnings, claimed, averaged, folded: false, stored })
 }
 
 /// Says so where averages are wanted and raw values taken, and which variables might be the averages.
@@ -110,20 +84,6 @@ fn warn_of_raw_values(variables: &[Variable], chosen: &BTreeMap<String, Chosen<'
     } else {
         message
     })
-}
-
-/// Says so where values are not float32 in the checkpoint, a sentence for each type.
-fn warn_of_types(chosen: &BTreeMap<String, Chosen<'_>>) -> Vec<String> {
-    let mut counts = BTreeMap::new();
-    for c in chosen.values().filter(|c| c.variable.dtype != DType::Float32) {
-        *counts.entry(c.variable.dtype).or_insert(0usize) += 1;
-    }
-    let of = chosen.len();
-    let sentence = |(dtype, count): (DType, usize)| {
-        let done = if dtype == DType::Float64 { "rounded" } else { "widened" };
-        format!("{count} of {of} tensors are {dtype} and are {done} to float32")
-    };
-    counts.into_iter().map(sentence).collect()
 }
 
 /// The variables of a checkpoint that are, or look like, a model's.
@@ -195,21 +155,9 @@ impl<'a> Found<'a> {
 
     /// The commonest size of an axis, counted from the last, among some tensors.
     fn vote(&self, axis_from_last: usize, names: &[String]) -> Option<usize> {
-        let mut votes: Vec<(usize, usize)> = Vec::new();
-        for name in names {
-            let Some(shape) = self.tensors.get(name).map(|c| &c.variable.shape) else {
-                continue;
-            };
-            let Some(&size) = shape.iter().rev().nth(axis_from_last) else {
-                continue;
-            };
-            match votes.iter_mut().find(|(s, _)| *s == size) {
-                Some((_, count)) => *count += 1,
-                None => votes.push((size, 1)),
-            }
-        }
         // The first of equals: names are given in order of trust.
-        votes.into_iter().rev().max_by_key(|(_, count)| *count).map(|(size, _)| size)
+        let shapes = names.iter().filter_map(|name| self.tensors.get(name).map(|c| &c.variable.shape));
+        commonest(shapes.filter_map(|shape| shape.iter().rev().nth(axis_from_last).copied()))
     }
 
     /// The configuration whose network is most like what was found.
@@ -281,7 +229,7 @@ impl<'a> Found<'a> {
     fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Chosen<'a>>> {
         let mut problems = Vec::new();
         let mut chosen = BTreeMap::new();
-        for (_, name, shape) in tensors_of(&config.graph()) {
+        for (_, name, shape) in tensors_of(&config.graph(), false) {
             let Some(found) = self.tensors.remove(&name) else {
                 problems.push(format!("{}{name} {shape:?} is missing", self.scope));
                 continue;

@@ -1,6 +1,6 @@
 //! The weights of a model: named tensors, where they come from, and what engines make of them.
 //!
-//! The idea: whatever the source (a converted folder, a TensorFlow checkpoint, a seed), the same
+//! The idea: whatever the source (a converted folder, a trainer's checkpoint, a seed), the same
 //! tensors come out, complete and checked against [`Graph::parameters`]: names and shapes when a source
 //! is opened, checksums and numbers (finite, no kernel of norm zero) when a variable is asked for. So an
 //! engine that asks for each variable once never has the model twice in memory. Engines never check.
@@ -8,7 +8,9 @@
 mod fold;
 mod folder;
 mod infer;
+mod infer_torch;
 mod names;
+mod plan;
 mod synthetic;
 
 pub use fold::Folded;
@@ -23,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Format};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Parameter};
+use crate::graph::{Graph, Parameter, ParameterKind};
 use crate::models::{ModelConfig, Nonlinearity};
+use plan::Plan;
 
 /// Which weights are taken, where the source leaves a choice.
 #[derive(Clone, Debug, Default)]
@@ -34,22 +37,26 @@ pub struct Options {
     /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
     /// channels double and else elu.
     pub nonlinearity: Option<Nonlinearity>,
-    /// The scope in which a checkpoint's model was built, empty for none: the reference's is `model`.
-    /// `None`: the only one in which there is a model.
+    /// The scope in which a TensorFlow checkpoint's model was built, empty for none: the reference's is `model`;
+    /// or the key under which a PyTorch file has it, as `state_dict`. `None`: the only one where there is a model.
     pub scope: Option<String>,
 }
 
 /// Where weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The format of the TensorFlow checkpoint; `None` for synthetic weights.
+    /// The format of the checkpoint; `None` for synthetic weights.
     pub format: Option<Format>,
     /// Whether every tensor is the average over training rather than its last value.
     pub averaged: bool,
+    /// Whether weight normalisation is folded already, as it is where PyTorch's is another than the reference's:
+    /// tensors are `W` and `b` then, not `V`, `g` and `b`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub folded: bool,
 }
 
-/// The weights of one model, not folded: for each parameter of its [`Graph`] the tensors `V`, `g` and
-/// `b`, or `hw`. Those of a folder or a checkpoint are read each time they are asked for.
+/// The weights of one model: for each parameter of its [`Graph`] the tensors `V`, `g` and `b` (`W` and `b` where
+/// [`Source::folded`]), or `hw`. Those of a folder or a checkpoint are read each time they are asked for.
 #[derive(Debug)]
 pub struct Weights {
     /// `None` for a graph that was made by hand.
@@ -68,7 +75,7 @@ enum Values {
     /// In a folder.
     Folder(folder::Reader),
     /// In a checkpoint, which seeks and so serves one thread at a time.
-    Checkpoint(Box<Mutex<Checkpoint>>, infer::Plan),
+    Checkpoint(Box<Mutex<Checkpoint>>, Plan),
 }
 
 /// What [`convert`] did.
@@ -85,7 +92,7 @@ pub struct Conversion {
 }
 
 impl Weights {
-    /// Opens a folder written by [`convert`] or [`Weights::save`], or a TensorFlow checkpoint. Values are
+    /// Opens a folder written by [`convert`] or [`Weights::save`], or a trainer's checkpoint. Values are
     /// read and checked when they are asked for: see [`Weights::tensor`].
     ///
     /// # Errors
@@ -100,8 +107,8 @@ impl Weights {
         let graph = plan.config.graph();
         if plan.claimed > checkpoint.length() {
             // Some tensor is not what the list says. Found here, before an engine makes room for all.
-            for (variable, name, shape) in tensors_of(&graph) {
-                read_checked(&mut checkpoint, &plan, &variable, &name, &shape)?;
+            for (variable, name, shape) in tensors_of(&graph, plan.folded) {
+                plan.read(&mut checkpoint, &variable, &name, &shape)?;
             }
         }
         let source = plan.source(checkpoint.format());
@@ -122,7 +129,7 @@ impl Weights {
     /// Random weights for a graph.
     pub fn synthetic_for(graph: Graph, seed: u64) -> Weights {
         let values = Values::Held(synthetic::tensors(&graph, seed));
-        let source = Source { format: None, averaged: false };
+        let source = Source { format: None, averaged: false, folded: false };
         Weights { config: None, graph, source, warnings: Vec::new(), values }
     }
 
@@ -160,7 +167,8 @@ impl Weights {
         &self.warnings
     }
 
-    /// A tensor's values in C order; names and shapes are those of [`Parameter::tensors`].
+    /// A tensor's values in C order; names and shapes are those of [`Parameter::tensors`], or, where
+    /// [`Source::folded`], `W` in the shape of `V`, and `b`.
     ///
     /// # Errors
     /// [`Error::Io`] if the tensor cannot be read, [`Error::Malformed`] for broken files, wrong hashes,
@@ -169,7 +177,7 @@ impl Weights {
     /// # Panics
     /// If the model has no tensor of that name.
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>> {
-        let found = tensors_of(&self.graph).find(|(_, n, _)| n == name);
+        let found = tensors_of(&self.graph, self.source.folded).find(|(_, n, _)| n == name);
         let (variable, name, shape) = found.unwrap_or_else(|| panic!("no tensor {name} in this model"));
         self.read(&variable, &name, &shape)
     }
@@ -183,10 +191,15 @@ impl Weights {
     /// # Panics
     /// If `variable` is not of this model or is a class term.
     pub fn fold(&self, variable: &Parameter) -> Result<Folded> {
-        let [v, g, b] = &variable.tensors()[..] else { panic!("{} is a class term", variable.name) };
         let read = |(name, shape): &(String, Vec<usize>)| self.read(variable, name, shape);
-        let (v, g, b) = (read(v)?, read(g)?, read(b)?);
-        Ok(fold::fold(variable, v.into_owned(), &g, b.into_owned()))
+        match &tensors(variable, self.source.folded)[..] {
+            [v, g, b] => {
+                let (v, g, b) = (read(v)?, read(g)?, read(b)?);
+                Ok(fold::fold(variable, v.into_owned(), &g, b.into_owned()))
+            }
+            [w, b] => Ok(fold::ordered(variable, read(w)?.into_owned(), read(b)?.into_owned())),
+            _ => panic!("{} is a class term", variable.name),
+        }
     }
 
     /// The class term of a resnet, `hw`: `[classes, outputs]`.
@@ -213,13 +226,13 @@ impl Weights {
             Values::Checkpoint(checkpoint, plan) => {
                 // Each reading seeks first: what another thread left behind does not matter.
                 let mut checkpoint = checkpoint.lock().unwrap_or_else(|e| e.into_inner());
-                read_checked(&mut checkpoint, plan, variable, name, shape).map(Cow::Owned)
+                plan.read(&mut checkpoint, variable, name, shape).map(Cow::Owned)
             }
         }
     }
 }
 
-/// Writes the weights of a TensorFlow checkpoint as a folder that [`Weights::load`] reads, one tensor in
+/// Writes the weights of a trainer's checkpoint as a folder that [`Weights::load`] reads, one tensor in
 /// memory at a time. The folder appears whole or not at all. `watch` is called before each tensor with
 /// the number of tensors written; `false` stops the conversion.
 ///
@@ -235,7 +248,7 @@ pub fn convert(
         return Err(Error::Unsupported {
             file: checkpoint.into(),
             found: "a folder of weights that are converted already".into(),
-            hint: "give a TensorFlow checkpoint".into(),
+            hint: "give a checkpoint".into(),
         });
     }
     // First, so that an occupied folder is refused before a large file is read.
@@ -247,7 +260,7 @@ pub fn convert(
         if !watch(written) {
             return Err(Error::Interrupted);
         }
-        let values = read_checked(&mut checkpoint, &plan, variable, name, shape)?;
+        let values = plan.read(&mut checkpoint, variable, name, shape)?;
         written += 1;
         parameters += values.len();
         Ok(Cow::Owned(values))
@@ -256,45 +269,47 @@ pub fn convert(
 }
 
 /// Opens a checkpoint and plans what to read of it; where there is nothing, says what would be accepted.
-fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, infer::Plan)> {
+fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, Plan)> {
     let checkpoint = match Checkpoint::open(path) {
         Err(Error::Io { file, source, .. }) if file == path && source.kind() == ErrorKind::NotFound => {
             return Err(Error::Unsupported {
                 file: path.into(),
                 found: "no such file, folder or checkpoint prefix".into(),
                 hint:
-                    "give a folder made by convert (model.json and one .npy for each tensor) or a TensorFlow \
-                       checkpoint (one V1 file, or PREFIX for PREFIX.index or PREFIX-00000-of-00002)"
+                    "give a folder made by convert (model.json and one .npy for each tensor) or a checkpoint (a file of \
+                       PyTorch, safetensors or TensorFlow V1, or PREFIX for PREFIX.index or PREFIX-00000-of-00002)"
                         .into(),
             });
         }
         result => result?,
     };
-    let mut plan = infer::plan(checkpoint.path(), checkpoint.variables(), options)?;
+    let infer = match checkpoint.format() {
+        Format::V1 | Format::V2 => infer::plan,
+        Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => infer_torch::plan,
+    };
+    let mut plan = infer(checkpoint.path(), checkpoint.variables(), options)?;
     if checkpoint.path() != path {
         plan.warnings.insert(0, format!("{}: {} is taken", path.display(), checkpoint.path().display()));
     }
     Ok((checkpoint, plan))
 }
 
-/// Reads a tensor of a checkpoint and checks its values.
-fn read_checked(
-    checkpoint: &mut Checkpoint,
-    plan: &infer::Plan,
-    variable: &Parameter,
-    name: &str,
-    shape: &[usize],
-) -> Result<Vec<f32>> {
-    let stored = plan.stored(name);
-    let values = checkpoint.read_f32(stored)?;
-    fold::check_values(checkpoint.path(), stored, variable, shape, &values)?;
-    Ok(values)
+/// The tensors of a variable by name and shape: those of [`Parameter::tensors`], or `W` for `V` and `g`.
+fn tensors(variable: &Parameter, folded: bool) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = variable.tensors();
+    if folded && variable.kind != ParameterKind::PerClass {
+        tensors.remove(1);
+        tensors[0].0 = format!("{}/W", variable.name);
+    }
+    tensors
 }
 
 /// Every tensor of a network with its variable, name and shape.
-fn tensors_of(graph: &Graph) -> impl Iterator<Item = (Parameter, String, Vec<usize>)> {
-    let of = |v: &Parameter| v.tensors().into_iter().map(|(name, shape)| (v.clone(), name, shape)).collect();
-    graph.parameters.iter().flat_map(of as fn(&Parameter) -> Vec<_>)
+fn tensors_of(graph: &Graph, folded: bool) -> impl Iterator<Item = (Parameter, String, Vec<usize>)> {
+    let of = move |v: &Parameter| -> Vec<_> {
+        tensors(v, folded).into_iter().map(|(name, shape)| (v.clone(), name, shape)).collect()
+    };
+    graph.parameters.iter().flat_map(of)
 }
 
 /// The largest of each number that is taken for a model rather than for damage.

@@ -14,7 +14,7 @@ pub(super) fn tensors(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
     let mut random = SplitMix(seed);
     let gated = graph.layers.iter().filter(|layer| layer.epilogue.gated).flat_map(|layer| &layer.taps);
     let gated: HashSet<_> = gated.map(|tap| &graph.parameters[tap.parameter].name).collect();
-    for (parameter, name, shape) in super::tensors_of(graph) {
+    for (parameter, name, shape) in super::tensors_of(graph, false) {
         let count = shape.iter().product();
         let before_gate = gated.contains(&parameter.name);
         let (mean, deviation) = match name.rsplit('/').next() {

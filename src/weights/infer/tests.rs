@@ -1,6 +1,7 @@
 //! Inference on lists of variables alone: right ones, and each way to be wrong.
 
 use super::*;
+use crate::checkpoint::DType;
 
 const SMALL: ModelConfig = ModelConfig {
     resnets: 2,
@@ -19,7 +20,7 @@ fn variable(name: impl Into<String>, shape: &[usize]) -> Variable {
 /// a label vector.
 fn training(config: ModelConfig) -> Vec<Variable> {
     let mut variables = Vec::new();
-    for (i, (_, name, shape)) in tensors_of(&config.graph()).enumerate() {
+    for (i, (_, name, shape)) in tensors_of(&config.graph(), false).enumerate() {
         variables.push(variable(format!("model/{name}"), &shape));
         variables.push(variable(format!("model/{name}/{AVERAGED}"), &shape));
         variables.push(variable(format!("model/{name}/Adam_1"), &shape));
@@ -32,6 +33,13 @@ fn training(config: ModelConfig) -> Vec<Variable> {
 
 fn infer(variables: &[Variable]) -> Result<Plan> {
     plan(Path::new("ckpt"), variables, &Options::default())
+}
+
+fn stored<'a>(plan: &'a Plan, tensor: &str) -> &'a str {
+    match &plan.stored[tensor] {
+        Stored::Plain(name) => name,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn problems(variables: &[Variable]) -> (String, Vec<String>) {
@@ -50,7 +58,7 @@ fn configurations_are_inferred() {
         let plan = infer(&training(config)).unwrap();
         assert_eq!(plan.config, config);
         assert!(plan.averaged);
-        assert_eq!(plan.stored("conv2d_0/V"), "model/conv2d_0/V/ExponentialMovingAverage");
+        assert_eq!(stored(&plan, "conv2d_0/V"), "model/conv2d_0/V/ExponentialMovingAverage");
     }
 }
 
@@ -59,7 +67,7 @@ fn averages_are_preferred_and_their_absence_is_told() {
     let all = training(SMALL);
     assert!(infer(&all).unwrap().warnings.is_empty());
     let raw = plan(Path::new("ckpt"), &all, &Options { raw: true, ..Options::default() }).unwrap();
-    assert_eq!((raw.averaged, raw.stored("conv2d_0/V")), (false, "model/conv2d_0/V"));
+    assert_eq!((raw.averaged, stored(&raw, "conv2d_0/V")), (false, "model/conv2d_0/V"));
     assert!(raw.warnings.is_empty());
 
     let none: Vec<_> = training(SMALL).into_iter().filter(|v| !v.name.ends_with(AVERAGED)).collect();
@@ -71,8 +79,8 @@ fn averages_are_preferred_and_their_absence_is_told() {
     let some: Vec<_> = training(SMALL).into_iter().filter(|v| !lacks.contains(&v.name.as_str())).collect();
     let found = infer(&some).unwrap();
     assert!(!found.averaged);
-    assert_eq!(found.stored("dense_3/g"), "model/dense_3/g");
-    assert_eq!(found.stored("dense_3/V"), "model/dense_3/V/ExponentialMovingAverage");
+    assert_eq!(stored(&found, "dense_3/g"), "model/dense_3/g");
+    assert_eq!(stored(&found, "dense_3/V"), "model/dense_3/V/ExponentialMovingAverage");
     assert!(found.warnings[0].starts_with("2 of 270 tensors have no average"), "{:?}", found.warnings);
     assert!(found.warnings[0].ends_with(": dense_3/b, dense_3/g"), "{:?}", found.warnings);
 }
@@ -178,7 +186,7 @@ fn a_model_is_found_in_any_one_scope() {
     for scope in ["pixelcnn/", "a/b/model/", "model_1/", ""] {
         let found = infer(&renamed(&training(SMALL), scope)).unwrap();
         assert_eq!((found.config, found.averaged), (SMALL, true), "{scope}");
-        assert_eq!(found.stored("dense_0/g"), format!("{scope}dense_0/g/ExponentialMovingAverage"));
+        assert_eq!(stored(&found, "dense_0/g"), format!("{scope}dense_0/g/ExponentialMovingAverage"));
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         let mut broken = renamed(&training(SMALL), scope);
         broken.retain(|v| !v.name.contains("dense_4/V"));
@@ -228,7 +236,7 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
 #[test]
 fn averages_of_other_names_are_named() {
     let raw = || training(SMALL).into_iter().filter(|v| !v.name.ends_with(AVERAGED));
-    let names: Vec<_> = tensors_of(&SMALL.graph()).collect();
+    let names: Vec<_> = tensors_of(&SMALL.graph(), false).collect();
     let hang = |scope: &str, ending: &str| {
         let of =
             |(_, name, shape): &(_, String, Vec<usize>)| variable(format!("{scope}{name}/{ending}"), shape);

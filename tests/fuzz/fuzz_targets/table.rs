@@ -8,7 +8,7 @@ mod tables;
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_pixel_cnn::checkpoint::table::Table;
+use fast_pixel_cnn::checkpoint::tensorflow::table::Table;
 use libfuzzer_sys::fuzz_target;
 
 fn read(bytes: &[u8]) {

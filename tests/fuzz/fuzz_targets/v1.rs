@@ -8,7 +8,7 @@ mod tables;
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_pixel_cnn::checkpoint::{table::Table, v1};
+use fast_pixel_cnn::checkpoint::tensorflow::{table::Table, v1};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -10,7 +10,7 @@ mod tables;
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_pixel_cnn::checkpoint::{table::Table, v2};
+use fast_pixel_cnn::checkpoint::tensorflow::{table::Table, v2};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -18,9 +18,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, quote};
 use super::wire::varint;
-use super::zeros;
+use crate::checkpoint::METADATA_LIMIT;
+use crate::checkpoint::fault::{Fault, quote};
+use crate::checkpoint::zeros;
 use crate::error::{Error, Result};
 
 /// The length of a footer in bytes.
@@ -32,10 +33,6 @@ const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 /// Compression byte and checksum behind a block.
 const TRAILER: u64 = 5;
 
-/// The most bytes of names, shapes and block keys that are taken in from one file. A checkpoint of a
-/// PixelCNN++ has some 100 KiB of them; the limit keeps a hostile file from filling the memory.
-pub(super) const METADATA_LIMIT: usize = 4 << 20;
-
 /// The checksum that is stored for bytes whose CRC-32C is `crc`: rotated and shifted, since the CRC of
 /// data that contains its own CRC is weak.
 pub(super) fn masked(crc: u32) -> u32 {
@@ -43,7 +40,7 @@ pub(super) fn masked(crc: u32) -> u32 {
 }
 
 /// Whether a file ends as every table does. Reads nothing else of it.
-pub(super) fn ends_as_one(source: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+pub(in crate::checkpoint) fn ends_as_one(source: &mut (impl Read + Seek)) -> std::io::Result<bool> {
     let mut magic = [0; 8];
     if source.seek(SeekFrom::End(0))? < FOOTER {
         return Ok(false);

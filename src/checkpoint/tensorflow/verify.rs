@@ -7,19 +7,8 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Take};
 
-use super::fault::Fault;
-use super::{DType, Variable};
-
-/// What was verified of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// How many variables have the checksums that they should.
-    pub variables: usize,
-    /// Bytes that were read.
-    pub bytes: u64,
-    /// Variables of types whose checksums are made in a way that is not known here.
-    pub skipped: Vec<Variable>,
-}
+use crate::checkpoint::DType;
+use crate::checkpoint::fault::Fault;
 
 /// Whether it is known how the checksum of such values is made in a V2 checkpoint: not for handles and
 /// variants, which are objects of the program that wrote them.

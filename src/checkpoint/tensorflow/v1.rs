@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use super::fault::{Fault, quote};
 use super::messages::{saved_values, saved_variables};
-use super::slices::{Slice, cover, volume};
-use super::table::{METADATA_LIMIT, Table};
-use super::verify::Verified;
-use super::{VARIABLES, Variable, find_float, floats, zeros};
+use super::slices::{Slice, cover};
+use super::table::Table;
+use crate::checkpoint::fault::{Fault, quote};
+
+use super::floats;
+use crate::checkpoint::{METADATA_LIMIT, VARIABLES, Variable, Verified, find_float, volume, zeros};
 use crate::error::Result;
 
 /// One slice of a variable and the table that it is in.

@@ -4,18 +4,27 @@
 //! `tensor_shape.proto`, `tensor.proto`. A field that is not named here is stepped over; of one that is
 //! repeated though it should not be, the last counts.
 
-use super::DType;
-use super::fault::{Fault, quote};
 use super::floats;
 use super::slices::{Extent, Slice};
 use super::wire::{Fields, Value};
+use crate::checkpoint::DType;
+use crate::checkpoint::fault::{Fault, quote};
 
 /// The most dimensions of a TensorFlow tensor.
 const RANK: usize = 254;
 
 pub(super) fn dtype(value: Value<'_>) -> Result<DType, Fault> {
     // An enum is an int32; a negative one is extended to 64 bits on the wire.
-    Ok(DType::from(value.varint("a data type")? as i32))
+    Ok(match value.varint("a data type")? as i32 {
+        1 => DType::Float32,
+        2 => DType::Float64,
+        3 => DType::Int32,
+        7 => DType::String,
+        9 => DType::Int64,
+        14 => DType::BFloat16,
+        19 => DType::Float16,
+        other => DType::Other(other),
+    })
 }
 
 fn name(bytes: &[u8]) -> Result<&str, Fault> {

@@ -4,7 +4,7 @@
 //! The idea: a message is an iterator over (number, value), and nothing is copied. What the numbers
 //! mean stands in [`super::messages`]. Source: the "Encoding" page of the protocol buffers' manual.
 
-use super::fault::Fault;
+use crate::checkpoint::fault::Fault;
 
 /// Takes a base-128 number, lowest group first, off the front of `bytes`.
 pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Fault> {

@@ -4,11 +4,11 @@
 //! `half_val`), packed or one by one, never to `tensor_content`; and it reads them without the rule by which
 //! one value may stand for all. So a tensor is right if its list has as many values as its shape.
 
-use super::DType;
-use super::fault::Fault;
 use super::messages::dtype;
 use super::wire::{Fields, Value, varint};
-use super::zeros;
+use crate::checkpoint::DType;
+use crate::checkpoint::fault::Fault;
+use crate::checkpoint::zeros;
 
 /// The fewest bytes of a value: those of half precision are varints.
 pub(super) fn least_size(of: DType) -> usize {

@@ -8,12 +8,12 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use super::fault::{Fault, quote};
 use super::messages::{BundleEntry, BundleHeader};
-use super::slices::{Slice, cover, volume};
+use super::slices::{Slice, cover};
 use super::table::{Table, masked};
-use super::verify::{Verified, checksum, is_known};
-use super::{DType, VARIABLES, Variable, find_float, zeros};
+use super::verify::{checksum, is_known};
+use crate::checkpoint::fault::{Fault, quote};
+use crate::checkpoint::{DType, VARIABLES, Variable, Verified, find_float, volume, zeros};
 use crate::error::{Error, Result};
 
 /// The most data files: their names count with five digits.
@@ -194,7 +194,7 @@ impl<R: Read + Seek> Reader<R> {
                 let found = format!("{} bytes", from.size);
                 return Err(at(Fault::new(format!("{count} values of {size} bytes"), found)));
             }
-            self.shards[from.shard].read(from, *dtype, zeros(count).map_err(at)?, size, &place)
+            self.shards[from.shard].read(from, *dtype, zeros(count).map_err(at)?, &place)
         };
         if entry.slices.is_empty() {
             return read(&entry.place, volume);
@@ -274,10 +274,6 @@ fn header<R: Read + Seek>(index: &mut Table<R>) -> Result<BundleHeader> {
     Ok(header)
 }
 
-/// Values of a data file are read in pieces of so many, so that a piece is still in the cache for its
-/// checksum.
-const PIECE: usize = 1 << 16;
-
 impl<R: Read + Seek> Shard<R> {
     fn seek(&mut self, place: &Place) -> Result<()> {
         self.source.seek(SeekFrom::Start(place.offset)).map_err(|error| self.unread(place, error)).map(|_| ())
@@ -287,24 +283,13 @@ impl<R: Read + Seek> Shard<R> {
         Error::io(&self.file, format!("read {} bytes at offset {}", place.size, place.offset))(error)
     }
 
-    /// Fills `values`, of type `dtype` with `size` bytes each, and verifies their checksum. A place is within
+    /// Fills `values`, of type `dtype`, and verifies their checksum. A place is within
     /// its file.
-    fn read(
-        &mut self,
-        place: &Place,
-        dtype: DType,
-        mut values: Vec<f32>,
-        size: usize,
-        name: &str,
-    ) -> Result<Vec<f32>> {
+    fn read(&mut self, place: &Place, dtype: DType, mut values: Vec<f32>, name: &str) -> Result<Vec<f32>> {
         self.seek(place)?;
-        let (mut checksum, mut buffer) = (0, vec![0; PIECE.min(values.len()) * size]);
-        for piece in values.chunks_mut(PIECE) {
-            let bytes = &mut buffer[..piece.len() * size];
-            self.source.read_exact(bytes).map_err(|error| self.unread(place, error))?;
-            checksum = crc32c::crc32c_append(checksum, bytes);
-            dtype.widen(bytes, piece);
-        }
+        let mut checksum = 0;
+        let seen = |bytes: &[u8]| checksum = crc32c::crc32c_append(checksum, bytes);
+        dtype.read(&mut self.source, &mut values, seen).map_err(|error| self.unread(place, error))?;
         self.compare(place, checksum, name)?;
         Ok(values)
     }

@@ -3,8 +3,8 @@
 //! The idea: a tensor is a list of boxes, and they make it up exactly if all lie inside it, no two
 //! meet and their volumes add up to its own. A tensor saved whole is the list of one.
 
-use super::fault::Fault;
 use super::ordered_code::slice_key;
+use crate::checkpoint::fault::Fault;
 
 /// The most slices of one variable. Partitions number some tens, and the comparison of all pairs
 /// should stay short for a hostile file too.
@@ -106,17 +106,6 @@ impl Region {
             }
         }
     }
-}
-
-/// The number of values of a tensor, if there are at most `limit`.
-pub(super) fn volume(shape: &[usize], limit: u64) -> Result<usize, Fault> {
-    let volume = shape.iter().try_fold(1usize, |volume, &size| volume.checked_mul(size));
-    volume.filter(|&volume| volume as u64 <= limit).ok_or_else(|| {
-        Fault::new(
-            format!("a shape of at most {limit} values, which the file could hold"),
-            format!("{shape:?}"),
-        )
-    })
 }
 
 /// The regions of `slices`, which must make up exactly a tensor of shape `shape` with `volume` values.

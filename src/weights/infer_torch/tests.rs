@@ -1,0 +1,198 @@
+//! Inference on lists of names and shapes alone: right ones, and each way to be wrong.
+
+use super::*;
+use crate::checkpoint::DType;
+
+const SMALL: ModelConfig = ModelConfig {
+    resnets: 2,
+    filters: 6,
+    mixtures: 5,
+    channels: 3,
+    classes: 0,
+    nonlinearity: Nonlinearity::ConcatElu,
+};
+
+fn variable(name: String, shape: &[usize]) -> Variable {
+    Variable { name, dtype: DType::Float32, shape: shape.to_vec() }
+}
+
+/// A dictionary as training saves it, in one of the spellings of a kernel.
+fn dictionary(config: &ModelConfig, prefix: &str, spelling: usize) -> Vec<Variable> {
+    let (kernel, gain) = SPELLINGS[spelling];
+    let mut variables = Vec::new();
+    for (parameter, layer) in parameters(config) {
+        let [(_, shape), (_, outputs)] = &super::super::tensors(&parameter, true)[..] else { panic!() };
+        let shape = pytorch_shape(shape);
+        let mut norms = vec![1; shape.len()];
+        norms[0] = shape[0];
+        variables.extend(gain.map(|gain| variable(format!("{prefix}{layer}.{gain}"), &norms)));
+        variables.push(variable(format!("{prefix}{layer}.{kernel}"), &shape));
+        variables.push(variable(format!("{prefix}{layer}.bias"), outputs));
+    }
+    variables.sort_by(|a, b| a.name.cmp(&b.name));
+    variables
+}
+
+fn infer_with(variables: &[Variable], scope: Option<&str>) -> Result<Plan> {
+    let options = Options { scope: scope.map(String::from), ..Options::default() };
+    plan(Path::new("file"), variables, &options)
+}
+
+fn infer(variables: &[Variable]) -> Result<Plan> {
+    infer_with(variables, None)
+}
+
+fn problems(variables: &[Variable]) -> (String, Vec<String>) {
+    match infer(variables).err() {
+        Some(Error::Mismatch { expected, problems, .. }) => (expected, problems),
+        other => panic!("expected a mismatch, got {other:?}"),
+    }
+}
+
+#[test]
+fn every_layer_has_one_name() {
+    for resnets in [1, 2, 5] {
+        let config = ModelConfig { resnets, ..SMALL };
+        let names = parameters(&config).into_iter().map(|(_, layer)| layer);
+        let names: std::collections::BTreeSet<String> = names.collect();
+        assert_eq!(names.len(), config.graph().parameters.len());
+        assert_eq!(names.len(), layers(resnets).iter().map(Vec::len).sum::<usize>());
+    }
+}
+
+#[test]
+fn configurations_are_inferred_in_every_spelling_under_every_key() {
+    let deep = ModelConfig { resnets: 11, mixtures: 1, channels: 3, ..SMALL };
+    for config in [SMALL, deep, ModelConfig::PAPER] {
+        for (spelling, prefix) in
+            [(0, ""), (1, "state_dict."), (2, "module."), (0, "model.module."), (0, "a.b.")]
+        {
+            let plan = infer(&dictionary(&config, prefix, spelling)).unwrap();
+            assert_eq!(plan.config, config);
+            assert!(plan.folded && !plan.averaged && plan.warnings.is_empty());
+            let (kernel, norms) = SPELLINGS[spelling];
+            let layer = format!("{prefix}upsize_ul_stream.1.deconv");
+            match &plan.stored["deconv2d_3/W"] {
+                Stored::Kernel { values, gain } => {
+                    assert_eq!(*values, format!("{layer}.{kernel}"));
+                    assert_eq!(*gain, norms.map(|part| format!("{layer}.{part}")));
+                }
+                other => panic!("{other:?}"),
+            }
+            match &plan.stored["conv2d_2/b"] {
+                Stored::Plain(name) => assert_eq!(*name, format!("{prefix}ul_init.1.conv.bias")),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(plan.stored.len(), 2 * config.graph().parameters.len());
+        }
+    }
+}
+
+#[test]
+fn gray_models_are_known_by_their_first_and_last_layers() {
+    let config = ModelConfig { channels: 1, ..SMALL };
+    let gray = dictionary(&config, "", 0);
+    let plan = infer(&gray).unwrap();
+    assert_eq!((plan.config, plan.stored.len()), (config, 2 * config.graph().parameters.len()));
+    let mut wrong = gray.clone();
+    wrong.retain(|v| v.name != "nin_out.lin_a.bias");
+    assert_eq!(problems(&wrong).1, ["nin_out.lin_a.bias [15] is missing"]);
+    let shape = |name: &str| &gray.iter().find(|v| v.name == name).unwrap().shape[..];
+    assert_eq!(shape("u_init.conv.weight_v"), [6, 2, 2, 3]);
+    assert_eq!(shape("nin_out.lin_a.weight_v"), [15, 6]);
+    let mut four = dictionary(&SMALL, "", 0);
+    for name in ["u_init.conv.weight_v", "ul_init.0.conv.weight_v", "ul_init.1.conv.weight_v"] {
+        four.iter_mut().find(|v| v.name == name).unwrap().shape[1] = 5;
+    }
+    let error = infer(&four).unwrap_err().to_string();
+    assert_eq!(error, "file: a model for images of 4 channels; 3 (RGB) and 1 (gray) are known");
+}
+
+#[test]
+fn every_difference_is_listed() {
+    let mut variables = dictionary(&SMALL, "module.", 1);
+    variables.retain(|v| !v.name.contains("down_layers.2.ul_stream.2.nin_skip"));
+    for v in &mut variables {
+        match v.name.as_str() {
+            "module.u_init.conv.bias" => v.shape = vec![7],
+            "module.ul_init.0.conv.bias" => v.dtype = DType::Int64,
+            "module.nin_out.lin_a.parametrizations.weight.original0" => v.name = "module.nin_out.g".into(),
+            "module.upsize_u_stream.0.deconv.parametrizations.weight.original1" => v.shape.swap(2, 3),
+            _ => {}
+        }
+    }
+    let (expected, found) = problems(&variables);
+    assert_eq!(expected, SMALL.to_string());
+    let layer = "module.down_layers.2.ul_stream.2.nin_skip.lin_a";
+    let missing = [
+        format!("{layer}.weight_v [6, 24] is missing"),
+        format!("{layer}.weight_g [6, 1] is missing"),
+        format!("{layer}.bias [6] is missing"),
+        "module.nin_out.lin_a.parametrizations.weight.original0 [50, 1] is missing".into(),
+        "module.u_init.conv.bias: expected shape [6], found [7]".into(),
+        "module.ul_init.0.conv.bias: expected floating-point numbers, found int64".into(),
+        "module.nin_out.g is extra".into(),
+        "module.upsize_u_stream.0.deconv.parametrizations.weight.original1: expected shape [6, 6, 2, 3], found \
+         [6, 6, 3, 2]"
+            .into(),
+    ];
+    assert_eq!(found.len(), missing.len(), "{found:?}");
+    assert!(missing.iter().all(|problem| found.contains(problem)), "{found:?}");
+}
+
+#[test]
+fn of_several_models_the_user_chooses_one() {
+    let mut both = dictionary(&SMALL, "model.module.", 0);
+    let other = ModelConfig { filters: 4, ..SMALL };
+    both.extend(dictionary(&other, "ema.", 0));
+    both.push(variable("optimizer.state.0.exp_avg".into(), &[6]));
+    both.sort_by(|a, b| a.name.cmp(&b.name));
+    let error = infer(&both).unwrap_err().to_string();
+    assert_eq!(error, "file: 2 models, under the keys \"ema\", \"model\"; choose one as the scope");
+    for (scope, config) in [("model", SMALL), ("model.module", SMALL), ("ema", other), ("ema.", other)] {
+        assert_eq!(infer_with(&both, Some(scope)).unwrap().config, config);
+    }
+    let error = infer_with(&both, Some("state_dict")).unwrap_err().to_string();
+    assert_eq!(error, "scope: expected the key of a model (\"ema\", \"model\"), found \"state_dict\"");
+    // In the root, with another below a key.
+    let mut nested = dictionary(&SMALL, "", 0);
+    nested.extend(dictionary(&other, "ema.", 0));
+    assert_eq!(infer_with(&nested, Some("")).unwrap().config, SMALL);
+    assert_eq!(infer_with(&nested, Some("ema")).unwrap().config, other);
+}
+
+#[test]
+fn files_of_something_else_are_told_so() {
+    let adam = [variable("state.0.exp_avg".into(), &[6]), variable("state.0.exp_avg_sq".into(), &[6])];
+    let (expected, found) = problems(&adam);
+    assert_eq!(expected, "tensors named u_init.conv.bias and so on");
+    assert_eq!(found, ["2 tensors of other names: state.0.exp_avg, state.0.exp_avg_sq"]);
+    assert_eq!(problems(&[]).1, ["0 tensors of other names: "]);
+    let (_, found) = problems(&[variable("u_init.conv.bias".into(), &[6])]);
+    assert_eq!(found, ["u_init.conv is missing or empty, which tells the sizes of the others"]);
+    let raw = Options { raw: true, ..Options::default() };
+    let error = plan(Path::new("file"), &dictionary(&SMALL, "", 0), &raw).unwrap_err().to_string();
+    assert!(
+        error.starts_with("raw weights: expected a TensorFlow checkpoint, which has averaged"),
+        "{error}"
+    );
+    let elu = Options { nonlinearity: Some(Nonlinearity::Elu), ..Options::default() };
+    let error = plan(Path::new("file"), &dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
+    assert!(error.contains("expected concat_elu"), "{error}");
+    let large = ModelConfig { filters: 20_000, ..SMALL };
+    let error = infer(&dictionary(&large, "", 2)).unwrap_err().to_string();
+    assert_eq!(error, "file: nr_filters is 20000; 1 to 10000 are supported");
+}
+
+#[test]
+fn types_that_change_are_told() {
+    let mut variables = dictionary(&SMALL, "", 0);
+    let of = variables.len();
+    variables.iter_mut().for_each(|v| v.dtype = DType::BFloat16);
+    variables[0].dtype = DType::Float64;
+    let expected = [
+        format!("1 of {of} tensors are float64 and are rounded to float32"),
+        format!("{} of {of} tensors are bfloat16 and are widened to float32", of - 1),
+    ];
+    assert_eq!(infer(&variables).unwrap().warnings, expected);
+}
