@@ -143,7 +143,11 @@ fn nothing_is_overwritten() {
 fn paths_without_weights_get_told_what_weights_look_like() {
     let place = tempfile::tempdir().unwrap();
     let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
-    let both = ["model.json and one .npy for each tensor", "PREFIX.index", "a file of PyTorch, safetensors or TensorFlow V1"];
+    let both = [
+        "model.json and one .npy for each tensor",
+        "PREFIX.index",
+        "a file of PyTorch, safetensors or TensorFlow V1",
+    ];
     assert_contains(&error(place.path()), &["a folder with neither a checkpoint nor model.json", both[0]]);
     assert_contains(&error(&place.path().join("x")), &["no such file, folder or checkpoint prefix"]);
     assert_contains(&error(&place.path().join("x")), &both);
@@ -447,10 +451,7 @@ fn options_must_fit_the_folder() {
     load(&plain, Options { raw: true, ..Options::default() }).unwrap();
     let error = load(&plain, Options { scope: Some("model".into()), ..Options::default() });
     let error = error.unwrap_err().to_string();
-    assert_contains(
-        &error,
-        &["--scope: expected a checkpoint, found \"model\" for the converted"],
-    );
+    assert_contains(&error, &["--scope: expected a checkpoint, found \"model\" for the converted"]);
     plain.edit_manifest(|json| json["source"]["averaged"] = true.into());
     let error = load(&plain, Options { raw: true, ..Options::default() }).unwrap_err().to_string();
     assert_contains(&error, &["--raw: expected a TensorFlow checkpoint", "found averaged weights in"]);
