@@ -20,6 +20,7 @@ use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::ParameterKind;
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
 use golden::*;
+use ndarray::Array4;
 use serde_json::{Value, json};
 use torch::{Tensor, dictionary, legacy, pickle, safetensors, state_dict, zip, zip_of};
 use zip::CompressionMethod;
@@ -67,9 +68,10 @@ fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (common::run::Run, Place) {
     (place.convert(&path, flags), place)
 }
 
+const GRAY: ModelConfig = ModelConfig { resnets: 2, filters: 12, mixtures: 4, channels: 1, ..RGB };
+
 /// The golden models.
-const MODELS: [(&str, ModelConfig); 2] =
-    [("torch_rgb", RGB), ("torch_gray", ModelConfig { channels: 1, ..RGB })];
+const MODELS: [(&str, ModelConfig); 2] = [("torch_rgb", RGB), ("torch_gray", GRAY)];
 
 #[test]
 fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() {
@@ -120,21 +122,35 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() 
 
 #[test]
 fn given_pytorch_s_noise_the_images_are_pytorch_s() {
-    for (model, _) in MODELS {
+    // Rounding grows along an image, since each pixel is drawn from those before it. In float64 the gray images,
+    // 784 pixels long, are 6.8e-5 from PyTorch's and 1.9e-4 from the engine's; from the same pixels the next one is
+    // drawn within 1e-4.
+    for ((model, _), tolerance) in MODELS.into_iter().zip([1e-4, 3e-4]) {
         let weights = Weights::load(&golden(&format!("{model}/legacy.pth")), &weights::Options::default());
         let weights = weights.unwrap();
-        let folder = golden(&format!("{model}/gen"));
-        let noise = generate::read_noise(&folder, &weights.graph().head).unwrap();
+        let head = weights.graph().head;
+        let noise = generate::read_noise(&golden(&format!("{model}/gen")), &head).unwrap();
         let expected = array(&format!("{model}/gen/x_gen.npy"));
+        let mut engine = engine(&weights);
         for method in [Method::Cached, Method::Naive] {
             let (size, height, width, _) = noise.dim();
             let batch =
                 Batch { noise: Noise::Given(noise.view()), method, ..Batch::new(size, height, width) };
-            let made = engine(&weights).make(&batch, &|_| true).unwrap();
+            let made = engine.make(&batch, &|_| true).unwrap();
             let off = largest(&made.images, &expected);
             println!("{model}, {method:?}: images within {off:e}");
-            assert!(off <= 1e-4);
+            assert!(off <= tolerance);
         }
+        let logits = engine.logits(expected.view(), None).unwrap();
+        let drawn = logits.rows().into_iter().zip(noise.rows()).flat_map(|(logits, noise)| {
+            let mut pixel = vec![0.0; head.values()];
+            head.sample(&logits.to_vec(), 1.0, &noise.to_vec(), &mut pixel);
+            pixel
+        });
+        let drawn = Array4::from_shape_vec(expected.dim(), drawn.collect()).unwrap();
+        let off = largest(&drawn, &expected);
+        println!("{model}: pixels within {off:e}");
+        assert!(off <= 1e-4);
     }
 }
 
