@@ -79,9 +79,9 @@ pub struct Made {
     pub logits: Option<Array4<f32>>,
 }
 
-/// Called with the number of rows done, after each row, or once for all given rows; where a batch is
-/// parted among threads, with the rows of the largest share. `false` stops the batch with
-/// [`Error::Interrupted`], except after the last row, when there is nothing left to stop.
+/// Progress callback: called with the rows finished so far (of the slowest thread), after each row, or once for all
+/// given rows. Returns whether to go on: `false` stops the batch with [`Error::Interrupted`], except after the last
+/// row, when there is nothing left to stop.
 pub type Watch<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 
 /// A backend with the weights of one model.
@@ -234,7 +234,7 @@ impl<'a> Batch<'a> {
         let bytes = dimensions.iter().try_fold(self.size, |bytes, d| bytes.checked_mul(*d));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             let found = format!("{} of {}x{}", self.size, self.height, self.width);
-            return Err(Error::argument("batch", "images that an address can reach", found));
+            return Err(Error::refused("batch", format!("too large: {found} pixels do not fit in the address space")));
         }
         check_labels(graph.classes, self.labels, self.size)?;
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {

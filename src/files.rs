@@ -197,7 +197,7 @@ pub fn write_atomically(
 }
 
 /// Refuses a path that [`write_atomically`] could not write: a folder that takes no new file, or a
-/// folder in the file's place. To be asked before hours of work. Drafts of killed runs beside it go.
+/// folder in the file's place. Call before a long run, so that it fails early. Drafts of killed runs beside it go.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Unsupported`].
@@ -358,8 +358,8 @@ pub struct Planned {
     pub bytes: u64,
 }
 
-/// Refuses files for which a folder's file system has no room, as far as it says. To be asked before hours
-/// of work.
+/// Refuses files for which a folder's file system has no room, as far as it says. Call before a long
+/// run, so that it fails early.
 ///
 /// # Errors
 /// [`Error::Unsupported`].

@@ -51,7 +51,7 @@ fn cells(stdout: &str, batch: usize) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn explain_foretells_each_way_of_sharing_and_the_first_is_the_fastest() {
+fn explain_predicts_each_way_of_sharing_and_the_first_is_the_fastest() {
     let weights = argument("cond/v2/params.ckpt");
     let args = ["-c", &weights, "--threads", "2", "--batch-sizes", "1,200", "--explain"];
     let done = run("bench", &args).succeeds();

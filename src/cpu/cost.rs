@@ -1,4 +1,4 @@
-//! Which way to share a batch among threads will be fastest: foretold, not tried.
+//! Picks how to split a batch over threads from an analytical cost model: predicted, not tried.
 //!
 //! The idea: a generation is a few products that each wait for the slower of two things, the
 //! multiplications or the weights' way from memory, and, where threads work on one image together, for
@@ -46,7 +46,7 @@ impl Rates {
     }
 }
 
-/// A way to share a batch, with the seconds foretold for it.
+/// A way to share a batch, with the seconds predicted for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Way {
     /// What threads share.

@@ -154,12 +154,12 @@ mod tests {
     use super::*;
     use crate::models::ModelConfig;
 
-    /// The machine for which the floors of the paper's model have been worked out.
+    /// The machine for which the lower bounds of the paper's model have been worked out.
     const LIMITS: Limits =
         Limits { flops: 480e9, every_pixel: 190e9, some_pixels: 75e9, main_memory: 39e9, pixel_weight: 4.0 };
 
     #[test]
-    fn the_floor_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
+    fn the_lower_bound_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
         let graph = ModelConfig::PAPER.graph();
         let infinite = Limits { every_pixel: 1e30, some_pixels: 1e30, main_memory: 1e30, ..LIMITS };
         let seconds = infinite.cached_seconds(&graph, 3, 32, 32);

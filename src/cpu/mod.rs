@@ -59,7 +59,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The instruction set; `None` for [`Isa::from_environment`].
     pub isa: Option<Isa>,
-    /// How threads share the work; `None` for what [`cost`] foretells to be faster.
+    /// How threads share the work; `None` for what [`cost`] predicts to be faster.
     pub split: Option<Split>,
     /// How the weights of the pixel phase are stored.
     pub precision: Precision,
@@ -132,7 +132,7 @@ impl CpuEngine {
     }
 
     /// The ways in which the threads could share a batch, the one to be taken first, and the rates from
-    /// which they are foretold.
+    /// which their times are predicted.
     pub fn ways(&self, batch: usize, height: usize, width: usize) -> (Vec<cost::Way>, cost::Rates) {
         let rates = cost::Rates::nominal(self.isa());
         let job = cost::Job { precision: self.precision, threads: self.threads, batch, height, width };

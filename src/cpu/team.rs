@@ -2,10 +2,10 @@
 //!
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
 //! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
-//! for a bounded time, since the others are nearly always about to arrive, and then sleeps. Who has once
-//! waited in vain, because another thread has taken a core, spins for less time for a while: a thread
-//! that sleeps gets its core back sooner than one that has spent its time on waiting. It never yields:
-//! that would give a core away for as long as the other process likes.
+//! for a bounded time, since the others are nearly always about to arrive, and then sleeps. After a wait that
+//! outlasted the spin (another process holds a core), threads spin less for the next 1000 barriers: a thread that
+//! sleeps gets its core back sooner than one that has spent its time on spinning. It never yields: that would give
+//! a core away for as long as the other process likes.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex};
@@ -16,11 +16,11 @@ use crate::error::{Error, Result};
 
 /// Turns of the spin loop before a waiting thread sleeps, some tens of microseconds.
 const PATIENCE: usize = 1000;
-/// A wait in vain, if it was impatient: longer than any stage, so that another process must have had the core.
-/// With whole patience a wait is in vain when it comes to sleep: where members share a core, the last one comes
-/// as soon as the others sleep, and that may be soon enough.
+/// A wait longer than this, longer than any stage, means that another process has had the core, where the spin was
+/// short. After a full spin it means so as soon as the thread comes to sleep: where members share a core, the last
+/// one arrives as soon as the others sleep.
 const IN_VAIN: Duration = Duration::from_millis(1);
-/// Turns after a wait in vain.
+/// Turns of the spin loop after such a wait.
 const IMPATIENCE: usize = 250;
 /// For how many waits it lasts: some tens of milliseconds.
 const IMPATIENT_WAITS: usize = 1000;

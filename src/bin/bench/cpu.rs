@@ -72,7 +72,7 @@ impl Cpu {
             rates.meet * 1e6
         ))?;
         cli::print(
-            "| batch | threads share | teams | images at a time | row s | pixel s | meet s | foretold s |",
+            "| batch | threads share | teams | images at a time | row s | pixel s | meet s | predicted s |",
         )?;
         cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for &batch in batch_sizes {
@@ -139,7 +139,7 @@ impl Bench for Measured {
         Ok(begin.elapsed().as_secs_f64())
     }
 
-    fn floors(&self, batch: usize) -> [Option<f64>; 2] {
+    fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2] {
         let graph = self.engine.graph();
         let cached = self.limits.cached_seconds(graph, batch, SIDE, SIDE);
         [cached, self.limits.forward_seconds(graph, batch, SIDE, SIDE)].map(Some)

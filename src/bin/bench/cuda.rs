@@ -71,7 +71,7 @@ impl Bench for Cuda {
         Ok(self.engine.device_seconds())
     }
 
-    fn floors(&self, batch: usize) -> [Option<f64>; 2] {
+    fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2] {
         let graph = self.engine.graph();
         let cached = self.bounds.map(|b| b.cached_seconds(graph, batch, SIDE, SIDE));
         [cached, self.bounds.map(|b| b.forward_seconds(graph, batch, SIDE, SIDE))]

@@ -76,7 +76,7 @@ struct Args {
     #[command(flatten)]
     engine: cli::EngineArgs,
 
-    /// Tell how the threads would share each batch, and what is foretold for it, and time nothing
+    /// Tell how the threads would share each batch, and the seconds predicted for it, and time nothing
     #[arg(long)]
     explain: bool,
 
@@ -111,8 +111,8 @@ trait Bench {
     /// Seconds of a full forward pass.
     fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64>;
 
-    /// Seconds below which neither can come for so many images, if that is known: cached, forward.
-    fn floors(&self, batch: usize) -> [Option<f64>; 2];
+    /// Lower bounds in seconds for [cached generation, a forward pass] of a batch, if known.
+    fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2];
 
     /// The machine, for the report.
     fn machine(&self) -> Machine;
@@ -379,7 +379,7 @@ fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> 
     let naive = Spread::of(naive_passes, || bench.forward(images.view(), labels))?;
 
     let naive_seconds = naive.median * (SIDE * SIDE) as f64;
-    let [floor, naive_floor] = bench.floors(size);
+    let [bound, naive_bound] = bench.lower_bounds(size);
     Ok(Row {
         batch: size,
         naive_seconds,
@@ -391,8 +391,8 @@ fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> 
         speedup: naive_seconds / cached.median,
         paper_speedup: PAPER.iter().find(|(b, _)| *b == size).map(|(_, s)| *s),
         images_per_second: size as f64 / cached.median,
-        share_of_limit: floor.map(|f| f / cached.median),
-        naive_share_of_limit: naive_floor.map(|f| f / naive.median),
+        share_of_limit: bound.map(|b| b / cached.median),
+        naive_share_of_limit: naive_bound.map(|b| b / naive.median),
     })
 }
 
