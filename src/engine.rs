@@ -234,7 +234,10 @@ impl<'a> Batch<'a> {
         let bytes = dimensions.iter().try_fold(self.size, |bytes, d| bytes.checked_mul(*d));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             let found = format!("{} of {}x{}", self.size, self.height, self.width);
-            return Err(Error::refused("batch", format!("too large: {found} pixels do not fit in the address space")));
+            return Err(Error::refused(
+                "batch",
+                format!("too large: {found} pixels do not fit in the address space"),
+            ));
         }
         check_labels(graph.classes, self.labels, self.size)?;
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {

@@ -6,5 +6,4 @@ pub mod bundle;
 pub mod models;
 pub mod program;
 pub mod run;
-pub mod stacks;
 pub mod training;

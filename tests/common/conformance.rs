@@ -1,0 +1,315 @@
+//! What every engine holds, whatever it runs on and however: one suite for all of them.
+//!
+//! The idea: a way to run is a name and a function from weights to an engine. Ways of one kind of device make the same
+//! bits, so each is compared with the first; and each by itself with the reference and with a float64 evaluation.
+//! `conformance!` makes a test of each part for a list of ways.
+
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
+use fast_pixel_cnn::{ModelConfig, Weights, npy};
+use ndarray::{Array4, s};
+
+use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};
+use super::stacks::{self, stacks};
+
+/// A way to run.
+pub struct Way {
+    /// For messages.
+    pub name: String,
+    /// An engine of its kind.
+    pub open: Box<dyn Fn(&Weights) -> Box<dyn Engine>>,
+    /// Whether it takes so long that only the smallest sizes are run.
+    pub slow: bool,
+}
+
+/// Makes a test of each part of the suite for the ways that an expression gives.
+#[macro_export]
+macro_rules! conformance {
+    ($ways:expr; $($part:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $part() {
+                common::conformance::$part(&$ways);
+            }
+        )*
+    };
+}
+
+/// The images that labels and a seed make, from index `first_index` on, with the logits met.
+fn generate(
+    engine: &mut dyn Engine,
+    first_index: u64,
+    labels: &[u32],
+    [height, width]: [usize; 2],
+    method: Method,
+) -> Made {
+    golden::generate(engine, first_index, labels, [height, width], method)
+}
+
+/// A teacher-forced pass, naive or cached, gives the reference's logits and leaves the images as they are, and the
+/// likelihoods that follow are the reference's.
+pub fn logits_and_likelihoods_are_the_reference_s(ways: &[Way]) {
+    for folder in golden::FOLDERS {
+        let (images, labels) = (images(folder), labels(folder));
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
+        let (expected, labels) = (array(&format!("{folder}/logits.npy")), labels.as_deref());
+        let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
+        let mut first = None;
+        for Way { name, open, .. } in ways {
+            let mut engine = open(&weights);
+            let logits = engine.logits(images.view(), labels).unwrap();
+            let off = largest(&logits, &expected);
+            let nats = engine.nats(images.view(), labels).unwrap();
+            let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
+            let relative = relative.fold(0.0, f64::max);
+            println!("{folder}, {name}: logits within {off:e}, nats within {relative:e} relative");
+            assert!(off <= 1e-4 && relative <= 1e-5, "{folder}, {name}");
+            let cached = Batch { method: Method::Cached, ..Batch::teacher_forced(images.view(), labels) };
+            let made = engine.make(&cached, &|_| true).unwrap();
+            assert!(bits(&made.images) == bits(&images), "{folder}, {name}: the images do not stay");
+            assert!(bits(&made.logits.unwrap()) == bits(&logits), "{folder}, {name}: cached is not naive");
+            let first = first.get_or_insert_with(|| bits(&logits));
+            assert!(*first == bits(&logits), "{folder}, {name}: not the bits of {}", ways[0].name);
+        }
+    }
+}
+
+/// Given the reference's uniform numbers, the images are the reference's.
+pub fn given_the_reference_s_noise_the_images_are_the_reference_s(ways: &[Way]) {
+    for folder in ["tiny", "cond"] {
+        let weights = load(&format!("{folder}/v2/params.ckpt"), false, None);
+        for Way { name, open, slow } in ways {
+            golden::generate_as_the_reference(&mut *open(&weights), folder, Method::Cached, name);
+            if !slow {
+                let name = format!("{name}, naive");
+                golden::generate_as_the_reference(&mut *open(&weights), folder, Method::Naive, &name);
+            }
+        }
+    }
+}
+
+/// One array of bits for (weights, seed, index, class, temperature), whatever makes it.
+pub fn an_image_is_one_array_of_bits_whatever_makes_it(ways: &[Way]) {
+    let weights = Weights::synthetic(SMALL, 7);
+    let labels = [3, 0, 2, 1, 3];
+    for size in [[4, 4], [4, 32], [12, 20]] {
+        let mut first: Option<Made> = None;
+        for Way { name, open, slow } in ways.iter().filter(|way| !way.slow || size[1] < 32) {
+            let size = if *slow { size.map(|side| side.min(8)) } else { size };
+            let mut engine = open(&weights);
+            let all = generate(&mut *engine, 10, &labels, size, Method::Cached);
+            let logits = bits(all.logits.as_ref().unwrap());
+            let same = |made: &Made| {
+                bits(&made.images) == bits(&all.images) && bits(made.logits.as_ref().unwrap()) == logits
+            };
+            if !slow || size == [4, 4] {
+                let naive = generate(&mut *engine, 10, &labels, size, Method::Naive);
+                assert!(same(&naive), "{name}, {size:?}, naive");
+            }
+            // Alone, and elsewhere in another batch; twice, with what stands ready from before.
+            let at = |made: &Made, i: usize| bits(&made.images.slice(s![i..i + 1, .., .., ..]).to_owned());
+            for _ in 0..2 {
+                let alone = generate(&mut *engine, 12, &labels[2..3], size, Method::Cached);
+                assert!(at(&alone, 0) == at(&all, 2), "{name}, {size:?}, alone");
+            }
+            let other = generate(&mut *engine, 11, &labels[1..4], size, Method::Cached);
+            assert!(at(&other, 1) == at(&all, 2), "{name}, {size:?}, other batch");
+            let forward = engine.logits(all.images.view(), Some(&labels)).unwrap();
+            assert!(bits(&forward) == logits, "{name}, {size:?}, forward");
+            match &first {
+                Some(first) if first.images.dim() == all.images.dim() => {
+                    assert!(same(first), "{name}, {size:?}: not the bits of {}", ways[0].name);
+                }
+                _ => first = Some(all),
+            }
+        }
+    }
+}
+
+/// Another temperature makes other images, which are one array of bits too.
+pub fn a_temperature_is_one_array_of_bits_too(ways: &[Way]) {
+    let weights = Weights::synthetic(SMALL, 7);
+    let labels = [3, 0];
+    let mut different = Vec::new();
+    for temperature in [0.3, 1.0, 2.0] {
+        let noise = |first_index| Noise::Philox { seed: 2702, first_index };
+        let batch = Batch { labels: Some(&labels), noise: noise(10), temperature, ..Batch::new(2, 4, 4) };
+        let alone = Batch { size: 1, labels: Some(&labels[1..]), noise: noise(11), ..batch };
+        let mut all = Vec::new();
+        for Way { name, open, .. } in ways {
+            let mut engine = open(&weights);
+            let mut make = |batch: &Batch| engine.make(batch, &|_| true).unwrap().images;
+            let made = make(&batch);
+            let second = made.slice(s![1.., .., .., ..]).to_owned();
+            assert!(bits(&make(&alone)) == bits(&second), "{temperature}, {name}, alone");
+            let naive = make(&Batch { method: Method::Naive, ..batch });
+            assert!(bits(&naive) == bits(&made), "{temperature}, {name}, naive");
+            all.push(bits(&made));
+        }
+        all.dedup();
+        assert_eq!(all.len(), 1, "{temperature}: not the same by every way");
+        different.extend(all);
+    }
+    different.dedup();
+    assert_eq!(different.len(), 3, "a temperature makes no difference");
+}
+
+/// Given rows stay, and the rest does not depend on how they came.
+pub fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came(ways: &[Way]) {
+    let weights = Weights::synthetic(SMALL, 9);
+    let labels = [1, 2];
+    for Way { name, open, slow } in ways {
+        let mut engine = open(&weights);
+        let [height, width] = if *slow { [4, 4] } else { [8, 12] };
+        let whole = generate(&mut *engine, 0, &labels, [height, width], Method::Cached);
+        for method in [Method::Cached, Method::Naive] {
+            for rows in 0..=height {
+                // Below the given rows stands what must not be looked at.
+                let mut images = whole.images.clone();
+                images.slice_mut(s![.., rows.., .., ..]).fill(0.5);
+                let batch = Batch {
+                    labels: Some(&labels),
+                    noise: Noise::Philox { seed: 2702, first_index: 0 },
+                    given: Some(Given { images: images.view(), rows }),
+                    method,
+                    keep_logits: true,
+                    ..Batch::new(2, height, width)
+                };
+                let made = engine.make(&batch, &|_| true).unwrap();
+                assert!(bits(&made.images) == bits(&whole.images), "{name}, {method:?}, {rows} rows");
+                let logits = (made.logits.unwrap(), whole.logits.as_ref().unwrap());
+                assert!(bits(&logits.0) == bits(logits.1), "{name}, {method:?}, {rows} rows");
+            }
+        }
+    }
+}
+
+/// Rows that the noise would not have made: an engine that overlooks them cannot be right by chance.
+pub fn rows_of_another_image_stay_and_steer_the_rest(ways: &[Way]) {
+    let weights = Weights::synthetic(SMALL, 9);
+    let labels = [1, 2];
+    for Way { name, open, slow } in ways {
+        let [height, width] = if *slow { [8, 4] } else { [8, 12] };
+        let other = Array4::from_shape_fn((2, height, width, 3), |(i, r, c, k)| {
+            ((i * 101 + r * 31 + c * 57 + k * 83) % 256) as f32 / 127.5 - 1.0
+        });
+        let mut engine = open(&weights);
+        let free = generate(&mut *engine, 0, &labels, [height, width], Method::Cached).images;
+        for rows in (0..=height).filter(|rows| !slow || [1, 3, 6].contains(rows)) {
+            let mut complete = |seed, method| {
+                let batch = Batch {
+                    labels: Some(&labels),
+                    noise: Noise::Philox { seed, first_index: 0 },
+                    given: Some(Given { images: other.view(), rows }),
+                    method,
+                    keep_logits: true,
+                    ..Batch::new(2, height, width)
+                };
+                engine.make(&batch, &|_| true).unwrap()
+            };
+            let (above, below) = (s![.., ..rows, .., ..], s![.., rows.., .., ..]);
+            let made = complete(2702, Method::Cached);
+            assert_eq!(made.images.slice(above), other.slice(above), "{name}, {rows} rows");
+            let steered = made.images.slice(below) != free.slice(below);
+            assert_eq!(steered, (1..height).contains(&rows), "{name}, {rows} rows");
+            let logits = made.logits.unwrap();
+            if !slow {
+                let naive = complete(2702, Method::Naive);
+                assert!(bits(&made.images) == bits(&naive.images), "{name}, {rows} rows");
+                assert!(bits(&logits) == bits(&naive.logits.unwrap()), "{name}, {rows} rows");
+            }
+            // Another seed changes what is made, and neither the given rows nor their logits.
+            let again = complete(2703, Method::Cached);
+            assert_eq!(again.images.slice(above), other.slice(above), "{name}, {rows} rows");
+            assert_eq!(again.logits.unwrap().slice(above), logits.slice(above), "{name}, {rows} rows");
+            let differs = again.images.slice(below) != made.images.slice(below);
+            assert_eq!(differs, rows < height, "{name}, {rows} rows");
+        }
+    }
+}
+
+/// What cannot be made is refused, and what is stopped ends.
+pub fn unusable_batches_and_an_interruption_end_with_an_error(ways: &[Way]) {
+    let weights = Weights::synthetic(ModelConfig { classes: 0, ..SMALL }, 1);
+    for Way { name, open, .. } in ways {
+        let mut engine = open(&weights);
+        for method in [Method::Cached, Method::Naive] {
+            let batch = Batch { method, ..Batch::new(2, 4, 4) };
+            let error = engine.make(&batch, &|rows| rows < 2).unwrap_err();
+            assert_eq!(error.to_string(), "interrupted", "{name}, {method:?}");
+            engine.make(&batch, &|rows| rows < 4).expect("nothing is left to stop after the last row");
+            assert_eq!(engine.batch_bytes(method, 1, 1 << 31, 1 << 31), u64::MAX);
+            assert_eq!(engine.batch_bytes(method, 0, 32, 32), 0);
+            let huge = Batch { method, ..Batch::new(1, 1 << 31, 1 << 31) };
+            let none = Batch { size: 0, ..batch };
+            let narrow = Batch { height: 6, ..batch };
+            let labelled = Batch { labels: Some(&[0, 0]), ..batch };
+            let hot = Batch { temperature: f32::NAN, ..batch };
+            for (wrong, part) in [
+                (huge, "address space"),
+                (none, "at least 1 image"),
+                (narrow, "multiples of 4"),
+                (labelled, "unconditional"),
+                (hot, "temperature"),
+            ] {
+                let error = engine.make(&wrong, &|_| true).unwrap_err().to_string();
+                assert!(error.contains(part), "{name}, {method:?}: {error}");
+            }
+        }
+    }
+}
+
+/// Graphs made by hand: cached is naive, bit for bit, on free and on given rows, and near the float64 evaluation.
+pub fn every_stack_is_what_its_layers_say_and_cached_equals_naive(ways: &[Way]) {
+    for classes in [0, 3] {
+        for (name, graph) in stacks(classes) {
+            let period = graph.period();
+            let weights = Weights::synthetic_for(graph, 5);
+            let mut first: Option<Made> = None;
+            for way in ways {
+                let side = |least: usize| least.next_multiple_of(period);
+                let (size, height, width) =
+                    if way.slow { (3, side(8), side(4)) } else { (3, side(12), side(8)) };
+                let labels: Vec<u32> = (0..size as u32).map(|i| i % classes.max(1) as u32).collect();
+                let known = stacks::known(weights.graph(), size, height, width);
+                let batch = Batch {
+                    labels: (classes > 0).then_some(&labels[..]),
+                    noise: Noise::Philox { seed: 8, first_index: 0 },
+                    known: known.as_ref().map(|known| known.view()),
+                    keep_logits: true,
+                    ..Batch::new(size, height, width)
+                };
+                let mut engine = (way.open)(&weights);
+                let cached = engine.make(&batch, &|_| true).expect("sound batch");
+                let naive = engine.make(&Batch { method: Method::Naive, ..batch }, &|_| true);
+                let place = format!("{name}, {classes} classes, {}", way.name);
+                assert!(cached == naive.expect("sound batch"), "{place}: cached is not naive");
+
+                let other = cached.images.mapv(|x| -x);
+                for rows in [height / 2, height] {
+                    let batch = Batch { given: Some(Given { images: other.view(), rows }), ..batch };
+                    let cached = engine.make(&batch, &|_| true).expect("sound batch");
+                    let naive = engine.make(&Batch { method: Method::Naive, ..batch }, &|_| true);
+                    assert!(cached == naive.expect("sound batch"), "{place}: {rows} rows given");
+                }
+                for (image, label) in labels.iter().enumerate() {
+                    let of = |array: &Array4<f32>| array.slice(s![image, .., .., ..]).to_owned();
+                    let known = known.as_ref().map_or(Array4::zeros((size, height, width, 0)), Array4::clone);
+                    let class = *label as usize;
+                    let exact =
+                        stacks::forward(&weights, of(&cached.images).view(), of(&known).view(), class);
+                    let logits = cached.logits.as_ref().expect("asked for");
+                    let found = logits.slice(s![image..image + 1, .., .., ..]);
+                    let off = exact.iter().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs());
+                    let off = off.fold(0.0, f64::max);
+                    assert!(off < 2e-5, "{place}: off by {off:e}");
+                }
+                match &first {
+                    Some(first) if first.images.dim() == cached.images.dim() => {
+                        assert!(*first == cached, "{place}: not the bits of {}", ways[0].name);
+                    }
+                    _ => first = Some(cached),
+                }
+            }
+        }
+    }
+}
