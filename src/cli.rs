@@ -215,7 +215,8 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of(&Nonlinearity::ALL, Nonlinearity::name))]
     pub nonlinearity: Option<Nonlinearity>,
 
-    /// The scope of the model's variables, where a checkpoint has several models: "model" for model/conv2d_0/V
+    /// Where a checkpoint has several models, the scope of the one's variables, or its key in a file of PyTorch's:
+    /// "model" for model/conv2d_0/V, "ema" for ema.u_init.conv.bias
     #[arg(long, value_name = "NAME")]
     pub scope: Option<String>,
 }
@@ -328,7 +329,7 @@ mod tests {
     fn weights_are_those_given_or_the_demo_model() {
         let args = Program::try_parse_from(["program"]).unwrap().weights;
         let weights = args.load().unwrap();
-        assert_eq!(weights.config().classes, 10);
+        assert_eq!(weights.graph().classes, 10);
         let args = ["program", "-c", "there", "--raw", "--nonlinearity", "relu"];
         let args = Program::try_parse_from(args).unwrap().weights;
         assert_eq!(args.path().unwrap(), Path::new("there"));

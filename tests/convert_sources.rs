@@ -20,8 +20,8 @@ use fast_pixel_cnn::{ModelConfig, npy};
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {
     let weights = Weights::load(path, &Options::default()).unwrap();
-    let names = weights.graph().parameters.iter().flat_map(|v| v.tensors());
-    names.flat_map(|(name, _)| weights.tensor(&name).unwrap().into_owned()).collect()
+    let names = weights.graph().arrays(false).map(|(_, name, _)| name);
+    names.flat_map(|name| weights.array(&name).unwrap().into_owned()).collect()
 }
 
 fn image(weights: &Path, flags: &[&str]) -> (Vec<f32>, String) {
@@ -234,7 +234,7 @@ fn sparse_checkpoints_are_refused_by_every_program() {
     let large = ModelConfig { filters: 10_000, classes: 0, ..SMALL };
     let mut entries = vec![v2_header(1)];
     let mut offset = 0;
-    for (name, dimensions) in large.graph().parameters.iter().flat_map(|v| v.tensors()) {
+    for (_, name, dimensions) in large.graph().arrays(false) {
         let size = 4 * dimensions.iter().product::<usize>() as u64;
         let dimensions: Vec<u64> = dimensions.iter().map(|&d| d as u64).collect();
         let fields = [number(1, 1), message(2, &shape(&dimensions)), number(4, offset), number(5, size)];

@@ -1,18 +1,21 @@
 //! PyTorch's PixelCNN++, from a file in every form to logits, images and a folder of weights; and everything that
 //! may be wrong with such a file.
 
-mod common;
 #[allow(dead_code, reason = "not all of it is used here")]
 #[path = "common/golden.rs"]
 mod golden;
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "common/program.rs"]
+mod program;
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "common/run.rs"]
+mod run;
 #[path = "support/torch.rs"]
 mod torch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::program::Place;
-use common::run::run;
 use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
@@ -21,6 +24,8 @@ use fast_pixel_cnn::graph::ParameterKind;
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
 use golden::*;
 use ndarray::Array4;
+use program::Place;
+use run::run;
 use serde_json::{Value, json};
 use torch::{Tensor, dictionary, legacy, pickle, safetensors, state_dict, zip, zip_of};
 use zip::CompressionMethod;
@@ -61,7 +66,7 @@ fn tensors() -> Vec<Tensor> {
 }
 
 /// Converts a file of these bytes.
-fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (common::run::Run, Place) {
+fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (run::Run, Place) {
     let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
     let path = folder.path().join("model.pth");
     fs::write(&path, bytes).unwrap();
@@ -92,7 +97,7 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() 
             assert_eq!(manifest["source"], source);
             for path in [file(form), place.out()] {
                 let weights = Weights::load(&path, &weights::Options::default()).unwrap();
-                assert_eq!(*weights.config(), config);
+                assert_eq!(weights.config(), Some(&config));
                 let (head, size) = (weights.graph().head, [images.dim().1, images.dim().2]);
                 let logits = engine(&weights).logits(images.view(), None).unwrap();
                 let off = largest(&logits, &expected);
@@ -186,7 +191,7 @@ fn kernels_are_folded_along_their_first_axis_and_put_in_order() {
             let expected = v[(row * shape[1] + column) * positions + p] * g[row] / norm(row);
             assert!((f64::from(*found) - expected).abs() <= 1e-6 * expected.abs(), "{name} {at}");
         }
-        let stored = weights.tensor(&format!("{name}/W")).unwrap();
+        let stored = weights.array(&format!("{name}/W")).unwrap();
         let mut sorted = (stored.to_vec(), folded.kernel.clone());
         sorted.0.sort_by(f32::total_cmp);
         sorted.1.sort_by(f32::total_cmp);
@@ -297,7 +302,7 @@ fn a_folder_of_folded_kernels_is_checked() {
     };
     let (before, after) = (hash(&fs::read(&file).unwrap()), hash(&bytes));
     fs::write(&file, &bytes).unwrap();
-    let read = || load().unwrap().tensor("conv2d_0/W").map(|_| ()).unwrap_err().to_string();
+    let read = || load().unwrap().array("conv2d_0/W").map(|_| ()).unwrap_err().to_string();
     assert!(read().contains("expected SHA-256 "), "{}", read());
     fs::write(&manifest, text.replace(&before, &after)).unwrap();
     assert!(

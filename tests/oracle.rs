@@ -57,12 +57,13 @@ fn flat(maps: &[Map]) -> Vec<f64> {
 fn the_oracle_is_the_reference_in_float64() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
         let weights = load(folder, false);
-        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+        let config = *weights.config().unwrap();
+        let parameter = |name: &str| weights.array(name).unwrap().to_vec();
         let (images, size, classes) = images(folder);
         let mut logits = Vec::new();
         let mut nats = Vec::new();
         for (image, class) in images.iter().zip(classes) {
-            let pass = plain::forward(*weights.config(), &tensor, image, size, class);
+            let pass = plain::forward(config, &parameter, image, size, class);
             nats.push(plain::nats(&pass.logits, image));
             logits.push(pass.logits);
         }
@@ -78,11 +79,11 @@ fn the_oracle_is_the_reference_in_float64() {
 fn with_the_raw_weights_too() {
     for folder in ["tiny", "cond", "elu", "relu", "rect"] {
         let weights = load(folder, true);
-        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+        let config = *weights.config().unwrap();
+        let parameter = |name: &str| weights.array(name).unwrap().to_vec();
         let (images, size, classes) = images(folder);
-        let pass = |(image, class): (&Vec<f32>, _)| {
-            plain::forward(*weights.config(), &tensor, image, size, class).logits
-        };
+        let pass =
+            |(image, class): (&Vec<f32>, _)| plain::forward(config, &parameter, image, size, class).logits;
         let logits: Vec<Map> = images.iter().zip(classes).map(pass).collect();
         // The reference's numbers are float32 here.
         let off = largest(&flat(&logits), &array(&format!("{folder}/logits_raw_weights.npy")));
@@ -104,7 +105,8 @@ fn draws_and_whole_images_are_the_reference_s() {
 
     for folder in ["tiny", "cond"] {
         let weights = load(folder, false);
-        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+        let config = *weights.config().unwrap();
+        let parameter = |name: &str| weights.array(name).unwrap().to_vec();
         let (_, size, classes) = images(folder);
         let pixels = size[0] * size[1];
         let [u_mixture, u_logistic, expected, met] = ["u_mix", "u_logistic", "x_gen", "logits_during_gen"]
@@ -114,7 +116,7 @@ fn draws_and_whole_images_are_the_reference_s() {
                 |all: &[f64], channels: usize| all[i * pixels * channels..][..pixels * channels].to_vec();
             let uniforms = [of(&u_mixture, 5), of(&u_logistic, 3)];
             let (image, logits) =
-                plain::generate(*weights.config(), &tensor, 1.0, [&uniforms[0], &uniforms[1]], size, class);
+                plain::generate(config, &parameter, 1.0, [&uniforms[0], &uniforms[1]], size, class);
             let off = [largest(&image, &of(&expected, 3)), largest(&logits, &of(&met, 50))];
             println!("{folder}, image {i}: values within {:e}, logits within {:e}", off[0], off[1]);
             assert!(off[0] < 1e-5 && off[1] < 1e-5);
@@ -150,10 +152,11 @@ fn a_temperature_divides_the_mixture_s_logits_and_multiplies_the_scales() {
 #[test]
 fn every_activation_is_the_reference_s() {
     let weights = load("tiny", false);
-    let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+    let config = *weights.config().unwrap();
+    let parameter = |name: &str| weights.array(name).unwrap().to_vec();
     let (images, size, _) = images("tiny");
     let passes: Vec<_> =
-        images.iter().map(|image| plain::forward(*weights.config(), &tensor, image, size, None)).collect();
+        images.iter().map(|image| plain::forward(config, &parameter, image, size, None)).collect();
     type List = fn(&plain::Pass) -> &Vec<Map>;
     let lists: [(&str, List); 6] = [
         ("u_list", |p| &p.u),
@@ -186,7 +189,7 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
     ] {
         let config = ModelConfig { resnets, filters, mixtures, channels, classes, nonlinearity };
         let weights = Weights::synthetic(config, 11);
-        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+        let parameter = |name: &str| weights.array(name).unwrap().to_vec();
         let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
         for [height, width] in [[4, 4], [4, 32], [12, 20]] {
             let images = Array4::from_shape_fn((2, height, width, channels), |(i, r, c, k)| {
@@ -199,7 +202,7 @@ fn the_engine_is_the_oracle_on_other_sizes_and_models() {
             for (i, image) in images.outer_iter().enumerate() {
                 let class = labels.map(|l| l[i] as usize);
                 let pixels: Vec<f32> = image.iter().copied().collect();
-                let exact = plain::forward(config, &tensor, &pixels, [height, width], class).logits;
+                let exact = plain::forward(config, &parameter, &pixels, [height, width], class).logits;
                 let found: Vec<f64> =
                     logits.outer_iter().nth(i).unwrap().iter().map(|x| f64::from(*x)).collect();
                 let off = largest(&found, &exact.values);
@@ -224,7 +227,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
     ] {
         let config = ModelConfig { resnets: 1, filters: 9, mixtures, channels, classes, nonlinearity };
         let weights = Weights::synthetic(config, 4);
-        let tensor = |name: &str| weights.tensor(name).unwrap().to_vec();
+        let parameter = |name: &str| weights.array(name).unwrap().to_vec();
         let labels = [0, classes.max(1) as u32 - 1];
         let labels = (classes > 0).then_some(&labels[..]);
         let uniform = |channels: usize, salt: usize| {
@@ -256,7 +259,8 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             let class = labels.map(|l| l[i] as usize);
             let uniforms = [&uniforms[0][..], &uniforms[1]];
             let temperature = f64::from(temperature);
-            let (exact, _) = plain::generate(config, &tensor, temperature, uniforms, [height, width], class);
+            let (exact, _) =
+                plain::generate(config, &parameter, temperature, uniforms, [height, width], class);
             let off = largest(&of(&made), &exact);
             println!("{config}, {height}x{width}, temperature {temperature}: image within {off:e}");
             assert!(off < 1e-5);

@@ -61,8 +61,8 @@ impl Saved {
         fs::write(&path, json.to_string()).unwrap();
     }
 
-    /// Replaces a tensor and brings its hash up to date.
-    fn edit_tensor(&self, file: &str, edit: impl FnOnce(ArrayD<f32>) -> ArrayD<f32>) {
+    /// Replaces an array and brings its hash up to date.
+    fn edit_array(&self, file: &str, edit: impl FnOnce(ArrayD<f32>) -> ArrayD<f32>) {
         let path = self.folder.join(file);
         let array = edit(npy::read_f32(&path).unwrap());
         npy::write(&path, &array.view()).unwrap();
@@ -84,15 +84,24 @@ fn what_is_saved_is_loaded() {
         let config = ModelConfig { nonlinearity, ..TINY };
         let saved = Saved::new(config);
         let (weights, loaded) = (Weights::synthetic(config, 1), saved.load().unwrap());
-        assert_eq!((loaded.config(), loaded.source()), (&config, weights.source()));
-        for (name, _) in config.graph().parameters.iter().flat_map(|v| v.tensors()) {
-            assert_eq!(loaded.tensor(&name).unwrap(), weights.tensor(&name).unwrap(), "{name}");
+        assert_eq!((loaded.config(), loaded.source()), (Some(&config), weights.source()));
+        for (_, name, _) in config.graph().arrays(false) {
+            assert_eq!(loaded.array(&name).unwrap(), weights.array(&name).unwrap(), "{name}");
         }
-        // 57 convolutions and dense layers of three tensors each, 16 class terms, model.json.
-        let graph = config.graph();
-        let tensors: usize = graph.parameters.iter().map(|v| v.tensors().len()).sum();
-        assert_eq!(fs::read_dir(&saved.folder).unwrap().count(), tensors + 1);
+        // 57 convolutions and dense layers of three arrays each, 16 class terms, model.json.
+        let arrays = config.graph().arrays(false).count();
+        assert_eq!(fs::read_dir(&saved.folder).unwrap().count(), arrays + 1);
     }
+}
+
+#[test]
+fn weights_of_a_graph_made_by_hand_have_no_configuration_and_no_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let weights = Weights::synthetic_for(TINY.graph(), 1);
+    assert_eq!(weights.config(), None);
+    let error = weights.save(&place.path().join("model")).unwrap_err().to_string();
+    assert_contains(&error, &["weights: a folder tells a model by its configuration"]);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -166,10 +175,10 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
     fs::remove_file(at("conv2d_3.V.npy")).unwrap();
     fs::remove_file(at("dense_0.g.npy")).unwrap();
     fs::copy(at("conv2d_1.g.npy"), at("conv2d_999.g.npy")).unwrap();
-    fs::write(at("notes.txt"), "not a tensor, not a problem").unwrap();
-    saved.edit_tensor("conv2d_0.b.npy", |b| ArrayD::zeros(vec![b.len() + 1]));
+    fs::write(at("notes.txt"), "not an array, not a problem").unwrap();
+    saved.edit_array("conv2d_0.b.npy", |b| ArrayD::zeros(vec![b.len() + 1]));
     // The same number of elements in another order of axes.
-    saved.edit_tensor("deconv2d_0.V.npy", |v| v.permuted_axes(vec![1, 0, 2, 3]));
+    saved.edit_array("deconv2d_0.V.npy", |v| v.permuted_axes(vec![1, 0, 2, 3]));
     saved.edit_manifest(|json| {
         json["sha256"].as_object_mut().unwrap().remove("conv2d_2.b.npy");
         json["sha256"]["../../etc/passwd"] = "00".into();
@@ -194,7 +203,7 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
 }
 
 #[test]
-fn what_macos_keeps_beside_a_file_is_no_tensor() {
+fn what_macos_keeps_beside_a_file_is_no_array() {
     let saved = Saved::new(TINY);
     fs::write(saved.folder.join("._conv2d_3.V.npy"), b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
     fs::write(saved.folder.join("._model.json"), b"\0\x05\x16\x07").unwrap();
@@ -220,7 +229,7 @@ fn sparse_files_are_refused_before_they_are_read() {
 }
 
 #[test]
-fn a_tensor_under_the_wrong_name_fails_its_hash() {
+fn an_array_under_the_wrong_name_fails_its_hash() {
     // Where the shapes agree nothing but the hash can tell.
     let saved = Saved::new(TINY);
     fs::copy(saved.folder.join("conv2d_0.b.npy"), saved.folder.join("conv2d_1.b.npy")).unwrap();
@@ -241,7 +250,7 @@ fn one_flipped_bit_is_found() {
 fn unusable_numbers_are_named() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let saved = Saved::new(TINY);
-        saved.edit_tensor("conditional_weights_2.hw.npy", |mut hw| {
+        saved.edit_array("conditional_weights_2.hw.npy", |mut hw| {
             hw[[1, 5]] = value;
             hw
         });
@@ -252,7 +261,7 @@ fn unusable_numbers_are_named() {
     // A channel of zeros along the output axis of each kind: the last, but the third of a deconv.
     for (file, axis) in [("conv2d_4.V.npy", 3), ("deconv2d_1.V.npy", 2), ("dense_3.V.npy", 1)] {
         let saved = Saved::new(TINY);
-        saved.edit_tensor(file, |mut v| {
+        saved.edit_array(file, |mut v| {
             v.index_axis_mut(ndarray::Axis(axis), 2).fill(0.0);
             v
         });
@@ -261,7 +270,7 @@ fn unusable_numbers_are_named() {
     // Zero gains, biases and class terms are fine.
     let saved = Saved::new(TINY);
     for file in ["conv2d_0.g.npy", "conv2d_0.b.npy", "conditional_weights_0.hw.npy"] {
-        saved.edit_tensor(file, |v| ArrayD::zeros(v.raw_dim()));
+        saved.edit_array(file, |v| ArrayD::zeros(v.raw_dim()));
     }
     saved.open(2).unwrap();
 }
@@ -274,14 +283,11 @@ fn flip_last_bit(saved: &Saved, file: &str) {
 }
 
 #[test]
-fn of_several_damaged_files_the_first_tensor_is_reported_whatever_the_threads() {
-    let names = |v: &fast_pixel_cnn::graph::Parameter| -> Vec<String> {
-        v.tensors().into_iter().map(|(name, _)| name).collect()
-    };
-    let order: Vec<String> = TINY.graph().parameters.iter().flat_map(names).collect();
+fn of_several_damaged_files_the_first_array_is_reported_whatever_the_threads() {
+    let order: Vec<String> = TINY.graph().arrays(false).map(|(_, name, _)| name).collect();
     let saved = Saved::new(TINY);
-    // From the last tensor to the first, whose file is the one to be reported from then on. Layers are
-    // not packed in the order of the network's variables.
+    // From the last array to the first, whose file is the one to be reported from then on. Layers are
+    // not packed in the order of the network's parameters.
     for name in order.iter().rev().step_by(7) {
         let file = format!("{}.npy", name.replace('/', "."));
         flip_last_bit(&saved, &file);
@@ -313,8 +319,8 @@ fn the_programs_refuse_damaged_numbers_in_one_line() {
     type Damage = fn(&Saved, &str);
     let damages: [(Damage, &str); 3] = [
         (flip_last_bit, "contents: expected SHA-256"),
-        (|saved, file| saved.edit_tensor(file, |v| v * f32::NAN), "expected finite numbers, found NaN at [0"),
-        (|saved, file| saved.edit_tensor(file, |v| v * 0.0), "expected a kernel of norm above 0"),
+        (|saved, file| saved.edit_array(file, |v| v * f32::NAN), "expected finite numbers, found NaN at [0"),
+        (|saved, file| saved.edit_array(file, |v| v * 0.0), "expected a kernel of norm above 0"),
     ];
     for (damage, message) in damages {
         let saved = Saved::new(TINY);
@@ -333,10 +339,10 @@ fn a_file_that_changes_after_the_folder_was_opened_is_found() {
     let saved = Saved::new(TINY);
     let weights = saved.load().unwrap();
     let refused = |message: &str| {
-        let error = weights.tensor("conv2d_7/b").unwrap_err().to_string();
+        let error = weights.array("conv2d_7/b").unwrap_err().to_string();
         assert_contains(&error, &["conv2d_7.b.npy: ", message]);
     };
-    weights.tensor("conv2d_7/b").unwrap();
+    weights.array("conv2d_7/b").unwrap();
     flip_last_bit(&saved, "conv2d_7.b.npy");
     refused("contents: expected SHA-256");
     fs::copy(saved.folder.join("conv2d_0.V.npy"), saved.folder.join("conv2d_7.b.npy")).unwrap();
@@ -451,7 +457,7 @@ fn options_must_fit_the_folder() {
     assert_eq!(error, "nonlinearity: expected concat_elu, since the model's channels double, found elu");
     let plain = Saved::new(ModelConfig { nonlinearity: Nonlinearity::Elu, ..TINY });
     let relu = load(&plain, with(Nonlinearity::Relu)).unwrap();
-    assert_eq!(relu.config().nonlinearity, Nonlinearity::Relu);
+    assert_eq!(relu.config().unwrap().nonlinearity, Nonlinearity::Relu);
     load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
     // Synthetic weights are no averages; claim that they are.
     load(&plain, Options { raw: true, ..Options::default() }).unwrap();
@@ -470,15 +476,15 @@ fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
     // 54 million numbers; a second on one core, with room for a busy machine.
     assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
     let wide = Weights::synthetic(TINY_WIDE, 1);
-    assert_eq!(weights.tensor("conv2d_0/V").unwrap(), wide.tensor("conv2d_0/V").unwrap());
+    assert_eq!(weights.array("conv2d_0/V").unwrap(), wide.array("conv2d_0/V").unwrap());
     let graph = ModelConfig::PAPER.graph();
-    for variable in graph.parameters.iter().filter(|v| v.kind != ParameterKind::PerClass).step_by(20) {
-        let folded = weights.fold(variable).unwrap();
-        let g = weights.tensor(&format!("{}/g", variable.name)).unwrap();
+    for parameter in graph.parameters.iter().filter(|p| p.kind != ParameterKind::PerClass).step_by(20) {
+        let folded = weights.fold(parameter).unwrap();
+        let g = weights.array(&format!("{}/g", parameter.name)).unwrap();
         for (o, g) in g.iter().enumerate() {
-            let column = folded.kernel.iter().skip(o).step_by(variable.outputs);
+            let column = folded.kernel.iter().skip(o).step_by(parameter.outputs);
             let norm = column.map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
-            assert!((norm - f64::from(g.abs())).abs() < 1e-5, "{} {o}: {norm} {g}", variable.name);
+            assert!((norm - f64::from(g.abs())).abs() < 1e-5, "{} {o}: {norm} {g}", parameter.name);
         }
     }
 }

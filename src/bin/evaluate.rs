@@ -89,7 +89,8 @@ struct Report<'a> {
     schema: &'static str,
     version: &'static str,
     device: String,
-    model: &'a ModelConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a ModelConfig>,
     images: usize,
     nats: &'a [f64],
     bits_per_dim: &'a [f64],
@@ -105,7 +106,8 @@ struct Classes<'a> {
     schema: &'static str,
     version: &'static str,
     device: String,
-    model: &'a ModelConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a ModelConfig>,
     images: usize,
     /// Null for an image with a likelihood that is not a number.
     classes: &'a [Option<u32>],
@@ -123,7 +125,7 @@ fn main() -> ExitCode {
 
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
-    let config = *weights.config();
+    let config = weights.config().copied();
     if args.key.len() > 1 + usize::from(args.labels.is_some()) {
         let expected = "a name for the images, and one for the labels where there are any";
         return Err(Error::argument("--key", expected, args.key.join(",")));
@@ -147,7 +149,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let mut engine = args.engine.open(&weights)?;
     drop(weights);
     if args.classify {
-        return classify(args, &config, &mut *engine, &bytes, labels.as_deref());
+        return classify(args, config.as_ref(), &mut *engine, &bytes, labels.as_deref());
     }
 
     let task = Task {
@@ -163,7 +165,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     }
     let above = scores.max_logit_difference.filter(|d| d.is_nan() || *d > args.tolerance);
     if args.json {
-        print_json(&scores, &config, engine.name())?;
+        print_json(&scores, config.as_ref(), engine.name())?;
     } else {
         print_table(&scores)?;
         if let Some(difference) = scores.max_logit_difference {
@@ -187,7 +189,7 @@ fn body(args: &Args) -> Result<ExitCode> {
 /// Tells the class of each image.
 fn classify(
     args: &Args,
-    config: &ModelConfig,
+    config: Option<&ModelConfig>,
     engine: &mut dyn Engine,
     images: &Array4<u8>,
     labels: Option<&[u32]>,
@@ -292,7 +294,7 @@ fn print_classes(
     Ok(())
 }
 
-fn print_json(scores: &Scores, config: &ModelConfig, device: String) -> Result<()> {
+fn print_json(scores: &Scores, config: Option<&ModelConfig>, device: String) -> Result<()> {
     print_object(&Report {
         schema: "fast-pixel-cnn/evaluate/1",
         version: env!("CARGO_PKG_VERSION"),

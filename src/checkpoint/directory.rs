@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::fault::quote;
-use super::locate::{of_name, split_shard};
+use super::locate::{locate, split_shard, with_suffix};
 use super::sniff;
 use crate::error::{Error, Result, list};
 
@@ -22,8 +22,18 @@ const NOTE_LIMIT: u64 = 1 << 20;
 /// Characters that a list of names may take in a message, beside the rest of it.
 const ROOM: usize = 150;
 
+/// The path that names the checkpoint which `path` names or stands for.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    // A checkpoint and a folder of its name side by side: the prefix is meant.
+    if path.is_dir() && !with_suffix(path, ".index").exists() {
+        return only_checkpoint(path);
+    }
+    let noted = if path.is_file() { noted_checkpoint(path)? } else { None };
+    Ok(noted.unwrap_or_else(|| path.to_path_buf()))
+}
+
 /// The checkpoint in a folder.
-pub(super) fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
+fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
     let note = folder.join(NOTE);
     if note.is_file()
         && let Some(path) = noted_checkpoint(&note)?
@@ -51,7 +61,7 @@ pub(super) fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
 }
 
 /// The checkpoint that `file` names, if it is a note.
-pub(super) fn noted_checkpoint(file: &Path) -> Result<Option<PathBuf>> {
+fn noted_checkpoint(file: &Path) -> Result<Option<PathBuf>> {
     let mut text = Vec::new();
     let source = File::open(file).map_err(Error::io(file, "open"))?;
     let mut head = source.take(KEY.len() as u64);
@@ -92,7 +102,7 @@ pub(super) fn noted_checkpoint(file: &Path) -> Result<Option<PathBuf>> {
 
 /// Whether any file of the checkpoint is there.
 fn is_there(path: &Path) -> bool {
-    match of_name(path) {
+    match locate(path) {
         Err(Error::Io { file, source, .. }) => file != path || source.kind() != ErrorKind::NotFound,
         _ => true,
     }

@@ -1,14 +1,13 @@
-//! From the path that a user gives to the files of a checkpoint.
+//! From the path that names a checkpoint to its files.
 //!
 //! The idea: names decide, contents do not. A file is named by itself; a prefix, which names no file,
-//! by the files that begin with it. A folder, and TensorFlow's note in it, stand for another path.
+//! by the files that begin with it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
 
-use super::directory;
 use crate::error::{Error, Result};
 
 /// The files of a checkpoint, as their names have it.
@@ -71,22 +70,8 @@ pub(super) fn require_file(path: &Path) -> Result<()> {
     Err(Error::Unsupported { file: path.to_path_buf(), found: describe(kind).into(), hint })
 }
 
-/// Finds the files of the checkpoint that `path` names or stands for, and the path that names it.
-pub(super) fn locate(path: &Path) -> Result<(PathBuf, Location)> {
-    // A checkpoint and a folder of its name side by side: the prefix is meant.
-    let path = if path.is_dir() && !with_suffix(path, ".index").exists() {
-        directory::only_checkpoint(path)?
-    } else if path.is_file() {
-        directory::noted_checkpoint(path)?.unwrap_or_else(|| path.to_path_buf())
-    } else {
-        path.to_path_buf()
-    };
-    let location = of_name(&path)?;
-    Ok((path, location))
-}
-
-/// Finds the files of the checkpoint of that name.
-pub(super) fn of_name(path: &Path) -> Result<Location> {
+/// Finds the files of the checkpoint that `path` names.
+pub(super) fn locate(path: &Path) -> Result<Location> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
     let missing = match require_file(path) {
         Ok(()) => return of_file(path, name),

@@ -169,8 +169,8 @@ impl Checkpoint {
     /// archive, an HTML page, a graph and the like), a checkpoint of big-endian or compressed data, or a PyTorch
     /// file of something other than a dictionary of tensors; [`Error::Malformed`] if a file is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let (path, location) = locate(path)?;
-        let reader = match location {
+        let path = directory::resolve(path)?;
+        let reader = match locate(&path)? {
             Location::Single(file) => open_single(&file)?,
             Location::Shards(files) => Reader::V1(tensorflow::open_shards(&files)?),
             Location::Bundle(prefix) => Reader::V2(tensorflow::open_v2(&prefix)?),

@@ -8,10 +8,15 @@ use std::io::{Read, Result, Seek, SeekFrom};
 use std::path::Path;
 
 use super::Format;
-use super::tensorflow::table;
 
 /// How many bytes of a file are looked at.
 const HEAD: usize = 512;
+
+/// The length of the footer of TensorFlow's tables in bytes.
+pub(super) const FOOTER: u64 = 48;
+
+/// The last eight bytes of every table.
+pub(super) const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 
 /// The magic number of a legacy PyTorch file, as its first pickle has it.
 const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -24,10 +29,21 @@ pub(super) fn head(source: &mut (impl Read + Seek)) -> Result<Vec<u8>> {
     Ok(head)
 }
 
+/// Whether a file ends as every table of TensorFlow's does. Reads nothing else of it.
+pub(super) fn ends_as_table(source: &mut (impl Read + Seek)) -> Result<bool> {
+    let mut magic = [0; 8];
+    if source.seek(SeekFrom::End(0))? < FOOTER {
+        return Ok(false);
+    }
+    source.seek(SeekFrom::End(-8))?;
+    source.read_exact(&mut magic)?;
+    Ok(magic == MAGIC.to_le_bytes())
+}
+
 /// The format of a file that is a checkpoint, or begins as one. Of TensorFlow's that is the first, which an index
 /// of the second looks like.
 pub(super) fn format(source: &mut (impl Read + Seek)) -> Result<Option<Format>> {
-    if table::ends_as_one(source)? {
+    if ends_as_table(source)? {
         return Ok(Some(Format::V1));
     }
     let head = head(source)?;

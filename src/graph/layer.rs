@@ -38,8 +38,9 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// The arrays that make the parameter, by name (`conv2d_0/V`) and shape.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+    /// The arrays that make the parameter, by name (`conv2d_0/V`) and shape: `V`, `g` and `b`, or `W`, in the shape
+    /// of `V`, and `b` where weight normalisation is `folded`; `hw` of [`ParameterKind::PerClass`].
+    pub fn arrays(&self, folded: bool) -> Vec<(String, Vec<usize>)> {
         let shape = match self.kind {
             ParameterKind::Conv { kernel: [h, w] } => vec![h, w, self.inputs, self.outputs],
             ParameterKind::Deconv { kernel: [h, w] } => vec![h, w, self.outputs, self.inputs],
@@ -48,11 +49,10 @@ impl Parameter {
                 return vec![(format!("{}/hw", self.name), vec![self.inputs, self.outputs])];
             }
         };
-        vec![
-            (format!("{}/V", self.name), shape),
-            (format!("{}/g", self.name), vec![self.outputs]),
-            (format!("{}/b", self.name), vec![self.outputs]),
-        ]
+        let (kernel, rest) = if folded { ("W", &["b"][..]) } else { ("V", &["g", "b"][..]) };
+        let array = |part: &str, shape: Vec<usize>| (format!("{}/{part}", self.name), shape);
+        let rest = rest.iter().map(|part| array(part, vec![self.outputs]));
+        std::iter::once(array(kernel, shape)).chain(rest).collect()
     }
 
     /// Positions of the kernel: `height * width`, 1 for a dense layer.

@@ -78,8 +78,14 @@ impl Graph {
 
     /// Number of trained numbers.
     pub fn parameter_count(&self) -> usize {
-        let tensors = self.parameters.iter().flat_map(|p| p.tensors());
-        tensors.map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        self.arrays(false).map(|(_, _, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Every array with its parameter, name and shape: see [`Parameter::arrays`].
+    pub fn arrays(&self, folded: bool) -> impl Iterator<Item = (&Parameter, String, Vec<usize>)> {
+        self.parameters
+            .iter()
+            .flat_map(move |p| p.arrays(folded).into_iter().map(move |(name, shape)| (p, name, shape)))
     }
 
     /// Channels of a map as an activation leaves them.

@@ -1,8 +1,60 @@
-//! One file per architecture, the only place that knows it.
+//! One file, or folder, per architecture, the only place that knows it: its graph, its parameters' names in each
+//! trainer's files, its configuration from what a checkpoint holds.
 //!
-//! The idea: a model is a configuration and the graph that follows from it; nobody above asks what kind it is.
+//! The idea: a model is a configuration and the graph that follows from it, and a checkpoint of it a recipe: what to
+//! read for each array. Nobody above asks what kind it is.
 
-mod config;
 mod pixel_cnn_pp;
+mod stored;
 
-pub use config::{ModelConfig, Nonlinearity};
+pub use pixel_cnn_pp::{ModelConfig, Nonlinearity};
+pub(crate) use stored::Stored;
+
+use std::collections::HashMap;
+
+use crate::checkpoint::{Checkpoint, Format};
+use crate::error::Result;
+
+/// Which weights are taken, where the source leaves a choice.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The raw weights instead of the averaged ones.
+    pub raw: bool,
+    /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
+    /// channels double and else elu.
+    pub nonlinearity: Option<Nonlinearity>,
+    /// The scope in which a TensorFlow checkpoint's model was built, empty for none: the reference's is `model`;
+    /// or the key under which a PyTorch file has it, as `state_dict`. `None`: the only one where there is a model.
+    pub scope: Option<String>,
+}
+
+/// What to read of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// The model that is in it.
+    pub(crate) config: ModelConfig,
+    /// What the user should know, one sentence each.
+    pub(crate) warnings: Vec<String>,
+    /// Bytes that the arrays take by their shapes and types.
+    pub(crate) claimed: u64,
+    /// Whether every array is the average over training rather than its last value.
+    pub(crate) averaged: bool,
+    /// Whether the arrays are `W` and `b`, not `V`, `g` and `b`.
+    pub(crate) folded: bool,
+    /// By an array's name, as the graph has it.
+    pub(crate) stored: HashMap<String, Stored>,
+}
+
+/// Finds the model in a checkpoint by the names, types and shapes of what it holds.
+///
+/// # Errors
+/// [`Error::Mismatch`](crate::Error::Mismatch) with every missing, extra and mis-shaped array,
+/// [`Error::Argument`](crate::Error::Argument) for options that do not fit, and refusals of what is out of all
+/// proportion or more than one model.
+pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recipe> {
+    let recipe = match checkpoint.format() {
+        Format::V1 | Format::V2 => pixel_cnn_pp::tensorflow::recipe,
+        Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => pixel_cnn_pp::pytorch::recipe,
+    };
+    recipe(checkpoint.path(), checkpoint.variables(), options)
+}

@@ -24,27 +24,27 @@ pub struct Folded {
 
 /// Folds `V` (in the shape of [`ParameterKind`]), `g` `[outputs]` and `b` `[outputs]`. `V` becomes the
 /// kernel where it can, so that a kernel is not held twice.
-pub(super) fn fold(variable: &Parameter, v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
-    let mut scales = squared_norms(variable, &v);
+pub(super) fn fold(parameter: &Parameter, v: Vec<f32>, g: &[f32], b: Vec<f32>) -> Folded {
+    let mut scales = squared_norms(parameter, &v);
     for (scale, g) in scales.iter_mut().zip(g) {
-        let square = match variable.kind {
+        let square = match parameter.kind {
             ParameterKind::Conv { .. } | ParameterKind::Deconv { .. } => scale.max(LEAST_SQUARE),
             ParameterKind::Dense | ParameterKind::PerClass => *scale,
         };
         *scale = f64::from(*g) / square.sqrt();
     }
-    scaled(variable, v, &scales, b)
+    scaled(parameter, v, &scales, b)
 }
 
 /// Puts a kernel that is folded already, in the shape of `V`, into the order of [`Folded`].
-pub(super) fn ordered(variable: &Parameter, w: Vec<f32>, b: Vec<f32>) -> Folded {
-    scaled(variable, w, &vec![1.0; variable.outputs], b)
+pub(super) fn ordered(parameter: &Parameter, w: Vec<f32>, b: Vec<f32>) -> Folded {
+    scaled(parameter, w, &vec![1.0; parameter.outputs], b)
 }
 
 /// Multiplies each output channel by its scale.
-fn scaled(variable: &Parameter, mut v: Vec<f32>, scales: &[f64], b: Vec<f32>) -> Folded {
-    let (inputs, outputs) = (variable.inputs, variable.outputs);
-    if let ParameterKind::Deconv { .. } = variable.kind {
+fn scaled(parameter: &Parameter, mut v: Vec<f32>, scales: &[f64], b: Vec<f32>) -> Folded {
+    let (inputs, outputs) = (parameter.inputs, parameter.outputs);
+    if let ParameterKind::Deconv { .. } = parameter.kind {
         let mut kernel = vec![0.0; v.len()];
         let positions = kernel.chunks_exact_mut(inputs * outputs).zip(v.chunks_exact(inputs * outputs));
         for (to, from) in positions {
@@ -64,8 +64,8 @@ fn scaled(variable: &Parameter, mut v: Vec<f32>, scales: &[f64], b: Vec<f32>) ->
     Folded { kernel: v, bias: b }
 }
 
-/// Folds a kernel of PyTorch's in its own order: `W[i] = g[i] * V[i] / ||V[i]||` along the first axis, whose size is
-/// that of `g` (`torch.nn.utils.weight_norm`, which has no epsilon). `name` is the tensor's, in the file.
+/// Folds a kernel whose norm is along the first axis, whose size is that of `g`: `W[i] = g[i] * V[i] / ||V[i]||`
+/// (`torch.nn.utils.weight_norm`, which has no epsilon). `name` is the array's, in the file.
 pub(super) fn fold_rows(file: &Path, name: &str, v: &mut [f32], g: &[f32]) -> Result<()> {
     let row = v.len() / g.len().max(1);
     for (i, (v, g)) in v.chunks_exact_mut(row.max(1)).zip(g).enumerate() {
@@ -79,9 +79,8 @@ pub(super) fn fold_rows(file: &Path, name: &str, v: &mut [f32], g: &[f32]) -> Re
     Ok(())
 }
 
-/// Puts a kernel of PyTorch's, `[b, a, positions]`, into the order in which it is stored here: `[positions, a, b]`,
-/// which is `shape`.
-pub(super) fn from_pytorch(values: &[f32], shape: &[usize]) -> Vec<f32> {
+/// Puts a kernel `[b, a, positions]` into the order of a graph's: `[positions, a, b]`, which is `shape`.
+pub(super) fn positions_first(values: &[f32], shape: &[usize]) -> Vec<f32> {
     let (positions, last) = shape.split_at(shape.len() - 2);
     let (positions, a, b) = (positions.iter().product::<usize>(), last[0], last[1]);
     let at = |p: usize, i: usize, j: usize| values[(j * a + i) * positions + p];
@@ -90,15 +89,15 @@ pub(super) fn from_pytorch(values: &[f32], shape: &[usize]) -> Vec<f32> {
 }
 
 /// `sum V^2` of each output channel.
-fn squared_norms(variable: &Parameter, v: &[f32]) -> Vec<f64> {
+fn squared_norms(parameter: &Parameter, v: &[f32]) -> Vec<f64> {
     let square = |v: &f32| f64::from(*v) * f64::from(*v);
-    let mut sums = vec![0.0; variable.outputs];
-    if let ParameterKind::Deconv { .. } = variable.kind {
-        for (row, o) in v.chunks_exact(variable.inputs).zip((0..variable.outputs).cycle()) {
+    let mut sums = vec![0.0; parameter.outputs];
+    if let ParameterKind::Deconv { .. } = parameter.kind {
+        for (row, o) in v.chunks_exact(parameter.inputs).zip((0..parameter.outputs).cycle()) {
             sums[o] += row.iter().map(square).sum::<f64>();
         }
     } else {
-        for row in v.chunks_exact(variable.outputs) {
+        for row in v.chunks_exact(parameter.outputs) {
             for (sum, v) in sums.iter_mut().zip(row) {
                 *sum += square(v);
             }
@@ -108,21 +107,21 @@ fn squared_norms(variable: &Parameter, v: &[f32]) -> Vec<f64> {
 }
 
 /// Refuses numbers that are not finite and, in a `V`, an output channel of zeros, whose direction is
-/// undefined (the epsilon of a convolution would hide it). `name` is the tensor's, in the file.
+/// undefined (the epsilon of a convolution would hide it). `name` is the array's, in the file.
 pub(super) fn check_values(
     file: &Path,
     name: &str,
-    variable: &Parameter,
+    parameter: &Parameter,
     shape: &[usize],
     values: &[f32],
 ) -> Result<()> {
-    // V is the one tensor of a variable with more than one axis, but for hw.
-    let is_v = shape.len() > 1 && variable.kind != ParameterKind::PerClass;
+    // V is the one array of a parameter with more than one axis, but for hw.
+    let is_v = shape.len() > 1 && parameter.kind != ParameterKind::PerClass;
     if !is_v {
         return check_finite(file, name, shape, values);
     }
     check_count(file, name, shape, values)?;
-    let norms = squared_norms(variable, values);
+    let norms = squared_norms(parameter, values);
     // Finite float32 have finite sums of squares in float64, and others do not: no need to look twice.
     if norms.iter().any(|s| !s.is_finite()) {
         check_finite(file, name, shape, values)?;
@@ -170,14 +169,14 @@ fn indices(mut at: usize, shape: &[usize]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    fn variable(kind: ParameterKind, inputs: usize, outputs: usize) -> Parameter {
+    fn parameter(kind: ParameterKind, inputs: usize, outputs: usize) -> Parameter {
         Parameter { name: "v".into(), kind, inputs, outputs }
     }
 
     #[test]
     fn a_convolution_is_normalised_over_all_but_its_last_axis() {
         // [1, 2, 1, 2]: output 0 has (3, 4), output 1 has (0, 2).
-        let conv = variable(ParameterKind::Conv { kernel: [1, 2] }, 1, 2);
+        let conv = parameter(ParameterKind::Conv { kernel: [1, 2] }, 1, 2);
         let folded = fold(&conv, vec![3.0, 0.0, 4.0, 2.0], &[10.0, -1.0], vec![0.5, 0.25]);
         assert_eq!(folded.kernel, [6.0, 0.0, 8.0, -1.0]);
         assert_eq!(folded.bias, [0.5, 0.25]);
@@ -186,7 +185,7 @@ mod tests {
     #[test]
     fn a_transposed_convolution_swaps_its_last_axes() {
         // [1, 2, 2 outputs, 3 inputs]
-        let deconv = variable(ParameterKind::Deconv { kernel: [1, 2] }, 3, 2);
+        let deconv = parameter(ParameterKind::Deconv { kernel: [1, 2] }, 3, 2);
         let v = vec![1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 4.0, 0.0, 4.0, 0.0];
         let folded = fold(&deconv, v, &[5.0, 10.0], vec![0.0, 0.0]);
         // Norms: output 0 has 1 + 4 + 4 + 16 = 25, output 1 has 9 + 16 = 25.
@@ -196,15 +195,15 @@ mod tests {
     #[test]
     fn tiny_kernels_meet_the_epsilon_in_convolutions_only() {
         let v = vec![1e-8, 0.0];
-        let conv = variable(ParameterKind::Conv { kernel: [1, 1] }, 2, 1);
+        let conv = parameter(ParameterKind::Conv { kernel: [1, 1] }, 2, 1);
         assert_eq!(fold(&conv, v.clone(), &[1.0], vec![0.0]).kernel, [1e-2, 0.0]);
-        let dense = variable(ParameterKind::Dense, 2, 1);
+        let dense = parameter(ParameterKind::Dense, 2, 1);
         assert_eq!(fold(&dense, v, &[1.0], vec![0.0]).kernel, [1.0, 0.0]);
     }
 
     #[test]
     fn unusable_values_are_named() {
-        let dense = variable(ParameterKind::Dense, 2, 3);
+        let dense = parameter(ParameterKind::Dense, 2, 3);
         let check = |values: &[f32]| {
             let result = check_values(Path::new("file"), "dense_0/V", &dense, &[2, 3], values);
             result.map_err(|e| e.to_string())

@@ -1,8 +1,8 @@
-//! Weights as a folder: one `.npy` for each tensor and `model.json`.
+//! Weights as a folder: one `.npy` for each array and `model.json`.
 //!
 //! The idea: the folder is complete or absent. It is written beside its place under another name,
 //! synced and renamed; on opening, every file is expected by name and measured against the
-//! configuration; a file is read when its tensor is asked for, and compared with its SHA-256.
+//! configuration; a file is read when its array is asked for, and compared with its SHA-256.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Options, Source, Values, Weights, check_limits, choose_nonlinearity, fold, tensors_of};
+use super::{Options, Source, Values, Weights, fold};
 use crate::error::{Error, Result, printable};
 use crate::files::DraftFolder;
 use crate::graph::{Graph, Parameter};
@@ -39,9 +39,9 @@ struct Manifest {
     sha256: BTreeMap<String, String>,
 }
 
-/// The file of a tensor: `conv2d_0/V` is in `conv2d_0.V.npy`.
-fn file_name(tensor: &str) -> String {
-    format!("{}.npy", tensor.replace('/', "."))
+/// The file of an array: `NAME/V` is in `NAME.V.npy`.
+fn file_name(array: &str) -> String {
+    format!("{}.npy", array.replace('/', "."))
 }
 
 /// A folder that is being written.
@@ -70,18 +70,18 @@ impl Writer {
         Ok(Writer { place: place.into(), draft: DraftFolder::create(place)? })
     }
 
-    /// Asks for each tensor in turn by variable, name and shape, writes it, and puts the folder in its
+    /// Asks for each array in turn by parameter, name and shape, writes it, and puts the folder in its
     /// place.
     pub(super) fn finish<'a>(
         self,
         config: ModelConfig,
         source: Source,
-        mut tensor: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
+        mut array: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
         let mut sha256 = BTreeMap::new();
-        for (variable, name, shape) in tensors_of(&config.graph(), source.folded) {
+        for (parameter, name, shape) in config.graph().arrays(source.folded) {
             let file = file_name(&name);
-            let values = tensor(&variable, &name, &shape)?;
+            let values = array(parameter, &name, &shape)?;
             let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
             let hash = self.write(&file, write)?;
             sha256.insert(file, hash);
@@ -159,7 +159,7 @@ fn hex(hash: &[u8]) -> String {
 pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     let path = folder.join(MANIFEST);
     let manifest = read_manifest(&path)?;
-    check_limits(&path, &manifest.config)?;
+    manifest.config.check_limits(&path)?;
     if options.raw && manifest.source.averaged {
         let reason =
             format!("{} has averaged weights alone: the checkpoint has the raw ones", folder.display());
@@ -171,8 +171,7 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     }
     let graph = manifest.config.graph();
     compare(folder, &graph, &manifest)?;
-    let nonlinearity = choose_nonlinearity(manifest.config.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig { nonlinearity, ..manifest.config };
+    let config = manifest.config.with_nonlinearity(options.nonlinearity)?;
     let values = Values::Folder(Reader {
         folder: folder.into(),
         sha256: manifest.sha256,
@@ -187,18 +186,18 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     })
 }
 
-/// A folder that has every tensor of its model.
+/// A folder that has every array of its model.
 #[derive(Debug)]
 pub(super) struct Reader {
     folder: PathBuf,
     sha256: BTreeMap<String, String>,
-    /// Whether the tensors are `W` and `b`, not `V`, `g` and `b`.
+    /// Whether the arrays are `W` and `b`, not `V`, `g` and `b`.
     folded: bool,
 }
 
 impl Reader {
-    /// Reads and checks a tensor, in one pass over its file.
-    pub(super) fn read(&self, variable: &Parameter, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// Reads and checks an array, in one pass over its file.
+    pub(super) fn read(&self, parameter: &Parameter, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let file = file_name(name);
         let path = self.folder.join(&file);
         let (source, length) = npy::open_regular(&path)?;
@@ -212,7 +211,7 @@ impl Reader {
         if self.folded {
             fold::check_finite(&path, name, shape, &values)?;
         } else {
-            fold::check_values(&path, name, variable, shape, &values)?;
+            fold::check_values(&path, name, parameter, shape, &values)?;
         }
         Ok(values)
     }
@@ -253,7 +252,7 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
         }
     }
     let folded = manifest.source.folded;
-    let expected = tensors_of(graph, folded).count();
+    let expected = graph.arrays(folded).count();
     if expected > 2 * present.len() + 1000 {
         // Not an accident to list, but a description of something else.
         let problems =
@@ -262,7 +261,7 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
-    for (_, name, shape) in tensors_of(graph, folded) {
+    for (_, name, shape) in graph.arrays(folded) {
         let file = file_name(&name);
         if !listed.remove(file.as_str()) {
             problems.push(format!("{file} has no SHA-256 in {MANIFEST}"));

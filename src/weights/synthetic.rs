@@ -2,19 +2,19 @@
 //!
 //! The idea: speed does not depend on the values, as long as nothing overflows, vanishes or turns
 //! subnormal. With `V` of random direction, `g` alone sets the variance: 1 keeps it from layer to layer,
-//! and a smaller one before each gate keeps the sum over many resnets near 1.
+//! and a smaller one before each gate keeps the sum over many gated layers near 1.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::graph::Graph;
 
-/// Every tensor of the graph, by name.
-pub(super) fn tensors(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
-    let mut tensors = HashMap::new();
+/// Every array of the graph, by name.
+pub(super) fn arrays(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
+    let mut arrays = HashMap::new();
     let mut random = SplitMix(seed);
     let gated = graph.layers.iter().filter(|layer| layer.epilogue.gated).flat_map(|layer| &layer.taps);
     let gated: HashSet<_> = gated.map(|tap| &graph.parameters[tap.parameter].name).collect();
-    for (parameter, name, shape) in super::tensors_of(graph, false) {
+    for (parameter, name, shape) in graph.arrays(false) {
         let count = shape.iter().product();
         let before_gate = gated.contains(&parameter.name);
         let (mean, deviation) = match name.rsplit('/').next() {
@@ -23,9 +23,9 @@ pub(super) fn tensors(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
             Some("hw") => (0.0, 0.1),
             _ => (0.0, 1.0),
         };
-        tensors.insert(name, (0..count).map(|_| mean + deviation * random.bell()).collect());
+        arrays.insert(name, (0..count).map(|_| mean + deviation * random.bell()).collect());
     }
-    tensors
+    arrays
 }
 
 /// The generator SplitMix64 (Steele, Lea, Flood, 2014).

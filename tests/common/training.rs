@@ -20,11 +20,11 @@ pub const SMALL: ModelConfig = ModelConfig {
 pub fn training() -> Vec<Tensor> {
     let (averaged, raw) = (Weights::synthetic(SMALL, 1), Weights::synthetic(SMALL, 2));
     let mut tensors = vec![Tensor::i64("Variable", &[3, 1, 2]), Tensor::f32("beta1_power", &[], &[0.9])];
-    for (i, (name, shape)) in SMALL.graph().parameters.iter().flat_map(|v| v.tensors()).enumerate() {
+    for (i, (_, name, shape)) in SMALL.graph().arrays(false).enumerate() {
         let average = format!("model/{name}/ExponentialMovingAverage");
-        tensors.push(Tensor::f32(&average, &shape, &averaged.tensor(&name).unwrap()));
-        tensors.push(Tensor::f32(&format!("model/{name}"), &shape, &raw.tensor(&name).unwrap()));
-        tensors.push(Tensor::f32(&format!("Variable_{i}"), &shape, &raw.tensor(&name).unwrap()));
+        tensors.push(Tensor::f32(&average, &shape, &averaged.array(&name).unwrap()));
+        tensors.push(Tensor::f32(&format!("model/{name}"), &shape, &raw.array(&name).unwrap()));
+        tensors.push(Tensor::f32(&format!("Variable_{i}"), &shape, &raw.array(&name).unwrap()));
     }
     tensors
 }

@@ -86,10 +86,10 @@ pub struct Pass {
     pub deconv_ul: Vec<Map>,
 }
 
-/// A model: its configuration, its tensors by name (`conv2d_0/V`), and the counters of construction.
+/// A model: its configuration, its arrays by name (`conv2d_0/V`), and the counters of construction.
 struct Model<'a> {
     config: ModelConfig,
-    tensor: &'a dyn Fn(&str) -> Vec<f32>,
+    array: &'a dyn Fn(&str) -> Vec<f32>,
     class: Option<usize>,
     counts: HashMap<&'static str, usize>,
 }
@@ -118,7 +118,7 @@ impl Model<'_> {
     }
 
     fn read(&self, name: &str, part: &str) -> Vec<f64> {
-        (self.tensor)(&format!("{name}/{part}")).into_iter().map(f64::from).collect()
+        (self.array)(&format!("{name}/{part}")).into_iter().map(f64::from).collect()
     }
 
     fn kernel(
@@ -324,16 +324,16 @@ fn per_component(channels: usize) -> usize {
     if channels == 1 { 3 } else { 10 }
 }
 
-/// A forward pass over one image, `[height, width, channels]` in [-1, 1]. `tensor` gives `conv2d_0/V` and so on.
+/// A forward pass over one image, `[height, width, channels]` in [-1, 1]. `array` gives `conv2d_0/V` and so on.
 pub fn forward(
     config: ModelConfig,
-    tensor: &dyn Fn(&str) -> Vec<f32>,
+    array: &dyn Fn(&str) -> Vec<f32>,
     pixels: &[f32],
     [height, width]: [usize; 2],
     class: Option<usize>,
 ) -> Pass {
     let pixels: Vec<f64> = pixels.iter().copied().map(f64::from).collect();
-    Model { config, tensor, class, counts: HashMap::new() }.forward(&pixels, height, width)
+    Model { config, array, class, counts: HashMap::new() }.forward(&pixels, height, width)
 }
 
 /// Nats of one image under its logits, straight from the definition: for each pixel the mixture's
@@ -409,7 +409,7 @@ pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &
 /// met on the way: a whole forward pass for each pixel.
 pub fn generate(
     config: ModelConfig,
-    tensor: &dyn Fn(&str) -> Vec<f32>,
+    array: &dyn Fn(&str) -> Vec<f32>,
     temperature: f64,
     [u_mixture, u_logistic]: [&[f64]; 2],
     [height, width]: [usize; 2],
@@ -419,7 +419,7 @@ pub fn generate(
     let (mut image, mut met) = (vec![0.0; height * width * channels], Vec::new());
     for pixel in 0..height * width {
         // Pixels not yet made are zeros, which nothing may depend on.
-        let model = Model { config, tensor, class, counts: HashMap::new() };
+        let model = Model { config, array, class, counts: HashMap::new() };
         let pass = model.forward(&image, height, width);
         let count = pass.logits.channels;
         let logits = &pass.logits.values[pixel * count..][..count];

@@ -45,7 +45,7 @@ const MEASURING: [&str; 9] = [
 #[command(version, allow_negative_numbers = true)]
 #[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
 struct Args {
-    /// Weights: a folder made by convert, or a TensorFlow checkpoint [default: the paper's model with
+    /// Weights: a folder made by convert, or a checkpoint of TensorFlow or PyTorch [default: the paper's model with
     /// synthetic weights; speed does not depend on their values]
     #[arg(short = 'c', long, value_name = "PATH")]
     checkpoint: Option<PathBuf>,
@@ -158,7 +158,7 @@ enum Limit {
 #[derive(Serialize)]
 struct Model {
     #[serde(flatten)]
-    config: ModelConfig,
+    config: Option<ModelConfig>,
     height: usize,
     width: usize,
     parameters: usize,
@@ -268,7 +268,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let graph = bench.graph();
     let model = Model {
-        config: *weights.config(),
+        config: weights.config().copied(),
         height: SIDE,
         width: SIDE,
         parameters: graph.parameter_count(),
@@ -318,9 +318,9 @@ fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
 }
 
 fn describe(model: &Model) -> Result<()> {
+    let config = model.config.map_or_else(String::new, |config| format!("{config} "));
     cli::print(format!(
-        "Model: {} ({} weights), {} parameters, {:.1} G multiply-adds for each {SIDE}x{SIDE} image\n",
-        model.config,
+        "Model: {config}({} weights), {} parameters, {:.1} G multiply-adds for each {SIDE}x{SIDE} image\n",
         model.weights,
         model.parameters,
         model.multiply_adds_per_image as f64 / 1e9

@@ -34,7 +34,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, &weights.graph().head)?;
     let mut engine = args.engine.open(&weights)?;
-    let config = *weights.config();
+    let config = weights.config().copied();
     drop(weights);
     let classes = engine.graph().classes;
     let run = inputs.run(args)?;
@@ -47,7 +47,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let made = with_progress(&mut *engine, &run, available, args.quiet, &signals.stop, &mut batch)?;
     let mut written = outputs.finish(&made, &layout(&run, classes, made.count))?;
     let race = animate(args, &mut *engine, &run, &made, &mut written)?;
-    let told = report(args, &config, &*engine, &run, &made, race, &written);
+    let told = report(args, config.as_ref(), &*engine, &run, &made, race, &written);
     if made.interrupted {
         // Whatever became of the terminal that was to be told.
         cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));

@@ -17,7 +17,8 @@ struct Report<'a> {
     device: String,
     method: &'static str,
     checkpoint: String,
-    model: &'a ModelConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a ModelConfig>,
     seed: Option<u64>,
     noise: Option<String>,
     temperature: f32,
@@ -52,7 +53,7 @@ struct SideBySide {
 /// Tells what was made: text, or one JSON object.
 pub fn report(
     args: &Args,
-    model: &ModelConfig,
+    model: Option<&ModelConfig>,
     engine: &dyn Engine,
     run: &Run,
     made: &Generated,

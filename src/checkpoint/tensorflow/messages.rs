@@ -4,7 +4,6 @@
 //! `tensor_shape.proto`, `tensor.proto`. A field that is not named here is stepped over; of one that is
 //! repeated though it should not be, the last counts.
 
-use super::floats;
 use super::slices::{Extent, Slice};
 use super::wire::{Fields, Value};
 use crate::checkpoint::DType;
@@ -137,15 +136,9 @@ fn saved_variable(bytes: &[u8]) -> Result<SavedVariable<'_>, Fault> {
     Ok(variable)
 }
 
-/// The values, of type `dtype`, in a data entry of a V1 file: SavedTensorSlices with a SavedSlice in it,
-/// which must be `expected` of the variable `of` and hold `count` values.
-pub(super) fn saved_values(
-    entry: &[u8],
-    of: &str,
-    dtype: DType,
-    expected: &Slice,
-    count: usize,
-) -> Result<Vec<f32>, Fault> {
+/// The TensorProto in a data entry of a V1 file: SavedTensorSlices with a SavedSlice in it, which must be
+/// `expected` of the variable `of`.
+pub(super) fn saved_tensor<'a>(entry: &'a [u8], of: &str, expected: &Slice) -> Result<&'a [u8], Fault> {
     let (mut found_name, mut found_slice, mut tensor) = (&b""[..], Slice(Vec::new()), &b""[..]);
     let mut fields = Fields(entry);
     while let Some((number, value)) = fields.next()? {
@@ -168,7 +161,7 @@ pub(super) fn saved_values(
     if found_slice != *expected {
         return Err(Fault::new("the slice of its key in the entry", "another slice in it"));
     }
-    floats::read(tensor, dtype, count)
+    Ok(tensor)
 }
 
 /// BundleHeaderProto: the first entry of a V2 index.

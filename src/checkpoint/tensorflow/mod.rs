@@ -56,7 +56,7 @@ fn open_table(file: &Path) -> Result<Table<File>> {
     if length == 0 {
         return Err(Error::malformed(file, "length", "a checkpoint", "an empty file"));
     }
-    if !table::ends_as_one(&mut source).map_err(Error::io(file, "read its end"))? {
+    if !sniff::ends_as_table(&mut source).map_err(Error::io(file, "read its end"))? {
         let head = sniff::head(&mut source).map_err(Error::io(file, "read its beginning"))?;
         let (found, hint) = sniff::identify(&head, file);
         return Err(Error::Unsupported { file: file.to_path_buf(), found, hint });

@@ -21,14 +21,9 @@ use std::path::{Path, PathBuf};
 use super::wire::varint;
 use crate::checkpoint::METADATA_LIMIT;
 use crate::checkpoint::fault::{Fault, quote};
+use crate::checkpoint::sniff::{FOOTER, MAGIC};
 use crate::checkpoint::zeros;
 use crate::error::{Error, Result};
-
-/// The length of a footer in bytes.
-const FOOTER: u64 = 48;
-
-/// The last eight bytes of every table.
-const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 
 /// Compression byte and checksum behind a block.
 const TRAILER: u64 = 5;
@@ -37,17 +32,6 @@ const TRAILER: u64 = 5;
 /// data that contains its own CRC is weak.
 pub(super) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-/// Whether a file ends as every table does. Reads nothing else of it.
-pub(in crate::checkpoint) fn ends_as_one(source: &mut (impl Read + Seek)) -> std::io::Result<bool> {
-    let mut magic = [0; 8];
-    if source.seek(SeekFrom::End(0))? < FOOTER {
-        return Ok(false);
-    }
-    source.seek(SeekFrom::End(-8))?;
-    source.read_exact(&mut magic)?;
-    Ok(magic == MAGIC.to_le_bytes())
 }
 
 /// Where a block lies, without its trailer.

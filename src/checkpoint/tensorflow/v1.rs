@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use super::messages::{saved_values, saved_variables};
+use super::floats;
+use super::messages::{saved_tensor, saved_variables};
 use super::slices::{Slice, cover};
 use super::table::Table;
 use crate::checkpoint::fault::{Fault, quote};
-
-use super::floats;
 use crate::checkpoint::{METADATA_LIMIT, VARIABLES, Variable, Verified, find_float, volume, zeros};
 use crate::error::Result;
 
@@ -87,7 +86,8 @@ impl<R: Read + Seek> Reader<R> {
             let table = &mut self.shards[part.shard];
             let file = table.file().to_path_buf();
             let values = match table.get(&part.slice.key(name))? {
-                Some(entry) => saved_values(entry, name, *dtype, &part.slice, region.volume()),
+                Some(entry) => saved_tensor(entry, name, &part.slice)
+                    .and_then(|tensor| floats::read(tensor, *dtype, region.volume())),
                 None => Err(Fault::new("an entry with its values", "none")),
             };
             let values = values.map_err(|fault| fault.at(&file, &place))?;

@@ -1,8 +1,8 @@
-//! What a variable's name in a checkpoint says: the scope that the model was built in, the tensor, and what
+//! What a variable's name in a checkpoint says: the scope that the model was built in, the array, and what
 //! training hung on it.
 //!
 //! The idea: the reference builds its model in the scope `model`, others elsewhere, but inside of it the
-//! names are the same. So a tensor is recognised wherever it stands in a name, and a model's scope is a
+//! names are the same. So an array is recognised wherever it stands in a name, and a model's scope is a
 //! prefix under which many do.
 
 use std::collections::BTreeMap;
@@ -10,34 +10,35 @@ use std::path::Path;
 
 use crate::checkpoint::{DType, Variable};
 use crate::error::{Error, Result, list};
+use crate::models::stored::ROOM;
 
 /// The ending of averaged weights in the reference's training checkpoints.
 pub(super) const AVERAGED: &str = "ExponentialMovingAverage";
 
-/// A name with a tensor of a PixelCNN++ in it: `model/conv2d_0/V/Adam`.
+/// A name with an array of a PixelCNN++ in it: `model/conv2d_0/V/Adam`.
 pub(super) struct Name<'a> {
-    /// What is before the tensor, with its slash: `model/`.
+    /// What is before the array, with its slash: `model/`.
     pub(super) scope: &'a str,
     /// `conv2d_0/V`.
-    pub(super) tensor: &'a str,
-    /// What is behind the tensor, without the slash: `Adam`.
+    pub(super) array: &'a str,
+    /// What is behind the array, without the slash: `Adam`.
     pub(super) rest: Option<&'a str>,
 }
 
 impl Name<'_> {
-    /// The first tensor in a name.
+    /// The first array in a name.
     pub(super) fn parse(name: &str) -> Option<Name<'_>> {
         let starts = std::iter::once(0).chain(name.match_indices('/').map(|(at, _)| at + 1));
         starts.into_iter().find_map(|start| {
             let (scope, inside) = name.split_at(start);
             let mut parts = inside.splitn(3, '/');
             let (layer, part, rest) = (parts.next()?, parts.next()?, parts.next());
-            let tensor = &inside[..layer.len() + 1 + part.len()];
-            is_tensor(layer, part).then_some(Name { scope, tensor, rest })
+            let array = &inside[..layer.len() + 1 + part.len()];
+            is_array(layer, part).then_some(Name { scope, array, rest })
         })
     }
 
-    /// Whether this is an average of its tensor, whatever it is called.
+    /// Whether this is an average of its array, whatever it is called.
     pub(super) fn looks_averaged(&self) -> bool {
         let rest = self.rest.unwrap_or("").to_ascii_lowercase();
         rest.contains("average") || rest.split('/').any(|part| part == "ema")
@@ -53,7 +54,7 @@ pub(super) fn parse_layer(layer: &str) -> Option<(&str, u64)> {
 }
 
 /// Whether such a layer can have such a part.
-fn is_tensor(layer: &str, part: &str) -> bool {
+fn is_array(layer: &str, part: &str) -> bool {
     match (parse_layer(layer).map(|(kind, _)| kind), part) {
         (Some("conv2d" | "deconv2d" | "dense"), "V" | "g" | "b") => true,
         (Some("conditional_weights"), part) => part == "hw",
@@ -97,7 +98,7 @@ pub(super) struct Scopes<'a> {
 }
 
 impl<'a> Scopes<'a> {
-    /// Finds the scope `wanted`, or else the only one; `None` if no variable is named like a tensor.
+    /// Finds the scope `wanted`, or else the only one; `None` if no variable is named like an array.
     pub(super) fn find(
         file: &Path,
         variables: &'a [Variable],
@@ -159,5 +160,5 @@ fn shown(scopes: &[&str]) -> String {
         .collect();
     names.sort_unstable();
     names.dedup();
-    list(&names, ", ", 150)
+    list(&names, ", ", ROOM)
 }

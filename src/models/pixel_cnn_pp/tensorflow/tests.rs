@@ -20,7 +20,7 @@ fn variable(name: impl Into<String>, shape: &[usize]) -> Variable {
 /// a label vector.
 fn training(config: ModelConfig) -> Vec<Variable> {
     let mut variables = Vec::new();
-    for (i, (_, name, shape)) in tensors_of(&config.graph(), false).enumerate() {
+    for (i, (_, name, shape)) in config.graph().arrays(false).enumerate() {
         variables.push(variable(format!("model/{name}"), &shape));
         variables.push(variable(format!("model/{name}/{AVERAGED}"), &shape));
         variables.push(variable(format!("model/{name}/Adam_1"), &shape));
@@ -31,12 +31,12 @@ fn training(config: ModelConfig) -> Vec<Variable> {
     variables
 }
 
-fn infer(variables: &[Variable]) -> Result<Plan> {
-    plan(Path::new("ckpt"), variables, &Options::default())
+fn infer(variables: &[Variable]) -> Result<Recipe> {
+    recipe(Path::new("ckpt"), variables, &Options::default())
 }
 
-fn stored<'a>(plan: &'a Plan, tensor: &str) -> &'a str {
-    match &plan.stored[tensor] {
+fn stored<'a>(recipe: &'a Recipe, tensor: &str) -> &'a str {
+    match &recipe.stored[tensor] {
         Stored::Plain(name) => name,
         other => panic!("{other:?}"),
     }
@@ -55,10 +55,10 @@ fn configurations_are_inferred() {
     let conditional = ModelConfig { classes: 7, ..SMALL };
     let deep = ModelConfig { resnets: 9, mixtures: 1, channels: 3, ..conditional };
     for config in [SMALL, elu, conditional, deep, ModelConfig::PAPER] {
-        let plan = infer(&training(config)).unwrap();
-        assert_eq!(plan.config, config);
-        assert!(plan.averaged);
-        assert_eq!(stored(&plan, "conv2d_0/V"), "model/conv2d_0/V/ExponentialMovingAverage");
+        let recipe = infer(&training(config)).unwrap();
+        assert_eq!(recipe.config, config);
+        assert!(recipe.averaged);
+        assert_eq!(stored(&recipe, "conv2d_0/V"), "model/conv2d_0/V/ExponentialMovingAverage");
     }
 }
 
@@ -66,7 +66,7 @@ fn configurations_are_inferred() {
 fn averages_are_preferred_and_their_absence_is_told() {
     let all = training(SMALL);
     assert!(infer(&all).unwrap().warnings.is_empty());
-    let raw = plan(Path::new("ckpt"), &all, &Options { raw: true, ..Options::default() }).unwrap();
+    let raw = recipe(Path::new("ckpt"), &all, &Options { raw: true, ..Options::default() }).unwrap();
     assert_eq!((raw.averaged, stored(&raw, "conv2d_0/V")), (false, "model/conv2d_0/V"));
     assert!(raw.warnings.is_empty());
 
@@ -89,7 +89,7 @@ fn averages_are_preferred_and_their_absence_is_told() {
 fn a_checkpoint_of_averages_alone_is_enough_unless_raw_is_wanted() {
     let only: Vec<_> = training(SMALL).into_iter().filter(|v| v.name.ends_with(AVERAGED)).collect();
     assert!(infer(&only).unwrap().averaged);
-    let error = plan(Path::new("ckpt"), &only, &Options { raw: true, ..Options::default() }).err().unwrap();
+    let error = recipe(Path::new("ckpt"), &only, &Options { raw: true, ..Options::default() }).err().unwrap();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
 }
 
@@ -99,9 +99,9 @@ fn elu_is_assumed_where_relu_is_as_likely() {
     let found = infer(&training(elu)).unwrap();
     assert!(found.warnings[0].contains("elu is assumed"), "{:?}", found.warnings);
     let wanted = Options { nonlinearity: Some(Nonlinearity::Relu), ..Options::default() };
-    let found = plan(Path::new("ckpt"), &training(elu), &wanted).unwrap();
+    let found = recipe(Path::new("ckpt"), &training(elu), &wanted).unwrap();
     assert_eq!((found.config.nonlinearity, found.warnings.len()), (Nonlinearity::Relu, 0));
-    let error = plan(Path::new("ckpt"), &training(SMALL), &wanted).err().unwrap().to_string();
+    let error = recipe(Path::new("ckpt"), &training(SMALL), &wanted).err().unwrap().to_string();
     assert!(error.contains("expected concat_elu"), "{error}");
 }
 
@@ -208,11 +208,11 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
     let error = infer(&both).err().unwrap().to_string();
     assert_eq!(error, "ckpt: 2 models, in the scopes model, model/teacher; choose one with scope");
     for (scope, config) in [("model", SMALL), ("model/", SMALL), ("model/teacher", elu)] {
-        let found = plan(Path::new("ckpt"), &both, &within(scope)).unwrap();
+        let found = recipe(Path::new("ckpt"), &both, &within(scope)).unwrap();
         assert_eq!((found.config, found.averaged), (config, true), "{scope}");
     }
     for scope in ["", "teacher", "mode", "model/teacher/x"] {
-        let error = plan(Path::new("ckpt"), &both, &within(scope)).err().unwrap().to_string();
+        let error = recipe(Path::new("ckpt"), &both, &within(scope)).err().unwrap().to_string();
         let expected = "scope: expected a scope with a model in it (model, model/teacher), found ";
         assert_eq!(error, format!("{expected}\"{scope}\""));
     }
@@ -220,7 +220,7 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
     none.extend(renamed(&training(elu), ""));
     let error = infer(&none).err().unwrap().to_string();
     assert!(error.contains("in the scopes \"\", model; choose"), "{error}");
-    assert_eq!(plan(Path::new("ckpt"), &none, &within("")).unwrap().config, elu);
+    assert_eq!(recipe(Path::new("ckpt"), &none, &within("")).unwrap().config, elu);
     // A layer of such a name is no model, but something that a PixelCNN++ has not.
     let mut more = training(SMALL);
     more.push(variable("model/block/conv2d_0/V", &[3]));
@@ -236,7 +236,8 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
 #[test]
 fn averages_of_other_names_are_named() {
     let raw = || training(SMALL).into_iter().filter(|v| !v.name.ends_with(AVERAGED));
-    let names: Vec<_> = tensors_of(&SMALL.graph(), false).collect();
+    let graph = SMALL.graph();
+    let names: Vec<_> = graph.arrays(false).collect();
     let hang = |scope: &str, ending: &str| {
         let of =
             |(_, name, shape): &(_, String, Vec<usize>)| variable(format!("{scope}{name}/{ending}"), shape);
@@ -260,11 +261,11 @@ fn averages_of_other_names_are_named() {
     assert!(found.warnings[0].ends_with(" more (the scope model/model has them)"), "{:?}", found.warnings);
     let scalars = "an optimiser's scalars are passed over: model/beta1_power, model/beta2_power_1";
     assert_eq!(found.warnings[1], scalars);
-    let found = plan(Path::new("ckpt"), &nested, &within("model/model")).unwrap();
+    let found = recipe(Path::new("ckpt"), &nested, &within("model/model")).unwrap();
     assert!(found.averaged && found.warnings.is_empty(), "{:?}", found.warnings);
     // Wanted raw, there is nothing to warn of.
     let options = Options { raw: true, ..Options::default() };
-    let raw = plan(Path::new("ckpt"), &hang("model/", "ExponentialMovingAverage_1"), &options).unwrap();
+    let raw = recipe(Path::new("ckpt"), &hang("model/", "ExponentialMovingAverage_1"), &options).unwrap();
     assert!(raw.warnings.is_empty(), "{:?}", raw.warnings);
     // Some have averages, and others under another name.
     let mut some = hang("model/", AVERAGED);
@@ -283,7 +284,7 @@ fn an_optimiser_s_scalars_are_passed_over_and_weights_are_not() {
     let with = |name: &str, dtype: DType, shape: &[usize]| {
         let mut variables = training(SMALL);
         variables.push(Variable { name: name.into(), dtype, shape: shape.to_vec() });
-        infer(&variables).map(|plan| plan.warnings)
+        infer(&variables).map(|recipe| recipe.warnings)
     };
     let names = ["beta1_power", "beta2_power_3", "global_step", "optimizer/learning_rate", "Adam/iter"];
     for name in names.map(|name| format!("model/{name}")) {
@@ -311,9 +312,9 @@ fn other_floating_point_types_are_taken_with_a_warning() {
         }
         infer(&variables)
     };
-    let plan = typed(&|_| DType::Float16).unwrap();
-    assert_eq!(plan.warnings, ["270 of 270 tensors are float16 and are widened to float32"]);
-    assert_eq!(plan.claimed, 2 * SMALL.graph().parameter_count() as u64);
+    let recipe = typed(&|_| DType::Float16).unwrap();
+    assert_eq!(recipe.warnings, ["270 of 270 tensors are float16 and are widened to float32"]);
+    assert_eq!(recipe.claimed, 2 * SMALL.graph().parameter_count() as u64);
     let mixed = [DType::Float64, DType::Float32, DType::BFloat16];
     let warnings = typed(&|i| mixed[i % 3]).unwrap().warnings;
     let expected = ["float64 and are rounded", "bfloat16 and are widened"];

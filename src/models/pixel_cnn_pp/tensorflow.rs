@@ -1,4 +1,4 @@
-//! From a TensorFlow checkpoint's list of variables to a configuration and a plan of what to read.
+//! From a TensorFlow checkpoint's list of variables to a configuration and a recipe.
 //!
 //! The idea: guess the configuration by votes, so that one damaged variable does not hide which model
 //! it is, then compare every name, shape and type with the network of that configuration and report all
@@ -8,17 +8,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::{AVERAGED, Name, Scopes, is_optimiser_scalar, parse_layer};
-use super::plan::{Plan, Stored, bytes, commonest, warn_of_types};
-use super::{LIMITS, Options, check_limits, choose_nonlinearity, tensors_of};
+use super::{LIMITS, ModelConfig, Nonlinearity};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
-use crate::models::{ModelConfig, Nonlinearity};
-
-/// Characters that a list of names may take in a warning, beside the rest of it.
-const ROOM: usize = 150;
+use crate::models::stored::{ROOM, Stored, bytes, commonest, differences, warn_of_types};
+use crate::models::{Options, Recipe};
 
 /// Infers the configuration, checks everything against it and chooses averaged or raw weights.
-pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Result<Plan> {
+pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
     let other_names = || {
         let names: Vec<_> = variables.iter().map(|v| v.name.as_str()).collect();
         let found = format!("{} variables of other names: {}", names.len(), list(&names, ", ", ROOM));
@@ -27,13 +24,11 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
     };
     let scopes = Scopes::find(file, variables, options.scope.as_deref())?.ok_or_else(other_names)?;
     let found = Found::sort(variables, &scopes, options.raw);
-    if found.tensors.is_empty() {
+    if found.arrays.is_empty() {
         return Err(other_names());
     }
-    let shapes = found.infer(file)?;
-    let nonlinearity = choose_nonlinearity(shapes.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig { nonlinearity, ..shapes };
-    check_limits(file, &config)?;
+    let config = found.infer(file)?.with_nonlinearity(options.nonlinearity)?;
+    config.check_limits(file)?;
     let scalars = found.scalars.clone();
     let chosen = found.compare(file, &config)?;
 
@@ -45,14 +40,14 @@ pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Re
     if !scalars.is_empty() {
         warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
-    if nonlinearity.width() == 1 && options.nonlinearity.is_none() {
+    if config.nonlinearity.width() == 1 && options.nonlinearity.is_none() {
         let advice = "elu and relu models have the same shapes: elu is assumed, as no nonlinearity was named";
         warnings.push(advice.into());
     }
     let averaged = chosen.values().all(|c| c.averaged);
-    let claimed = chosen.values().map(|c| bytes(c.variable)).fold(0, u64::saturating_add);
+    let claimed = bytes(chosen.values().map(|c| c.variable));
     let stored = chosen.into_iter().map(|(name, c)| (name, Stored::Plain(c.variable.name.clone()))).collect();
-    Ok(Plan { config, warnings, claimed, averaged, folded: false, stored })
+    Ok(Recipe { config, warnings, claimed, averaged, folded: false, stored })
 }
 
 /// Says so where averages are wanted and raw values taken, and which variables might be the averages.
@@ -60,7 +55,7 @@ fn warn_of_raw_values(variables: &[Variable], chosen: &BTreeMap<String, Chosen<'
     let raw: Vec<&str> = chosen.iter().filter(|(_, c)| !c.averaged).map(|(name, _)| name.as_str()).collect();
     let alike = variables.iter().filter_map(|variable| {
         let name = Name::parse(&variable.name)?;
-        let meant = chosen.get(name.tensor).is_some_and(|c| !c.averaged);
+        let meant = chosen.get(name.array).is_some_and(|c| !c.averaged);
         (meant && name.looks_averaged()).then_some((variable.name.as_str(), name.scope, name.rest))
     });
     let alike: Vec<_> = alike.collect();
@@ -90,8 +85,8 @@ fn warn_of_raw_values(variables: &[Variable], chosen: &BTreeMap<String, Chosen<'
 struct Found<'a> {
     /// The model's scope, with its slash.
     scope: String,
-    /// By tensor name: `conv2d_0/V`.
-    tensors: BTreeMap<String, Chosen<'a>>,
+    /// By array name: `conv2d_0/V`.
+    arrays: BTreeMap<String, Chosen<'a>>,
     /// Names within the scope that no PixelCNN++ has.
     foreign: Vec<&'a str>,
     /// Names within the scope of an optimiser's numbers.
@@ -110,16 +105,16 @@ impl<'a> Found<'a> {
     /// optimiser stood in the scope (`model/model/conv2d_0/V/Adam`).
     fn sort(variables: &'a [Variable], scopes: &Scopes<'_>, raw: bool) -> Found<'a> {
         let scope = scopes.chosen.clone();
-        let mut found = Found { scope, tensors: BTreeMap::new(), foreign: Vec::new(), scalars: Vec::new() };
+        let mut found = Found { scope, arrays: BTreeMap::new(), foreign: Vec::new(), scalars: Vec::new() };
         for variable in variables {
             let Some(inside) = variable.name.strip_prefix(&found.scope) else {
                 continue;
             };
             match Name::parse(&variable.name) {
-                Some(Name { scope, tensor, rest }) if scope == found.scope => {
+                Some(Name { scope, array, rest }) if scope == found.scope => {
                     let averaged = !raw && rest == Some(AVERAGED);
                     if averaged || rest.is_none() {
-                        found.take(tensor, Chosen { variable, averaged });
+                        found.take(array, Chosen { variable, averaged });
                     }
                 }
                 Some(Name { rest: Some(_), .. }) => {}
@@ -133,9 +128,9 @@ impl<'a> Found<'a> {
         found
     }
 
-    /// Takes a variable for a tensor, an average rather than a raw one.
-    fn take(&mut self, tensor: &str, chosen: Chosen<'a>) {
-        let entry = self.tensors.entry(tensor.into());
+    /// Takes a variable for an array, an average rather than a raw one.
+    fn take(&mut self, array: &str, chosen: Chosen<'a>) {
+        let entry = self.arrays.entry(array.into());
         let replace = |c: &mut Chosen<'a>| {
             if chosen.averaged {
                 *c = chosen;
@@ -146,17 +141,17 @@ impl<'a> Found<'a> {
 
     /// The sorted numbers of the layers of a kind.
     fn layers(&self, kind: &str) -> Vec<u64> {
-        let names = self.tensors.keys().filter_map(|name| parse_layer(name.split('/').next()?));
+        let names = self.arrays.keys().filter_map(|name| parse_layer(name.split('/').next()?));
         let mut layers: Vec<u64> = names.filter(|(k, _)| *k == kind).map(|(_, number)| number).collect();
         layers.sort_unstable();
         layers.dedup();
         layers
     }
 
-    /// The commonest size of an axis, counted from the last, among some tensors.
+    /// The commonest size of an axis, counted from the last, among some arrays.
     fn vote(&self, axis_from_last: usize, names: &[String]) -> Option<usize> {
         // The first of equals: names are given in order of trust.
-        let shapes = names.iter().filter_map(|name| self.tensors.get(name).map(|c| &c.variable.shape));
+        let shapes = names.iter().filter_map(|name| self.arrays.get(name).map(|c| &c.variable.shape));
         commonest(shapes.filter_map(|shape| shape.iter().rev().nth(axis_from_last).copied()))
     }
 
@@ -229,23 +224,15 @@ impl<'a> Found<'a> {
     fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Chosen<'a>>> {
         let mut problems = Vec::new();
         let mut chosen = BTreeMap::new();
-        for (_, name, shape) in tensors_of(&config.graph(), false) {
-            let Some(found) = self.tensors.remove(&name) else {
+        for (_, name, shape) in config.graph().arrays(false) {
+            let Some(found) = self.arrays.remove(&name) else {
                 problems.push(format!("{}{name} {shape:?} is missing", self.scope));
                 continue;
             };
-            let variable = found.variable;
-            if variable.dtype.float_size().is_none() {
-                let (name, dtype) = (&variable.name, variable.dtype);
-                problems.push(format!("{name}: expected floating-point numbers, found {dtype}"));
-            }
-            if variable.shape != shape {
-                problems
-                    .push(format!("{}: expected shape {shape:?}, found {:?}", variable.name, variable.shape));
-            }
+            problems.extend(differences(found.variable, &shape));
             chosen.insert(name, found);
         }
-        let extra = self.tensors.values().map(|c| c.variable.name.as_str()).chain(self.foreign);
+        let extra = self.arrays.values().map(|c| c.variable.name.as_str()).chain(self.foreign);
         problems.extend(extra.map(|name| format!("{name} is extra")));
         if problems.is_empty() {
             return Ok(chosen);

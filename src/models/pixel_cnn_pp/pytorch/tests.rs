@@ -21,7 +21,7 @@ fn dictionary(config: &ModelConfig, prefix: &str, spelling: usize) -> Vec<Variab
     let (kernel, gain) = SPELLINGS[spelling];
     let mut variables = Vec::new();
     for (parameter, layer) in parameters(config) {
-        let [(_, shape), (_, outputs)] = &super::super::tensors(&parameter, true)[..] else { panic!() };
+        let [(_, shape), (_, outputs)] = &parameter.arrays(true)[..] else { panic!() };
         let shape = pytorch_shape(shape);
         let mut norms = vec![1; shape.len()];
         norms[0] = shape[0];
@@ -33,12 +33,12 @@ fn dictionary(config: &ModelConfig, prefix: &str, spelling: usize) -> Vec<Variab
     variables
 }
 
-fn infer_with(variables: &[Variable], scope: Option<&str>) -> Result<Plan> {
+fn infer_with(variables: &[Variable], scope: Option<&str>) -> Result<Recipe> {
     let options = Options { scope: scope.map(String::from), ..Options::default() };
-    plan(Path::new("file"), variables, &options)
+    recipe(Path::new("file"), variables, &options)
 }
 
-fn infer(variables: &[Variable]) -> Result<Plan> {
+fn infer(variables: &[Variable]) -> Result<Recipe> {
     infer_with(variables, None)
 }
 
@@ -67,23 +67,23 @@ fn configurations_are_inferred_in_every_spelling_under_every_key() {
         for (spelling, prefix) in
             [(0, ""), (1, "state_dict."), (2, "module."), (0, "model.module."), (0, "a.b.")]
         {
-            let plan = infer(&dictionary(&config, prefix, spelling)).unwrap();
-            assert_eq!(plan.config, config);
-            assert!(plan.folded && !plan.averaged && plan.warnings.is_empty());
+            let recipe = infer(&dictionary(&config, prefix, spelling)).unwrap();
+            assert_eq!(recipe.config, config);
+            assert!(recipe.folded && !recipe.averaged && recipe.warnings.is_empty());
             let (kernel, norms) = SPELLINGS[spelling];
             let layer = format!("{prefix}upsize_ul_stream.1.deconv");
-            match &plan.stored["deconv2d_3/W"] {
-                Stored::Kernel { values, gain } => {
+            match &recipe.stored["deconv2d_3/W"] {
+                Stored::Kernel { values, gain, .. } => {
                     assert_eq!(*values, format!("{layer}.{kernel}"));
                     assert_eq!(*gain, norms.map(|part| format!("{layer}.{part}")));
                 }
                 other => panic!("{other:?}"),
             }
-            match &plan.stored["conv2d_2/b"] {
+            match &recipe.stored["conv2d_2/b"] {
                 Stored::Plain(name) => assert_eq!(*name, format!("{prefix}ul_init.1.conv.bias")),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(plan.stored.len(), 2 * config.graph().parameters.len());
+            assert_eq!(recipe.stored.len(), 2 * config.graph().parameters.len());
         }
     }
 }
@@ -92,8 +92,8 @@ fn configurations_are_inferred_in_every_spelling_under_every_key() {
 fn gray_models_are_known_by_their_first_and_last_layers() {
     let config = ModelConfig { channels: 1, ..SMALL };
     let gray = dictionary(&config, "", 0);
-    let plan = infer(&gray).unwrap();
-    assert_eq!((plan.config, plan.stored.len()), (config, 2 * config.graph().parameters.len()));
+    let recipe = infer(&gray).unwrap();
+    assert_eq!((recipe.config, recipe.stored.len()), (config, 2 * config.graph().parameters.len()));
     let mut wrong = gray.clone();
     wrong.retain(|v| v.name != "nin_out.lin_a.bias");
     assert_eq!(problems(&wrong).1, ["nin_out.lin_a.bias [15] is missing"]);
@@ -171,13 +171,13 @@ fn files_of_something_else_are_told_so() {
     let (_, found) = problems(&[variable("u_init.conv.bias".into(), &[6])]);
     assert_eq!(found, ["u_init.conv is missing or empty, which tells the sizes of the others"]);
     let raw = Options { raw: true, ..Options::default() };
-    let error = plan(Path::new("file"), &dictionary(&SMALL, "", 0), &raw).unwrap_err().to_string();
+    let error = recipe(Path::new("file"), &dictionary(&SMALL, "", 0), &raw).unwrap_err().to_string();
     assert!(
         error.starts_with("raw weights: expected a TensorFlow checkpoint, which has averaged"),
         "{error}"
     );
     let elu = Options { nonlinearity: Some(Nonlinearity::Elu), ..Options::default() };
-    let error = plan(Path::new("file"), &dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
+    let error = recipe(Path::new("file"), &dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
     assert!(error.contains("expected concat_elu"), "{error}");
     let large = ModelConfig { filters: 20_000, ..SMALL };
     let error = infer(&dictionary(&large, "", 2)).unwrap_err().to_string();

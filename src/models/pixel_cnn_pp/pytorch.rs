@@ -1,4 +1,4 @@
-//! From the names and shapes in a PyTorch dictionary to a configuration and a plan of what to read.
+//! From the names and shapes in a PyTorch dictionary to a configuration and a recipe.
 //!
 //! The idea: the names are those of pclucas14/pixel-cnn-pp and its many copies, wherever in the file its
 //! dictionary lies: a model is found by the prefix under which its layers are named. As for a TensorFlow
@@ -8,16 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::parse_layer;
-use super::plan::{Plan, Stored, bytes, commonest, pytorch_shape, warn_of_types};
-use super::{Options, check_limits, choose_nonlinearity};
+use super::{ModelConfig, Nonlinearity};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::graph::Parameter;
 use crate::heads::mixture_of_logistics;
-use crate::models::{ModelConfig, Nonlinearity};
-
-/// Characters that a list of names may take in a message, beside the rest of it.
-const ROOM: usize = 150;
+use crate::models::stored::{ROOM, Stored, bytes, commonest, differences, warn_of_types};
+use crate::models::{Options, Recipe};
 
 /// The modules that a model consists of.
 const MODULES: [&str; 9] = [
@@ -44,22 +41,20 @@ const SPELLINGS: [(&str, Option<&str>); 3] = [
 ];
 
 /// Infers the configuration and checks everything against it.
-pub(super) fn plan(file: &Path, variables: &[Variable], options: &Options) -> Result<Plan> {
+pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
     if options.raw {
         let expected = "a TensorFlow checkpoint, which has averaged ones beside them";
         return Err(Error::argument("raw weights", expected, "PyTorch's names, which are those of one kind"));
     }
     let found = Found::sort(file, variables, options.scope.as_deref())?;
-    let shapes = found.infer(file)?;
-    let nonlinearity = choose_nonlinearity(shapes.nonlinearity, options.nonlinearity)?;
-    let config = ModelConfig { nonlinearity, ..shapes };
-    check_limits(file, &config)?;
+    let config = found.infer(file)?.with_nonlinearity(options.nonlinearity)?;
+    config.check_limits(file)?;
     let chosen = found.compare(file, &config)?;
     let read: Vec<&Variable> = chosen.iter().flat_map(|(.., read)| read.iter().copied()).collect();
-    Ok(Plan {
+    Ok(Recipe {
         config,
         warnings: warn_of_types(read.iter().copied()),
-        claimed: read.iter().map(|variable| bytes(variable)).fold(0, u64::saturating_add),
+        claimed: bytes(read.iter().copied()),
         averaged: false,
         folded: true,
         stored: chosen.into_iter().map(|(name, stored, _)| (name, stored)).collect(),
@@ -117,6 +112,13 @@ fn layers(resnets: usize) -> [Vec<String>; 3] {
     [conv, deconv, dense]
 }
 
+/// The shape that PyTorch gives to a kernel which is of `shape` in a graph: `[out, in, height, width]`, or
+/// `[in, out, height, width]` of a transposed convolution.
+fn pytorch_shape(shape: &[usize]) -> Vec<usize> {
+    let (positions, last) = shape.split_at(shape.len() - 2);
+    [&[last[1], last[0]], positions].concat()
+}
+
 /// What is before the model in a name, with its dot: `state_dict.module.`.
 fn prefix(name: &str) -> Option<&str> {
     let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
@@ -137,7 +139,7 @@ struct Found<'a> {
     parameters: BTreeMap<&'a str, &'a Variable>,
 }
 
-/// A tensor of the graph, where its values are, and what is read for them.
+/// An array of the graph, where its values are, and what is read for them.
 type Chosen<'a> = (String, Stored, Vec<&'a Variable>);
 
 impl<'a> Found<'a> {
@@ -257,24 +259,18 @@ impl<'a> Found<'a> {
     /// Compares everything with the graph of a configuration.
     fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<Vec<Chosen<'a>>> {
         let (mut problems, mut chosen) = (Vec::new(), Vec::new());
-        for (variable, layer) in parameters(config) {
+        for (parameter, layer) in parameters(config) {
             let (kernel, gain) = self.spelling(&layer);
             let mut take = |part: &str, shape: &[usize]| {
-                let name = format!("{}{layer}.{part}", self.prefix);
                 let Some(found) = self.parameters.remove(&*format!("{layer}.{part}")) else {
-                    problems.push(format!("{name} {shape:?} is missing"));
+                    problems.push(format!("{}{layer}.{part} {shape:?} is missing", self.prefix));
                     return None;
                 };
-                if found.dtype.float_size().is_none() {
-                    problems.push(format!("{name}: expected floating-point numbers, found {}", found.dtype));
-                }
-                if found.shape != shape {
-                    problems.push(format!("{name}: expected shape {shape:?}, found {:?}", found.shape));
-                }
+                problems.extend(differences(found, shape));
                 Some(found)
             };
-            let [(w, shape), (b, outputs)] = &super::tensors(&variable, true)[..] else {
-                panic!("{} is a class term", variable.name)
+            let [(w, shape), (b, outputs)] = &parameter.arrays(true)[..] else {
+                panic!("{} is a class term", parameter.name)
             };
             let shape = pytorch_shape(shape);
             let mut norms = vec![1; shape.len()];
@@ -286,7 +282,7 @@ impl<'a> Found<'a> {
             let gain = gain.flatten();
             let read = [Some(values), gain].into_iter().flatten().collect();
             let gain = gain.map(|gain| gain.name.clone());
-            chosen.push((w.clone(), Stored::Kernel { values: values.name.clone(), gain }, read));
+            chosen.push((w.clone(), Stored::Kernel { values: values.name.clone(), shape, gain }, read));
             chosen.push((b.clone(), Stored::Plain(bias.name.clone()), vec![bias]));
         }
         problems.extend(self.parameters.values().map(|variable| format!("{} is extra", variable.name)));

@@ -1,10 +1,19 @@
-//! The numbers that tell one PixelCNN++ from another.
+//! PixelCNN++, and the numbers that tell one from another.
 //!
-//! Everything else (layers, names, shapes, work) follows from them in [`ModelConfig::graph`]; the image
-//! size is not among them, since the network is convolutional.
+//! The idea: everything else (layers, names, shapes, work) follows from the numbers in [`ModelConfig::graph`]; the
+//! image size is not among them, since the network is convolutional. What a trainer's checkpoint says of them is
+//! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph.
+
+mod graph;
+mod names;
+pub(super) mod pytorch;
+pub(super) mod tensorflow;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::graph::Activation;
 use crate::heads::Head;
 
@@ -105,7 +114,40 @@ impl ModelConfig {
     pub fn image_channels(&self) -> usize {
         self.head().values() + 1
     }
+
+    /// Refuses configurations out of all proportion, before anything is sized by them. `file` is where it is from.
+    pub(crate) fn check_limits(&self, file: &Path) -> Result<()> {
+        let found = [self.resnets, self.filters, self.mixtures, self.classes];
+        for ((name, limit), found) in LIMITS.into_iter().zip(found) {
+            let least = usize::from(name != "num_classes");
+            if !(least..=limit).contains(&found) {
+                return Err(Error::Unsupported {
+                    file: file.into(),
+                    found: format!("{name} is {found}"),
+                    hint: format!("{least} to {limit} are supported"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The model with the nonlinearity that is wanted, if its width fits.
+    pub(crate) fn with_nonlinearity(self, wanted: Option<Nonlinearity>) -> Result<ModelConfig> {
+        let nonlinearity = wanted.unwrap_or(self.nonlinearity);
+        if nonlinearity.width() != self.nonlinearity.width() {
+            let expected = match self.nonlinearity.width() {
+                2 => "concat_elu, since the model's channels double",
+                _ => "elu or relu, since the model's channels do not double",
+            };
+            return Err(Error::argument("nonlinearity", expected, nonlinearity));
+        }
+        Ok(ModelConfig { nonlinearity, ..self })
+    }
 }
+
+/// The largest of each number that is taken for a model rather than for damage.
+const LIMITS: [(&str, usize); 4] =
+    [("nr_resnet", 100), ("nr_filters", 10_000), ("nr_logistic_mix", 1_000), ("num_classes", 1_000_000)];
 
 impl std::fmt::Display for ModelConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

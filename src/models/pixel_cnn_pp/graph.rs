@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::config::ModelConfig;
+use super::ModelConfig;
 use crate::graph::{
     Activation, Bias, Epilogue, Graph, IMAGE, Layer, Map, MapId, Parameter, ParameterId, ParameterKind, Tap,
 };
