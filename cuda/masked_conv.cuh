@@ -56,16 +56,31 @@ __device__ __forceinline__ size_t sums_at(const Stage& stage, Position at) {
     return stage.sums + (size_t(at.image) * stage.columns + at.column) * (stage.slices * SLICE);
 }
 
+// For a float and for the float4 of a slice: tanh; `add + value * sigmoid(gate)`; the sum.
+__device__ __forceinline__ float4 hyperbolic_tangent(float4 x) {
+    return make_float4(hyperbolic_tangent(x.x), hyperbolic_tangent(x.y), hyperbolic_tangent(x.z), hyperbolic_tangent(x.w));
+}
+__device__ __forceinline__ float gated(float add, float value, float gate) {
+    return __fmaf_rn(value, sigmoid(gate), add);
+}
+__device__ __forceinline__ float4 gated(float4 add, float4 value, float4 gate) {
+    return make_float4(gated(add.x, value.x, gate.x), gated(add.y, value.y, gate.y), gated(add.z, value.z, gate.z),
+                       gated(add.w, value.w, gate.w));
+}
+__device__ __forceinline__ float plus(float a, float b) {
+    return __fadd_rn(a, b);
+}
+__device__ __forceinline__ float4 plus(float4 a, float4 b) {
+    return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
+}
+
 // The output of a finished sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
 // where it has none.
-__device__ __forceinline__ float epilogue(const Stage& stage, float value, float gate, float add) {
+template <class T>
+__device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
     if (stage.tanh) value = hyperbolic_tangent(value);
-    if (stage.gated) return __fmaf_rn(value, sigmoid(gate), add);
-    return stage.adds ? __fadd_rn(value, add) : value;
-}
-__device__ __forceinline__ float4 epilogue(const Stage& stage, float4 value, float4 gate, float4 add) {
-    return make_float4(epilogue(stage, value.x, gate.x, add.x), epilogue(stage, value.y, gate.y, add.y),
-                       epilogue(stage, value.z, gate.z, add.z), epilogue(stage, value.w, gate.w, add.w));
+    if (stage.gated) return gated(add, value, gate);
+    return stage.adds ? plus(value, add) : value;
 }
 
 // What a sum begins with. T is a float, or the float4 of a whole slice (o = 0).

@@ -137,12 +137,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 for (int m = 0; m < MINE; m++) multiply_add(sums[m], xs[m], w);
             }
 #pragma unroll
-            for (int m = 0; m < MINE; m++) {
-                totals[m].x = __fadd_rn(totals[m].x, sums[m].x);
-                totals[m].y = __fadd_rn(totals[m].y, sums[m].y);
-                totals[m].z = __fadd_rn(totals[m].z, sums[m].z);
-                totals[m].w = __fadd_rn(totals[m].w, sums[m].w);
-            }
+            for (int m = 0; m < MINE; m++) totals[m] = plus(totals[m], sums[m]);
         }
     }
 #pragma unroll

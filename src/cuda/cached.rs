@@ -115,7 +115,7 @@ impl Cached {
     }
 
     fn captured(&self, device: &Device) -> Result<Way> {
-        let rows = self.schedule.rows.iter().map(|row| device.capture(|| self.launch(device, row)));
+        let rows = self.schedule.rows.iter().map(|row| device.capture(|| self.launch(device, &row.concat())));
         let pixels = self.schedule.pixels.iter().flatten().map(|pixel| {
             device.capture(|| {
                 self.launch(device, pixel)?;
@@ -233,8 +233,13 @@ impl Cached {
         if let Way::Graph { rows, .. } = &self.way {
             return device.replay(&rows[row % self.schedule.period]);
         }
-        let _range = nvtx::Range::new(c"begin row");
-        self.launch(device, &self.schedule.rows[row % self.schedule.period])
+        let [known, hoisted] = &self.schedule.rows[row % self.schedule.period];
+        {
+            let _range = nvtx::Range::new(c"known");
+            self.launch(device, known)?;
+        }
+        let _range = nvtx::Range::new(c"hoist");
+        self.launch(device, hoisted)
     }
 
     /// The pixels of a row, from the first on, where the host has a say between the phases.

@@ -354,13 +354,8 @@ impl Loaded {
         let (images, logits) = (self.pixels.as_device_ptr().as_raw(), kept.as_device_ptr().as_raw());
         let (target, positions) = (nats.as_device_ptr().as_raw(), count as u64);
         let head = abi::Head::from(self.head);
-        let args = [
-            bytes_of(&images),
-            bytes_of(&logits),
-            bytes_of(&target),
-            bytes_of(&positions),
-            bytes_of(&head),
-        ];
+        let args =
+            [bytes_of(&images), bytes_of(&logits), bytes_of(&target), bytes_of(&positions), bytes_of(&head)];
         // SAFETY: the arguments of log_likelihood_f32.
         unsafe { device.launch(Kernel::LogLikelihood, elementwise(count), &args)? };
         let mut all = vec![0.0; count];

@@ -178,7 +178,10 @@ fn pack(
 fn biases(packed: &PackedPiece, classes: usize, weights: &LayerWeights) -> Vec<f32> {
     let of_class = |class| {
         let biases = weights.biases(class);
-        packed.channels().map(move |channel| channel.map_or(0.0, |channel| biases[channel])).collect::<Vec<_>>()
+        packed
+            .channels()
+            .map(move |channel| channel.map_or(0.0, |channel| biases[channel]))
+            .collect::<Vec<_>>()
     };
     (0..classes).flat_map(of_class).collect()
 }

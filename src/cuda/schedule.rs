@@ -26,7 +26,7 @@ pub struct Schedule {
     pub period: usize,
     /// What a row begins with, by row modulo the period: the maps that are known then, and all that the other layers
     /// can sum.
-    pub rows: Vec<Launches>,
+    pub rows: Vec<[Launches; 2]>,
     /// What a row is made by whose pixels are all known, by row modulo the period. The last makes the logits.
     pub given: Vec<Launches>,
     /// What a pixel needs, by row and column modulo the period.
@@ -110,9 +110,8 @@ impl Schedule {
         };
         let (mut rows, mut given, mut pixels) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..steps.period {
-            let mut begin = builder.launches(&steps.known[row], Span::Row);
-            begin.extend(builder.launches(std::slice::from_ref(&steps.hoisted[row]), Span::Row));
-            rows.push(begin);
+            let begin = [&steps.known[row][..], std::slice::from_ref(&steps.hoisted[row])];
+            rows.push(begin.map(|steps| builder.launches(steps, Span::Row)));
             given.push(builder.launches(&steps.given[row], Span::Row));
             let columns = 0..steps.period;
             pixels.push(columns.map(|c| builder.launches(steps.pixel(row, c), Span::Pixel)).collect());
@@ -134,13 +133,13 @@ impl Schedule {
     /// entries of the rows and of the pixels.
     pub fn flat(&self) -> (Vec<Entry>, Vec<Program>, Vec<Program>) {
         let mut entries = Vec::new();
-        let rows = self.rows.iter().map(|launches| self.flatten(launches, &mut entries)).collect();
+        let rows = self.rows.iter().map(|launches| self.flatten(&launches.concat(), &mut entries)).collect();
         let pixels =
             self.pixels.iter().flatten().map(|launches| self.flatten(launches, &mut entries)).collect();
         (entries, rows, pixels)
     }
 
-    fn flatten(&self, launches: &Launches, entries: &mut Vec<Entry>) -> Program {
+    fn flatten(&self, launches: &[usize], entries: &mut Vec<Entry>) -> Program {
         let first = entries.len();
         let mut start = 0;
         for &launch in launches {

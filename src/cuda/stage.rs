@@ -226,16 +226,17 @@ impl Table {
         self.stages.iter().map(Stage::len).max().unwrap_or(0).next_multiple_of(PART)
     }
 
-    /// Sixteenths of a record: what threads copy.
+    /// Parts of a record, each of which a thread copies.
     pub fn parts(&self) -> usize {
         self.record() / PART
     }
 
     /// As the device gets it: a record for each stage.
     pub fn records(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.stages.len() * self.record());
+        let record = self.record();
+        let mut bytes = Vec::with_capacity(self.stages.len() * record);
         for stage in &self.stages {
-            let end = bytes.len() + self.record();
+            let end = bytes.len() + record;
             bytes.extend_from_slice(bytes_of(&stage.header));
             bytes.extend_from_slice(cast_slice(&stage.taps));
             bytes.resize(end, 0);

@@ -213,6 +213,38 @@ fn other(classes: usize) -> Graph {
     s.logits(skip)
 }
 
+/// A graph that reads the image, with or without its constant 1, and what is given for every position through an
+/// activation, beside what another layer makes of them; at so many places above and a few others.
+pub fn reading(head: Head, read: Activation, places: usize, ones: bool) -> Graph {
+    let mut s = Stack::new(head, 0);
+    s.maps[IMAGE].channels = head.values() + usize::from(ones);
+    let known = s.map(1, KNOWN);
+    s.known = Some(known);
+    let offsets = [(IMAGE, -1, 0, None), (IMAGE, 0, -1, None)];
+    let first = s.layer([1, 9], Activation::Identity, &offsets, Epilogue::default(), false);
+    let above = |i: isize| (IMAGE, -1 - i / 7, i % 7 - 3, None);
+    let mut offsets: Vec<Offset> = (0..places as isize).map(above).collect();
+    offsets.extend([(IMAGE, 0, -1, None), (known, 0, 0, None), (known, -1, 1, None)]);
+    offsets.extend([(first, 0, 0, None), (first, -1, -1, None)]);
+    let second = s.layer([1, 12], read, &offsets, Epilogue::default(), false);
+    s.logits(second)
+}
+
+/// A single layer that reads the image at some rows and columns, and the logits.
+pub fn single(at: &[[isize; 2]]) -> Graph {
+    let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 1 }, 0);
+    let offsets: Vec<Offset> = at.iter().map(|&[row, column]| (IMAGE, row, column, None)).collect();
+    let x = s.layer([1, CHANNELS], Activation::Identity, &offsets, Epilogue::default(), false);
+    s.logits(x)
+}
+
+/// Numbers in [-1, 1] for every position, for a graph that is given some.
+pub fn known(graph: &Graph, size: usize, height: usize, width: usize) -> Option<Array4<f32>> {
+    let channels = graph.maps[graph.known?].channels;
+    let number = |(n, r, c, k)| ((n * 31 + r * 17 + c * 7 + k * 3) % 41) as f32 / 20.0 - 1.0;
+    Some(Array4::from_shape_fn((size, height, width, channels), number))
+}
+
 /// Logits `[1, height, width, logits]` of an image and what is given for it, both `[height, width, channels]`.
 pub fn forward(
     weights: &Weights,
@@ -224,7 +256,7 @@ pub fn forward(
     let (height, width, _) = image.dim();
     let mut maps: Vec<Vec<f64>> = vec![Vec::new(); graph.maps.len()];
     for pixel in image.lanes(Axis(2)) {
-        maps[IMAGE].extend(pixel.iter().map(|x| f64::from(*x)).chain([1.0]));
+        maps[IMAGE].extend(pixel.iter().map(|x| f64::from(*x)).chain(graph.ones().then_some(1.0)));
     }
     if let Some(map) = graph.known {
         maps[map].extend(known.iter().map(|x| f64::from(*x)));
