@@ -1,4 +1,4 @@
-// elu and sigmoid in a fixed sequence of float32 operations.
+// elu, sigmoid and tanh in a fixed sequence of float32 operations.
 //
 // The idea: nothing but operations that IEEE 754 rounds exactly (no `ex2.approx`), written with the
 // intrinsics that no compiler fuses or reorders. So every device, and the CPU that runs this PTX in the
@@ -60,4 +60,10 @@ __device__ __forceinline__ float sigmoid(float x) {
     Exponential e = exponential(-fabsf(x));
     float small = __fmaf_rn(e.scale, e.tail, e.scale);
     return __fdiv_rn(x < 0.0f ? small : 1.0f, __fadd_rn(1.0f, small));
+}
+
+// (1 - exp(-2 |x|)) / (1 + exp(-2 |x|)) with the sign of x, without the cancellation near 0.
+__device__ __forceinline__ float hyperbolic_tangent(float x) {
+    float tail = elu_tail(__fmul_rn(2.0f, x));
+    return copysignf(__fdiv_rn(-tail, __fadd_rn(2.0f, tail)), x);
 }

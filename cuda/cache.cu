@@ -1,8 +1,8 @@
-// What enters and leaves the rings of a batch at its begin and end. Between those, a push is the store of
+// What enters and leaves the rings of a batch when it begins and when it ends. Between those, a push is the store of
 // the kernel that makes a position and a pop is an index: nothing is copied.
 //
 // cache_reset_f32: zeros, which is what lies outside an image.
-// cache_push_f32: given pixels into the image's grid. A thread for each pixel.
+// cache_push_f32: what is given for positions into its grid. A thread for each float.
 // cache_pop_f32: finished pixels, or a row of logits, out of a grid. A thread for each float.
 // cursor_f32: moves on to a pixel. One thread.
 
@@ -15,29 +15,37 @@ extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
     }
 }
 
-// pixels: [batch][height][width][3]; the first `rows` rows of each image are pushed.
-extern "C" __global__ void cache_push_f32(const float* pixels, Grid image, Batch batch, int rows) {
-    size_t p = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (p >= size_t(batch.size) * rows * batch.width) return;
-    int column = int(p % batch.width);
-    size_t line = p / batch.width;
-    int row = int(line % rows), b = int(line / rows);
-    const float* from = pixels + ((size_t(b) * batch.height + row) * batch.width + column) * 3;
-    float* to = batch.arena + offset(image, batch, b, row, column);
-    *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], 1.0f);
+// A float of some rows of a batch: [batch][rows from `first` on][width][channels].
+struct Item {
+    int image;
+    int row;
+    int column;
+    int channel;
+    bool there;
+};
+
+__device__ __forceinline__ Item item_of(const Batch& batch, int first, int rows, int channels) {
+    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    size_t p = i / channels, line = p / batch.width;
+    return {int(line / rows), first + int(line % rows), int(p % batch.width), int(i % channels),
+            line < size_t(batch.size) * rows};
+}
+
+// source: [batch][height][width][channels]; the first `rows` rows of each image are pushed, and with `ones` a 1
+// behind each position's channels.
+extern "C" __global__ void cache_push_f32(const float* source, Grid grid, Batch batch, int rows, int channels, int ones) {
+    Item at = item_of(batch, 0, rows, channels + ones);
+    if (!at.there) return;
+    size_t from = ((size_t(at.image) * batch.height + at.row) * batch.width + at.column) * channels + at.channel;
+    batch.arena[offset(grid, batch, at.image, at.row, at.column) + at.channel] = at.channel < channels ? source[from] : 1.0f;
 }
 
 // target: [batch][height][width][channels]; rows `first` up to `first + rows` of each image are popped.
 extern "C" __global__ void cache_pop_f32(float* target, Grid grid, Batch batch, int first, int rows, int channels) {
-    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= size_t(batch.size) * rows * batch.width * channels) return;
-    int channel = int(i % channels);
-    size_t p = i / channels;
-    int column = int(p % batch.width);
-    size_t line = p / batch.width;
-    int row = first + int(line % rows), b = int(line / rows);
-    float x = batch.arena[offset(grid, batch, b, row, column) + channel];
-    target[((size_t(b) * batch.height + row) * batch.width + column) * channels + channel] = x;
+    Item at = item_of(batch, first, rows, channels);
+    if (!at.there) return;
+    float x = batch.arena[offset(grid, batch, at.image, at.row, at.column) + at.channel];
+    target[((size_t(at.image) * batch.height + at.row) * batch.width + at.column) * channels + at.channel] = x;
 }
 
 extern "C" __global__ void cursor_f32(Cursor* cursor, int row, int column) {

@@ -12,8 +12,8 @@
 // The tap that a chunk belongs to.
 __device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
     int t = 0;
-    while (t + 1 < stage.tap_count && chunk >= stage.taps[t + 1].first) t++;
-    return stage.taps[t];
+    while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
+    return stage.tap(t);
 }
 
 // Four channels of a tap at a position, as they are stored; with STORED also those of their negatives.
@@ -24,7 +24,9 @@ __device__ __forceinline__ void load_inputs(const Stage& stage, const Tap& tap, 
     from += channel;
     // Other blocks have written it: not from this multiprocessor's cache.
     x = __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
-    if (stage.form == STORED) negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.stride));
+    if (stage.form == STORED) {
+        negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.source.channels / 2));
+    }
 }
 
 // What was loaded, in the form in which the stage reads it.
@@ -54,13 +56,31 @@ __device__ __forceinline__ size_t sums_at(const Stage& stage, Position at) {
     return stage.sums + (size_t(at.image) * stage.columns + at.column) * (stage.slices * SLICE);
 }
 
-// `residual + value * sigmoid(gate)`.
-__device__ __forceinline__ float gated(float residual, float value, float gate) {
-    return __fmaf_rn(value, sigmoid(gate), residual);
+// For a float and for the float4 of a slice: tanh; `add + value * sigmoid(gate)`; the sum.
+__device__ __forceinline__ float4 hyperbolic_tangent(float4 x) {
+    return make_float4(hyperbolic_tangent(x.x), hyperbolic_tangent(x.y), hyperbolic_tangent(x.z), hyperbolic_tangent(x.w));
 }
-__device__ __forceinline__ float4 gated(float4 residual, float4 value, float4 gate) {
-    return make_float4(gated(residual.x, value.x, gate.x), gated(residual.y, value.y, gate.y),
-                       gated(residual.z, value.z, gate.z), gated(residual.w, value.w, gate.w));
+__device__ __forceinline__ float gated(float add, float value, float gate) {
+    return __fmaf_rn(value, sigmoid(gate), add);
+}
+__device__ __forceinline__ float4 gated(float4 add, float4 value, float4 gate) {
+    return make_float4(gated(add.x, value.x, gate.x), gated(add.y, value.y, gate.y), gated(add.z, value.z, gate.z),
+                       gated(add.w, value.w, gate.w));
+}
+__device__ __forceinline__ float plus(float a, float b) {
+    return __fadd_rn(a, b);
+}
+__device__ __forceinline__ float4 plus(float4 a, float4 b) {
+    return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
+}
+
+// The output of a finished sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
+// where it has none.
+template <class T>
+__device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
+    if (stage.tanh) value = hyperbolic_tangent(value);
+    if (stage.gated) return gated(add, value, gate);
+    return stage.adds ? plus(value, add) : value;
 }
 
 // What a sum begins with. T is a float, or the float4 of a whole slice (o = 0).
@@ -85,9 +105,11 @@ __device__ __forceinline__ void finish(const Stage& stage, const Batch& batch, P
     int row = at.row * stage.output_step + stage.parity_row;
     int column = at.column * stage.output_step + stage.parity_column;
     int channel = (stage.gated ? slice / 2 : slice) * SLICE + o;
-    if (stage.gated) {
-        const float* residual = batch.arena + offset(stage.residual, batch, at.image, row, column) + channel;
-        value = gated(__ldcg(reinterpret_cast<const T*>(residual)), value, gate);
+    T add = {};
+    if (stage.adds) {
+        const float* from = batch.arena + offset(stage.add, batch, at.image, row, column) + channel;
+        add = __ldcg(reinterpret_cast<const T*>(from));
     }
-    *reinterpret_cast<T*>(batch.arena + offset(stage.output, batch, at.image, row, column) + channel) = value;
+    *reinterpret_cast<T*>(batch.arena + offset(stage.output, batch, at.image, row, column) + channel) =
+        epilogue(stage, value, gate, add);
 }

@@ -7,10 +7,10 @@
 #include "masked_conv_narrow.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
-masked_conv_narrow_f32(const Stage* stages, Batch batch) {
+masked_conv_narrow_f32(const float4* records, Batch batch) {
     __shared__ narrow::Shared shared;
-    __shared__ Stage stage;
-    keep(stage, part_of(stages + blockIdx.z));
+    const float4* record = records + size_t(blockIdx.z) * batch.parts;
+    store_parts(record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_narrow(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    masked_conv_narrow(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }

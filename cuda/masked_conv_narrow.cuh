@@ -35,7 +35,7 @@ __device__ __forceinline__ float4* place(float4* side, int lanes, int m, int lan
 template <int ROWS>
 __device__ __forceinline__ void load_weights(float4 (&w)[ROWS], const Stage& stage, const Batch& batch, int slice, int chunk) {
     const Tap& tap = tap_of(stage, chunk);
-    size_t at = size_t(slice) * ROWS * tap.chunks + tap.chunk + (chunk - tap.first);
+    size_t at = size_t(slice) * ROWS * tap.chunks + (chunk - tap.first);
     const float4* from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + at;
 #pragma unroll
     for (int i = 0; i < ROWS; i++) w[i] = __ldg(from + i * tap.chunks);
@@ -140,14 +140,17 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 }
 
 } // namespace narrow
+static_assert(sizeof(narrow::Shared) == 43008);
 
-// One block's share of a stage: `group` slices and `tiles` tiles of positions.
+// One block's share of a stage: `group` slices and `tiles` tiles of positions, while the image stands at (row, column).
 __device__ __forceinline__ void masked_conv_narrow(narrow::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                    int tiles, int row, int column) {
     int slice = slices * stage.group;
     int tile = tiles * stage.tiles * narrow::TILE;
     int end = min(positions(stage, batch), tile + stage.tiles * narrow::TILE);
     if (slice >= stage.slices || tile >= end) return;
+    row = step_at(stage, row, stage.first_row);
+    column = step_at(stage, column, stage.first_column);
     if (stage.form >= CONCAT_ELU) {
         narrow::run<2 * CHUNK>(s, stage, batch, slice, tile, end, row, column);
     } else {

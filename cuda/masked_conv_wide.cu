@@ -7,10 +7,10 @@
 #include "masked_conv_wide.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-masked_conv_wide_f32(const Stage* stages, Batch batch) {
+masked_conv_wide_f32(const float4* records, Batch batch) {
     __shared__ wide::Shared shared;
-    __shared__ Stage stage;
-    keep(stage, part_of(stages + blockIdx.z));
+    const float4* record = records + size_t(blockIdx.z) * batch.parts;
+    store_parts(record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_wide<true>(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    masked_conv_wide<true>(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }

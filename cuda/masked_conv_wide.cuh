@@ -64,7 +64,7 @@ __device__ __forceinline__ void load(Step<ROWS, STORES>& step, const Stage& stag
 #pragma unroll
     for (int i = 0; i < ROWS / ROWS_AT_ONCE; i++) {
         int row = ROWS_AT_ONCE * i + threadIdx.x / (STEP * SLICES);
-        size_t from = (size_t(mine) * ROWS + row) * tap.chunks + tap.chunk + (chunk - tap.first);
+        size_t from = (size_t(mine) * ROWS + row) * tap.chunks + (chunk - tap.first);
         step.weights[i] = there && mine < stage.slices ? __ldg(weights + from) : zero;
     }
 }
@@ -137,12 +137,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 for (int m = 0; m < MINE; m++) multiply_add(sums[m], xs[m], w);
             }
 #pragma unroll
-            for (int m = 0; m < MINE; m++) {
-                totals[m].x = __fadd_rn(totals[m].x, sums[m].x);
-                totals[m].y = __fadd_rn(totals[m].y, sums[m].y);
-                totals[m].z = __fadd_rn(totals[m].z, sums[m].z);
-                totals[m].w = __fadd_rn(totals[m].w, sums[m].w);
-            }
+            for (int m = 0; m < MINE; m++) totals[m] = plus(totals[m], sums[m]);
         }
     }
 #pragma unroll
@@ -168,13 +163,15 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 
 } // namespace wide
 
-// One tile of a stage. STORES: the form may be STORED.
+// One tile of a stage, while the image stands at (row, column). STORES: the form may be STORED.
 template <bool STORES>
 __device__ __forceinline__ void masked_conv_wide(wide::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
     int slice = slices * wide::SLICES, tile = tiles * wide::ROWS_TILE;
     int end = min(positions(stage, batch), tile + wide::ROWS_TILE);
     if (slice >= stage.slices || tile >= end) return;
+    row = step_at(stage, row, stage.first_row);
+    column = step_at(stage, column, stage.first_column);
     if (stage.form >= CONCAT_ELU) {
         wide::run<2 * CHUNK, STORES>(s, stage, batch, slice, tile, end, row, column);
     } else {

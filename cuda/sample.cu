@@ -20,52 +20,22 @@ sample_f32(const Sampler* sampler, Batch batch) {
     }
 }
 
-// The sum of exp(x) over what was added, as greatest and sum of exp(x - greatest). It begins with a number below all
-// that finite logits can make, not with -infinity, whose difference from itself is not 0.
-struct LogSumExp {
-    double greatest;
-    double sum;
-
-    __device__ __forceinline__ void add(double x) {
-        bool greater = x > greatest;
-        double e = exponential(-fabs(__dadd_rn(x, -greatest)));
-        sum = greater ? __fma_rn(sum, e, 1.0) : __dadd_rn(sum, e);
-        greatest = greater ? x : greatest;
-    }
-
-    __device__ __forceinline__ double value() const { return __dadd_rn(greatest, ln(sum)); }
-};
-
-// images: [positions][3] in [-1, 1], logits: [positions][10 * mixtures], nats: [positions], the
-// log-likelihood of each pixel; NaN where a logit is not finite.
+// images: [positions][values] in [-1, 1], logits: [positions][logits], nats: [positions], the log-likelihood of each
+// pixel; NaN where a logit is not finite.
 extern "C" __global__ void log_likelihood_f32(const float* images, const float* logits, double* nats, size_t positions,
-                                              int mixtures) {
+                                              Head head) {
     size_t p = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (p >= positions) return;
-    logits += p * (10 * mixtures);
+    logits += p * head.logits;
+    images += p * head.values;
     // Not left to the arithmetic: an infinite coefficient, for one, would be the ordinary tanh of 1.
     bool finite = true;
-    for (int i = 0; i < 10 * mixtures; i++) finite = finite && is_finite(__ldcg(logits + i));
+    for (int i = 0; i < head.logits; i++) finite = finite && is_finite(__ldcg(logits + i));
     if (!finite) {
         nats[p] = __longlong_as_double(0x7ff8000000000000LL);
-        return;
+    } else if (head.kind == MIXTURE) {
+        nats[p] = log_likelihood_mixture(head, logits, images);
+    } else {
+        nats[p] = log_likelihood_categorical(head, logits, images[0]);
     }
-    const double pixel[3] = {double(images[3 * p]), double(images[3 * p + 1]), double(images[3 * p + 2])};
-    LogSumExp joint = {-1e300, 0.0}, prior = {-1e300, 0.0};
-    for (int k = 0; k < mixtures; k++) {
-        double c[3];
-#pragma unroll
-        for (int i = 0; i < 3; i++) c[i] = hyperbolic_tangent(double(component(logits, mixtures, k, i, 2)));
-        const double shift[3] = {0.0, __dmul_rn(c[0], pixel[0]), __fma_rn(c[2], pixel[1], __dmul_rn(c[1], pixel[0]))};
-        double total = double(logits[k]);
-        prior.add(total);
-#pragma unroll
-        for (int i = 0; i < 3; i++) {
-            double mean = __dadd_rn(double(component(logits, mixtures, k, i, 0)), shift[i]);
-            double log_scale = double(floored(component(logits, mixtures, k, i, 1)));
-            total = __dadd_rn(total, log_mass(pixel[i], mean, log_scale));
-        }
-        joint.add(total);
-    }
-    nats[p] = __dadd_rn(joint.value(), -prior.value());
 }

@@ -5,7 +5,8 @@
 // where in the image it stands. So the same arguments serve every pixel, and a captured graph or a
 // persistent kernel needs nothing from the host while an image grows.
 //
-// `src/cuda/stage.rs` has the same structs, field by field.
+// `src/cuda/abi.rs` has the same structs, field by field, and a test that compares the constants and sizes here
+// with its own.
 
 #pragma once
 
@@ -14,14 +15,12 @@
 constexpr int CHUNK = 8;
 // Outputs are sliced: a row of a slice is one load of 16 bytes.
 constexpr int SLICE = 4;
-// Two skips beside the six taps of a 2x3 convolution.
-constexpr int MAX_TAPS = 8;
 // Threads of every block that sums.
 constexpr int THREADS = 128;
 
 // How a source is read.
 enum Form : int {
-    RAW = 0,        // as it is
+    IDENTITY = 0,   // as it is
     ELU = 1,        // through elu
     RELU = 2,       // through relu
     CONCAT_ELU = 3, // through concat_elu
@@ -35,69 +34,63 @@ enum Span : int {
     IMAGE = 2, // all of each image
 };
 
-// A tensor: [rows][batch][columns][channels]. Column 0 and the last one are padding and stay zero.
+// A map: [rows][batch][columns and padding][channels]. What lies outside an image is and stays zero.
 struct Grid {
-    unsigned long long base; // floats from the begin of the arena
+    unsigned long long base; // floats from the start of the arena to column 0 of the first row of image 0
     int rows;                // of a ring, or of the whole image with the zeros above it
-    int above;               // rows of zeros above row 0; of a ring all of its rows
+    int above;               // added to a row before it is taken modulo `rows`
     int columns;             // positions from one image to the next, padding included
     int channels;            // floats of a position, a multiple of CHUNK
 };
+static_assert(sizeof(Grid) == 24);
 
 // One neighbour that is read through one matrix.
 struct Tap {
     Grid source;
-    unsigned long long weights; // floats from the begin of the weights to the part's: see Stage
+    unsigned long long weights; // of its first chunk, in floats from the start of the weights: see Stage
     int row;                    // offset in the source's grid
     int column;
     int first;  // the tap's first chunk among those of the stage
-    int chunk;  // and among those of the part of the weights
-    int chunks; // chunks of that part
-    int stride; // STORED: floats from a channel to its negative
+    int chunks; // from one row of its weights to the next
 };
+static_assert(sizeof(Tap) == 48);
 
-// A layer's sum over some taps, and what becomes of it. Its size is a multiple of 16 bytes.
+// A layer's sum over some taps, and what becomes of it. In memory its taps lie behind it, and together they are a
+// record; the records of a table are all as long as the longest.
 // Weights: [slices][rows of a chunk][chunks][SLICE]. A gated layer alternates slices of values and gates.
 struct alignas(16) Stage {
-    Tap taps[MAX_TAPS];
     Grid output;
-    Grid residual;           // the input of the resnet, with a gate
-    unsigned long long bias; // [classes][slices * SLICE], floats from the begin of the weights
-    unsigned long long sums; // [batch][columns][slices * SLICE], floats from the begin of the arena
+    Grid add;                // what is added to the output, if `adds`
+    unsigned long long bias; // [classes][slices * SLICE], floats from the start of the weights
+    unsigned long long sums; // [batch][columns][slices * SLICE], floats from the start of the arena
     int tap_count;
     int chunks;
     int slices;
     int form;
     int span;
+    int tanh;
     int gated;
-    int from_sums;  // begins with what the row phase has summed instead of the bias
-    int to_sums;    // ends as such sums instead of the output
-    int input_step; // steps of the source's grid for one step of the stage: 2 where it halves
-    int output_step; // steps of the output's grid: 2 where it doubles
-    int shift;      // log2 of the pixels of the image for one step
-    int parity_row; // of the outputs, where the grid doubles
+    int adds;
+    int from_sums;   // begins with what the row phase has summed instead of the bias
+    int to_sums;     // ends as such sums instead of the output
+    int input_step;  // positions of the sources for one step of the stage
+    int output_step; // positions of the output
+    int parity_row;  // of the outputs, below `output_step`
     int parity_column;
-    int rows;    // steps of the stage down and across the image
+    int first_row;    // of the image, which step 0 makes outputs of
+    int first_column;
+    int shift;        // pixels of the image for one step are 2^shift times an odd number,
+    unsigned inverse; // whose inverse modulo 2^32 this is
+    int rows;         // steps of the stage down and across the image
     int columns;
     int lanes; // masked_conv_narrow: chunks that are summed side by side
     int group; // and slices of a block
     int tiles; // and tiles of positions that one block takes, one after the other
-    int padding[2];
+    int padding;
+
+    __device__ __forceinline__ const Tap& tap(int t) const { return reinterpret_cast<const Tap*>(this + 1)[t]; }
 };
-
-// A block reads its stage's description from shared memory: brought there at once, it costs one round trip,
-// where one field after the other would cost one for each that depends on another. A thread brings 16
-// bytes: `part_of` asks for them, `keep` stores them when they are wanted and the stage before is done.
-constexpr int PARTS = sizeof(Stage) / sizeof(float4);
-static_assert(sizeof(Stage) % sizeof(float4) == 0 && PARTS <= THREADS, "a thread for each part");
-
-__device__ __forceinline__ float4 part_of(const Stage* stage) {
-    const float4* parts = reinterpret_cast<const float4*>(stage);
-    return threadIdx.x < PARTS ? parts[threadIdx.x] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-}
-__device__ __forceinline__ void keep(Stage& stage, float4 part) {
-    if (threadIdx.x < PARTS) reinterpret_cast<float4*>(&stage)[threadIdx.x] = part;
-}
+static_assert(sizeof(Stage) == 160);
 
 // Where in the image generation stands, and what went wrong.
 struct Cursor {
@@ -106,6 +99,7 @@ struct Cursor {
     // The first pixel that could not be drawn, as (row * width + column) * batch + image; else ~0.
     unsigned long long fault;
 };
+static_assert(sizeof(Cursor) == 16);
 
 // What all kernels of a batch share.
 struct Batch {
@@ -116,7 +110,26 @@ struct Batch {
     int size;
     int height;
     int width;
+    int parts; // float4s of a stage's record
 };
+static_assert(sizeof(Batch) == 48);
+
+// A block reads its stage's record from shared memory: brought there at once, it costs one round trip, where one
+// field after the other would cost one for each that depends on another. Thread t brings part t: `load_part` asks
+// for it, `store_parts` stores it when it is wanted and the stage before is done. Only a stage of forty taps or
+// more has parts beyond those, which are fetched then.
+extern __shared__ float4 shared_record[];
+
+__device__ __forceinline__ const Stage& shared_stage() {
+    return *reinterpret_cast<const Stage*>(shared_record);
+}
+__device__ __forceinline__ float4 load_part(const float4* record, const Batch& batch) {
+    return threadIdx.x < batch.parts ? record[threadIdx.x] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+__device__ __forceinline__ void store_parts(const float4* record, const Batch& batch, float4 part) {
+    if (threadIdx.x < batch.parts) shared_record[threadIdx.x] = part;
+    for (int i = THREADS + threadIdx.x; i < batch.parts; i += THREADS) shared_record[i] = record[i];
+}
 
 // A position that a stage computes: image, row and column in the stage's own steps.
 struct Position {
@@ -125,17 +138,23 @@ struct Position {
     int column;
 };
 
+// The step of a stage that makes outputs of a row (or column) of the image, where there is one: an exact quotient,
+// so that a product serves for the division.
+__device__ __forceinline__ int step_at(const Stage& stage, int at, int first) {
+    return int((unsigned(at - first) >> stage.shift) * stage.inverse);
+}
+
 __device__ __forceinline__ int positions(const Stage& stage, const Batch& batch) {
     int columns = stage.span == PIXEL ? 1 : stage.columns;
     int rows = stage.span == IMAGE ? stage.rows : 1;
     return rows * batch.size * columns;
 }
 
-// The p-th position of a stage while the image stands at (row, column).
+// The p-th position of a stage at a row and column, which are its own steps.
 __device__ __forceinline__ Position position(const Stage& stage, const Batch& batch, int p, int row, int column) {
-    if (stage.span == PIXEL) return {p, row >> stage.shift, column >> stage.shift};
+    if (stage.span == PIXEL) return {p, row, column};
     int line = p / stage.columns;
-    Position at = {line, row >> stage.shift, p - line * stage.columns};
+    Position at = {line, row, p - line * stage.columns};
     if (stage.span == IMAGE) {
         at.row = line / batch.size;
         at.image = line - at.row * batch.size;
@@ -143,9 +162,10 @@ __device__ __forceinline__ Position position(const Stage& stage, const Batch& ba
     return at;
 }
 
-// Floats from the begin of the arena to a position of a grid, which may lie in the padding.
+// Floats from the start of the arena to a position of a grid, which may lie in the padding: column -1 is one
+// position before the grid's `base`.
 __device__ __forceinline__ size_t offset(const Grid& grid, const Batch& batch, int image, int row, int column) {
     int slot = (row + grid.above) % grid.rows;
     size_t line = size_t(slot) * batch.size + image;
-    return grid.base + (line * grid.columns + (column + 1)) * grid.channels;
+    return grid.base + (line * grid.columns + column) * grid.channels;
 }

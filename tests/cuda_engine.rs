@@ -150,6 +150,7 @@ fn a_temperature_is_the_same_by_every_strategy_and_the_cpu_s() {
         labels: Some(&labels),
         noise: Noise::Philox { seed: 2702, first_index: 10 },
         temperature,
+        known: None,
         given: None,
         method,
         keep_logits: false,

@@ -1,4 +1,4 @@
-//! Cached generation on the device: the programs of [`super::programs`], by one of three strategies.
+//! Cached generation on the device: the launches of [`super::schedule`], by one of three strategies.
 //!
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
@@ -9,32 +9,33 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::driver::{Buffer, Device, Graph};
+use super::abi::{Entry, Program, Programs, THREADS};
+use super::driver::{Buffer, Device, Graph, Shape};
 use super::kernels::Kernel;
-use super::layout::Extent;
-use super::loaded::{self, Extras, Loaded, Plan};
+use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
-use super::programs::{PERIOD, Programs};
-use super::stage::{self, Entry, Program, THREADS};
+use super::schedule::Schedule;
 use super::{Properties, Strategy};
 use crate::engine::{Batch, Made, Watch};
 use crate::error::{Error, Result};
-use crate::network::Network;
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::Steps;
 
 /// A shape of batch, ready to be generated again and again.
 pub struct Cached {
-    programs: Programs,
+    schedule: Schedule,
     loaded: Loaded,
     way: Way,
 }
 
-/// How the programs are run.
+/// How the launches are run.
 enum Way {
     Launch,
     Graph {
         rows: Vec<Graph>,
-        /// By row, then column modulo [`PERIOD`].
+        /// By row, then column modulo the period.
         pixels: Vec<Graph>,
     },
     Persistent {
@@ -72,13 +73,13 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
 }
 
 /// The kernels that a strategy takes, but for rows that are given.
-fn kernels(programs: &Programs, strategy: Strategy) -> Vec<Kernel> {
+fn kernels(schedule: &Schedule, strategy: Strategy) -> Vec<Kernel> {
     let mut kernels = loaded::KERNELS.to_vec();
     match strategy {
         Strategy::Auto | Strategy::Persistent => kernels.push(Kernel::Persistent),
         Strategy::Launch | Strategy::Graph => {
             kernels.push(Kernel::Sample);
-            kernels.extend(programs.table.kernels());
+            kernels.extend(schedule.table.kernels());
         }
     }
     kernels
@@ -91,23 +92,20 @@ impl Cached {
     /// [`Error::Device`].
     pub fn new(
         device: &Device,
-        network: &Network,
+        plan: &Plan,
         packed: &Packed,
         weights: &Buffer<f32>,
         extent: Extent,
         extras: Extras,
         strategy: Strategy,
     ) -> Result<Cached> {
-        let programs = Programs::new(network, packed, extent, device.properties.multiprocessors);
-        let plan = Plan {
-            table: &programs.table,
-            arena: programs.layout.len,
-            image: programs.image,
-            logits: programs.logits,
-        };
-        device.load(&kernels(&programs, strategy))?;
-        let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
-        let mut cached = Cached { programs, loaded, way: Way::Launch };
+        let steps = Steps::new(plan);
+        let schedule = Schedule::new(plan, &steps, packed, extent, device.properties.multiprocessors);
+        let Schedule { arena, image, known, logits, .. } = schedule;
+        let places = Places { arena, image, known, logits };
+        device.load(&kernels(&schedule, strategy))?;
+        let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &schedule.table, places)?;
+        let mut cached = Cached { schedule, loaded, way: Way::Launch };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
             Strategy::Graph => cached.captured(device)?,
@@ -117,10 +115,10 @@ impl Cached {
     }
 
     fn captured(&self, device: &Device) -> Result<Way> {
-        let rows = self.programs.rows.iter().map(|steps| device.capture(|| self.steps(device, steps)));
-        let pixels = self.programs.pixels.iter().flatten().map(|steps| {
+        let rows = self.schedule.rows.iter().map(|row| device.capture(|| self.launch(device, &row.concat())));
+        let pixels = self.schedule.pixels.iter().flatten().map(|pixel| {
             device.capture(|| {
-                self.steps(device, steps)?;
+                self.launch(device, pixel)?;
                 self.loaded.sample(device)
             })
         });
@@ -128,7 +126,7 @@ impl Cached {
     }
 
     fn persistent(&self, device: &Device) -> Result<Way> {
-        let (entries, rows, pixels) = self.programs.flat();
+        let (entries, rows, pixels) = self.schedule.flat();
         let tables = Tables {
             entries: device.upload(cast_slice::<Entry, u8>(&entries))?,
             rows: device.upload(cast_slice::<Program, u8>(&rows))?,
@@ -136,7 +134,7 @@ impl Cached {
             counter: device.zeroed(COUNTER)?,
         };
         // One block for each multiprocessor: more would wait for each other at every barrier.
-        let resident = device.resident(Kernel::Persistent, THREADS as u32)?;
+        let resident = device.resident(Kernel::Persistent, THREADS as u32, self.loaded.shared())?;
         let blocks = resident.min(device.properties.multiprocessors as u32);
         if blocks == 0 {
             let found = "no block of it fits a multiprocessor";
@@ -145,8 +143,9 @@ impl Cached {
         Ok(Way::Persistent { blocks, tables })
     }
 
-    fn steps(&self, device: &Device, steps: &[usize]) -> Result<()> {
-        steps.iter().try_for_each(|&step| self.loaded.step(device, &self.programs.table.steps[step]))
+    fn launch(&self, device: &Device, launches: &[usize]) -> Result<()> {
+        let table = &self.schedule.table;
+        launches.iter().try_for_each(|&launch| self.loaded.launch(device, &table.launches[launch]))
     }
 
     /// Generates a batch of this shape; with it the seconds that the device took. A profiler captures the
@@ -164,7 +163,7 @@ impl Cached {
         let _range = nvtx::Range::new(c"generate");
         let given = batch.given.map_or(0, |g| g.rows);
         if given > 0 {
-            device.load(&self.programs.table.kernels().collect::<Vec<_>>())?;
+            device.load(&self.schedule.table.kernels().collect::<Vec<_>>())?;
         }
         self.begin(device, batch)?;
         let first = device.mark()?;
@@ -212,7 +211,7 @@ impl Cached {
     /// A row whose pixels are all known.
     fn given_row(&self, device: &Device, row: usize, keep_logits: bool) -> Result<()> {
         self.loaded.move_to(device, row)?;
-        self.steps(device, &self.programs.given[usize::from(keep_logits)][row % PERIOD])?;
+        self.launch(device, self.schedule.given(row, keep_logits))?;
         self.loaded.keep_logits(device, row, 1)
     }
 
@@ -232,16 +231,15 @@ impl Cached {
     /// [`Error::Device`].
     pub fn begin_row(&self, device: &Device, row: usize) -> Result<()> {
         if let Way::Graph { rows, .. } = &self.way {
-            return device.replay(&rows[row % PERIOD]);
+            return device.replay(&rows[row % self.schedule.period]);
         }
-        let steps = &self.programs.rows[row % PERIOD];
-        let (hoist, vertical) = steps.split_last().expect("every row has something to hoist");
+        let [known, hoisted] = &self.schedule.rows[row % self.schedule.period];
         {
-            let _range = nvtx::Range::new(c"vertical");
-            self.steps(device, vertical)?;
+            let _range = nvtx::Range::new(c"known");
+            self.launch(device, known)?;
         }
         let _range = nvtx::Range::new(c"hoist");
-        self.steps(device, std::slice::from_ref(hoist))
+        self.launch(device, hoisted)
     }
 
     /// The pixels of a row, from the first on, where the host has a say between the phases.
@@ -251,11 +249,11 @@ impl Cached {
     pub fn pixels(&self, device: &Device, row: usize, width: usize) -> Result<()> {
         let _range = nvtx::Range::new(c"pixels");
         for column in 0..width {
-            let (r, c) = (row % PERIOD, column % PERIOD);
+            let (row, column) = (row % self.schedule.period, column % self.schedule.period);
             if let Way::Graph { pixels, .. } = &self.way {
-                device.replay(&pixels[r * PERIOD + c])?;
+                device.replay(&pixels[row * self.schedule.period + column])?;
             } else {
-                self.steps(device, &self.programs.pixels[r][c])?;
+                self.launch(device, &self.schedule.pixels[row][column])?;
                 self.loaded.sample(device)?;
             }
         }
@@ -265,23 +263,28 @@ impl Cached {
     fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {
         let counter = tables.counter.as_device_ptr().as_raw();
         self.loaded.reset(device, counter, COUNTER * size_of::<u32>())?;
-        let programs = stage::Programs {
-            entries: tables.entries.as_device_ptr().as_raw(),
-            rows: tables.rows.as_device_ptr().as_raw(),
-            pixels: tables.pixels.as_device_ptr().as_raw(),
+        let period = self.schedule.period;
+        let program = |buffer: &Buffer<u8>, index: usize| {
+            buffer.as_device_ptr().as_raw() + (index * size_of::<Program>()) as u64
         };
-        let (stages, sampler) = (self.loaded.stages(), self.loaded.sampler());
-        let (first, rows) = (row as i32, 1i32);
+        let programs = Programs {
+            entries: tables.entries.as_device_ptr().as_raw(),
+            row: program(&tables.rows, row % period),
+            pixels: program(&tables.pixels, row % period * period),
+            period: period as i32,
+            padding: 0,
+        };
+        let (records, sampler, row) = (self.loaded.records(), self.loaded.sampler(), row as i32);
         let args = [
-            bytes_of(&stages),
+            bytes_of(&records),
             bytes_of(&programs),
             bytes_of(&sampler),
             bytes_of(&self.loaded.args),
             bytes_of(&counter),
-            bytes_of(&first),
-            bytes_of(&rows),
+            bytes_of(&row),
         ];
+        let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: self.loaded.shared() };
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
-        unsafe { device.launch(Kernel::Persistent, [blocks, 1, 1], THREADS as u32, &args) }
+        unsafe { device.launch(Kernel::Persistent, shape, &args) }
     }
 }

@@ -33,6 +33,24 @@ pub struct Device {
 /// Numbers on the device.
 pub type Buffer<T> = DeviceBuffer<T>;
 
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of shared memory that a block has beside the kernel's own.
+    pub shared: u32,
+}
+
+impl Shape {
+    /// A row of blocks.
+    pub fn row(blocks: u32, block: u32) -> Shape {
+        Shape { grid: [blocks, 1, 1], block, shared: 0 }
+    }
+}
+
 /// Number of devices; `None` without a driver.
 pub fn count() -> Option<u32> {
     libcuda::load().ok()?;
@@ -160,7 +178,7 @@ impl Device {
         from.index(0..to.len()).copy_to(to).map_err(self.failed("copy from the device"))
     }
 
-    /// Launches a kernel. An argument is given as its bytes.
+    /// Launches a kernel in some shape. An argument is given as its bytes.
     ///
     /// # Safety
     /// The arguments are those of the kernel, and what they point to outlives its run.
@@ -170,36 +188,40 @@ impl Device {
     ///
     /// # Panics
     /// If the arguments are not as many or not as long as the kernel declares.
-    pub unsafe fn launch(&self, kernel: Kernel, grid: [u32; 3], block: u32, args: &[&[u8]]) -> Result<()> {
+    pub unsafe fn launch(&self, kernel: Kernel, shape: Shape, args: &[&[u8]]) -> Result<()> {
         let (function, declared) = self.function(kernel)?;
         let name = kernel.name();
         assert!(args.iter().map(|a| a.len()).eq(declared.iter().copied()), "{name} takes {declared:?} bytes");
         let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
         let code = unsafe {
-            let [x, y, z] = grid;
+            let Shape { grid: [x, y, z], block, shared } = shape;
             let stream = self.stream.as_inner();
             let args = args.as_mut_ptr();
             match kernel {
                 Kernel::Persistent => {
-                    sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, 0, stream, args)
+                    sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, shared, stream, args)
                 }
-                _ => sys::cuLaunchKernel(function, x, y, z, block, 1, 1, 0, stream, args, ptr::null_mut()),
+                _ => {
+                    let extra = ptr::null_mut();
+                    sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra)
+                }
             }
         };
         self.check(code, &format!("launch {name}"))
     }
 
-    /// Blocks of a kernel that all run at once.
+    /// Blocks of a kernel that all run at once, of so many threads and bytes of shared memory of their own.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn resident(&self, kernel: Kernel, block: u32) -> Result<u32> {
+    pub fn resident(&self, kernel: Kernel, block: u32, shared: u32) -> Result<u32> {
         let mut blocks = 0;
         let (function, _) = self.function(kernel)?;
         // SAFETY: the function is one of ours.
         let code = unsafe {
-            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, 0)
+            let shared = shared as usize;
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, shared)
         };
         self.check(code, "ask how many blocks fit")?;
         Ok(blocks as u32 * self.properties.multiprocessors as u32)

@@ -2,21 +2,22 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView4, Axis, concatenate, s};
+use ndarray::{ArrayView4, Axis, concatenate};
 
+use super::abi::MAX_TAPS;
 use super::cached::{self, Cached};
 use super::driver::{Buffer, Device};
-use super::layout::Extent;
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
-use super::programs;
+use super::schedule;
 use super::{Properties, Strategy};
-use crate::config::ModelConfig;
-use crate::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
+use crate::engine::{Batch, Engine, Made, Method, Watch};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::memory;
-use crate::network::Network;
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
 use crate::weights::Weights;
 
 /// Images that go through a full forward pass together: enough for any device to be busy.
@@ -24,7 +25,7 @@ const NAIVE_IMAGES: usize = 16;
 
 /// The CUDA engine with the weights of one model.
 pub struct CudaEngine {
-    network: Network,
+    plan: Plan,
     packed: Packed,
     strategy: Strategy,
     seconds: f64,
@@ -39,18 +40,19 @@ impl CudaEngine {
     /// Opens the device of that number and brings the weights there.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] without a driver, a device or enough memory, or if the driver refuses the
-    /// kernels; as for [`Weights::fold`].
+    /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
+    /// for a layer of more than a hundred taps; as for [`Weights::fold`].
     pub fn new(weights: &Weights, ordinal: u32, strategy: Strategy) -> Result<CudaEngine> {
-        let network = Network::new(*weights.config());
+        let plan = Plan::new(weights.graph().clone());
         let device = Device::open(ordinal)?;
         let strategy = cached::choose(&device.properties, strategy)?;
-        let packed = Packed::plan(&network);
+        check_taps(&device, &plan)?;
+        let packed = Packed::places(&plan);
         check_weights(&device, packed.bytes())?;
         let mut buffer = device.zeroed(packed.len)?;
-        packed.fill(&network, weights, |at, floats| device.write(&mut buffer, at as usize, floats))?;
+        packed.fill(&plan, weights, |at, floats| device.write(&mut buffer, at, floats))?;
         Ok(CudaEngine {
-            network,
+            plan,
             packed,
             strategy,
             seconds: 0.0,
@@ -82,7 +84,7 @@ impl CudaEngine {
     /// # Errors
     /// As for [`Engine::make`].
     pub fn profile(&mut self, batch: &Batch, rows: Range<usize>) -> Result<Made> {
-        batch.check(self.config())?;
+        batch.check(&self.plan.graph)?;
         self.device.enter()?;
         // What is done once for all batches of a shape stays out of the profile.
         self.make_cached(batch, &|_| true)?;
@@ -92,26 +94,21 @@ impl CudaEngine {
         Ok(made)
     }
 
-    /// The network.
-    pub fn network(&self) -> &Network {
-        &self.network
-    }
-
     /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it.
     fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<()> {
         let bytes = |batch| {
             let extent = Extent { batch, ..extent };
-            self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.network.config))
+            self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
         };
         memory::check_batch(self.device.free()?, extent.batch, bytes)
     }
 
     fn arena_bytes(&self, method: Method, extent: Extent) -> u64 {
         match method {
-            Method::Cached => programs::bytes(&self.network, &self.packed, extent),
+            Method::Cached => schedule::bytes(&self.plan, &self.packed, extent),
             Method::Naive => {
                 let extent = Extent { batch: extent.batch.min(NAIVE_IMAGES), ..extent };
-                naive::bytes(&self.network, extent)
+                naive::bytes(&self.plan, extent)
             }
         }
     }
@@ -122,8 +119,8 @@ impl CudaEngine {
         if self.cached.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.cached = None;
             self.check_memory(Method::Cached, extent, extras)?;
-            let Self { device, network, packed, weights, strategy, .. } = self;
-            let cached = Cached::new(device, network, packed, weights, extent, extras, *strategy)?;
+            let Self { device, plan, packed, weights, strategy, .. } = self;
+            let cached = Cached::new(device, plan, packed, weights, extent, extras, *strategy)?;
             self.cached = Some((extent, extras, cached));
         }
         let (_, _, cached) = self.cached.as_mut().expect("it was made above");
@@ -138,8 +135,8 @@ impl CudaEngine {
         if self.naive.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.naive = None;
             self.check_memory(Method::Naive, extent, extras)?;
-            let Self { device, network, packed, weights, .. } = self;
-            let naive = Naive::new(device, network, packed, weights, extent, extras)?;
+            let Self { device, plan, packed, weights, .. } = self;
+            let naive = Naive::new(device, plan, packed, weights, extent, extras)?;
             self.naive = Some((extent, extras, naive));
         }
         let (_, _, naive) = self.naive.as_mut().expect("it was made above");
@@ -152,7 +149,7 @@ impl CudaEngine {
         let shares = batch.size.div_ceil(NAIVE_IMAGES);
         for share in 0..shares {
             let images = share * NAIVE_IMAGES..batch.size.min((share + 1) * NAIVE_IMAGES);
-            let part = part_of(batch, images);
+            let part = batch.part(images);
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             // Rows of the whole batch: as if all parts grew together.
             let rows = |rows: usize| watch((share * batch.height + rows) / shares);
@@ -165,6 +162,18 @@ impl CudaEngine {
         let images = join(parts.iter().map(|p| p.images.view()).collect());
         let logits: Option<Vec<_>> = parts.iter().map(|p| p.logits.as_ref().map(|l| l.view())).collect();
         Ok(Made { images, logits: logits.map(join) })
+    }
+}
+
+/// Refuses a layer whose taps do not fit into a block's shared memory.
+fn check_taps(device: &Device, plan: &Plan) -> Result<()> {
+    match plan.pieces.iter().find(|piece| piece.taps > MAX_TAPS) {
+        Some(piece) => {
+            let action = format!("run the layer {}", plan.layer(piece).name);
+            let found = format!("it has {} taps and {MAX_TAPS} fit", piece.taps);
+            Err(Error::device(&device.properties.label, action, found))
+        }
+        None => Ok(()),
     }
 }
 
@@ -182,30 +191,14 @@ fn extent_of(batch: &Batch) -> Extent {
     Extent { batch: batch.size, height: batch.height, width: batch.width }
 }
 
-/// Some images of a batch, as a batch of their own.
-fn part_of<'a>(batch: &'a Batch, images: Range<usize>) -> Batch<'a> {
-    let rows = s![images.clone(), .., .., ..];
-    let noise = match &batch.noise {
-        Noise::Philox { seed, first_index } => {
-            Noise::Philox { seed: *seed, first_index: first_index + images.start as u64 }
-        }
-        Noise::Given { mixture, logistic } => {
-            Noise::Given { mixture: mixture.slice(rows), logistic: logistic.slice(rows) }
-        }
-    };
-    let given = batch.given.as_ref().map(|g| Given { images: g.images.slice(rows), rows: g.rows });
-    let labels = batch.labels.map(|l| &l[images.clone()]);
-    Batch { size: images.len(), noise, given, labels, ..batch.reborrow() }
-}
-
 impl Engine for CudaEngine {
     fn name(&self) -> String {
         let Properties { label, name, .. } = &self.device.properties;
         format!("{label} ({name}, {})", self.strategy.name())
     }
 
-    fn config(&self) -> &ModelConfig {
-        &self.network.config
+    fn graph(&self) -> &Graph {
+        &self.plan.graph
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -219,11 +212,11 @@ impl Engine for CudaEngine {
     fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
         let (count, height, width, _) = images.dim();
         let batch = Batch::teacher_forced(images, labels);
-        batch.check(self.config())?;
+        batch.check(&self.plan.graph)?;
         self.device.enter()?;
         let mut nats = Vec::with_capacity(count);
         for first in (0..count).step_by(NAIVE_IMAGES) {
-            let part = part_of(&batch, first..count.min(first + NAIVE_IMAGES));
+            let part = batch.part(first..count.min(first + NAIVE_IMAGES));
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             let pixels = naive.log_likelihoods(device, &part)?;
             nats.extend(pixels.chunks(height * width).map(|image| -image.iter().sum::<f64>()));
@@ -237,11 +230,11 @@ impl Engine for CudaEngine {
         }
         let extent = Extent { batch: size, height, width };
         let extras = Extras { logits: false, noise: false };
-        self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.network.config))
+        self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
-        batch.check(self.config())?;
+        batch.check(&self.plan.graph)?;
         self.device.enter()?;
         match batch.method {
             Method::Cached => self.make_cached(batch, watch),

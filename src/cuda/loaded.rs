@@ -7,17 +7,18 @@
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 use ndarray::Array4;
 
-use super::driver::{Buffer, Device};
+use super::abi::{self, Cursor, Grid, Sampler};
+use super::driver::{Buffer, Device, Shape};
 use super::kernels::Kernel;
-use super::layout::{Extent, Grid};
-use super::stage::{self, Cursor, Sampler, Stage};
-use super::table::{Step, Table};
-use crate::config::ModelConfig;
+use super::stage::{Launch, Table};
 use crate::engine::{Batch, Made, Noise};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::heads::Head;
+use crate::plan::layout::Extent;
 
-/// Threads of the kernels that have a thread for each number.
-const MANY: u32 = 256;
+/// Threads of a block of the kernels that have a thread for each number.
+const ELEMENTWISE: usize = 256;
 /// Warps of the sampler's block, at most.
 const SAMPLER_WARPS: usize = 32;
 
@@ -33,22 +34,27 @@ pub struct Extras {
 impl Extras {
     /// What a batch asks for.
     pub fn of(batch: &Batch) -> Extras {
-        Extras { logits: batch.keep_logits, noise: matches!(batch.noise, Noise::Given { .. }) }
+        Extras { logits: batch.keep_logits, noise: matches!(batch.noise, Noise::Given(_)) }
     }
 
     /// Bytes of a batch beyond its arena.
-    pub fn bytes(&self, extent: Extent, config: &ModelConfig) -> u64 {
+    pub fn bytes(&self, extent: Extent, graph: &Graph) -> u64 {
         let Extent { batch, height, width } = extent;
-        let mut floats = 3;
+        let mut floats = graph.head.values() + known_channels(graph);
         if self.logits {
-            floats += config.logits();
+            floats += graph.head.logits();
         }
         if self.noise {
-            floats += config.mixtures + 3;
+            floats += graph.head.draws();
         }
         let numbers = [batch, height, width, floats, size_of::<f32>()];
         numbers.into_iter().fold(1, |bytes: u64, n| bytes.saturating_mul(n as u64))
     }
+}
+
+/// Channels of what is given for every position.
+fn known_channels(graph: &Graph) -> usize {
+    graph.known.map_or(0, |map| graph.maps[map].channels)
 }
 
 /// The kernels that begin and end every batch.
@@ -57,37 +63,45 @@ pub const KERNELS: [Kernel; 4] = [Kernel::Reset, Kernel::Push, Kernel::Pop, Kern
 /// The buffers of a batch.
 pub struct Loaded {
     extent: Extent,
-    config: ModelConfig,
+    head: Head,
     arena: Buffer<f32>,
-    stages: Buffer<u8>,
+    records: Buffer<u8>,
     classes: Buffer<i32>,
     cursor: Buffer<u8>,
     sampler: Buffer<u8>,
-    /// `[batch, height, width, 3]`: given pixels go in here and all pixels come out.
+    /// `[batch, height, width, values]`: given pixels go in here and all pixels come out.
     pixels: Buffer<f32>,
+    /// `[batch, height, width, channels]`: what is given for every position.
+    known: Option<Buffer<f32>>,
     kept_logits: Option<Buffer<f32>>,
-    mixture_noise: Option<Buffer<f32>>,
-    logistic_noise: Option<Buffer<f32>>,
-    image: Grid,
-    logits: Grid,
+    noise: Option<Buffer<f32>>,
+    /// Whether a constant 1 lies behind the values of a pixel.
+    ones: bool,
+    places: Places,
     /// What every kernel gets.
-    pub args: stage::Batch,
+    pub args: abi::Batch,
 }
 
-/// What the schedule asks for.
-pub struct Plan<'a> {
-    /// The stages.
-    pub table: &'a Table,
+/// Where in the arena is what enters and leaves it.
+#[derive(Clone, Copy)]
+pub struct Places {
     /// Floats of the arena.
     pub arena: usize,
     /// The image.
     pub image: Grid,
+    /// What is given for every position.
+    pub known: Option<Grid>,
     /// The logits.
     pub logits: Grid,
 }
 
-fn blocks(threads: usize) -> [u32; 3] {
-    [threads.div_ceil(MANY as usize) as u32, 1, 1]
+/// The launch of a kernel that has a thread for each number.
+pub fn elementwise(numbers: usize) -> Shape {
+    Shape::row(numbers.div_ceil(ELEMENTWISE) as u32, ELEMENTWISE as u32)
+}
+
+fn floats<'a>(array: &'a ndarray::CowArray<'_, f32, ndarray::Ix4>) -> &'a [f32] {
+    array.as_slice().expect("standard layout")
 }
 
 impl Loaded {
@@ -97,32 +111,33 @@ impl Loaded {
     /// [`Error::Device`].
     pub fn new(
         device: &Device,
-        config: ModelConfig,
+        graph: &Graph,
         weights: &Buffer<f32>,
         extent: Extent,
         extras: Extras,
-        plan: &Plan,
+        table: &Table,
+        places: Places,
     ) -> Result<Loaded> {
         let Extent { batch, height, width } = extent;
-        let pixels = batch * height * width;
+        let (pixels, head) = (batch * height * width, graph.head);
         let some = |wanted: bool, len: usize| wanted.then(|| device.zeroed::<f32>(len)).transpose();
         let mut loaded = Loaded {
             extent,
-            config,
-            arena: device.zeroed(plan.arena)?,
-            stages: device.upload(cast_slice(&plan.table.stages))?,
+            head,
+            arena: device.zeroed(places.arena)?,
+            records: device.upload(&table.records())?,
             classes: device.zeroed(batch)?,
             cursor: device.zeroed(size_of::<Cursor>())?,
             sampler: device.zeroed(size_of::<Sampler>())?,
-            pixels: device.zeroed(pixels * 3)?,
-            kept_logits: some(extras.logits, pixels * config.logits())?,
-            mixture_noise: some(extras.noise, pixels * config.mixtures)?,
-            logistic_noise: some(extras.noise, pixels * 3)?,
-            image: plan.image,
-            logits: plan.logits,
-            args: stage::Batch::zeroed(),
+            pixels: device.zeroed(pixels * head.values())?,
+            known: some(graph.known.is_some(), pixels * known_channels(graph))?,
+            kept_logits: some(extras.logits, pixels * head.logits())?,
+            noise: some(extras.noise, pixels * head.draws())?,
+            ones: graph.ones(),
+            places,
+            args: abi::Batch::zeroed(),
         };
-        loaded.args = stage::Batch {
+        loaded.args = abi::Batch {
             arena: loaded.arena.as_device_ptr().as_raw(),
             weights: weights.as_device_ptr().as_raw(),
             classes: loaded.classes.as_device_ptr().as_raw(),
@@ -130,12 +145,12 @@ impl Loaded {
             size: batch as i32,
             height: height as i32,
             width: width as i32,
-            padding: 0,
+            parts: table.parts() as i32,
         };
         Ok(loaded)
     }
 
-    /// Brings a batch to the device: zeros in all rings, the given pixels, classes and noise.
+    /// Brings a batch to the device: zeros in all rings, what is given, classes and noise.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -152,10 +167,11 @@ impl Loaded {
         let cursor = Cursor { row: 0, column: 0, fault: u64::MAX };
         device.write(&mut self.cursor, 0, bytes_of(&cursor))?;
         let mut sampler = Sampler {
-            logits: self.logits,
-            image: self.image,
-            mixtures: self.config.mixtures as i32,
+            logits: self.places.logits,
+            image: self.places.image,
+            head: self.head.into(),
             temperature: batch.temperature,
+            ones: i32::from(self.ones),
             kept_logits: self.kept_logits.as_ref().map_or(0, |b| b.as_device_ptr().as_raw()),
             ..Sampler::zeroed()
         };
@@ -163,33 +179,51 @@ impl Loaded {
             Noise::Philox { seed, first_index } => {
                 (sampler.seed, sampler.first_index) = (*seed, *first_index as u32);
             }
-            Noise::Given { mixture, logistic } => {
-                for (buffer, numbers, address) in [
-                    (&mut self.mixture_noise, mixture, &mut sampler.mixture_noise),
-                    (&mut self.logistic_noise, logistic, &mut sampler.logistic_noise),
-                ] {
-                    let buffer = buffer.as_mut().expect("room for noise was asked for");
-                    let numbers = numbers.as_standard_layout();
-                    device.write(buffer, 0, numbers.as_slice().expect("standard layout"))?;
-                    *address = buffer.as_device_ptr().as_raw();
-                }
+            Noise::Given(numbers) => {
+                let buffer = self.noise.as_mut().expect("room for noise was asked for");
+                device.write(buffer, 0, floats(&numbers.as_standard_layout()))?;
+                sampler.noise = buffer.as_device_ptr().as_raw();
             }
         }
         device.write(&mut self.sampler, 0, bytes_of(&sampler))?;
-        if let Some(given) = batch.given.filter(|g| g.rows > 0) {
-            let images = given.images.as_standard_layout();
-            device.write(&mut self.pixels, 0, images.as_slice().expect("standard layout"))?;
-        }
         self.reset(device, self.args.arena, self.arena.len() * size_of::<f32>())?;
-        let rows = batch.given.map_or(0, |g| g.rows);
-        if rows > 0 {
-            let threads = batch.size * rows * batch.width;
-            let (pixels, rows) = (self.pixels.as_device_ptr().as_raw(), rows as i32);
-            let args = [bytes_of(&pixels), bytes_of(&self.image), bytes_of(&self.args), bytes_of(&rows)];
-            // SAFETY: the arguments of cache_push_f32; the given rows lie in the image.
-            unsafe { device.launch(Kernel::Push, blocks(threads), MANY, &args)? };
+        if let Some(given) = batch.given.filter(|g| g.rows > 0) {
+            device.write(&mut self.pixels, 0, floats(&given.images.as_standard_layout()))?;
+            self.push(device, &self.pixels, self.places.image, given.rows, self.head.values(), self.ones)?;
+        }
+        if let (Some(known), Some(grid)) = (&batch.known, self.places.known) {
+            let (channels, known) = (known.dim().3, known.as_standard_layout());
+            let buffer = self.known.as_mut().expect("room for what the graph takes");
+            device.write(buffer, 0, floats(&known))?;
+            let buffer = self.known.as_ref().expect("as above");
+            self.push(device, buffer, grid, batch.height, channels, false)?;
         }
         Ok(())
+    }
+
+    /// Brings the first rows of `[batch, height, width, channels]` into a grid, with `ones` a 1 behind them.
+    fn push(
+        &self,
+        device: &Device,
+        source: &Buffer<f32>,
+        grid: Grid,
+        rows: usize,
+        channels: usize,
+        ones: bool,
+    ) -> Result<()> {
+        let threads = self.extent.batch * rows * self.extent.width * (channels + usize::from(ones));
+        let source = source.as_device_ptr().as_raw();
+        let [rows, channels, ones] = [rows, channels, usize::from(ones)].map(|n| n as i32);
+        let args = [
+            bytes_of(&source),
+            bytes_of(&grid),
+            bytes_of(&self.args),
+            bytes_of(&rows),
+            bytes_of(&channels),
+            bytes_of(&ones),
+        ];
+        // SAFETY: the arguments of cache_push_f32; the rows lie in the source and in the grid.
+        unsafe { device.launch(Kernel::Push, elementwise(threads), &args) }
     }
 
     /// Fills memory with zeros; the bytes are a multiple of 16.
@@ -199,24 +233,23 @@ impl Loaded {
     pub fn reset(&self, device: &Device, address: u64, bytes: usize) -> Result<()> {
         let quads = bytes as u64 / 16;
         let most = device.properties.multiprocessors * 8;
-        let grid = (quads as usize).div_ceil(MANY as usize).clamp(1, most);
+        let blocks = (quads as usize).div_ceil(ELEMENTWISE).clamp(1, most);
+        let shape = Shape::row(blocks as u32, ELEMENTWISE as u32);
         let args = [bytes_of(&address), bytes_of(&quads)];
         // SAFETY: the arguments of cache_reset_f32; the caller's memory has so many bytes.
-        unsafe { device.launch(Kernel::Reset, [grid as u32, 1, 1], MANY, &args) }
+        unsafe { device.launch(Kernel::Reset, shape, &args) }
     }
 
-    /// Launches a step where the cursor stands.
+    /// Launches stages where the cursor stands.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn step(&self, device: &Device, step: &Step) -> Result<()> {
-        let stages = self.stages() + (step.first * size_of::<Stage>()) as u64;
-        let grid = [step.x, step.y, step.count as u32];
+    pub fn launch(&self, device: &Device, launch: &Launch) -> Result<()> {
+        let records = self.records() + launch.first as u64 * u64::from(self.shared());
+        let grid = [launch.x, launch.y, launch.count as u32];
+        let shape = Shape { grid, block: abi::THREADS as u32, shared: self.shared() };
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
-        unsafe {
-            let args = [bytes_of(&stages), bytes_of(&self.args)];
-            device.launch(step.kernel(), grid, stage::THREADS as u32, &args)
-        }
+        unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(&self.args)]) }
     }
 
     /// Draws the cursor's pixel of every image and moves the cursor on.
@@ -228,11 +261,12 @@ impl Loaded {
         let sampler = self.sampler();
         // SAFETY: the arguments of sample_f32.
         unsafe {
-            device.launch(Kernel::Sample, [1; 3], warps * 32, &[bytes_of(&sampler), bytes_of(&self.args)])
+            let args = [bytes_of(&sampler), bytes_of(&self.args)];
+            device.launch(Kernel::Sample, Shape::row(1, warps * 32), &args)
         }
     }
 
-    /// Moves the cursor to the begin of a row.
+    /// Moves the cursor to the start of a row.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -240,12 +274,8 @@ impl Loaded {
         let (row, column) = (row as i32, 0i32);
         // SAFETY: the arguments of cursor_f32.
         unsafe {
-            device.launch(
-                Kernel::Cursor,
-                [1; 3],
-                1,
-                &[bytes_of(&self.args.cursor), bytes_of(&row), bytes_of(&column)],
-            )
+            let args = [bytes_of(&self.args.cursor), bytes_of(&row), bytes_of(&column)];
+            device.launch(Kernel::Cursor, Shape::row(1, 1), &args)
         }
     }
 
@@ -258,7 +288,7 @@ impl Loaded {
             None => Ok(()),
             Some(kept) => {
                 let target = kept.as_device_ptr().as_raw();
-                self.pop(device, target, self.logits, [first, rows], self.config.logits())
+                self.pop(device, target, self.places.logits, [first, rows], self.head.logits())
             }
         }
     }
@@ -283,7 +313,7 @@ impl Loaded {
             bytes_of(&channels),
         ];
         // SAFETY: the arguments of cache_pop_f32; the target has room for all rows.
-        unsafe { device.launch(Kernel::Pop, blocks(threads), MANY, &args) }
+        unsafe { device.launch(Kernel::Pop, elementwise(threads), &args) }
     }
 
     /// Waits for the batch and fetches it.
@@ -292,7 +322,8 @@ impl Loaded {
     /// [`Error::NotFinite`] for the first pixel that could not be drawn, [`Error::Device`].
     pub fn finish(&self, device: &Device) -> Result<Made> {
         let Extent { batch, height, width } = self.extent;
-        self.pop(device, self.pixels.as_device_ptr().as_raw(), self.image, [0, height], 3)?;
+        let values = self.head.values();
+        self.pop(device, self.pixels.as_device_ptr().as_raw(), self.places.image, [0, height], values)?;
         let mut cursor = [0; size_of::<Cursor>()];
         device.read(&self.cursor, &mut cursor)?;
         let fault = bytemuck::pod_read_unaligned::<Cursor>(&cursor).fault;
@@ -305,8 +336,8 @@ impl Loaded {
             device.read(buffer, array.as_slice_mut().expect("a new array is contiguous"))?;
             Ok(array)
         };
-        let images = fetch(&self.pixels, 3)?;
-        let logits = self.kept_logits.as_ref().map(|kept| fetch(kept, self.config.logits())).transpose()?;
+        let images = fetch(&self.pixels, values)?;
+        let logits = self.kept_logits.as_ref().map(|kept| fetch(kept, self.head.logits())).transpose()?;
         Ok(Made { images, logits })
     }
 
@@ -322,24 +353,24 @@ impl Loaded {
         let kept = self.kept_logits.as_ref().expect("room for logits was asked for");
         let (images, logits) = (self.pixels.as_device_ptr().as_raw(), kept.as_device_ptr().as_raw());
         let (target, positions) = (nats.as_device_ptr().as_raw(), count as u64);
-        let mixtures = self.config.mixtures as i32;
-        let args = [
-            bytes_of(&images),
-            bytes_of(&logits),
-            bytes_of(&target),
-            bytes_of(&positions),
-            bytes_of(&mixtures),
-        ];
+        let head = abi::Head::from(self.head);
+        let args =
+            [bytes_of(&images), bytes_of(&logits), bytes_of(&target), bytes_of(&positions), bytes_of(&head)];
         // SAFETY: the arguments of log_likelihood_f32.
-        unsafe { device.launch(Kernel::LogLikelihood, blocks(count), MANY, &args)? };
+        unsafe { device.launch(Kernel::LogLikelihood, elementwise(count), &args)? };
         let mut all = vec![0.0; count];
         device.read(&nats, &mut all)?;
         Ok(all)
     }
 
     /// The device's address of the table of stages.
-    pub fn stages(&self) -> u64 {
-        self.stages.as_device_ptr().as_raw()
+    pub fn records(&self) -> u64 {
+        self.records.as_device_ptr().as_raw()
+    }
+
+    /// Bytes of a stage's record, and so of the shared memory that a block takes for it.
+    pub fn shared(&self) -> u32 {
+        self.args.parts as u32 * abi::PART as u32
     }
 
     /// The device's address of the sampler.

@@ -1,12 +1,14 @@
 //! The CUDA engine.
 //!
-//! The idea: as on the CPU, a batch is one arena, one table of stages and one schedule. `network.rs` says what is
-//! computed, `schedule.rs` when; [`Strategy`] is how the device gets from one stage to the next. Kernels
-//! are in `cuda/`, compiled to PTX by `build.rs`.
+//! The idea: as on the CPU, a batch is one arena, one table of stages and one schedule. `graph/` says what is
+//! computed, `plan/` when; [`Strategy`] is how the device gets from one stage to the next. Kernels are in `cuda/`,
+//! compiled to PTX by `build.rs`.
 //!
 //! Without the feature `cuda` the same types exist and [`CudaEngine::new`] says that there is no CUDA in this
 //! build, so that nobody else has to ask.
 
+#[cfg(feature = "cuda")]
+mod abi;
 #[cfg(feature = "cuda")]
 mod cached;
 #[cfg(feature = "cuda")]
@@ -15,8 +17,6 @@ mod driver;
 mod engine;
 #[cfg(feature = "cuda")]
 mod kernels;
-#[cfg(feature = "cuda")]
-mod layout;
 #[cfg(feature = "cuda")]
 mod libcuda;
 #[cfg(feature = "cuda")]
@@ -30,11 +30,9 @@ mod nvtx;
 #[cfg(feature = "cuda")]
 mod packed;
 #[cfg(feature = "cuda")]
-mod programs;
+mod schedule;
 #[cfg(feature = "cuda")]
 mod stage;
-#[cfg(feature = "cuda")]
-mod table;
 
 #[cfg(feature = "cuda")]
 pub use driver::count;

@@ -6,27 +6,23 @@
 
 use bytemuck::bytes_of;
 
+use super::abi::{Grid, Span};
 use super::driver::{Buffer, Device};
 use super::kernels::Kernel;
-use super::layout::{Extent, Grid, Layout, Storage, padded};
-use super::loaded::{self, Extras, Loaded, Plan};
+use super::loaded::{self, Extras, Loaded, Places, elementwise};
 use super::packed::Packed;
-use super::stage::{Span, form};
-use super::table::{Part, Piece, Source, Table, on_load};
-use crate::config::Nonlinearity;
+use super::stage::{Maps, Stage, Table, on_load, padded, stored};
 use crate::engine::{Batch, Made, Watch};
 use crate::error::{Error, Result};
-use crate::network::{Form, IMAGE, Network, TensorId};
-use crate::schedule;
-
-/// Threads of the kernels that have a thread for each number.
-const MANY: usize = 256;
+use crate::graph::{Activation, IMAGE, MapId};
+use crate::plan::layout::{Extent, Storage};
+use crate::plan::{Part, Plan};
 
 /// What a pass consists of.
 enum Op {
-    /// A step of the table.
-    Step(usize),
-    /// Store what a tensor is in another form.
+    /// A launch of the table.
+    Launch(usize),
+    /// Store what an activation makes of a map.
     Activate { kernel: Kernel, from: Grid, to: Grid, positions: usize },
 }
 
@@ -34,7 +30,7 @@ enum Op {
 struct Pass {
     ops: Vec<Op>,
     table: Table,
-    layout: Layout,
+    places: Places,
 }
 
 /// A shape of batch, ready for full forward passes.
@@ -43,67 +39,64 @@ pub struct Naive {
     loaded: Loaded,
 }
 
-/// The kernel that makes a form, and how the form is then read.
-fn stored(form: Form, nonlinearity: Nonlinearity) -> Option<(Kernel, i32, usize)> {
-    match (form, nonlinearity) {
-        (Form::Raw, _) => None,
-        (Form::Activated, Nonlinearity::ConcatElu) => Some((Kernel::ConcatElu, form::STORED, 2)),
-        (Form::Activated, Nonlinearity::Relu) => Some((Kernel::Relu, form::RAW, 1)),
-        (Form::Activated, Nonlinearity::Elu) | (Form::Elu, _) => Some((Kernel::Elu, form::RAW, 1)),
-    }
-}
-
-/// A form of a tensor, where it is stored and the kernel that makes it.
-type Stored = (Form, Source, Kernel);
-
-/// Where everything lies, and every form of each tensor that is read, beside the raw one.
-fn lay_out(network: &Network, extent: Extent) -> (Layout, Vec<Vec<Stored>>) {
-    let mut layout = Layout::new(network, Storage::Full, extent);
-    let (mut forms, read) = (Vec::new(), schedule::forms_read(network));
-    for (id, tensor) in network.tensors.iter().enumerate() {
-        let mut of_tensor = Vec::new();
-        for &wanted in &read[id] {
-            let Some((kernel, form, width)) = stored(wanted, network.config.nonlinearity) else {
-                continue;
-            };
-            let stride = padded(tensor.channels);
-            let grid = layout.place(network, id, width * stride);
-            of_tensor.push((wanted, Source { grid, form, stride }, kernel));
-        }
-        forms.push(of_tensor);
-    }
-    (layout, forms)
+/// Where everything lies: the maps as they are, and for each the activations that are stored beside it.
+fn lay_out(plan: &Plan, extent: Extent) -> (Maps, Vec<Vec<(Activation, Grid)>>) {
+    let mut maps = Maps::new(plan, Storage::Full, extent);
+    let of_map = |(map, read): (MapId, Vec<Activation>)| {
+        let read = read.into_iter().filter(|read| *read != Activation::Identity);
+        let place = |read: Activation| {
+            let channels = read.copies() * padded(plan.graph.maps[map].channels);
+            (read, maps.place(map, channels))
+        };
+        read.map(place).collect()
+    };
+    let activated = plan.graph.activations_read().into_iter().enumerate().map(of_map).collect();
+    (maps, activated)
 }
 
 impl Pass {
-    fn new(network: &Network, packed: &Packed, extent: Extent, multiprocessors: usize) -> Pass {
-        let (layout, forms) = lay_out(network, extent);
-        let source = |tensor: TensorId, wanted: Form| {
-            let found = forms[tensor].iter().find(|(form, ..)| *form == wanted);
-            found.map_or_else(|| on_load(network, &layout, tensor, wanted), |(_, source, _)| *source)
+    fn new(plan: &Plan, packed: &Packed, extent: Extent, multiprocessors: usize) -> Pass {
+        let (maps, activated) = lay_out(plan, extent);
+        let source = |map: MapId, read: Activation| {
+            let found = activated[map].iter().find(|(activation, _)| *activation == read);
+            found.map_or_else(|| on_load(&maps, map, read), |(_, grid)| stored(*grid, read))
+        };
+        let activate = |map: MapId| {
+            let from = maps.grids[map];
+            // From the first position of the first row to the last of the last; between rows lies padding, which is
+            // 0 through any activation.
+            let lines = from.rows as usize * extent.batch;
+            let positions = (lines - 1) * from.columns as usize + extent.width / plan.graph.maps[map].stride;
+            activated[map].iter().map(move |&(read, to)| {
+                let kernel = match read {
+                    Activation::Identity => unreachable!("every map is stored as it is"),
+                    Activation::Elu => Kernel::Elu,
+                    Activation::Relu => Kernel::Relu,
+                    Activation::ConcatElu => Kernel::ConcatElu,
+                };
+                Op::Activate { kernel, from, to, positions }
+            })
         };
         let mut table = Table::default();
-        let mut ops = Vec::new();
-        for (layer, packed) in network.layers.iter().zip(&packed.layers) {
-            let stage = |(&parity, &packed)| {
-                let piece = Piece { network, layer, parity, packed };
-                piece.stage(&layout, Part::Whole, Span::Image, 0, source)
+        let mut ops: Vec<_> = [IMAGE].into_iter().chain(plan.graph.known).flat_map(activate).collect();
+        for (index, layer) in plan.graph.layers.iter().enumerate() {
+            let stage = |piece: usize| {
+                let what = (Part::Whole, Span::Image);
+                Stage::new(plan, piece, &packed.pieces[piece], &maps, what, 0, source)
             };
-            let stages = layer.parities().iter().zip(packed).map(stage).collect();
-            ops.push(Op::Step(table.add(stages, extent.batch, multiprocessors)));
-            for (_, source, kernel) in &forms[layer.output] {
-                let from = layout.grids[layer.output];
-                let positions = from.rows as usize * extent.batch * from.columns as usize;
-                ops.push(Op::Activate { kernel: *kernel, from, to: source.grid, positions });
-            }
+            let stages = plan.pieces_of(index).map(stage).collect();
+            ops.push(Op::Launch(table.add(stages, extent.batch, multiprocessors)));
+            ops.extend(activate(layer.output));
         }
-        Pass { ops, table, layout }
+        let raw = |map: MapId| maps.grids[map];
+        let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.known.map(raw));
+        Pass { ops, table, places: Places { arena: maps.layout.len, image, known, logits } }
     }
 }
 
 /// Bytes on the device that a batch needs beyond the weights.
-pub fn bytes(network: &Network, extent: Extent) -> u64 {
-    lay_out(network, extent).0.bytes()
+pub fn bytes(plan: &Plan, extent: Extent) -> u64 {
+    lay_out(plan, extent).0.layout.bytes()
 }
 
 impl Naive {
@@ -113,23 +106,21 @@ impl Naive {
     /// [`Error::Device`].
     pub fn new(
         device: &Device,
-        network: &Network,
+        plan: &Plan,
         packed: &Packed,
         weights: &Buffer<f32>,
         extent: Extent,
         extras: Extras,
     ) -> Result<Naive> {
-        let pass = Pass::new(network, packed, extent, device.properties.multiprocessors);
-        let [image, logits] = [IMAGE, network.logits()].map(|tensor| pass.layout.grids[tensor]);
-        let plan = Plan { table: &pass.table, arena: pass.layout.len, image, logits };
-        let stored = pass.ops.iter().filter_map(|op| match op {
-            Op::Step(_) => None,
+        let pass = Pass::new(plan, packed, extent, device.properties.multiprocessors);
+        let activations = pass.ops.iter().filter_map(|op| match op {
+            Op::Launch(_) => None,
             Op::Activate { kernel, .. } => Some(*kernel),
         });
         let drawn = [Kernel::Sample, Kernel::LogLikelihood];
-        let kernels = pass.table.kernels().chain(stored).chain(drawn).chain(loaded::KERNELS);
+        let kernels = pass.table.kernels().chain(activations).chain(drawn).chain(loaded::KERNELS);
         device.load(&kernels.collect::<Vec<_>>())?;
-        let loaded = Loaded::new(device, network.config, weights, extent, extras, &plan)?;
+        let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &pass.table, pass.places)?;
         Ok(Naive { pass, loaded })
     }
 
@@ -137,7 +128,7 @@ impl Naive {
     fn pass(&self, device: &Device) -> Result<()> {
         for op in &self.pass.ops {
             match op {
-                Op::Step(step) => self.loaded.step(device, &self.pass.table.steps[*step])?,
+                Op::Launch(launch) => self.loaded.launch(device, &self.pass.table.launches[*launch])?,
                 Op::Activate { kernel, from, to, positions } => {
                     self.activate(device, *kernel, from, to, *positions)?
                 }
@@ -157,10 +148,10 @@ impl Naive {
         let address = |grid: &Grid| self.loaded.args.arena + grid.base * size_of::<f32>() as u64;
         let (source, target, channels) = (address(from), address(to), from.channels);
         let count = positions as u64;
-        let blocks = (positions * channels as usize / 4).div_ceil(MANY) as u32;
+        let shape = elementwise(positions * channels as usize / 4);
         let args = [bytes_of(&source), bytes_of(&target), bytes_of(&count), bytes_of(&channels)];
         // SAFETY: the arguments of concat_elu_f32 and its like; both grids have so many positions.
-        unsafe { device.launch(kernel, [blocks, 1, 1], MANY as u32, &args) }
+        unsafe { device.launch(kernel, shape, &args) }
     }
 
     /// Makes a batch of this shape; with it the seconds that the device took.

@@ -5,51 +5,70 @@
 //! are apart. A gated layer alternates slices of values and of gates, so that both halves of an output
 //! meet in one block.
 
+use super::abi::{CHUNK, SLICE};
 use crate::error::Result;
-use crate::network::{Bias, Epilogue, Form, Layer, Network, VariableId};
-use crate::schedule;
-use crate::weights::{Folded, Weights};
+use crate::plan::weights::LayerWeights;
+use crate::plan::{Part, Piece, Plan};
+use crate::weights::Weights;
 
-use super::stage::{CHUNK, SLICE};
-
-/// The weights of some of a layer's taps.
-#[derive(Clone, Copy, Debug)]
-pub struct Part {
+/// The weights of some of a piece's taps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phase {
     /// Where they begin, in floats.
-    pub start: u64,
+    pub start: usize,
     /// Chunks of all these taps.
     pub chunks: usize,
 }
 
-/// One layer's weights for outputs of one parity.
-#[derive(Clone, Copy, Debug)]
-pub struct PackedLayer {
+/// The weights of a piece.
+#[derive(Clone, Debug)]
+pub struct PackedPiece {
     /// For the taps that the row phase sums.
-    pub row: Part,
+    pub row: Phase,
     /// For the others.
-    pub pixel: Part,
+    pub pixel: Phase,
+    /// Where the first chunk of each tap begins, in floats.
+    pub taps: Vec<usize>,
     /// Where the biases begin: `[classes, at least 1][slices][SLICE]`.
-    pub bias: u64,
+    pub bias: usize,
     /// Slices of outputs.
     pub slices: usize,
+    /// Slices of an output: 2 where its gate has one.
+    pub unit: usize,
     /// Rows of weights of a chunk: 16 with concat_elu, else 8.
     pub rows: usize,
+    /// Channels of the sum.
+    pub accumulators: usize,
 }
 
-impl PackedLayer {
-    fn part_len(&self, part: Part) -> usize {
-        self.slices * self.rows * part.chunks * SLICE
+impl PackedPiece {
+    /// Floats of the sums of one position.
+    pub fn width(&self) -> usize {
+        self.slices * SLICE
+    }
+
+    fn len(&self, phase: Phase) -> usize {
+        self.slices * self.rows * phase.chunks * SLICE
+    }
+
+    /// For each float of a row of sums the channel of the sum, or none where it is padding.
+    fn channels(&self) -> impl Iterator<Item = Option<usize>> {
+        let half = self.accumulators / self.unit;
+        (0..self.width()).map(move |place| {
+            let (slice, o) = (place / SLICE, place % SLICE);
+            let channel = slice / self.unit * SLICE + o;
+            (channel < half).then_some(slice % self.unit * half + channel)
+        })
     }
 }
 
 /// Where all weights lie.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// For each layer, one entry for each parity.
-    pub layers: Vec<Vec<PackedLayer>>,
+    /// For each piece of the plan.
+    pub pieces: Vec<PackedPiece>,
     /// Floats of all of them.
     pub len: usize,
-    classes: usize,
 }
 
 /// Chunks of a source of so many channels.
@@ -58,40 +77,43 @@ pub fn chunks(channels: usize) -> usize {
 }
 
 impl Packed {
-    /// Finds every layer a place: first all that the row phase reads, then all that the pixel phase reads.
-    pub fn plan(network: &Network) -> Packed {
-        let mut packed = Packed { layers: Vec::new(), len: 0, classes: network.config.classes.max(1) };
-        for layer in &network.layers {
-            let unit = if layer.epilogue == Epilogue::Store { 1 } else { 2 };
-            let slices = (layer.sums / unit).div_ceil(SLICE) * unit;
-            let signs = if layer.form == Form::Activated { network.config.nonlinearity.width() } else { 1 };
-            let parities = layer.parities().iter().map(|&parity| {
-                let hoisted = schedule::hoisted_taps(network, layer, parity);
-                let mut counts = [0; 2];
-                for (i, tap) in layer.taps_of(parity).enumerate() {
-                    counts[usize::from(i >= hoisted)] += chunks(network.tensors[tap.source].channels);
-                }
-                let [row, pixel] = counts.map(|chunks| Part { start: 0, chunks });
-                PackedLayer { row, pixel, bias: 0, slices, rows: signs * CHUNK }
+    /// Finds every piece a place: first all that the row phase reads, then all that the pixel phase reads.
+    pub fn places(plan: &Plan) -> Packed {
+        let mut packed = Packed { pieces: Vec::new(), len: 0 };
+        let classes = plan.graph.classes.max(1);
+        for piece in &plan.pieces {
+            let layer = plan.layer(piece);
+            let accumulators = plan.graph.accumulators(layer);
+            let unit = if layer.epilogue.gated { 2 } else { 1 };
+            let slices = (accumulators / unit).div_ceil(SLICE) * unit;
+            let rows = layer.read.copies() * CHUNK;
+            let mut phases = [Phase::default(); 2];
+            // Floats before each tap's, within its phase.
+            let taps = plan.taps(piece).enumerate().map(|(i, tap)| {
+                let phase = &mut phases[usize::from(i >= piece.hoisted)];
+                let before = phase.chunks;
+                phase.chunks += chunks(plan.graph.maps[tap.source].channels);
+                before * SLICE
             });
-            packed.layers.push(parities.collect());
+            let taps = taps.collect();
+            let [row, pixel] = phases;
+            packed.pieces.push(PackedPiece { row, pixel, taps, bias: 0, slices, unit, rows, accumulators });
         }
-        let mut layers = std::mem::take(&mut packed.layers);
-        for p in layers.iter_mut().flatten() {
-            p.row.start = packed.reserve(p.part_len(p.row));
-            p.bias = packed.reserve(packed.classes * p.slices * SLICE);
+        let mut reserve = |floats: usize| {
+            packed.len += floats.next_multiple_of(32);
+            packed.len - floats.next_multiple_of(32)
+        };
+        for p in &mut packed.pieces {
+            p.row.start = reserve(p.len(p.row));
+            p.bias = reserve(classes * p.width());
         }
-        for p in layers.iter_mut().flatten() {
-            p.pixel.start = packed.reserve(p.part_len(p.pixel));
+        for (p, piece) in packed.pieces.iter_mut().zip(&plan.pieces) {
+            p.pixel.start = reserve(p.len(p.pixel));
+            for (i, tap) in p.taps.iter_mut().enumerate() {
+                *tap += if i < piece.hoisted { p.row.start } else { p.pixel.start };
+            }
         }
-        packed.layers = layers;
         packed
-    }
-
-    fn reserve(&mut self, len: usize) -> u64 {
-        let start = self.len;
-        self.len += len.next_multiple_of(32);
-        start as u64
     }
 
     /// Bytes of all weights.
@@ -99,127 +121,67 @@ impl Packed {
         (self.len * size_of::<f32>()) as u64
     }
 
-    /// Reads, folds and packs layer after layer and hands each piece to `put`, with the float at which it
+    /// Reads, folds and packs layer after layer and hands each part to `put`, with the float at which it
     /// begins.
     ///
     /// # Errors
     /// As for [`Weights::fold`], and those of `put`.
     pub fn fill(
         &self,
-        network: &Network,
+        plan: &Plan,
         weights: &Weights,
-        mut put: impl FnMut(u64, &[f32]) -> Result<()>,
+        mut put: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        for (layer, packed) in network.layers.iter().zip(&self.layers) {
-            let read = LayerWeights::read(network, weights, layer)?;
-            for (&parity, packed) in layer.parities().iter().zip(packed) {
-                let [row, pixel] = read.parts(network, layer, parity, packed);
-                put(packed.row.start, &row)?;
-                put(packed.pixel.start, &pixel)?;
-                put(packed.bias, &read.biases(layer, packed, self.classes))?;
+        for (index, layer) in plan.graph.layers.iter().enumerate() {
+            let read = LayerWeights::read(&plan.graph, weights, layer).map_err(|(_, error)| error)?;
+            for (piece, packed) in plan.pieces_of(index).map(|i| (&plan.pieces[i], &self.pieces[i])) {
+                for (part, phase) in [(Part::Hoisted, packed.row), (Part::Rest, packed.pixel)] {
+                    put(phase.start, &pack(plan, piece, part, packed, phase, &read))?;
+                }
+                put(packed.bias, &biases(packed, plan.graph.classes.max(1), &read))?;
             }
         }
         Ok(())
     }
 }
 
-/// The variables of one layer, folded.
-struct LayerWeights {
-    folded: Vec<(VariableId, Folded)>,
-    class_term: Option<Vec<f32>>,
-}
-
-/// The output channel of the layer's sum that lane `o` of a slice holds, if there is one.
-fn output(layer: &Layer, slice: usize, o: usize) -> Option<usize> {
-    match layer.epilogue {
-        Epilogue::Store => Some(slice * SLICE + o).filter(|&c| c < layer.sums),
-        Epilogue::Gate { .. } => {
-            let half = layer.sums / 2;
-            let channel = slice / 2 * SLICE + o;
-            (channel < half).then_some(slice % 2 * half + channel)
-        }
-    }
-}
-
-impl LayerWeights {
-    /// Reads each variable once.
-    fn read(network: &Network, weights: &Weights, layer: &Layer) -> Result<LayerWeights> {
-        let biases = layer.biases.iter().map(|b| match *b {
-            Bias::Every(variable) | Bias::OnOnes { variable, .. } => variable,
-        });
-        let mut ids: Vec<_> = layer.taps.iter().map(|t| t.variable).chain(biases).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let fold = |id: VariableId| Ok((id, weights.fold(&network.variables[id])?));
-        let folded = ids.into_iter().map(fold).collect::<Result<_>>()?;
-        let class_term = layer.class_term.map(|id| weights.class_term(&network.variables[id]));
-        let class_term = class_term.transpose()?.map(|term| term.into_owned());
-        Ok(LayerWeights { folded, class_term })
-    }
-
-    fn folded(&self, id: VariableId) -> &Folded {
-        let at = self.folded.binary_search_by_key(&id, |(id, _)| *id);
-        &self.folded[at.expect("a variable of this layer")].1
-    }
-
-    /// The weights of the row phase's taps and of the others.
-    fn parts(
-        &self,
-        network: &Network,
-        layer: &Layer,
-        parity: [usize; 2],
-        packed: &PackedLayer,
-    ) -> [Vec<f32>; 2] {
-        let hoisted = schedule::hoisted_taps(network, layer, parity);
-        let mut parts = [packed.row, packed.pixel].map(|p| vec![0.0; packed.part_len(p)]);
-        let mut next_chunk = [0; 2];
-        for (index, tap) in layer.taps_of(parity).enumerate() {
-            let which = usize::from(index >= hoisted);
-            let chunks_of_part = [packed.row, packed.pixel][which].chunks;
-            let variable = &network.variables[tap.variable];
-            let kernel = &self.folded(tap.variable).kernel;
-            let channels = network.tensors[tap.source].channels;
-            for (i, input) in tap.inputs.iter().cloned().flatten().enumerate() {
-                let (sign, channel) = (i / channels, i % channels);
-                let chunk = next_chunk[which] + channel / CHUNK;
-                let row = sign * CHUNK + channel % CHUNK;
-                // The constant 1 is the image's last channel.
-                let on_ones = layer.biases.iter().find_map(|b| match *b {
-                    Bias::OnOnes { variable, tap } if tap == index && i + 1 == layer.depth => Some(variable),
-                    _ => None,
-                });
-                let from = (tap.position * variable.inputs + input) * variable.outputs;
-                for slice in 0..packed.slices {
-                    let to = ((slice * packed.rows + row) * chunks_of_part + chunk) * SLICE;
-                    for (o, to) in parts[which][to..to + SLICE].iter_mut().enumerate() {
-                        let Some(channel) = output(layer, slice, o) else { continue };
-                        *to = kernel[from + channel] + on_ones.map_or(0.0, |v| self.folded(v).bias[channel]);
-                    }
+/// The weights of one phase, whose taps are a part of the piece.
+fn pack(
+    plan: &Plan,
+    piece: &Piece,
+    part: Part,
+    packed: &PackedPiece,
+    phase: Phase,
+    weights: &LayerWeights,
+) -> Vec<f32> {
+    let mut floats = vec![0.0; packed.len(phase)];
+    let taps = piece.part(part);
+    let outputs: Vec<_> = packed.channels().collect();
+    for (tap, start) in plan.taps(piece).zip(&packed.taps).skip(taps.start).take(taps.len()) {
+        let channels = plan.graph.maps[tap.source].channels;
+        for (i, row) in weights.rows(tap).enumerate() {
+            let (sign, channel) = (i / channels, i % channels);
+            let (chunk, of_chunk) = (channel / CHUNK, sign * CHUNK + channel % CHUNK);
+            let first = start - phase.start + (of_chunk * phase.chunks + chunk) * SLICE;
+            for (slice, outputs) in outputs.chunks(SLICE).enumerate() {
+                let to = first + slice * packed.rows * phase.chunks * SLICE;
+                for (to, output) in floats[to..to + SLICE].iter_mut().zip(outputs) {
+                    *to = output.map_or(0.0, |output| row[output]);
                 }
             }
-            next_chunk[which] += chunks(channels);
         }
-        parts
     }
+    floats
+}
 
-    /// Biases with the class term: `[classes][slices][SLICE]`.
-    fn biases(&self, layer: &Layer, packed: &PackedLayer, classes: usize) -> Vec<f32> {
-        let mut all = Vec::with_capacity(classes * packed.slices * SLICE);
-        for class in 0..classes {
-            for place in 0..packed.slices * SLICE {
-                let channel = output(layer, place / SLICE, place % SLICE);
-                all.push(channel.map_or(0.0, |channel| self.bias(layer, class, channel)));
-            }
-        }
-        all
-    }
-
-    fn bias(&self, layer: &Layer, class: usize, channel: usize) -> f32 {
-        let biases = layer.biases.iter().filter_map(|b| match *b {
-            Bias::Every(variable) => Some(self.folded(variable).bias[channel]),
-            Bias::OnOnes { .. } => None,
-        });
-        let bias: f32 = biases.sum();
-        bias + self.class_term.as_ref().map_or(0.0, |term| term[class * layer.sums + channel])
-    }
+/// What sums begin with: `[classes][slices][SLICE]`.
+fn biases(packed: &PackedPiece, classes: usize, weights: &LayerWeights) -> Vec<f32> {
+    let of_class = |class| {
+        let biases = weights.biases(class);
+        packed
+            .channels()
+            .map(move |channel| channel.map_or(0.0, |channel| biases[channel]))
+            .collect::<Vec<_>>()
+    };
+    (0..classes).flat_map(of_class).collect()
 }

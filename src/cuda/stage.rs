@@ -1,162 +1,262 @@
-//! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/sample.cuh` and
-//! `cuda/persistent.cu`.
+//! Pieces as the kernels are told of them: stages with resolved addresses, and how they are launched.
 //!
-//! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
-//! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
-//! device addresses.
+//! The idea: a stage is a piece of the plan, on a part of its taps and a span of positions. A launch is a list of
+//! stages that do not depend on each other. Its shape follows from the stages' sizes and the number of
+//! multiprocessors, never from one chip.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Zeroable, bytes_of, cast_slice};
 
-use super::layout::Grid;
+use super::abi::{self, Grid, NARROW_TILE, PART, STORED, Span, THREADS, Tap, WIDE_SLICES, WIDE_TILE};
+use super::kernels::Kernel;
+use super::packed::{PackedPiece, chunks};
+use crate::graph::{Activation, MapId};
+use crate::plan::layout::{Extent, Layout, Storage};
+use crate::plan::{Part, Plan};
 
-/// Channels of a source that are summed as one.
-pub const CHUNK: usize = 8;
-/// Outputs that are stored side by side.
-pub const SLICE: usize = 4;
-/// Most taps of a stage.
-pub const MAX_TAPS: usize = 8;
-/// Threads of a block that sums.
-pub const THREADS: usize = 128;
-/// Positions that share a look at the weights in `masked_conv_narrow`.
-pub const NARROW_TILE: usize = 4;
-/// Positions of a block of `masked_conv_wide`.
-pub const WIDE_TILE: usize = 64;
-/// Slices of a block of `masked_conv_wide`.
-pub const WIDE_SLICES: usize = 16;
-
-/// `enum Form`.
-pub mod form {
-    /// As it is stored.
-    pub const RAW: i32 = 0;
-    /// Through elu.
-    pub const ELU: i32 = 1;
-    /// Through relu.
-    pub const RELU: i32 = 2;
-    /// Through concat_elu.
-    pub const CONCAT_ELU: i32 = 3;
-    /// The stored outcome of concat_elu.
-    pub const STORED: i32 = 4;
+/// The maps of a batch, each as it is: the kernels activate on load.
+pub struct Maps {
+    /// The block that holds them.
+    pub layout: Layout,
+    /// For each map its grid.
+    pub grids: Vec<Grid>,
 }
 
-/// `enum Span`: the positions on which a stage runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
-    /// One pixel of each image.
-    Pixel = 0,
-    /// One row of each image.
-    Row = 1,
-    /// All of each image.
-    Image = 2,
+impl Maps {
+    /// Lays out every map of a plan's graph, on lines of 128 bytes.
+    pub fn new(plan: &Plan, storage: Storage, extent: Extent) -> Maps {
+        let layout = Layout::new(&plan.graph, storage, extent, 32);
+        let mut maps = Maps { layout, grids: Vec::new() };
+        for map in 0..plan.graph.maps.len() {
+            let grid = maps.place(map, padded(plan.graph.maps[map].channels));
+            maps.grids.push(grid);
+        }
+        maps
+    }
+
+    /// Places a grid like a map's, of so many floats a position.
+    pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
+        self.layout.place(map, channels).into()
+    }
 }
 
-/// `struct Tap`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Tap {
-    pub source: Grid,
-    pub weights: u64,
-    pub row: i32,
-    pub column: i32,
-    pub first: i32,
-    pub chunk: i32,
-    pub chunks: i32,
-    pub stride: i32,
+/// Floats of a position with so many channels.
+pub fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(abi::CHUNK)
 }
 
-/// `struct Stage`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+/// A stage as a table holds it: the header, and behind it the taps.
+#[derive(Clone)]
 pub struct Stage {
-    pub taps: [Tap; MAX_TAPS],
-    pub output: Grid,
-    pub residual: Grid,
-    pub bias: u64,
-    pub sums: u64,
-    pub tap_count: i32,
-    pub chunks: i32,
-    pub slices: i32,
-    pub form: i32,
-    pub span: i32,
-    pub gated: i32,
-    pub from_sums: i32,
-    pub to_sums: i32,
-    pub input_step: i32,
-    pub output_step: i32,
-    pub shift: i32,
-    pub parity_row: i32,
-    pub parity_column: i32,
-    pub rows: i32,
-    pub columns: i32,
-    pub lanes: i32,
-    pub group: i32,
-    pub tiles: i32,
-    pub padding: [i32; 2],
+    /// The header.
+    pub header: abi::Stage,
+    /// The taps.
+    pub taps: Vec<Tap>,
 }
 
-/// `struct Cursor`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Cursor {
-    pub row: i32,
-    pub column: i32,
-    pub fault: u64,
+impl Stage {
+    /// A piece on a part of its taps and a span. `sums` is where the row's sums begin. `source` tells the grid from
+    /// which a map is read through an activation, and the form in which it stands there.
+    pub fn new(
+        plan: &Plan,
+        index: usize,
+        packed: &PackedPiece,
+        maps: &Maps,
+        (part, span): (Part, Span),
+        sums: usize,
+        source: impl Fn(MapId, Activation) -> (Grid, i32),
+    ) -> Stage {
+        let piece = &plan.pieces[index];
+        let (layer, extent) = (plan.layer(piece), maps.layout.extent());
+        let mut header = abi::Stage::zeroed();
+        let mut taps = Vec::new();
+        let of_part = piece.part(part);
+        for (i, (tap, weights)) in plan.taps(piece).zip(&packed.taps).enumerate() {
+            if !of_part.contains(&i) {
+                continue;
+            }
+            let (grid, form) = source(tap.source, layer.read);
+            header.form = form;
+            taps.push(Tap {
+                source: grid,
+                weights: *weights as u64,
+                row: tap.row as i32,
+                column: tap.column as i32,
+                first: header.chunks,
+                chunks: if i < piece.hoisted { packed.row.chunks } else { packed.pixel.chunks } as i32,
+            });
+            header.chunks += chunks(plan.graph.maps[tap.source].channels) as i32;
+        }
+        header.tap_count = taps.len() as i32;
+        header.output = maps.grids[layer.output];
+        if let Some(add) = layer.epilogue.add {
+            (header.add, header.adds) = (maps.grids[add], 1);
+        }
+        header.tanh = i32::from(layer.epilogue.tanh);
+        header.gated = i32::from(layer.epilogue.gated);
+        (header.bias, header.sums) = (packed.bias as u64, sums as u64);
+        header.slices = packed.slices as i32;
+        header.span = span as i32;
+        header.from_sums = i32::from(part == Part::Rest);
+        header.to_sums = i32::from(part == Part::Hoisted);
+        header.input_step = piece.source_step as i32;
+        header.output_step = piece.output_step as i32;
+        [header.parity_row, header.parity_column] = piece.parity.map(|parity| parity as i32);
+        [header.first_row, header.first_column] = piece.parity.map(|parity| (parity * piece.stride) as i32);
+        header.shift = piece.pixels().trailing_zeros() as i32;
+        header.inverse = inverse(piece.pixels() as u32 >> header.shift);
+        header.rows = piece.steps(extent.height) as i32;
+        header.columns = piece.steps(extent.width) as i32;
+        Stage { header, taps }
+    }
+
+    /// Positions of the stage.
+    fn positions(&self, batch: usize) -> usize {
+        let (rows, columns) = (self.header.rows as usize, self.header.columns as usize);
+        batch
+            * match self.header.span {
+                s if s == Span::Pixel as i32 => 1,
+                s if s == Span::Row as i32 => columns,
+                _ => rows * columns,
+            }
+    }
+
+    /// Blocks of `masked_conv_wide` across its slices and down its positions.
+    fn wide_blocks(&self, batch: usize) -> [u32; 2] {
+        let (slices, positions) = (self.header.slices as usize, self.positions(batch));
+        [slices.div_ceil(WIDE_SLICES) as u32, positions.div_ceil(WIDE_TILE) as u32]
+    }
+
+    /// Fits the stage to `masked_conv_narrow` and tells its blocks. As few slices in a block as it takes to give
+    /// every multiprocessor one: the chunks of a block are read by as many threads either way, and the fewer
+    /// its weights, the sooner it is done.
+    fn fit_narrow(&mut self, batch: usize, multiprocessors: usize) -> [u32; 2] {
+        let (chunks, slices) = (self.header.chunks as usize, self.header.slices as usize);
+        let least = if self.header.gated == 1 { 2 } else { 1 };
+        let lanes = chunks.next_multiple_of(8).min(THREADS / least);
+        let tiles = self.positions(batch).div_ceil(NARROW_TILE);
+        let fits = |group: &usize| *group >= least && group * lanes <= THREADS;
+        let enough = |group: &usize| slices.div_ceil(*group) * tiles >= multiprocessors;
+        let group = [8, 4, 2].into_iter().filter(fits).find(enough).unwrap_or(least);
+        let x = slices.div_ceil(group);
+        let y = tiles.min((2 * multiprocessors).div_ceil(x));
+        (self.header.lanes, self.header.group) = (lanes as i32, group as i32);
+        self.header.tiles = tiles.div_ceil(y) as i32;
+        [x as u32, tiles.div_ceil(self.header.tiles as usize) as u32]
+    }
+
+    fn len(&self) -> usize {
+        size_of::<abi::Stage>() + size_of_val(&self.taps[..])
+    }
 }
 
-/// `struct Batch`: pointers are device addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Batch {
-    pub arena: u64,
-    pub weights: u64,
-    pub classes: u64,
-    pub cursor: u64,
-    pub size: i32,
-    pub height: i32,
-    pub width: i32,
-    pub padding: i32,
+/// How a map that is stored as it is is read through an activation: the grid, and the form.
+pub fn on_load(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
+    (maps.grids[map], read as i32)
 }
 
-/// `struct Sampler`: pointers are device addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Sampler {
-    pub logits: Grid,
-    pub image: Grid,
-    pub seed: u64,
-    pub mixture_noise: u64,
-    pub logistic_noise: u64,
-    pub kept_logits: u64,
-    pub first_index: u32,
-    pub mixtures: i32,
-    pub temperature: f32,
-    pub padding: i32,
+/// How a map is read whose outcome of an activation is stored in `grid`.
+pub fn stored(grid: Grid, read: Activation) -> (Grid, i32) {
+    (grid, if read == Activation::ConcatElu { STORED } else { Activation::Identity as i32 })
 }
 
-/// `struct Entry`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Entry {
-    pub stage: i32,
-    pub wide: i32,
-    pub x: i32,
-    pub items: i32,
-    pub start: i32,
-    pub join: i32,
+/// The inverse of an odd number modulo 2^32, by Newton's method: each step doubles the bits that are right, of which
+/// an odd number itself has three.
+fn inverse(odd: u32) -> u32 {
+    (0..4).fold(odd, |x, _| x.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(x))))
 }
 
-/// `struct Program`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Program {
-    pub first: i32,
-    pub count: i32,
+/// Stages that do not depend on each other, in one launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The first stage in the table.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// Whether they run through `masked_conv_wide`.
+    pub wide: bool,
+    /// Most groups of slices of a stage.
+    pub x: u32,
+    /// Most groups of positions of a stage.
+    pub y: u32,
 }
 
-/// `struct Programs`: pointers are device addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Programs {
-    pub entries: u64,
-    pub rows: u64,
-    pub pixels: u64,
+impl Launch {
+    /// The kernel that it runs through.
+    pub fn kernel(&self) -> Kernel {
+        if self.wide { Kernel::Wide } else { Kernel::Narrow }
+    }
+}
+
+/// All stages of a batch, and the launches they are in.
+#[derive(Default)]
+pub struct Table {
+    stages: Vec<Stage>,
+    /// Blocks of each stage: groups of slices, groups of positions.
+    pub blocks: Vec<[u32; 2]>,
+    /// Launches.
+    pub launches: Vec<Launch>,
+}
+
+impl Table {
+    /// The kernels that its launches run through.
+    pub fn kernels(&self) -> impl Iterator<Item = Kernel> {
+        self.launches.iter().map(Launch::kernel)
+    }
+
+    /// Adds a launch and returns its index. It runs through `masked_conv_wide` where that makes enough blocks
+    /// to give every multiprocessor one.
+    pub fn add(&mut self, mut stages: Vec<Stage>, batch: usize, multiprocessors: usize) -> usize {
+        let wide: Vec<_> = stages.iter().map(|s| s.wide_blocks(batch)).collect();
+        let is_wide = wide.iter().map(|[x, y]| (x * y) as usize).sum::<usize>() >= multiprocessors;
+        let blocks = match is_wide {
+            true => wide,
+            false => stages.iter_mut().map(|s| s.fit_narrow(batch, multiprocessors)).collect(),
+        };
+        let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
+        let launch =
+            Launch { first: self.stages.len(), count: stages.len(), wide: is_wide, x: most(0), y: most(1) };
+        self.stages.append(&mut stages);
+        self.blocks.extend(blocks);
+        self.launches.push(launch);
+        self.launches.len() - 1
+    }
+
+    /// Bytes of a record: as long as the longest stage.
+    pub fn record(&self) -> usize {
+        self.stages.iter().map(Stage::len).max().unwrap_or(0).next_multiple_of(PART)
+    }
+
+    /// Parts of a record, each of which a thread copies.
+    pub fn parts(&self) -> usize {
+        self.record() / PART
+    }
+
+    /// As the device gets it: a record for each stage.
+    pub fn records(&self) -> Vec<u8> {
+        let record = self.record();
+        let mut bytes = Vec::with_capacity(self.stages.len() * record);
+        for stage in &self.stages {
+            let end = bytes.len() + record;
+            bytes.extend_from_slice(bytes_of(&stage.header));
+            bytes.extend_from_slice(cast_slice(&stage.taps));
+            bytes.resize(end, 0);
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inverse;
+
+    #[test]
+    fn a_product_with_the_inverse_is_the_exact_quotient() {
+        for odd in (1..4000).step_by(2).chain([u32::MAX, u32::MAX / 3]) {
+            assert_eq!(odd.wrapping_mul(inverse(odd)), 1);
+            let most = u32::MAX / odd;
+            for quotient in [0, 1, 2, most / 2, most] {
+                assert_eq!((quotient * odd).wrapping_mul(inverse(odd)), quotient);
+            }
+        }
+    }
 }

@@ -3,9 +3,10 @@
 use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use super::{device, noise, offset};
+use crate::cuda::abi::{Batch, Cursor, Grid};
+use crate::cuda::driver::Shape;
 use crate::cuda::kernels::Kernel;
-use crate::cuda::layout::Grid;
-use crate::cuda::stage::{Batch, Cursor};
+use crate::cuda::loaded::elementwise;
 
 fn concat_elu(x: f32) -> [f64; 2] {
     [elu(x), elu(-x)]
@@ -33,10 +34,10 @@ fn activations() {
             let target = device.zeroed::<f32>(width * source.len()).unwrap();
             let (from, to) = (on_device.as_device_ptr().as_raw(), target.as_device_ptr().as_raw());
             let (count, floats) = (positions as u64, channels as i32);
-            let blocks = (positions * channels / 4).div_ceil(256) as u32;
+            let shape = elementwise(positions * channels / 4);
             let args = [bytes_of(&from), bytes_of(&to), bytes_of(&count), bytes_of(&floats)];
             // SAFETY: the arguments of concat_elu_f32 and its like.
-            unsafe { device.launch(kernel, [blocks, 1, 1], 256, &args).unwrap() };
+            unsafe { device.launch(kernel, shape, &args).unwrap() };
             let mut found = vec![0.0; width * source.len()];
             device.read(&target, &mut found).unwrap();
             for (i, &x) in source.iter().enumerate() {
@@ -67,7 +68,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let _turn = super::turn();
     let device = device();
     let (size, height, width) = (3usize, 8usize, 4usize);
-    let grid = Grid { base: 32, rows: 10, above: 2, columns: 6, channels: 8 };
+    let grid = Grid { base: 32 + 8, rows: 10, above: 2, columns: 6, channels: 8 };
     let len = 32 + 10 * size * 6 * 8;
     let arena = device.zeroed::<f32>(len).unwrap();
     let batch = Batch {
@@ -80,10 +81,17 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let mut next = noise(3);
     let pixels: Vec<f32> = (0..size * height * width * 3).map(|_| next()).collect();
     let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
-    let (from, rows) = (given.as_device_ptr().as_raw(), 5i32);
-    let args = [bytes_of(&from), bytes_of(&grid), bytes_of(&batch), bytes_of(&rows)];
+    let (from, rows, channels, ones) = (given.as_device_ptr().as_raw(), 5i32, 3i32, 1i32);
+    let args = [
+        bytes_of(&from),
+        bytes_of(&grid),
+        bytes_of(&batch),
+        bytes_of(&rows),
+        bytes_of(&channels),
+        bytes_of(&ones),
+    ];
     // SAFETY: the arguments of cache_push_f32.
-    unsafe { device.launch(Kernel::Push, [1, 1, 1], 256, &args).unwrap() };
+    unsafe { device.launch(Kernel::Push, elementwise(size * 5 * width * 4), &args).unwrap() };
 
     let mut found = vec![0.0; len];
     device.read(&arena, &mut found).unwrap();
@@ -111,7 +119,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
         bytes_of(&channels),
     ];
     // SAFETY: the arguments of cache_pop_f32.
-    unsafe { device.launch(Kernel::Pop, [1, 1, 1], 256, &args).unwrap() };
+    unsafe { device.launch(Kernel::Pop, elementwise(size * 3 * width * 3), &args).unwrap() };
     let mut found = vec![0.0; pixels.len()];
     device.read(&popped, &mut found).unwrap();
     for (i, (found, pixel)) in found.iter().zip(&pixels).enumerate() {
@@ -121,7 +129,9 @@ fn what_is_pushed_is_popped_and_nothing_else() {
 
     let (address, quads) = (batch.arena, len as u64 / 4);
     // SAFETY: the arguments of cache_reset_f32.
-    unsafe { device.launch(Kernel::Reset, [2, 1, 1], 64, &[bytes_of(&address), bytes_of(&quads)]).unwrap() };
+    unsafe {
+        device.launch(Kernel::Reset, Shape::row(2, 64), &[bytes_of(&address), bytes_of(&quads)]).unwrap()
+    };
     let mut found = vec![1.0; len];
     device.read(&arena, &mut found).unwrap();
     assert!(found.iter().all(|x| *x == 0.0));
@@ -135,15 +145,22 @@ fn pixels_are_counted_beyond_32_bits() {
     let device = device();
     for [size, height, width] in [[1 << 15, 1 << 8, 1 << 8], [1 << 16, 1 << 8, 1 << 8], [1 << 15, 3, 1 << 15]]
     {
-        let grid = Grid { base: 0, rows: height, above: 0, columns: width + 2, channels: 8 };
+        let grid = Grid { base: 8, rows: height, above: 0, columns: width + 2, channels: 8 };
         let arena = device.zeroed::<f32>(258 * 8).unwrap();
         let batch = Batch { arena: arena.as_device_ptr().as_raw(), size, height, width, ..Batch::zeroed() };
         let pixels: Vec<f32> = (0..256 * 3).map(|i| i as f32 / 256.0).collect();
         let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
-        let (from, rows) = (given.as_device_ptr().as_raw(), height);
-        let args = [bytes_of(&from), bytes_of(&grid), bytes_of(&batch), bytes_of(&rows)];
+        let (from, rows, channels, ones) = (given.as_device_ptr().as_raw(), height, 3i32, 0i32);
+        let args = [
+            bytes_of(&from),
+            bytes_of(&grid),
+            bytes_of(&batch),
+            bytes_of(&rows),
+            bytes_of(&channels),
+            bytes_of(&ones),
+        ];
         // SAFETY: the arguments of cache_push_f32; no thread has a pixel beyond the arrays.
-        unsafe { device.launch(Kernel::Push, [1, 1, 1], 256, &args).unwrap() };
+        unsafe { device.launch(Kernel::Push, elementwise(256 * 3), &args).unwrap() };
         let popped = device.zeroed::<f32>(pixels.len()).unwrap();
         let (to, first, channels) = (popped.as_device_ptr().as_raw(), 0i32, 3i32);
         let args = [
@@ -155,7 +172,7 @@ fn pixels_are_counted_beyond_32_bits() {
             bytes_of(&channels),
         ];
         // SAFETY: the arguments of cache_pop_f32; as above.
-        unsafe { device.launch(Kernel::Pop, [3, 1, 1], 256, &args).unwrap() };
+        unsafe { device.launch(Kernel::Pop, elementwise(256 * 3), &args).unwrap() };
         let mut found = vec![0.0; pixels.len()];
         device.read(&popped, &mut found).unwrap();
         assert_eq!(found, pixels, "{size} images of {height}x{width}");
@@ -171,7 +188,11 @@ fn the_cursor_moves() {
     // SAFETY: the arguments of cursor_f32.
     unsafe {
         device
-            .launch(Kernel::Cursor, [1; 3], 1, &[bytes_of(&address), bytes_of(&row), bytes_of(&column)])
+            .launch(
+                Kernel::Cursor,
+                Shape::row(1, 1),
+                &[bytes_of(&address), bytes_of(&row), bytes_of(&column)],
+            )
             .unwrap()
     };
     let mut bytes = [0; size_of::<Cursor>()];

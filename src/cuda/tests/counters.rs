@@ -3,18 +3,23 @@
 use serde_json::Value;
 
 use super::{device, vgpu};
-use crate::config::ModelConfig;
+use crate::cuda::abi::NARROW_TILE;
 use crate::cuda::cached::Cached;
-use crate::cuda::layout::Extent;
+use crate::cuda::driver::{Buffer, Device};
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
-use crate::cuda::programs::{PERIOD, Programs};
-use crate::cuda::stage::NARROW_TILE;
+use crate::cuda::schedule::Schedule;
 use crate::cuda::{CudaEngine, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
-use crate::network::Network;
-use crate::schedule::{LevelWeights, level_weights};
+use crate::graph::schedule::StrideWork;
+use crate::models::ModelConfig;
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::Steps;
 use crate::weights::Weights;
+
+/// The period of PixelCNN++.
+const PERIOD: usize = 4;
 
 fn batch(size: usize, height: usize, width: usize) -> Batch<'static> {
     Batch {
@@ -24,6 +29,7 @@ fn batch(size: usize, height: usize, width: usize) -> Batch<'static> {
         labels: None,
         noise: Noise::Philox { seed: 1, first_index: 0 },
         temperature: 1.0,
+        known: None,
         given: None,
         method: Method::Cached,
         keep_logits: false,
@@ -48,10 +54,11 @@ const STAGES: [usize; 3] = [25, 49, 71];
 #[test]
 fn barriers_of_a_pixel_are_its_dependent_stages() {
     let _turn = super::turn();
-    let network = Network::new(ModelConfig::PAPER);
+    let plan = Plan::new(ModelConfig::PAPER.graph());
     let extent = Extent { batch: 1, height: 32, width: 32 };
-    let programs = Programs::new(&network, &Packed::plan(&network), extent, 132);
-    let (entries, _, pixels) = programs.flat();
+    let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, 132);
+    assert_eq!(schedule.period, PERIOD);
+    let (entries, _, pixels) = schedule.flat();
     let mut total = 0;
     for (i, program) in pixels.iter().enumerate() {
         let (row, column) = (i / PERIOD, i % PERIOD);
@@ -64,8 +71,18 @@ fn barriers_of_a_pixel_are_its_dependent_stages() {
     }
     println!("barriers for each pixel: {:.2}; dependent stages: 32.4", total as f64 / 16.0);
     // Of each class of rows an image has 8, of each class of pixels 64; sampling is a launch too.
-    let rows: usize = programs.rows.iter().map(Vec::len).sum();
+    let rows: usize = schedule.rows.iter().flatten().map(Vec::len).sum();
     println!("launches of an image, one by one: {}", 8 * rows + 64 * total);
+}
+
+/// A model's plan and its weights on the device.
+fn on_device(device: &Device, config: ModelConfig) -> (Plan, Packed, Buffer<f32>) {
+    let plan = Plan::new(config.graph());
+    let packed = Packed::places(&plan);
+    let weights = Weights::synthetic(config, 2);
+    let mut floats = device.zeroed(packed.len).unwrap();
+    packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
+    (plan, packed, floats)
 }
 
 /// What a phase of the paper's model asked of the device, from the reports on it.
@@ -144,11 +161,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
         return;
     }
     let device = device();
-    let network = Network::new(ModelConfig::PAPER);
-    let weights = Weights::synthetic(ModelConfig::PAPER, 2);
-    let packed = Packed::plan(&network);
-    let mut floats = device.zeroed(packed.len).unwrap();
-    packed.fill(&network, &weights, |at, part| device.write(&mut floats, at as usize, part)).unwrap();
+    let (plan, packed, floats) = on_device(&device, ModelConfig::PAPER);
     let extras = Extras { logits: false, noise: false };
     println!(
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
@@ -158,7 +171,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
     for (size, width) in [(1, 32), (8, PERIOD)] {
         let extent = Extent { batch: size, height: PERIOD, width };
         let mut cached =
-            Cached::new(&device, &network, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
+            Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
         cached.begin(&device, &batch(size, PERIOD, width)).unwrap();
         let (mut rows, mut pixels) = (Counted::default(), Counted::default());
         for row in 0..PERIOD {
@@ -171,12 +184,12 @@ fn weights_are_read_once_and_in_whole_sectors() {
             cached.pixels(&device, row, width).unwrap();
             pixels.add(&vgpu::report());
         }
-        // Bytes of a phase's weights, each level's as often as it runs.
-        let runs = |set: &LevelWeights| (PERIOD / set.level) as f64;
-        let levels = level_weights(&network);
-        let of_rows: f64 = levels.iter().map(|set| 4.0 * set.row * runs(set)).sum();
+        // Bytes of a phase's weights, each stride's as often as it runs.
+        let runs = |work: &StrideWork| (PERIOD / work.stride) as f64;
+        let work = plan.graph.work_by_stride();
+        let of_rows: f64 = work.iter().map(|work| 4.0 * work.row * runs(work)).sum();
         let of_pixels: f64 =
-            levels.iter().map(|set| 4.0 * set.pixel * runs(set) * (width / set.level) as f64).sum();
+            work.iter().map(|work| 4.0 * work.pixel * runs(work) * (width / work.stride) as f64).sum();
         if size == 1 {
             rows.print(&format!("a row of {width} before its pixels, batch 1"), PERIOD as f64, of_rows);
             assert!((rows.distinct as f64) < 1.05 * of_rows, "{} bytes, {of_rows} needed", rows.distinct);
@@ -213,15 +226,10 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     // Few multiprocessors: all of a row's layers go through masked_conv_wide.
     device.properties.multiprocessors = 1;
     let config = ModelConfig { resnets: 1, filters: 64, mixtures: 2, ..ModelConfig::PAPER };
-    let network = Network::new(config);
-    let packed = Packed::plan(&network);
-    let mut floats = device.zeroed(packed.len).unwrap();
-    let weights = Weights::synthetic(config, 2);
-    packed.fill(&network, &weights, |at, part| device.write(&mut floats, at as usize, part)).unwrap();
+    let (plan, packed, floats) = on_device(&device, config);
     let extent = Extent { batch: 8, height: 4, width: 32 };
     let extras = Extras { logits: false, noise: false };
-    let mut cached =
-        Cached::new(&device, &network, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
+    let mut cached = Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
     cached.begin(&device, &batch(8, 4, 32)).unwrap();
     vgpu::reset(false);
     cached.begin_row(&device, 0).unwrap();

@@ -1,16 +1,17 @@
-//! The shifted convolutions: every layer of odd-sized models, every part and span, in both forms.
+//! The shifted convolutions: every piece of odd-sized models, every part and span, in both forms.
 
-use bytemuck::{Zeroable, bytes_of, cast_slice};
+use bytemuck::bytes_of;
 
 use super::{device, noise, offset};
-use crate::config::{ModelConfig, Nonlinearity};
-use crate::cuda::driver::Device;
+use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS};
+use crate::cuda::driver::{Buffer, Device, Shape};
 use crate::cuda::kernels::Kernel;
-use crate::cuda::layout::{Extent, Layout, Storage};
 use crate::cuda::packed::Packed;
-use crate::cuda::stage::{Batch, Cursor, Span, Stage, THREADS};
-use crate::cuda::table::{Part, Piece, Table, on_load};
-use crate::network::{Bias, Epilogue, Form, Network, Sampling};
+use crate::cuda::stage::{Maps, Stage, Table, on_load};
+use crate::graph::{Activation, Bias};
+use crate::models::{ModelConfig, Nonlinearity};
+use crate::plan::layout::{Extent, Storage};
+use crate::plan::{Part, Piece, Plan};
 use crate::weights::Weights;
 
 const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
@@ -18,44 +19,45 @@ const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
 /// A model's weights on the device and numbers in an arena, and what is needed to compute with them here.
 struct Bench {
     device: Device,
-    network: Network,
+    config: ModelConfig,
+    plan: Plan,
     weights: Weights,
     packed: Packed,
-    layout: Layout,
+    maps: Maps,
     /// Sums for a layer's widest row.
     sums: usize,
     arena: Vec<f32>,
     labels: [i32; EXTENT.batch],
-    floats: crate::cuda::driver::Buffer<f32>,
+    floats: Buffer<f32>,
 }
 
 impl Bench {
     fn new(config: ModelConfig, storage: Storage) -> Bench {
         let device = device();
-        let network = Network::new(config);
+        let plan = Plan::new(config.graph());
         let weights = Weights::synthetic(config, 5);
-        let packed = Packed::plan(&network);
+        let packed = Packed::places(&plan);
         let mut floats = device.zeroed(packed.len).unwrap();
-        packed.fill(&network, &weights, |at, part| device.write(&mut floats, at as usize, part)).unwrap();
-        let mut layout = Layout::new(&network, storage, EXTENT);
-        let widest = packed.layers.iter().flatten().map(|p| p.slices * 4).max().unwrap();
-        let sums = layout.reserve(EXTENT.batch * EXTENT.width * widest);
-        let mut arena = vec![0.0; layout.len];
+        packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
+        let mut maps = Maps::new(&plan, storage, EXTENT);
+        let widest = packed.pieces.iter().map(|p| p.width()).max().unwrap();
+        let sums = maps.layout.reserve(&[EXTENT.batch, EXTENT.width, widest]);
+        let mut arena = vec![0.0; maps.layout.len];
         let mut next = noise(9);
-        for (grid, tensor) in layout.grids.iter().zip(&network.tensors) {
+        for (grid, map) in maps.grids.iter().zip(&plan.graph.maps) {
             let first = if grid.above == grid.rows { 0 } else { grid.above };
             for slot in first..grid.rows {
                 for image in 0..EXTENT.batch {
-                    for column in 0..grid.columns - 2 {
+                    for column in 0..(EXTENT.width / map.stride) as i32 {
                         let at = offset(grid, EXTENT.batch, image, slot - grid.above + grid.rows, column);
-                        arena[at..at + tensor.channels].fill_with(|| 2.0 * next());
+                        arena[at..at + map.channels].fill_with(|| 2.0 * next());
                     }
                 }
             }
         }
         arena[sums..].fill_with(&mut next);
         let labels = [0, 1, 2].map(|i| i % config.classes.max(1) as i32);
-        Bench { device, network, weights, packed, layout, sums, arena, labels, floats }
+        Bench { device, config, plan, weights, packed, maps, sums, arena, labels, floats }
     }
 
     /// The arena after a stage has run at a place of the image.
@@ -63,8 +65,8 @@ impl Bench {
         let device = &self.device;
         let mut arena = device.zeroed::<f32>(self.arena.len()).unwrap();
         device.write(&mut arena, 0, &self.arena).unwrap();
-        let stages = device.upload(cast_slice(&table.stages)).unwrap();
-        let classes = device.upload(cast_slice(&self.labels)).unwrap();
+        let records = device.upload(&table.records()).unwrap();
+        let classes = device.upload(bytemuck::cast_slice(&self.labels)).unwrap();
         let cursor = Cursor { row: row as i32, column: column as i32, fault: u64::MAX };
         let cursor = device.upload(bytes_of(&cursor)).unwrap();
         let batch = Batch {
@@ -75,144 +77,132 @@ impl Bench {
             size: EXTENT.batch as i32,
             height: EXTENT.height as i32,
             width: EXTENT.width as i32,
-            ..Batch::zeroed()
+            parts: table.parts() as i32,
         };
-        let step = table.steps[0];
-        let kernel = if step.wide { Kernel::Wide } else { Kernel::Narrow };
-        let stages = stages.as_device_ptr().as_raw();
-        let args = [bytes_of(&stages), bytes_of(&batch)];
-        let grid = [step.x, step.y, step.count as u32];
+        let launch = table.launches[0];
+        let kernel = if launch.wide { Kernel::Wide } else { Kernel::Narrow };
+        let records = records.as_device_ptr().as_raw();
+        let args = [bytes_of(&records), bytes_of(&batch)];
+        let grid = [launch.x, launch.y, launch.count as u32];
+        let shape = Shape { grid, block: THREADS as u32, shared: table.record() as u32 };
         // SAFETY: the arguments of masked_conv.
-        unsafe { device.launch(kernel, grid, THREADS as u32, &args).unwrap() };
+        unsafe { device.launch(kernel, shape, &args).unwrap() };
         let mut after = vec![0.0; self.arena.len()];
         device.read(&arena, &mut after).unwrap();
         after
     }
 
     /// What a layer reads of a channel: `[sign][...]` of the activation.
-    fn read(&self, form: Form, x: f32, sign: usize) -> f64 {
+    fn read(read: Activation, x: f32, sign: usize) -> f64 {
         let x = f64::from(x);
         let elu = |x: f64| if x > 0.0 { x } else { x.exp_m1() };
-        match (form, self.network.config.nonlinearity) {
-            (Form::Raw, _) => x,
-            (Form::Elu, _) | (Form::Activated, Nonlinearity::Elu) => elu(x),
-            (Form::Activated, Nonlinearity::Relu) => x.max(0.0),
-            (Form::Activated, Nonlinearity::ConcatElu) => elu(if sign == 0 { x } else { -x }),
+        match read {
+            Activation::Identity => x,
+            Activation::Elu => elu(x),
+            Activation::Relu => x.max(0.0),
+            Activation::ConcatElu => elu(if sign == 0 { x } else { -x }),
         }
     }
 
     /// The oracle: sums and outputs of a stage at one position, by their place in the arena.
-    fn masked_conv(&self, piece: &Piece, part: Part, [image, row, column]: [usize; 3]) -> Vec<(usize, f64)> {
-        let layer = piece.layer;
-        let at = |tensor: usize, row: i32, column: i32, channel: usize| {
-            offset(&self.layout.grids[tensor], EXTENT.batch, image, row, column) + channel
+    fn masked_conv(&self, index: usize, part: Part, [image, row, column]: [usize; 3]) -> Vec<(usize, f64)> {
+        let (piece, graph) = (&self.plan.pieces[index], &self.plan.graph);
+        let layer = self.plan.layer(piece);
+        let at = |map: usize, row: i32, column: i32, channel: usize| {
+            offset(&self.maps.grids[map], EXTENT.batch, image, row, column) + channel
         };
-        let input_step = if layer.sampling == Sampling::Down { 2 } else { 1 };
-        let output_step = if layer.sampling == Sampling::Up { 2 } else { 1 };
-        let columns = EXTENT.width / piece.pixels();
-        let hoisted = crate::schedule::hoisted_taps(&self.network, layer, piece.parity);
-        let fold = |id: usize| self.weights.fold(&self.network.variables[id]).unwrap();
+        let columns = piece.steps(EXTENT.width);
+        let fold = |id: usize| self.weights.fold(&graph.parameters[id]).unwrap();
         // Where the row's sum of an output lies: a gated layer alternates slices of values and gates.
-        let n = self.network.tensors[layer.output].channels;
+        let (n, accumulators) = (graph.maps[layer.output].channels, graph.accumulators(layer));
         let place = |o: usize| {
             let (half, channel) = (o / n, o % n);
-            let slice = if layer.sums > n { channel / 4 * 2 + half } else { channel / 4 };
-            self.sums + (image * columns + column) * piece.sums() + slice * 4 + channel % 4
+            let slice = if accumulators > n { channel / SLICE * 2 + half } else { channel / SLICE };
+            let width = self.packed.pieces[index].width();
+            self.sums + (image * columns + column) * width + slice * SLICE + channel % SLICE
         };
-        let mut sums: Vec<f64> = (0..layer.sums)
-            .map(|o| match part {
-                Part::Rest => f64::from(self.arena[place(o)]),
-                _ => {
-                    let of = |b: &Bias| match *b {
-                        Bias::Every(id) => f64::from(fold(id).bias[o]),
-                        Bias::OnOnes { .. } => 0.0,
-                    };
-                    let class = self.labels[image] as usize;
-                    let term = layer.class_term.map(|id| {
-                        self.weights.class_term(&self.network.variables[id]).unwrap()[class * layer.sums + o]
-                    });
-                    layer.biases.iter().map(of).sum::<f64>() + f64::from(term.unwrap_or(0.0))
-                }
-            })
-            .collect();
-        for (index, tap) in layer.taps_of(piece.parity).enumerate() {
-            if (part == Part::Hoisted && index >= hoisted) || (part == Part::Rest && index < hoisted) {
-                continue;
+        let class = self.labels[image] as usize;
+        let term = |bias: &Bias, o: usize| match *bias {
+            Bias::Every(id) => f64::from(fold(id).bias[o]),
+            Bias::PerClass(id) => {
+                let terms = self.weights.class_term(&graph.parameters[id]).unwrap();
+                f64::from(terms[class * accumulators + o])
             }
-            let variable = &self.network.variables[tap.variable];
-            let folded = fold(tap.variable);
-            let channels = self.network.tensors[tap.source].channels;
-            let (r, c) =
-                (row as i32 * input_step + tap.row as i32, column as i32 * input_step + tap.column as i32);
+        };
+        let begin = |o: usize| match part {
+            Part::Rest => f64::from(self.arena[place(o)]),
+            _ => layer.biases.iter().map(|bias| term(bias, o)).sum::<f64>(),
+        };
+        let mut sums: Vec<f64> = (0..accumulators).map(begin).collect();
+        let taps = piece.part(part);
+        for tap in self.plan.taps(piece).skip(taps.start).take(taps.len()) {
+            let parameter = &graph.parameters[tap.parameter];
+            let folded = fold(tap.parameter);
+            let channels = graph.maps[tap.source].channels;
+            let [r, c] = [row, column].map(|step| (step * piece.source_step) as i32);
+            let (r, c) = (r + tap.row as i32, c + tap.column as i32);
             for (i, input) in tap.inputs.iter().cloned().flatten().enumerate() {
                 let x = self.arena[at(tap.source, r, c, i % channels)];
-                let x = self.read(layer.form, x, i / channels);
+                let x = Self::read(layer.read, x, i / channels);
+                let on_ones = tap.bias_on_ones.filter(|_| i + 1 == tap.in_channels()).map(fold);
                 for (o, sum) in sums.iter_mut().enumerate() {
-                    let w = folded.kernel[(tap.position * variable.inputs + input) * variable.outputs + o];
+                    let w = folded.kernel[(tap.position * parameter.inputs + input) * parameter.outputs + o];
                     *sum += x * f64::from(w);
-                    for bias in &layer.biases {
-                        if let Bias::OnOnes { variable, tap } = *bias
-                            && tap == index
-                            && i + 1 == layer.depth
-                        {
-                            *sum += x * f64::from(fold(variable).bias[o]);
-                        }
-                    }
+                    *sum += on_ones.as_ref().map_or(0.0, |folded| x * f64::from(folded.bias[o]));
                 }
             }
         }
         if part == Part::Hoisted {
             return sums.into_iter().enumerate().map(|(o, sum)| (place(o), sum)).collect();
         }
-        let (r, c) = (row * output_step + piece.parity[0], column * output_step + piece.parity[1]);
+        let r = (row * piece.output_step + piece.parity[0]) as i32;
+        let c = (column * piece.output_step + piece.parity[1]) as i32;
         let outputs = (0..n).map(|o| {
-            let value = match layer.epilogue {
-                Epilogue::Store => sums[o],
-                Epilogue::Gate { residual } => {
-                    let x = f64::from(self.arena[at(residual, r as i32, c as i32, o)]);
-                    x + sums[o] / (1.0 + (-sums[n + o]).exp())
-                }
-            };
-            (at(layer.output, r as i32, c as i32, o), value)
+            let value = if layer.epilogue.tanh { sums[o].tanh() } else { sums[o] };
+            let gate = if layer.epilogue.gated { 1.0 / (1.0 + (-sums[n + o]).exp()) } else { 1.0 };
+            let add = layer.epilogue.add.map_or(0.0, |map| f64::from(self.arena[at(map, r, c, o)]));
+            (at(layer.output, r, c, o), value * gate + add)
         });
         outputs.collect()
     }
 
     /// Runs a stage in both forms and compares.
-    fn check(&self, piece: &Piece, part: Part, span: Span) {
-        let source = |tensor, form| on_load(&self.network, &self.layout, tensor, form);
-        let stage = piece.stage(&self.layout, part, span, self.sums, source);
+    fn check(&self, index: usize, part: Part, span: Span) {
+        let piece: &Piece = &self.plan.pieces[index];
+        let source = |map, read| on_load(&self.maps, map, read);
+        let packed = &self.packed.pieces[index];
+        let stage = Stage::new(&self.plan, index, packed, &self.maps, (part, span), self.sums, source);
         // The first place in the lower right at which the stage runs.
-        let place = [0, 1].map(|axis| (4..12).find(|&at| piece.runs_at(axis, at)).unwrap());
+        let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
+        let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
         let [wide, narrow] = [1, 1_000_000].map(|multiprocessors| {
             let mut table = Table::default();
-            table.add(vec![stage], EXTENT.batch, multiprocessors);
-            assert_eq!(table.steps[0].wide, multiprocessors == 1);
+            table.add(vec![stage.clone()], EXTENT.batch, multiprocessors);
+            assert_eq!(table.launches[0].wide, multiprocessors == 1);
             self.run(&table, place)
         });
-        let name = format!("{} of {}, {part:?}, {span:?}", piece.layer.name, self.network.config);
+        let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
         let same = wide.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{name}: the two forms differ");
-        let step = |at: usize| at / piece.pixels();
         let (rows, columns) = match span {
-            Span::Pixel => (step(place[0])..step(place[0]) + 1, step(place[1])..step(place[1]) + 1),
-            Span::Row => (step(place[0])..step(place[0]) + 1, 0..step(EXTENT.width)),
-            Span::Image => (0..step(EXTENT.height), 0..step(EXTENT.width)),
+            Span::Pixel => (steps[0]..steps[0] + 1, steps[1]..steps[1] + 1),
+            Span::Row => (steps[0]..steps[0] + 1, 0..piece.steps(EXTENT.width)),
+            Span::Image => (0..piece.steps(EXTENT.height), 0..piece.steps(EXTENT.width)),
         };
         let mut left = self.arena.clone();
         for row in rows {
             for column in columns.clone() {
                 for image in 0..EXTENT.batch {
-                    for (at, expected) in self.masked_conv(piece, part, [image, row, column]) {
+                    for (at, expected) in self.masked_conv(index, part, [image, row, column]) {
                         let off = (f64::from(narrow[at]) - expected).abs();
                         assert!(off < 2e-5, "{name} at {image}, {row}, {column}: off by {off:e}");
                         left[at] = narrow[at];
                     }
                     // What pads a slice of sums is noise here, zeros in an engine; so is what it makes.
                     if part == Part::Rest {
-                        let channels = self.network.tensors[piece.layer.output].channels;
-                        let (at, _) = self.masked_conv(piece, part, [image, row, column])[0];
+                        let channels = self.plan.graph.maps[self.plan.layer(piece).output].channels;
+                        let (at, _) = self.masked_conv(index, part, [image, row, column])[0];
                         let padding = at + channels..at + channels.next_multiple_of(4);
                         left[padding.clone()].copy_from_slice(&narrow[padding]);
                     }
@@ -230,20 +220,17 @@ fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonl
     let config = ModelConfig { resnets: 1, filters, mixtures, classes, nonlinearity };
     for storage in [Storage::Ring, Storage::Full] {
         let bench = Bench::new(config, storage);
-        for (layer, packed) in bench.network.layers.iter().zip(&bench.packed.layers) {
-            for (&parity, &packed) in layer.parities().iter().zip(packed) {
-                let piece = Piece { network: &bench.network, layer, parity, packed };
-                match storage {
-                    Storage::Full => bench.check(&piece, Part::Whole, Span::Image),
-                    Storage::Ring => {
-                        bench.check(&piece, Part::Whole, Span::Row);
-                        let parts = [piece.row_part(), piece.pixel_part()].into_iter().flatten();
-                        for part in parts.filter(|p| *p != Part::Whole) {
-                            bench.check(&piece, part, Span::Row);
-                        }
-                        if let Some(part) = piece.pixel_part() {
-                            bench.check(&piece, part, Span::Pixel);
-                        }
+        for (index, piece) in bench.plan.pieces.iter().enumerate() {
+            match storage {
+                Storage::Full => bench.check(index, Part::Whole, Span::Image),
+                Storage::Ring => {
+                    bench.check(index, Part::Whole, Span::Row);
+                    let parts = [piece.row_part(), piece.pixel_part()].into_iter().flatten();
+                    for part in parts.filter(|p| *p != Part::Whole) {
+                        bench.check(index, part, Span::Row);
+                    }
+                    if let Some(part) = piece.pixel_part() {
+                        bench.check(index, part, Span::Pixel);
                     }
                 }
             }
@@ -267,11 +254,4 @@ fn masked_conv_with_elu() {
 fn masked_conv_with_relu_and_whole_chunks() {
     let _turn = super::turn();
     check_all(16, 1, 0, Nonlinearity::Relu);
-}
-
-/// The struct of a stage is the kernels': its size is asked of them by nobody else.
-#[test]
-fn a_stage_is_as_long_as_in_the_kernels() {
-    let _turn = super::turn();
-    assert_eq!(size_of::<Stage>(), 592);
 }

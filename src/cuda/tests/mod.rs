@@ -10,8 +10,8 @@ mod vgpu;
 
 use std::sync::{Mutex, MutexGuard};
 
+use super::abi::Grid;
 use super::driver::Device;
-use super::layout::Grid;
 
 /// One test at a time: the counts of the virtual GPU are the process's. A test that failed does no harm.
 fn turn() -> MutexGuard<'static, ()> {
@@ -40,6 +40,6 @@ fn noise(seed: u64) -> impl FnMut() -> f32 {
 /// Where a position of a grid begins, in floats: rows may lie above the image, columns in the padding.
 fn offset(grid: &Grid, batch: usize, image: usize, row: i32, column: i32) -> usize {
     let slot = ((row + grid.above) % grid.rows) as usize;
-    let position = (slot * batch + image) * grid.columns as usize + (column + 1) as usize;
-    grid.base as usize + position * grid.channels as usize
+    let position = ((slot * batch + image) * grid.columns as usize) as i64 + i64::from(column);
+    (grid.base as i64 + position * i64::from(grid.channels)) as usize
 }

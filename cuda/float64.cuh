@@ -1,8 +1,8 @@
-// The discretised mixture of logistics that a pixel's logits describe, as in `src/logistic.rs`.
+// The functions in float64 that drawing a pixel and likelihoods are made of.
 //
-// The idea: logarithms and exponentials are our own, in float64 and in operations that every device rounds
-// exactly (the algorithms of fdlibm's `e_log.c` and `e_exp.c`). They are few: one pixel's sampling is a
-// hundredth of the work of its cheapest layer. A NaN stays a NaN through all of them.
+// The idea: logarithms and exponentials are our own, in operations that every device rounds exactly (the
+// algorithms of fdlibm's `e_log.c` and `e_exp.c`). They are few: one pixel's sampling is a hundredth of the
+// work of its cheapest layer. A NaN stays a NaN through all of them.
 
 #pragma once
 
@@ -67,30 +67,18 @@ __device__ __forceinline__ double softplus(double x) {
     return __dadd_rn(x > 0.0 ? x : 0.0, ln(__dadd_rn(1.0, exponential(-fabs(x)))));
 }
 
-// One of the numbers of mixture component k: what (0 mean, 1 log-scale, 2 coefficient) of a channel.
-__device__ __forceinline__ float component(const float* logits, int mixtures, int k, int channel, int what) {
-    return __ldcg(logits + mixtures * (1 + 3 * channel + what) + k);
-}
+// The sum of exp(x) over what was added, as greatest and sum of exp(x - greatest). It begins with a number below all
+// that finite logits can make, not with -infinity, whose difference from itself is not 0.
+struct LogSumExp {
+    double greatest = -1e300;
+    double sum = 0.0;
 
-constexpr float LOG_SCALE_FLOOR = -7.0f;
+    __device__ __forceinline__ void add(double x) {
+        bool greater = x > greatest;
+        double e = exponential(-fabs(__dadd_rn(x, -greatest)));
+        sum = greater ? __fma_rn(sum, e, 1.0) : __dadd_rn(sum, e);
+        greatest = greater ? x : greatest;
+    }
 
-// A log-scale, clamped. A NaN stays a NaN, which fmaxf would make the floor.
-__device__ __forceinline__ float floored(float log_scale) {
-    return log_scale < LOG_SCALE_FLOOR ? LOG_SCALE_FLOOR : log_scale;
-}
-
-// The log-probability of a byte value in [-1, 1] under one logistic.
-__device__ __forceinline__ double log_mass(double value, double mean, double log_scale) {
-    const double half_step = 1.0 / 255.0;
-    double inverse = exponential(-log_scale);
-    double centred = __dadd_rn(value, -mean);
-    double upper = __dmul_rn(inverse, __dadd_rn(centred, half_step));
-    double lower = __dmul_rn(inverse, __dadd_rn(centred, -half_step));
-    if (value < -0.999) return __dadd_rn(upper, -softplus(upper));
-    if (value > 0.999) return -softplus(lower);
-    double mass = __dadd_rn(sigmoid(upper), -sigmoid(lower));
-    if (mass > 1e-5) return ln(mass);
-    double middle = __dmul_rn(inverse, centred);
-    double density = __fma_rn(-2.0, softplus(middle), __dadd_rn(middle, -log_scale));
-    return __dadd_rn(density, -4.848116364598481); // ln 127.5
-}
+    __device__ __forceinline__ double value() const { return __dadd_rn(greatest, ln(sum)); }
+};

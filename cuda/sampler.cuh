@@ -1,0 +1,56 @@
+// What drawing a pixel is told, and its random numbers.
+//
+// The idea: the numbers of a pixel depend on nothing but the seed and its place, or are given; who draws asks for
+// one by its index.
+
+#pragma once
+
+#include "philox.cuh"
+#include "stage.cuh"
+
+// What a pixel's logits mean.
+enum Kind : int {
+    MIXTURE = 0,
+    CATEGORICAL = 1,
+};
+
+// `Head` of `src/heads/mod.rs`.
+struct Head {
+    int kind;
+    int logits; // of a pixel
+    int draws;  // uniform numbers that drawing it takes
+    int values; // its channels
+};
+static_assert(sizeof(Head) == 16);
+
+// What sampling needs beside the batch.
+struct Sampler {
+    Grid logits;
+    Grid image;
+    unsigned long long seed;
+    const float* noise;   // [batch][height][width][draws], or null for Philox
+    float* kept_logits;   // [batch][height][width][logits], or null
+    Head head;
+    unsigned first_index; // of the batch's first image
+    float temperature;    // finite and above 0
+    int ones;             // whether a constant 1 lies behind a pixel's values
+    int padding;
+};
+static_assert(sizeof(Sampler) == 104);
+
+// A pixel.
+struct Place {
+    int image;
+    int row;
+    int column;
+    size_t pixel; // among those of the batch
+};
+
+constexpr int WARP = 32;
+constexpr unsigned ALL = 0xffffffffu;
+
+// The draw-th number of a pixel.
+__device__ __forceinline__ double noise(const Sampler& sampler, const Place& at, int draw) {
+    if (sampler.noise) return double(sampler.noise[at.pixel * sampler.head.draws + draw]);
+    return double(uniform_of(sampler.seed, sampler.first_index + at.image, at.row, at.column, draw));
+}

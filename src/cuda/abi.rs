@@ -1,0 +1,273 @@
+//! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/sampler.cuh` and
+//! `cuda/persistent.cu`.
+//!
+//! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
+//! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
+//! device addresses.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::graph::Activation;
+use crate::heads;
+use crate::plan::layout;
+
+/// Channels of a source that are summed as one.
+pub const CHUNK: usize = 8;
+/// Outputs that are stored side by side.
+pub const SLICE: usize = 4;
+/// Threads of a block that sums.
+pub const THREADS: usize = 128;
+/// Bytes of a part of a record: what a thread copies.
+pub const PART: usize = 16;
+/// Positions that share a look at the weights in `masked_conv_narrow`.
+pub const NARROW_TILE: usize = 4;
+/// Positions of a block of `masked_conv_wide`.
+pub const WIDE_TILE: usize = 64;
+/// Slices of a block of `masked_conv_wide`.
+pub const WIDE_SLICES: usize = 16;
+
+/// Bytes of shared memory that `masked_conv_narrow` takes beside the record of its stage.
+const NARROW_SHARED: usize = 43008;
+/// Most taps of a stage: their record lies in the rest of the 48 KiB that every device gives a block.
+pub const MAX_TAPS: usize = ((48 << 10) - NARROW_SHARED - size_of::<Stage>()) / size_of::<Tap>();
+
+/// `enum Form`, how a source is read: an [`Activation`], or this, the stored outcome of concat_elu.
+pub const STORED: i32 = Activation::ALL.len() as i32;
+
+/// `enum Span`: the positions on which a stage runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// One pixel of each image.
+    Pixel = 0,
+    /// One row of each image.
+    Row = 1,
+    /// All of each image.
+    Image = 2,
+}
+
+/// `struct Grid`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Grid {
+    pub base: u64,
+    pub rows: i32,
+    pub above: i32,
+    pub columns: i32,
+    pub channels: i32,
+}
+
+impl From<layout::Grid> for Grid {
+    fn from(grid: layout::Grid) -> Grid {
+        Grid {
+            base: grid.base as u64,
+            rows: grid.rows as i32,
+            above: grid.above as i32,
+            columns: grid.columns as i32,
+            channels: grid.channels as i32,
+        }
+    }
+}
+
+/// `struct Tap`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Tap {
+    pub source: Grid,
+    pub weights: u64,
+    pub row: i32,
+    pub column: i32,
+    pub first: i32,
+    pub chunks: i32,
+}
+
+/// `struct Stage`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Stage {
+    pub output: Grid,
+    pub add: Grid,
+    pub bias: u64,
+    pub sums: u64,
+    pub tap_count: i32,
+    pub chunks: i32,
+    pub slices: i32,
+    pub form: i32,
+    pub span: i32,
+    pub tanh: i32,
+    pub gated: i32,
+    pub adds: i32,
+    pub from_sums: i32,
+    pub to_sums: i32,
+    pub input_step: i32,
+    pub output_step: i32,
+    pub parity_row: i32,
+    pub parity_column: i32,
+    pub first_row: i32,
+    pub first_column: i32,
+    pub shift: i32,
+    pub inverse: u32,
+    pub rows: i32,
+    pub columns: i32,
+    pub lanes: i32,
+    pub group: i32,
+    pub tiles: i32,
+    pub padding: i32,
+}
+
+/// `struct Cursor`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Cursor {
+    pub row: i32,
+    pub column: i32,
+    pub fault: u64,
+}
+
+/// `struct Batch`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Batch {
+    pub arena: u64,
+    pub weights: u64,
+    pub classes: u64,
+    pub cursor: u64,
+    pub size: i32,
+    pub height: i32,
+    pub width: i32,
+    pub parts: i32,
+}
+
+/// `struct Head`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Head {
+    pub kind: i32,
+    pub logits: i32,
+    pub draws: i32,
+    pub values: i32,
+}
+
+impl From<heads::Head> for Head {
+    fn from(head: heads::Head) -> Head {
+        let kind = match head {
+            heads::Head::MixtureOfLogistics { .. } => 0,
+            heads::Head::Categorical { .. } => 1,
+        };
+        let [logits, draws, values] = [head.logits(), head.draws(), head.values()].map(|n| n as i32);
+        Head { kind, logits, draws, values }
+    }
+}
+
+/// `struct Sampler`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Sampler {
+    pub logits: Grid,
+    pub image: Grid,
+    pub seed: u64,
+    pub noise: u64,
+    pub kept_logits: u64,
+    pub head: Head,
+    pub first_index: u32,
+    pub temperature: f32,
+    pub ones: i32,
+    pub padding: i32,
+}
+
+/// `struct Entry`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Entry {
+    pub stage: i32,
+    pub wide: i32,
+    pub x: i32,
+    pub items: i32,
+    pub start: i32,
+    pub join: i32,
+}
+
+/// `struct Program`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Program {
+    pub first: i32,
+    pub count: i32,
+}
+
+/// `struct Programs`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Programs {
+    pub entries: u64,
+    pub row: u64,
+    pub pixels: u64,
+    pub period: i32,
+    pub padding: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::Head as Of;
+
+    const SOURCES: [&str; 5] = [
+        include_str!("../../cuda/stage.cuh"),
+        include_str!("../../cuda/sampler.cuh"),
+        include_str!("../../cuda/persistent.cu"),
+        include_str!("../../cuda/masked_conv_narrow.cuh"),
+        include_str!("../../cuda/masked_conv_wide.cuh"),
+    ];
+
+    fn stated(text: &str) -> bool {
+        SOURCES.iter().any(|source| source.lines().any(|line| line.trim_start().starts_with(text)))
+    }
+
+    /// The kernels' sources state each size, and nvcc holds them to it.
+    #[test]
+    fn structs_are_as_long_as_in_the_kernels() {
+        for (name, size) in [
+            ("narrow::Shared", NARROW_SHARED),
+            ("Grid", size_of::<Grid>()),
+            ("Tap", size_of::<Tap>()),
+            ("Stage", size_of::<Stage>()),
+            ("Cursor", size_of::<Cursor>()),
+            ("Batch", size_of::<Batch>()),
+            ("Head", size_of::<Head>()),
+            ("Sampler", size_of::<Sampler>()),
+            ("Entry", size_of::<Entry>()),
+            ("Program", size_of::<Program>()),
+            ("Programs", size_of::<Programs>()),
+        ] {
+            assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
+        }
+    }
+
+    #[test]
+    fn constants_are_those_of_the_kernels() {
+        for (name, value) in [
+            ("CHUNK", CHUNK),
+            ("SLICE", SLICE),
+            ("THREADS", THREADS),
+            ("TILE", NARROW_TILE),
+            ("ROWS_TILE", WIDE_TILE),
+            ("SLICES", WIDE_SLICES),
+        ] {
+            assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
+        }
+        let kind = |head: Of| Head::from(head).kind;
+        for (name, value) in [
+            ("IDENTITY", Activation::Identity as i32),
+            ("ELU", Activation::Elu as i32),
+            ("RELU", Activation::Relu as i32),
+            ("CONCAT_ELU", Activation::ConcatElu as i32),
+            ("STORED", STORED),
+            ("PIXEL", Span::Pixel as i32),
+            ("ROW", Span::Row as i32),
+            ("IMAGE", Span::Image as i32),
+            ("MIXTURE", kind(Of::MixtureOfLogistics { mixtures: 1, channels: 1 })),
+            ("CATEGORICAL", kind(Of::Categorical { symbols: 2 })),
+        ] {
+            assert!(stated(&format!("{name} = {value},")), "{name} is {value}");
+        }
+    }
+}
