@@ -11,7 +11,7 @@ use super::buffer::Buffer;
 use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
-use super::stage::{Context, Maps, Span, Stage, enter};
+use super::stage::{Context, Entry, Maps, Span, Stage};
 use crate::engine::Watch;
 use crate::error::Result;
 use crate::graph::IMAGE;
@@ -24,8 +24,8 @@ pub struct Block<'a> {
     steps: &'a Steps,
     /// By piece.
     stages: Vec<Stage>,
-    image: Grid,
-    known: Option<Grid>,
+    image: Entry,
+    known: Option<Entry>,
     logits: Grid,
     images: Range<usize>,
     extent: Extent,
@@ -45,9 +45,8 @@ impl<'a> Block<'a> {
         let mut maps = Maps::new(plan, Storage::Ring, extent);
         let stages = (0..plan.pieces.len()).map(|piece| Stage::new(plan, piece, packed, &mut maps, true));
         let stages = stages.collect();
-        let raw = |map| maps.raw(map).expect("what goes in and what comes out is stored as it is");
-        let (image, logits) = (raw(IMAGE), raw(plan.graph.logits()));
-        let known = plan.graph.known.map(raw);
+        let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
+        let (image, known) = (maps.entry(IMAGE), plan.graph.known.map(|map| maps.entry(map)));
         Block { steps, stages, image, known, logits, images, extent, len: maps.layout.len }
     }
 
@@ -102,12 +101,12 @@ impl Walk<'_, '_> {
         for at in own.places(0..given) {
             // SAFETY: the block has this image and its rows; it is this member's, and the team meets before
             // anyone reads.
-            unsafe { enter(&self.block.image, self.context.memory, at, own.pixel(at)) };
+            unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
         }
         for (at, known) in own.known() {
-            let grid = self.block.known.as_ref().expect("a graph that takes it has a map for it");
+            let map = self.block.known.as_ref().expect("a graph that takes it has a map for it");
             // SAFETY: as above.
-            unsafe { enter(grid, self.context.memory, at, known) };
+            unsafe { map.write(self.context.memory, at, known) };
         }
         self.context.team.meet();
         for row in 0..height {
@@ -239,7 +238,7 @@ impl Walk<'_, '_> {
             own.sample(logits, at);
             // SAFETY: the block has this image and pixel; it is this member's, and the team meets before
             // anyone reads.
-            unsafe { enter(&self.block.image, self.context.memory, at, own.pixel(at)) };
+            unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
         }
     }
 

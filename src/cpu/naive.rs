@@ -8,7 +8,7 @@
 use super::buffer::Shared;
 use super::packed::Packed;
 use super::pixels::Own;
-use super::stage::{Context, Maps, Span, Stage, enter};
+use super::stage::{Context, Entry, Maps, Span, Stage};
 use crate::graph::IMAGE;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::{Part, Plan};
@@ -22,8 +22,8 @@ pub struct Pass {
     pub chunk: usize,
     /// By layer.
     layers: Vec<Vec<Stage>>,
-    image: Grid,
-    known: Option<Grid>,
+    image: Entry,
+    known: Option<Entry>,
     logits: Grid,
     height: usize,
     width: usize,
@@ -46,8 +46,8 @@ impl Pass {
         let layers =
             (0..plan.graph.layers.len()).map(|layer| plan.pieces_of(layer).map(&mut stage).collect());
         let layers = layers.collect();
-        let raw = |map| maps.raw(map).expect("what goes in and what comes out is stored as it is");
-        let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.known.map(raw));
+        let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
+        let (image, known) = (maps.entry(IMAGE), plan.graph.known.map(|map| maps.entry(map)));
         Pass { chunk, layers, image, known, logits, height, width }
     }
 
@@ -64,12 +64,12 @@ impl Pass {
         for at in own.places(0..self.height) {
             // SAFETY: the pass has this image and its rows; it is this member's, and the team meets before
             // anyone reads.
-            unsafe { enter(&self.image, context.memory, at, own.pixel(at)) };
+            unsafe { self.image.write(context.memory, at, own.pixel(at)) };
         }
         for (at, known) in own.known() {
-            let grid = self.known.as_ref().expect("a graph that takes it has a map for it");
+            let map = self.known.as_ref().expect("a graph that takes it has a map for it");
             // SAFETY: as above.
-            unsafe { enter(grid, context.memory, at, known) };
+            unsafe { map.write(context.memory, at, known) };
         }
         context.team.meet();
         for stages in &self.layers {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::buffer::Shared;
-use super::kernels::{Kernels, LANES};
+use super::kernels::{Kernels, LANES, activate};
 use super::packed::{Packed, PackedPiece};
 use super::team::Member;
 use crate::graph::{Activation, Epilogue, MapId};
@@ -106,6 +106,11 @@ impl Maps {
         self.grids[map][read as usize]
     }
 
+    /// The grids of a map that comes from outside.
+    pub fn entry(&self, map: MapId) -> Entry {
+        Entry(self.grids[map])
+    }
+
     /// A map as it is, if anything reads it so.
     pub fn raw(&self, map: MapId) -> Option<Grid> {
         self.grid(map, Activation::Identity)
@@ -150,13 +155,26 @@ impl Stage {
     }
 }
 
-/// Writes a pixel into the grid of the image: slot, row and column.
-///
-/// # Safety
-/// The grid is in that block of memory and has this slot, row and column, and as many channels as the pixel; no
-/// other thread reads or writes that position meanwhile.
-pub unsafe fn enter(grid: &Grid, memory: Shared, [slot, row, column]: [usize; 3], pixel: &[f32]) {
-    let to = grid.at(slot, row as isize, column as isize);
-    // SAFETY: by the caller's promise.
-    unsafe { memory.at(to, pixel.len()).copy_from_nonoverlapping(pixel.as_ptr(), pixel.len()) };
+/// A map that comes from outside, the image or what is given for every position: through each activation that it is
+/// read with.
+pub struct Entry([Option<Grid>; Activation::ALL.len()]);
+
+impl Entry {
+    /// Writes a position's channels: slot, row and column.
+    ///
+    /// # Safety
+    /// The map is in that block of memory and has this slot, row and column, and as many channels; no other thread
+    /// reads or writes that position meanwhile.
+    pub unsafe fn write(&self, memory: Shared, [slot, row, column]: [usize; 3], channels: &[f32]) {
+        for (grid, read) in self.0.iter().zip(Activation::ALL) {
+            let Some(grid) = grid else { continue };
+            let to = grid.at(slot, row as isize, column as isize);
+            // SAFETY: by the caller's promise; the grid has the channels of this activation.
+            let to = unsafe { memory.at(to, channels.len() * read.copies()) };
+            for (i, x) in activate(read, channels).enumerate() {
+                // SAFETY: as many as were asked for.
+                unsafe { to.add(i).write(x) };
+            }
+        }
+    }
 }

@@ -174,6 +174,17 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
         stacks.push((["both streams", "both, stride 2", "both, stride 4"][down], s.logits(x)));
     }
     stacks.push(("another model", other(classes)));
+    if classes == 0 {
+        // Pixels for which nothing is left, and rows that begin with nothing.
+        stacks.push(("to the left", single(&[[0, -1], [0, -2]])));
+        stacks.push(("above", single(&[[-1, 0], [-2, 1]])));
+        let gray = Head::MixtureOfLogistics { mixtures: 3, channels: 1 };
+        stacks.push(("inputs through elu", reading(gray, Activation::Elu, 2, true)));
+        stacks.push(("inputs through relu", reading(gray, Activation::Relu, 2, true)));
+        stacks.push(("inputs through concat_elu", reading(gray, Activation::ConcatElu, 2, true)));
+        let symbols = Head::Categorical { symbols: 40 };
+        stacks.push(("sixty taps", reading(symbols, Activation::Identity, 60, false)));
+    }
     stacks
 }
 
@@ -231,7 +242,7 @@ pub fn reading(head: Head, read: Activation, places: usize, ones: bool) -> Graph
 }
 
 /// A single layer that reads the image at some rows and columns, and the logits.
-pub fn single(at: &[[isize; 2]]) -> Graph {
+fn single(at: &[[isize; 2]]) -> Graph {
     let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 1 }, 0);
     let offsets: Vec<Offset> = at.iter().map(|&[row, column]| (IMAGE, row, column, None)).collect();
     let x = s.layer([1, CHANNELS], Activation::Identity, &offsets, Epilogue::default(), false);

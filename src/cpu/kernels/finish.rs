@@ -58,7 +58,7 @@ pub unsafe fn finish(f: &Finish) {
             unsafe {
                 let at = |target: Target| target.base.add(position * target.channels + first);
                 let x = epilogue(f, f.sums.add(m * f.sums_stride + unit * panels * LANES), lanes, at);
-                let [identity, elu, relu, concat] = f.outputs;
+                let [identity, elu, relus, concat] = f.outputs;
                 if let Some(target) = identity {
                     store(at(target), &x, lanes);
                 }
@@ -67,8 +67,8 @@ pub unsafe fn finish(f: &Finish) {
                     store(at(target), &positive, lanes);
                     store(at(target).add(f.channels), &negative, lanes);
                 }
-                if let Some(target) = relu {
-                    store(at(target), &x.map(|x| if x < 0.0 { 0.0 } else { x }), lanes);
+                if let Some(target) = relus {
+                    store(at(target), &x.map(relu), lanes);
                 }
                 if let Some(target) = elu {
                     store(at(target), &concat_elu(&x).0, lanes);
@@ -111,6 +111,24 @@ unsafe fn epilogue(
         }
         x
     }
+}
+
+/// A position's channels through an activation, as a finished tile stores them.
+pub fn activate(read: Activation, x: &[f32]) -> impl Iterator<Item = f32> {
+    let value = move |x: f32| match read {
+        Activation::Identity => x,
+        Activation::Elu | Activation::ConcatElu => concat_elu(&[x; LANES]).0[0],
+        Activation::Relu => relu(x),
+    };
+    let negative =
+        x.iter().map(|x| concat_elu(&[*x; LANES]).1[0]).filter(move |_| read == Activation::ConcatElu);
+    x.iter().map(move |x| value(*x)).chain(negative)
+}
+
+/// A NaN stays a NaN.
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// `elu(x)` and `elu(-x)`. Both sides share one exponential.

@@ -19,7 +19,7 @@ mod avx512;
 #[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod neon;
 
-pub use finish::{Finish, Target};
+pub use finish::{Finish, Target, activate};
 
 use crate::error::{Error, Result};
 

@@ -217,7 +217,7 @@ impl Bench {
 }
 
 fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonlinearity) {
-    let config = ModelConfig { resnets: 1, filters, mixtures, classes, nonlinearity };
+    let config = ModelConfig { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
     for storage in [Storage::Ring, Storage::Full] {
         let bench = Bench::new(config, storage);
         for (index, piece) in bench.plan.pieces.iter().enumerate() {
