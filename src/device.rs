@@ -52,11 +52,21 @@ impl Device {
         number.map(Device::Cuda).ok_or_else(|| Error::argument("device", NAMES, format!("\"{name}\"")))
     }
 
-    /// An engine with these weights.
+    /// An engine with these weights, with the default [`Options`]: all cores, float32, the fastest strategy.
     ///
     /// # Errors
-    /// What the engine refuses.
-    pub fn open(self, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
+    /// As for [`Device::open_with`].
+    pub fn open(self, weights: &Weights) -> Result<Box<dyn Engine>> {
+        self.open_with(weights, &Options::default())
+    }
+
+    /// [`Device::open`], with a choice of how it runs.
+    ///
+    /// # Errors
+    /// As for [`Weights::array`], since here the weights are read; [`Error::Argument`] for options that the engine
+    /// refuses, [`Error::Device`] for a device that is not there or refuses, [`Error::Allocate`] and
+    /// [`Error::Threads`] for what the system refuses.
+    pub fn open_with(self, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
         Ok(match self {
             Device::Cpu => Box::new(CpuEngine::new(weights, &options.cpu)?),
             Device::Cuda(number) => Box::new(CudaEngine::new(weights, number, options.strategy)?),

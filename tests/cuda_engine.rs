@@ -116,16 +116,9 @@ fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
     let size = [4, 4];
     let make = |engine: &mut dyn Engine| {
         let batch = Batch {
-            size: 2,
-            height: size[0],
-            width: size[1],
-            labels: None,
             noise: Noise::Philox { seed: 2702, first_index: 0 },
-            temperature: 1.0,
-            known: None,
-            given: None,
-            method: Method::Cached,
             keep_logits: true,
+            ..Batch::new(2, size[0], size[1])
         };
         engine.make(&batch, &|_| true).unwrap()
     };
@@ -144,16 +137,11 @@ fn a_temperature_is_the_same_by_every_strategy_and_the_cpu_s() {
     let weights = Weights::synthetic(SMALL, 7);
     let labels = [3, 0];
     let batch = |temperature: f32, method: Method| Batch {
-        size: labels.len(),
-        height: 4,
-        width: 4,
         labels: Some(&labels),
         noise: Noise::Philox { seed: 2702, first_index: 10 },
         temperature,
-        known: None,
-        given: None,
         method,
-        keep_logits: false,
+        ..Batch::new(labels.len(), 4, 4)
     };
     let make = |engine: &mut dyn Engine, batch: &Batch| engine.make(batch, &|_| true).unwrap().images;
     let mut different = vec![bits(&make(&mut cuda(&weights, Strategy::Launch), &batch(1.0, Method::Cached)))];
@@ -194,7 +182,7 @@ fn logits_that_are_not_finite_have_no_likelihood() {
         let sound = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
         let place = dir.path().join(format!("{folder}.{}", variable.replace('/', ".")));
         let place = poison::poison(&sound, &place, variable, None);
-        let weights = Weights::load(&place, &Default::default()).unwrap();
+        let weights = Weights::load(&place).unwrap();
         let images = images(folder);
         let mut engine = cuda(&weights, Strategy::Auto);
         let nats = engine.nats(images.view(), None).unwrap();
@@ -225,16 +213,11 @@ fn rows_of_another_image_stay_and_steer_the_rest() {
         let mut on_cpu = cpu(&weights);
         for rows in [1, 3, 6] {
             let batch = Batch {
-                size: 2,
-                height,
-                width,
                 labels: Some(&labels),
                 noise: Noise::Philox { seed: 2702, first_index: 0 },
-                temperature: 1.0,
-                known: None,
                 given: Some(Given { images: other.view(), rows }),
-                method: Method::Cached,
                 keep_logits: true,
+                ..Batch::new(2, height, width)
             };
             let made = engine.make(&batch, &|_| true).unwrap();
             let expected = on_cpu.make(&batch, &|_| true).unwrap();
@@ -251,18 +234,7 @@ fn rows_of_another_image_stay_and_steer_the_rest() {
 fn unusable_weights_and_an_interruption_end_with_an_error() {
     let config = ModelConfig { classes: 0, ..SMALL };
     let noise = Noise::Philox { seed: 1, first_index: 0 };
-    let batch = |method| Batch {
-        size: 1,
-        height: 4,
-        width: 4,
-        labels: None,
-        noise,
-        temperature: 1.0,
-        known: None,
-        given: None,
-        method,
-        keep_logits: false,
-    };
+    let batch = |method| Batch { noise, method, ..Batch::new(1, 4, 4) };
     let mut engine = cuda(&Weights::synthetic(config, 1), Strategy::Auto);
     for method in [Method::Cached, Method::Naive] {
         let error = engine.make(&batch(method), &|rows| rows < 2).unwrap_err();

@@ -30,16 +30,13 @@ fn check(name: &str, graph: Graph, classes: usize, with_cpu: bool) {
     let labels: Vec<u32> = (0..size as u32).map(|i| i % classes.max(1) as u32).collect();
     let conditioning = known(weights.graph(), size, height, width);
     let batch = |method: Method, given| Batch {
-        size,
-        height,
-        width,
         labels: (classes > 0).then_some(&labels[..]),
         noise: Noise::Philox { seed: 8, first_index: 0 },
-        temperature: 1.0,
         known: conditioning.as_ref().map(|known| known.view()),
         given,
         method,
         keep_logits: true,
+        ..Batch::new(size, height, width)
     };
     let make = |strategy: Strategy, batch: &Batch| -> Made {
         CudaEngine::new(&weights, 0, strategy).unwrap().make(batch, &|_| true).unwrap()
