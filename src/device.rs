@@ -3,13 +3,15 @@
 use std::fmt;
 
 use crate::cpu::{self, CpuEngine};
-use crate::cuda::{self, CudaEngine, Strategy};
+use crate::cuda::{self, CudaEngine};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-/// The names that [`Device::named`] takes.
-pub const NAMES: &str = "auto, cpu, cuda or cuda:N";
+pub use crate::cuda::Strategy;
+
+/// The names that [`Device::named`] takes, for messages.
+const NAMES: &str = "auto, cpu, cuda or cuda:N";
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl Device {
         }
     }
 
-    /// The device of a name, one of [`NAMES`]; `auto` is [`Device::auto`].
+    /// The device of a name: `auto` for [`Device::auto`], `cpu`, `cuda` for the first CUDA device, or `cuda:N`.
     ///
     /// # Errors
     /// [`Error::Argument`] for another name.
