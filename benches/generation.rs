@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Phases};
-use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Noise};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, philox};
 use ndarray::Array4;
 
@@ -35,18 +35,8 @@ fn engines(c: &mut Criterion) {
         group.sample_size(10);
         for size in batches {
             group.throughput(Throughput::Elements(size as u64));
-            let batch = Batch {
-                size,
-                height: SIDE,
-                width: SIDE,
-                labels: None,
-                noise: Noise::Philox { seed: 1, first_index: 0 },
-                temperature: 1.0,
-                known: None,
-                given: None,
-                method: Method::Cached,
-                keep_logits: false,
-            };
+            let batch =
+                Batch { noise: Noise::Philox { seed: 1, first_index: 0 }, ..Batch::new(size, SIDE, SIDE) };
             group.bench_function(format!("cached, batch {size}"), |b| {
                 b.iter(|| engine.make(&batch, &|_| true).expect("a sound batch"))
             });

@@ -159,12 +159,14 @@ impl EngineArgs {
     /// Opens an engine with these weights.
     ///
     /// # Errors
-    /// As for [`EngineArgs::device`] and [`Device::open`].
+    /// As for [`EngineArgs::device`] and [`Device::open_with`].
     pub fn open(&self, weights: &Weights) -> Result<Box<dyn Engine>> {
         // First, since a device that refuses a flag has no warning to give of it.
         let device = self.device()?;
-        device
-            .open(weights, &device::Options { cpu: self.cpu(), strategy: self.strategy.unwrap_or_default() })
+        device.open_with(
+            weights,
+            &device::Options { cpu: self.cpu(), strategy: self.strategy.unwrap_or_default() },
+        )
     }
 
     /// The options of the engine on the processor. More threads than cores, by this process's affinity and
@@ -230,9 +232,9 @@ impl ModelArgs {
     /// Loads the weights at a path and prints their warnings.
     ///
     /// # Errors
-    /// As for [`Weights::load`].
+    /// As for [`Weights::load_with`].
     pub fn load(&self, path: &Path) -> Result<Weights> {
-        let weights = Weights::load(path, &self.options())?;
+        let weights = Weights::load_with(path, &self.options())?;
         weights.warnings().iter().for_each(warn);
         Ok(weights)
     }
@@ -255,7 +257,7 @@ impl WeightsArgs {
     /// Loads the weights and prints their warnings.
     ///
     /// # Errors
-    /// As for [`Weights::load`]; [`Error::Unsupported`] if no path was given and there is no demo model.
+    /// As for [`Weights::load_with`]; [`Error::Unsupported`] if no path was given and there is no demo model.
     pub fn load(&self) -> Result<Weights> {
         self.model.load(&self.path()?)
     }

@@ -3,13 +3,15 @@
 use std::fmt;
 
 use crate::cpu::{self, CpuEngine};
-use crate::cuda::{self, CudaEngine, Strategy};
+use crate::cuda::{self, CudaEngine};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-/// The names that [`Device::named`] takes.
-pub const NAMES: &str = "auto, cpu, cuda or cuda:N";
+pub use crate::cuda::Strategy;
+
+/// The names that [`Device::named`] takes, for messages.
+const NAMES: &str = "auto, cpu, cuda or cuda:N";
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl Device {
         }
     }
 
-    /// The device of a name, one of [`NAMES`]; `auto` is [`Device::auto`].
+    /// The device of a name: `auto` for [`Device::auto`], `cpu`, `cuda` for the first CUDA device, or `cuda:N`.
     ///
     /// # Errors
     /// [`Error::Argument`] for another name.
@@ -52,11 +54,21 @@ impl Device {
         number.map(Device::Cuda).ok_or_else(|| Error::argument("device", NAMES, format!("\"{name}\"")))
     }
 
-    /// An engine with these weights.
+    /// An engine with these weights, with the default [`Options`]: all cores, float32, the fastest strategy.
     ///
     /// # Errors
-    /// What the engine refuses.
-    pub fn open(self, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
+    /// As for [`Device::open_with`].
+    pub fn open(self, weights: &Weights) -> Result<Box<dyn Engine>> {
+        self.open_with(weights, &Options::default())
+    }
+
+    /// [`Device::open`], with a choice of how it runs.
+    ///
+    /// # Errors
+    /// As for [`Weights::array`], since here the weights are read; [`Error::Argument`] for options that the engine
+    /// refuses, [`Error::Device`] for a device that is not there or refuses, [`Error::Allocate`] and
+    /// [`Error::Threads`] for what the system refuses.
+    pub fn open_with(self, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
         Ok(match self {
             Device::Cpu => Box::new(CpuEngine::new(weights, &options.cpu)?),
             Device::Cuda(number) => Box::new(CudaEngine::new(weights, number, options.strategy)?),

@@ -134,7 +134,43 @@ pub trait Engine {
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made>;
 }
 
+/// What [`Device::open`](crate::device::Device::open) gives is an engine too: all is asked of the one within.
+impl<E: Engine + ?Sized> Engine for Box<E> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn graph(&self) -> &Graph {
+        (**self).graph()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        (**self).weight_bytes()
+    }
+
+    fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
+        (**self).batch_bytes(method, size, height, width)
+    }
+
+    fn available(&self) -> Option<u64> {
+        (**self).available()
+    }
+
+    fn nats(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Vec<f64>> {
+        (**self).nats(images, labels)
+    }
+
+    fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>> {
+        (**self).logits(images, labels)
+    }
+
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+        (**self).make(batch, watch)
+    }
+}
+
 /// Refuses image sizes that the strides of the network cannot divide.
+#[doc(hidden)]
 pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
     let period = graph.period();
     if height == 0 || width == 0 || !height.is_multiple_of(period) || !width.is_multiple_of(period) {
@@ -148,6 +184,7 @@ pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
 }
 
 /// Refuses labels that do not fit a model of so many classes or the batch.
+#[doc(hidden)]
 pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Result<()> {
     match (classes, labels) {
         (0, None) => Ok(()),
@@ -189,7 +226,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// A batch whose pixels are all given and whose logits are wanted, by full forward passes.
+    /// A batch whose pixels are all given and whose logits are wanted, by full forward passes: `images` and `labels` as
+    /// for [`Engine::logits`].
     pub fn teacher_forced(images: ArrayView4<'a, f32>, labels: Option<&'a [u32]>) -> Batch<'a> {
         let (size, height, width, _) = images.dim();
         let given = Some(Given { images, rows: height });
@@ -222,7 +260,10 @@ impl<'a> Batch<'a> {
         Batch { size: range.len(), noise, given, known, labels, ..*self }
     }
 
-    /// Refuses a batch whose parts do not fit each other or the model.
+    /// Refuses a batch whose parts do not fit each other or the model: [`Engine::make`] begins with it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes, labels, noise, a temperature or given parts that do not fit.
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let head = &graph.head;
         check_size(graph, self.height, self.width)?;

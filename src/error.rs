@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The most characters of a line in which a program says what went wrong, its `error: ` included.
+#[doc(hidden)]
 pub const LINE: usize = 400;
 
 /// A `Result` with this crate's [`enum@Error`].
@@ -213,6 +214,7 @@ fn mismatch(file: &Path, expected: &str, problems: &[String]) -> String {
 
 /// `items` with `separator` between them, in at most `room` characters: "a; b; and 165 more". Where not even
 /// the first has room, it is [`cut`].
+#[doc(hidden)]
 pub fn list<S: AsRef<str>>(items: &[S], separator: &str, room: usize) -> String {
     let length = |text: &str| text.chars().count();
     let rest = |shown: usize| format!("{separator}and {} more", items.len() - shown);
@@ -241,6 +243,7 @@ pub fn list<S: AsRef<str>>(items: &[S], separator: &str, room: usize) -> String 
 
 /// `text` in at most `room` characters (but no fewer than 20): where it is longer a part before the middle is
 /// left out, since a message begins with the file, which may have a long path, and ends with what was found.
+#[doc(hidden)]
 pub fn cut(text: &str, room: usize) -> String {
     let (length, room) = (text.chars().count(), room.max(20));
     if length <= room {

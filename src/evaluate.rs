@@ -1,6 +1,8 @@
 //! How likely a model finds given images, which class it takes them for, and how far its logits are from
 //! given ones.
 //!
+//! A [`Task`] says what is evaluated, [`evaluate`] does it, and [`classify`] asks under which class images are likeliest.
+//!
 //! The idea: images go through full forward passes in batches as large as memory allows; nothing is kept
 //! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are
 //! not finite, whatever the engine.
@@ -14,7 +16,7 @@ use crate::{images, memory};
 /// Images in a batch, if so many fit into memory. More would not be faster.
 const BATCH: usize = 16;
 
-/// What to evaluate.
+/// What to evaluate: [`Task::new`], and what differs from its defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// `[N, H, W, values]`.
@@ -25,6 +27,18 @@ pub struct Task<'a> {
     pub compare: Option<ArrayView4<'a, f32>>,
     /// Whether [`Scores::logits`] is wanted.
     pub keep_logits: bool,
+}
+
+impl<'a> Task<'a> {
+    /// Images `[N, H, W, values]`, without classes, and only their likelihoods.
+    pub fn new(images: ArrayView4<'a, u8>) -> Task<'a> {
+        Task { images, labels: None, compare: None, keep_logits: false }
+    }
+
+    /// With the class of each image, for a class-conditional model: `[N]`.
+    pub fn labels(self, labels: &'a [u32]) -> Self {
+        Task { labels: Some(labels), ..self }
+    }
 }
 
 /// What came out.
@@ -68,24 +82,18 @@ impl Classified {
 
 /// The likelihoods of images `[N, H, W, values]` under each class of a class-conditional model, by a full forward
 /// pass for each class; the likeliest class is the most probable one where all classes are as frequent.
-/// `available` as for [`evaluate`].
 ///
 /// # Errors
 /// [`Error::Argument`] for a model without classes and for sizes that do not fit it, [`Error::Memory`] if not
 /// even one image fits, and the engine's own.
-pub fn classify(
-    engine: &mut dyn Engine,
-    images: ArrayView4<u8>,
-    available: Option<u64>,
-) -> Result<Classified> {
+pub fn classify(engine: &mut dyn Engine, images: ArrayView4<u8>) -> Result<Classified> {
     let (count, height, width, _) = images.dim();
     let classes = engine.graph().classes;
     engine::check_size(engine.graph(), height, width)?;
     if classes == 0 {
         return Err(Error::refused("model", "the model is unconditional: it has no classes to tell apart"));
     }
-    let task = Task { images, labels: None, compare: None, keep_logits: false };
-    let batch = batch_size(engine, &task, available)?;
+    let batch = batch_size(engine, &Task::new(images))?;
     let mut nats = Array2::zeros((count, classes));
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
@@ -105,13 +113,12 @@ pub fn classify(
     Ok(Classified { nats, classes })
 }
 
-/// Evaluates images. `available` is the memory that may be used, in bytes (see
-/// [`crate::memory::available`]; `None`: not checked).
+/// Evaluates images, in batches of the size that fits into memory.
 ///
 /// # Errors
 /// [`Error::Argument`] for a task that does not fit the model or itself, [`Error::Memory`] if not even one
 /// image fits, and the engine's own.
-pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) -> Result<Scores> {
+pub fn evaluate(engine: &mut dyn Engine, task: &Task) -> Result<Scores> {
     let (count, height, width, _) = task.images.dim();
     let head = engine.graph().head;
     let depth = head.logits();
@@ -124,7 +131,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task, available: Option<u64>) ->
             return Err(Error::argument("logits to compare with", expected, format!("{found:?}")));
         }
     }
-    let batch = batch_size(engine, task, available)?;
+    let batch = batch_size(engine, task)?;
 
     let mut scores = Scores {
         nats: Vec::new(),
@@ -168,10 +175,10 @@ fn largest(a: f64, b: f64) -> f64 {
 }
 
 /// The largest batch up to [`BATCH`] that fits, with its logits and what is kept.
-fn batch_size(engine: &dyn Engine, task: &Task, available: Option<u64>) -> Result<usize> {
+fn batch_size(engine: &dyn Engine, task: &Task) -> Result<usize> {
     let (count, height, width, _) = task.images.dim();
     let wanted = BATCH.min(count).max(1);
-    let Some(available) = available else {
+    let Some(available) = engine.available() else {
         return Ok(wanted);
     };
     let logits =

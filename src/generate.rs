@@ -1,5 +1,7 @@
 //! Runs of many images on any engine: batches, classes, noise, completion, and stopping in between.
 //!
+//! A [`Run`] says what is to be made, [`Run::generate`] makes it, and what came out is [`Generated`].
+//!
 //! The idea: image i of a run is image `first_index + i` of an endless series. Its noise and its class
 //! follow from that index alone, so it is the same image however a run is split into batches or the
 //! series into runs.
@@ -13,8 +15,10 @@ use ndarray::{Array4, ArrayView4, Axis, Ix4, concatenate};
 
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::graph::Graph;
 use crate::heads::Head;
+use crate::images::{self, Grid};
 use crate::memory;
 use crate::npy;
 use crate::philox::BOUNDS;
@@ -28,7 +32,7 @@ pub enum Classes {
     All,
 }
 
-/// A run of images to make.
+/// A run of images to make: [`Run::new`], and what differs from its defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// Number of images, at least 1.
@@ -43,7 +47,7 @@ pub struct Run<'a> {
     pub first_index: u64,
     /// `None` for an unconditional model; for a conditional one it means [`Classes::All`].
     pub classes: Option<Classes>,
-    /// The random numbers of the whole run; [`Noise::Philox`] begins at [`Run::first_index`].
+    /// The random numbers of the whole run; those of a seed begin at [`Run::first_index`].
     pub noise: RunNoise<'a>,
     /// As [`Batch::temperature`]; 1 for the model's own distribution.
     pub temperature: f32,
@@ -51,7 +55,7 @@ pub struct Run<'a> {
     pub given: Option<Given<'a>>,
     /// Cached or naive.
     pub method: Method,
-    /// Whether all images are kept until the end, or each batch only until it was handed on.
+    /// Whether all images are kept until the end, or each batch only until [`Hooks::finished`] has seen it.
     pub keep: bool,
 }
 
@@ -75,6 +79,19 @@ pub struct Progress {
     pub rows: usize,
 }
 
+/// What may look on while a run is made, and stop it. By default nobody does.
+#[derive(Default)]
+pub struct Hooks<'a> {
+    /// Ends the run when it becomes true: after the current row, with the batches that are finished.
+    pub stop: Option<&'a AtomicBool>,
+    /// Called after each row, on one thread.
+    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+    /// Takes each finished batch.
+    pub finished: Option<Finished<'a>>,
+    /// Bytes that the run may take; `None` for what [`Engine::available`] says.
+    pub available: Option<u64>,
+}
+
 /// What a run made.
 #[derive(Clone, Debug)]
 pub struct Generated {
@@ -88,6 +105,24 @@ pub struct Generated {
     pub batch_seconds: Vec<f64>,
     /// Whether the run was stopped before its end.
     pub interrupted: bool,
+    /// How the images lie in one picture: a column for each class if they go through the classes, else near a
+    /// square.
+    pub grid: Grid,
+}
+
+impl Generated {
+    /// Writes all images as one picture, atomically: a PNG, 8-bit RGB or gray, in the layout of
+    /// [`Generated::grid`], 2 black pixels apart.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are no images, [`Error::Io`] if the file cannot be written.
+    pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        if self.images.is_empty() {
+            return Err(Error::refused("images", "none were finished, or none were kept"));
+        }
+        let images = self.images.view();
+        write_atomically(path.as_ref(), |writer| images::encode_grid(writer, &self.grid, images))
+    }
 }
 
 /// Bytes that any run keeps for each image: its class, and a batch's seconds.
@@ -95,9 +130,93 @@ const KEPT_PER_IMAGE: u64 = 4 + 8;
 
 /// Takes finished batches: the first image, counted within the run, and images `[B, height, width, values]` in
 /// [-1, 1].
-pub type Finished<'a> = dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a;
+pub type Finished<'a> = Box<dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a>;
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// A run of so many images of 32x32 from seed 0 and index 0 on, 16 at a time, cached, at temperature 1, of all
+    /// classes in turn where the model has classes, and kept.
+    pub fn new(count: usize) -> Run<'a> {
+        Run {
+            count,
+            batch_size: 16,
+            height: 32,
+            width: 32,
+            first_index: 0,
+            classes: None,
+            noise: RunNoise::Seed(0),
+            temperature: 1.0,
+            given: None,
+            method: Method::Cached,
+            keep: true,
+        }
+    }
+
+    /// Random numbers of this seed.
+    pub fn seed(self, seed: u64) -> Self {
+        Run { noise: RunNoise::Seed(seed), ..self }
+    }
+
+    /// Given random numbers, each in [1e-5, 1 - 1e-5]: `[count, height, width, draws]`, as for [`Noise::Given`].
+    pub fn noise(self, noise: ArrayView4<'a, f32>) -> Self {
+        Run { noise: RunNoise::Given(noise), ..self }
+    }
+
+    /// All images of one class of a class-conditional model, counted from 0.
+    pub fn class(self, class: u32) -> Self {
+        Run { classes: Some(Classes::One(class)), ..self }
+    }
+
+    /// So many images at a time, at least 1: more take more memory, and up to a point less time for each.
+    pub fn batch_size(self, batch_size: usize) -> Self {
+        Run { batch_size, ..self }
+    }
+
+    /// Images of so many rows and columns of pixels, multiples of the graph's period.
+    pub fn size(self, height: usize, width: usize) -> Self {
+        Run { height, width, ..self }
+    }
+
+    /// Begins with another image of the series than its first. Indices are below 2^32.
+    pub fn first_index(self, first_index: u64) -> Self {
+        Run { first_index, ..self }
+    }
+
+    /// As [`Batch::temperature`]: finite and above 0; below 1 draws from the likelier images.
+    pub fn temperature(self, temperature: f32) -> Self {
+        Run { temperature, ..self }
+    }
+
+    /// Completes images `[N, height, width, values]` in [-1, 1]: keeps so many rows from the top and makes the rest. N
+    /// is the run's count, or 1 for one image that is completed in as many ways.
+    pub fn given(self, images: ArrayView4<'a, f32>, rows: usize) -> Self {
+        Run { given: Some(Given { images, rows }), ..self }
+    }
+
+    /// By a full forward pass for each pixel: the same images, slowly.
+    pub fn naive(self) -> Self {
+        Run { method: Method::Naive, ..self }
+    }
+
+    /// Makes the images, batch by batch.
+    ///
+    /// # Errors
+    /// As for [`Run::generate_with`].
+    pub fn generate(&self, engine: &mut dyn Engine) -> Result<Generated> {
+        self.generate_with(engine, Hooks::default())
+    }
+
+    /// The layout of a picture of the first `count` images: see [`Generated::grid`].
+    #[doc(hidden)]
+    pub fn grid(&self, graph: &Graph, count: usize) -> Grid {
+        match (graph.classes, self.classes) {
+            (classes @ 1.., None | Some(Classes::All)) => {
+                let first_class = self.first_index % classes as u64;
+                Grid::by_class(count, first_class as usize, classes)
+            }
+            _ => Grid::near_square(count, self.height, self.width),
+        }
+    }
+
     /// The class of each image, for a class-conditional model.
     ///
     /// # Errors
@@ -130,27 +249,23 @@ impl Run<'_> {
             }
         });
         Batch {
-            size: self.count,
-            height: self.height,
-            width: self.width,
             labels,
             noise: match self.noise {
                 RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
                 RunNoise::Given(noise) => Noise::Given(noise.reborrow()),
             },
             temperature: self.temperature,
-            known: None,
             given,
             method: self.method,
-            keep_logits: false,
+            ..Batch::new(self.count, self.height, self.width)
         }
     }
 
-    /// Refuses what [`generate`] would refuse before its first batch, in an order in which nothing is
-    /// allocated before its size was found acceptable. Returns the labels.
+    /// Refuses what [`Run::generate_with`] would refuse before its first batch, in an order in which nothing is
+    /// allocated before its size was found acceptable. `available` as in [`Hooks`]. Returns the labels.
     ///
     /// # Errors
-    /// [`Error::Argument`] and [`Error::Memory`] as for [`generate`].
+    /// [`Error::Argument`] and [`Error::Memory`] as for [`Run::generate_with`].
     pub fn check(&self, engine: &dyn Engine, available: Option<u64>) -> Result<Option<Vec<u32>>> {
         engine::check_size(engine.graph(), self.height, self.width)?;
         for (name, number) in [("batch size", self.batch_size), ("count", self.count)] {
@@ -167,7 +282,7 @@ impl Run<'_> {
         let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
         let image = pixels.saturating_mul(pixel).saturating_add(KEPT_PER_IMAGE);
         let kept = image.saturating_mul(self.count as u64);
-        if let Some(available) = available {
+        if let Some(available) = available.or_else(|| engine.available()) {
             if kept > available {
                 let (h, w, fit) = (self.height, self.width, available / image);
                 let reason = format!("memory holds {fit} images of {h}x{w}, not {}", self.count);
@@ -182,9 +297,64 @@ impl Run<'_> {
         self.whole(labels.as_deref()).check(engine.graph())?;
         Ok(labels)
     }
+
+    /// [`Run::generate`], with [`Hooks`] to look on and to stop it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a run that does not fit the model or itself, [`Error::Memory`] for a batch that does
+    /// not fit into memory, both before anything large is allocated; [`Error::NotFinite`] and the engine's own, and
+    /// those of [`Hooks::finished`].
+    pub fn generate_with(&self, engine: &mut dyn Engine, mut hooks: Hooks) -> Result<Generated> {
+        let labels = self.check(engine, hooks.available)?;
+        // All at once: a vector that grows would hold twice what `check` has counted.
+        let mut values = Vec::new();
+        let kept = if self.keep { self.count } else { 0 };
+        let channels = engine.graph().head.values();
+        let numbers = kept.saturating_mul(self.height * self.width * channels);
+        values
+            .try_reserve_exact(numbers)
+            .map_err(|_| Error::refused("count", format!("memory does not hold {} images", self.count)))?;
+        let stopped = || hooks.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+        let mut batch_seconds = Vec::new();
+        let mut done = 0;
+        while done < self.count && !stopped() {
+            let end = self.count.min(done.saturating_add(self.batch_size));
+            let watch = |rows| {
+                if let Some(progress) = hooks.progress {
+                    progress(Progress { images: done, batch: end - done, rows });
+                }
+                !stopped()
+            };
+            let start = Instant::now();
+            let whole = self.whole(labels.as_deref());
+            let made = match engine.make(&whole.part(done..end), &watch) {
+                Ok(made) => made.images,
+                Err(Error::Interrupted) => break,
+                Err(error) => return Err(error),
+            };
+            batch_seconds.push(start.elapsed().as_secs_f64());
+            if let Some(finished) = &mut hooks.finished {
+                finished(done, made.view())?;
+            }
+            if self.keep {
+                values.extend(made);
+            }
+            done = end;
+        }
+        let kept = if self.keep { done } else { 0 };
+        let images = Array4::from_shape_vec((kept, self.height, self.width, channels), values)
+            .expect("an engine makes images of the size it was asked for");
+        let labels = labels.map(|mut labels| {
+            labels.truncate(done);
+            labels
+        });
+        let (grid, interrupted) = (self.grid(engine.graph(), done), done < self.count);
+        Ok(Generated { count: done, images, labels, batch_seconds, interrupted, grid })
+    }
 }
 
 /// The files of a folder of noise, where it is parted.
+#[doc(hidden)]
 pub const NOISE_FILES: [&str; 2] = ["u_mix.npy", "u_logistic.npy"];
 
 /// Reads the uniform numbers of a run, `[N, H, W, draws]`, from a file, or from a folder in which they are parted
@@ -193,6 +363,7 @@ pub const NOISE_FILES: [&str; 2] = ["u_mix.npy", "u_logistic.npy"];
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] for a file that is not such an array, and for numbers outside of
 /// [`BOUNDS`].
+#[doc(hidden)]
 pub fn read_noise(path: &Path, head: &Head) -> Result<Array4<f32>> {
     let mut shape: Option<[usize; 3]> = None;
     let mut read = |file: &Path, channels: usize| {
@@ -226,64 +397,8 @@ pub fn read_noise(path: &Path, head: &Head) -> Result<Array4<f32>> {
     Ok(concatenate(Axis(3), &[parts[0].view(), parts[1].view()]).expect("both have the same pixels"))
 }
 
-/// Makes the images of a run, batch by batch. `progress` is called after each row, on one thread, `finished`
-/// with each batch. When `stop` becomes true, the run ends after the current row with the batches that are
-/// finished.
-///
-/// # Errors
-/// [`Error::Argument`] for a run that does not fit the model or itself, [`Error::Memory`] for a batch
-/// that does not fit into `available` bytes (see [`crate::memory::available`]; `None`: not checked), both
-/// before anything large is allocated; [`Error::NotFinite`] and the engine's own, and those of `finished`.
-pub fn generate(
-    engine: &mut dyn Engine,
-    run: &Run,
-    available: Option<u64>,
-    stop: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-    finished: &mut Finished,
-) -> Result<Generated> {
-    let labels = run.check(engine, available)?;
-    // All at once: a vector that grows would hold twice what `check` has counted.
-    let mut values = Vec::new();
-    let kept = if run.keep { run.count } else { 0 };
-    let channels = engine.graph().head.values();
-    let numbers = kept.saturating_mul(run.height * run.width * channels);
-    values
-        .try_reserve_exact(numbers)
-        .map_err(|_| Error::refused("count", format!("memory does not hold {} images", run.count)))?;
-    let mut batch_seconds = Vec::new();
-    let mut done = 0;
-    while done < run.count && !stop.load(Ordering::Relaxed) {
-        let end = run.count.min(done.saturating_add(run.batch_size));
-        let watch = |rows| {
-            progress(Progress { images: done, batch: end - done, rows });
-            !stop.load(Ordering::Relaxed)
-        };
-        let start = Instant::now();
-        let whole = run.whole(labels.as_deref());
-        let made = match engine.make(&whole.part(done..end), &watch) {
-            Ok(made) => made.images,
-            Err(Error::Interrupted) => break,
-            Err(error) => return Err(error),
-        };
-        batch_seconds.push(start.elapsed().as_secs_f64());
-        finished(done, made.view())?;
-        if run.keep {
-            values.extend(made);
-        }
-        done = end;
-    }
-    let kept = if run.keep { done } else { 0 };
-    let images = Array4::from_shape_vec((kept, run.height, run.width, channels), values)
-        .expect("an engine makes images of the size it was asked for");
-    let labels = labels.map(|mut labels| {
-        labels.truncate(done);
-        labels
-    });
-    Ok(Generated { count: done, images, labels, batch_seconds, interrupted: done < run.count })
-}
-
 /// The seconds that the two methods take for the images of a run.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Race {
     /// Of naive generation, estimated from full forward passes.
@@ -300,6 +415,7 @@ impl Race {
 }
 
 /// Full forward passes that [`race`] times for each size of batch, after one that does not count.
+#[doc(hidden)]
 pub const RACE_PASSES: usize = 3;
 
 /// What naive generation of the same images would have taken, beside what the cached run took. Naive
@@ -309,6 +425,7 @@ pub const RACE_PASSES: usize = 3;
 ///
 /// # Errors
 /// The engine's own.
+#[doc(hidden)]
 pub fn race(engine: &mut dyn Engine, run: &Run, made: &Generated) -> Result<Race> {
     let mut seconds_of_pass = |range: Range<usize>| {
         let images = made.images.slice_axis(Axis(0), range.clone().into());

@@ -16,6 +16,7 @@ use crate::files::write_atomically;
 use crate::npy;
 
 /// The largest PNG read, in pixels. A few kilobytes of PNG can claim billions.
+#[doc(hidden)]
 pub const MAX_PIXELS: u64 = 1 << 24;
 
 /// Pixels between two images of a grid, black.
@@ -120,6 +121,7 @@ pub fn write_png(path: &Path, picture: ArrayView3<u8>) -> Result<()> {
 ///
 /// # Errors
 /// The writer's; also for a picture that no PNG can hold.
+#[doc(hidden)]
 pub fn encode_png(writer: impl Write, picture: ArrayView3<u8>) -> std::io::Result<()> {
     let (height, width, channels) = picture.dim();
     let rows = picture.outer_iter().map(|row| row.iter().copied().collect());
@@ -131,6 +133,7 @@ pub fn encode_png(writer: impl Write, picture: ArrayView3<u8>) -> std::io::Resul
 ///
 /// # Errors
 /// As for [`encode_png`].
+#[doc(hidden)]
 pub fn encode_grid(writer: impl Write, grid: &Grid, images: ArrayView4<f32>) -> std::io::Result<()> {
     let (count, height, width, channels) = images.dim();
     let (rows, columns) = grid.size(count, height, width);

@@ -104,8 +104,8 @@ fn a_checkpoint_and_its_folder_load_alike() {
     for options in [Options::default(), Options { raw: true, ..Options::default() }] {
         let (place, checkpoint) = (Place::new(), golden("cond/v1_sharded/params.ckpt"));
         place.convert(&checkpoint, if options.raw { &["--raw"] } else { &[] }).succeeds();
-        let direct = Weights::load(&checkpoint, &options).unwrap();
-        let folder = Weights::load(&place.out(), &options).unwrap();
+        let direct = Weights::load_with(&checkpoint, &options).unwrap();
+        let folder = Weights::load_with(place.out(), &options).unwrap();
         assert_eq!((direct.config(), direct.source()), (folder.config(), folder.source()));
         for (_, name, _) in direct.graph().arrays(false) {
             assert_eq!(direct.array(&name).unwrap(), folder.array(&name).unwrap(), "{name}");
@@ -212,7 +212,7 @@ fn damaged_checkpoints_leave_nothing_behind() {
     damage(index, &|bytes| bytes.truncate(bytes.len() - 1));
     damage(index, &Vec::clear);
     // The last tensor of the network to be read is the last dense layer's.
-    let needle: Vec<u8> = Weights::load(&golden("tiny/v2/params.ckpt"), &Options::default())
+    let needle: Vec<u8> = Weights::load(golden("tiny/v2/params.ckpt"))
         .unwrap()
         .array("dense_13/b")
         .unwrap()
@@ -253,8 +253,7 @@ fn an_interrupted_conversion_leaves_nothing_behind() {
 #[test]
 fn averages_raw_values_and_mixtures_of_both_are_told_apart() {
     let same = |place: &Place, seed: u64| {
-        let (found, expected) =
-            (Weights::load(&place.out(), &Options::default()).unwrap(), Weights::synthetic(SMALL, seed));
+        let (found, expected) = (Weights::load(place.out()).unwrap(), Weights::synthetic(SMALL, seed));
         let mut names = found.graph().arrays(false).map(|(_, name, _)| name);
         names.all(|name| found.array(&name).unwrap() == expected.array(&name).unwrap())
     };
@@ -315,7 +314,7 @@ fn every_difference_from_a_pixelcnn_is_listed() {
     // The library has all of them.
     let checkpoint = tempfile::tempdir().unwrap();
     bundle::write(&checkpoint.path().join("c"), &tensors);
-    let error = Weights::load(checkpoint.path(), &Options::default()).err();
+    let error = Weights::load(checkpoint.path()).err();
     let Some(Error::Mismatch { problems, .. }) = error else { panic!("{error:?}") };
     for problem in [
         "model/conv2d_7/V [2, 3, 4, 4] is missing",
@@ -359,7 +358,7 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
         let place = tempfile::tempdir().unwrap();
         let prefix = place.path().join("params.ckpt");
         bundle::write(&prefix, tensors);
-        let weights = Weights::load(&prefix, &Options::default())?;
+        let weights = Weights::load(&prefix)?;
         let threads = Some(3);
         CpuEngine::new(&weights, &cpu::Options { threads, ..Default::default() }).map(|_| "packed")
     };
@@ -384,7 +383,7 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
 #[test]
 fn the_demo_model_is_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
-    let weights = Weights::load(&folder, &Options::default()).unwrap();
+    let weights = Weights::load(&folder).unwrap();
     let expected = ModelConfig {
         resnets: 2,
         filters: 32,

@@ -14,12 +14,12 @@ use common::models::golden;
 use common::program::Place;
 use common::run::run;
 use common::training::{SMALL, convert_tensors, find, training};
-use fast_pixel_cnn::weights::{Options, Weights};
+use fast_pixel_cnn::weights::Weights;
 use fast_pixel_cnn::{ModelConfig, npy};
 
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {
-    let weights = Weights::load(path, &Options::default()).unwrap();
+    let weights = Weights::load(path).unwrap();
     let names = weights.graph().arrays(false).map(|(_, name, _)| name);
     names.flat_map(|name| weights.array(&name).unwrap().into_owned()).collect()
 }

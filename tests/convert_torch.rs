@@ -21,7 +21,7 @@ use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::ParameterKind;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy};
 use golden::*;
 use ndarray::Array4;
 use program::Place;
@@ -96,7 +96,7 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() 
             let source = json!({"format": format, "averaged": false, "folded": true});
             assert_eq!(manifest["source"], source);
             for path in [file(form), place.out()] {
-                let weights = Weights::load(&path, &weights::Options::default()).unwrap();
+                let weights = Weights::load(&path).unwrap();
                 assert_eq!(weights.config(), Some(&config));
                 let (head, size) = (weights.graph().head, [images.dim().1, images.dim().2]);
                 let logits = engine(&weights).logits(images.view(), None).unwrap();
@@ -113,7 +113,7 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() 
             }
             // What was loaded from a folder is saved as it was.
             let again = place.0.path().join("again");
-            Weights::load(&place.out(), &weights::Options::default()).unwrap().save(&again).unwrap();
+            Weights::load(place.out()).unwrap().save(&again).unwrap();
             for (name, bytes) in place.files() {
                 assert!(fs::read(again.join(&name)).unwrap() == bytes, "{name}");
             }
@@ -131,7 +131,7 @@ fn given_pytorch_s_noise_the_images_are_pytorch_s() {
     // 784 pixels long, are 6.8e-5 from PyTorch's and 1.9e-4 from the engine's; from the same pixels the next one is
     // drawn within 1e-4.
     for ((model, _), tolerance) in MODELS.into_iter().zip([1e-4, 3e-4]) {
-        let weights = Weights::load(&golden(&format!("{model}/legacy.pth")), &weights::Options::default());
+        let weights = Weights::load(golden(&format!("{model}/legacy.pth")));
         let weights = weights.unwrap();
         let head = weights.graph().head;
         let noise = generate::read_noise(&golden(&format!("{model}/gen")), &head).unwrap();
@@ -166,7 +166,7 @@ fn kernels_are_folded_along_their_first_axis_and_put_in_order() {
     let floats = |t: &Tensor| -> Vec<f64> {
         t.bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
     };
-    let weights = Weights::load(&rgb("zip.pth"), &weights::Options::default()).unwrap();
+    let weights = Weights::load(rgb("zip.pth")).unwrap();
     let graph = RGB.graph();
     for (name, layer) in [
         ("conv2d_1", "ul_init.0.conv"),
@@ -278,7 +278,7 @@ fn a_folder_of_folded_kernels_is_checked() {
     });
     let (run, place) = convert_bytes(&safetensors(&plain.collect::<Vec<_>>()), &[]);
     run.succeeds();
-    let load = || Weights::load(&place.out(), &weights::Options::default());
+    let load = || Weights::load(place.out());
     let last = RGB.graph().parameters.last().unwrap().clone();
     let kernel = load().unwrap().fold(&last).unwrap().kernel;
     assert!((0..16).all(|i| kernel[30 * i] == 0.0 && kernel[30 * i + 1] != 0.0));

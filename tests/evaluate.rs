@@ -181,7 +181,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
     for (folder, nonlinearity) in nonlinearities {
         let options = weights::Options { nonlinearity, ..Default::default() };
         let sound =
-            Weights::load(Path::new(&argument(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
+            Weights::load_with(Path::new(&argument(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
         for variable in ["conv2d_0.g", "conv2d_5.g"] {
             let place = dir.path().join(format!("{folder}.{variable}"));
             let place = poison::poison(&sound, &place, variable, None).display().to_string();
@@ -193,7 +193,7 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
         }
     }
     // One of the last layer's: a mixture logit, a mean, a log-scale, a coefficient.
-    let sound = Weights::load(Path::new("models/digits"), &weights::Options::default()).unwrap();
+    let sound = Weights::load(Path::new("models/digits")).unwrap();
     let [images, labels] = ["images_u8", "labels"].map(|name| argument(&format!("digits/{name}.npy")));
     for element in [0, 5, 11, 16] {
         let place = dir.path().join(element.to_string());

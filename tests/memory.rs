@@ -1,12 +1,10 @@
 //! What is said about memory before a run begins: against every other size of batch, and against the arrays that
 //! a run really keeps.
 
-use std::sync::atomic::AtomicBool;
-
 use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::{Engine, Method};
-use fast_pixel_cnn::generate::{Run, RunNoise, generate};
+use fast_pixel_cnn::generate::Run;
 use fast_pixel_cnn::{Error, ModelConfig, Weights};
 
 fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
@@ -17,20 +15,7 @@ fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
 }
 
 fn run<'a>(count: usize, batch_size: usize, [height, width]: [usize; 2], method: Method) -> Run<'a> {
-    let noise = RunNoise::Seed(1);
-    Run {
-        count,
-        batch_size,
-        height,
-        width,
-        first_index: 0,
-        temperature: 1.0,
-        classes: None,
-        noise,
-        given: None,
-        method,
-        keep: true,
-    }
+    Run { method, ..Run::new(count).batch_size(batch_size).size(height, width).seed(1) }
 }
 
 /// Bytes that are kept of a run: with fewer the number of images is refused, whatever the batch.
@@ -93,8 +78,7 @@ fn what_is_kept_of_a_run_is_what_its_arrays_take() {
     for size in [[4, 4], [8, 12], [16, 8]] {
         for keep in [true, false] {
             let run = Run { keep, ..run(24, 1, size, Method::Cached) };
-            let stop = AtomicBool::new(false);
-            let made = generate(&mut engine, &run, None, &stop, &|_| {}, &mut |_, _| Ok(())).unwrap();
+            let made = run.generate(&mut engine).unwrap();
             let images = size_of_val(made.images.as_slice().unwrap());
             // And a class, for a model that has classes.
             let small = size_of_val(&made.batch_seconds[..]) + run.count * size_of::<u32>();

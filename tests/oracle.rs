@@ -7,7 +7,7 @@ mod models;
 mod plain;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
-use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Noise};
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
 use models::golden;
@@ -46,7 +46,7 @@ fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
 fn load(folder: &str, raw: bool) -> Weights {
     let nonlinearity = (folder == "relu").then_some(Nonlinearity::Relu);
     let options = weights::Options { raw, nonlinearity, ..Default::default() };
-    Weights::load(&golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
+    Weights::load_with(golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
 }
 
 fn flat(maps: &[Map]) -> Vec<f64> {
@@ -237,18 +237,8 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
         };
         let (u_mixture, u_logistic) = (uniform(mixtures, 17), uniform(channels, 501));
         let noise = concatenate(Axis(3), &[u_mixture.view(), u_logistic.view()]).unwrap();
-        let batch = Batch {
-            size: 2,
-            height,
-            width,
-            labels,
-            noise: Noise::Given(noise.view()),
-            temperature,
-            known: None,
-            given: None,
-            method: Method::Cached,
-            keep_logits: false,
-        };
+        let batch =
+            Batch { labels, noise: Noise::Given(noise.view()), temperature, ..Batch::new(2, height, width) };
         let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
         let made = engine.make(&batch, &|_| true).unwrap().images;
         for i in 0..2 {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::Engine;
-use fast_pixel_cnn::{ModelConfig, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Weights, npy};
 use golden::*;
 use ndarray::{Array4, s};
 
@@ -50,10 +50,7 @@ fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
 
 #[test]
 fn the_demo_model_gives_the_reference_s_logits() {
-    let weights = Weights::load(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits"),
-        &weights::Options::default(),
-    );
+    let weights = Weights::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits"));
     let mut engine = engine(&weights.unwrap(), 2);
     let images = images("digits");
     let logits = engine.logits(images.view(), labels("digits").as_deref()).unwrap();

@@ -35,7 +35,7 @@ fn the_price_of_bfloat16_weights_is_bounded() {
         let labels = labels.exists().then(|| npy::read_labels(&labels).unwrap());
         let (_, height, width, _) = images.dim();
         let [exact, half] = [Precision::F32, Precision::Bf16].map(|precision| {
-            let weights = Weights::load(&root(checkpoint), &options).unwrap();
+            let weights = Weights::load_with(root(checkpoint), &options).unwrap();
             let mut engine = CpuEngine::new(&weights, &Options { precision, ..Options::default() }).unwrap();
             let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
             let nats = engine.graph().head.nats(logits.view(), images.view()).unwrap();
@@ -63,16 +63,10 @@ const SMALL: ModelConfig = ModelConfig {
 
 fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Method) -> Made {
     let batch = Batch {
-        size: labels.len(),
-        height: 8,
-        width: 12,
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
-        temperature: 1.0,
-        known: None,
-        given: None,
         method,
-        keep_logits: false,
+        ..Batch::new(labels.len(), 8, 12)
     };
     engine.make(&batch, &|_| true).unwrap()
 }
@@ -143,16 +137,9 @@ fn rows_are_told_in_order_and_a_batch_of_several_blocks_stops_when_asked() {
     let mut engine = engine(2, isa, Some(Split::Images), Precision::F32);
     let labels = vec![1; 70];
     let batch = Batch {
-        size: 70,
-        height: 8,
-        width: 12,
         labels: Some(&labels),
         noise: Noise::Philox { seed: 1, first_index: 0 },
-        temperature: 1.0,
-        known: None,
-        given: None,
-        method: Method::Cached,
-        keep_logits: false,
+        ..Batch::new(70, 8, 12)
     };
     let told = Mutex::new(Vec::new());
     let note = |rows| {

@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
-use fast_pixel_cnn::generate::{Classes, Generated, Progress, Run, RunNoise, generate};
+use fast_pixel_cnn::generate::{Classes, Generated, Hooks, Progress, Run, RunNoise};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Result};
+use fast_pixel_cnn::{Error, ModelConfig, Result, images};
 use ndarray::{Array4, ArrayView4, Axis, concatenate};
 
 /// Each image is filled with a number that tells its noise, class and given part.
 struct Fake {
     graph: Graph,
+    available: Option<u64>,
     sizes: Vec<usize>,
 }
 
@@ -18,7 +19,7 @@ const BYTES_PER_IMAGE: u64 = 1 << 20;
 
 fn fake(classes: usize) -> Fake {
     let config = ModelConfig { resnets: 1, classes, mixtures: 2, ..ModelConfig::PAPER };
-    Fake { graph: config.graph(), sizes: Vec::new() }
+    Fake { graph: config.graph(), available: None, sizes: Vec::new() }
 }
 
 impl Engine for Fake {
@@ -36,6 +37,14 @@ impl Engine for Fake {
 
     fn batch_bytes(&self, _: Method, size: usize, _: usize, _: usize) -> u64 {
         BYTES_PER_IMAGE * size as u64
+    }
+
+    fn available(&self) -> Option<u64> {
+        self.available
+    }
+
+    fn nats(&mut self, images: ArrayView4<f32>, _: Option<&[u32]>) -> Result<Vec<f64>> {
+        Ok(vec![1.0; images.dim().0])
     }
 
     fn logits(&mut self, _: ArrayView4<f32>, _: Option<&[u32]>) -> Result<Array4<f32>> {
@@ -67,23 +76,11 @@ impl Engine for Fake {
 /// Seven images from index 5 in batches of three. Not a constant: its lifetime would be 'static, and
 /// array views do not shorten.
 fn seven<'a>() -> Run<'a> {
-    Run {
-        count: 7,
-        batch_size: 3,
-        height: 4,
-        width: 8,
-        first_index: 5,
-        classes: None,
-        noise: RunNoise::Seed(100),
-        temperature: 1.0,
-        given: None,
-        method: Method::Cached,
-        keep: true,
-    }
+    Run::new(7).batch_size(3).size(4, 8).first_index(5).seed(100)
 }
 
 fn make(engine: &mut Fake, run: &Run) -> Result<Generated> {
-    generate(engine, run, Some(1 << 30), &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(()))
+    run.generate_with(engine, Hooks { available: Some(1 << 30), ..Hooks::default() })
 }
 
 fn firsts(images: &Array4<f32>) -> Vec<f32> {
@@ -176,8 +173,8 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
 fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     let refused = |batch_size, mebibytes: u64| {
         let run = Run { batch_size, count: 50, ..seven() };
-        let available = Some(mebibytes * BYTES_PER_IMAGE);
-        match generate(&mut fake(0), &run, available, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(())) {
+        let hooks = Hooks { available: Some(mebibytes * BYTES_PER_IMAGE), ..Hooks::default() };
+        match run.generate_with(&mut fake(0), hooks) {
             Err(Error::Memory { batch, fits, .. }) => Some((batch, fits)),
             Err(error) => panic!("{error}"),
             Ok(_) => None,
@@ -188,10 +185,12 @@ fn a_batch_beyond_memory_is_refused_with_the_one_that_fits() {
     assert_eq!(refused(16, 16), Some((16, 15)));
     assert_eq!(refused(1000, 18), Some((50, 17)));
     assert_eq!(refused(16, 1), Some((16, 0)));
-    let unknown = Run { count: 2, batch_size: 2, ..seven() };
-    assert!(
-        generate(&mut fake(0), &unknown, None, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(())).is_ok()
-    );
+    // Where nothing is said, it is what the engine says, which may be nothing.
+    let mut engine = fake(0);
+    engine.available = Some(2 * BYTES_PER_IMAGE);
+    assert!(matches!(seven().generate(&mut engine), Err(Error::Memory { batch: 3, fits: 1, .. })));
+    engine.available = None;
+    assert!(seven().generate(&mut engine).is_ok());
 }
 
 #[test]
@@ -205,12 +204,13 @@ fn an_interrupted_run_keeps_its_finished_batches() {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let made = generate(&mut fake(4), &seven(), None, &stop, &progress, &mut |_, _| Ok(())).unwrap();
+    let hooks = || Hooks { stop: Some(&stop), progress: Some(&progress), ..Hooks::default() };
+    let made = seven().generate_with(&mut fake(4), hooks()).unwrap();
     assert!(made.interrupted);
     assert_eq!(made.images.dim(), (3, 4, 8, 3));
     assert_eq!(made.labels, Some(vec![1, 2, 3]));
     assert_eq!(made.batch_seconds.len(), 1);
-    let none = generate(&mut fake(4), &seven(), None, &stop, &|_| {}, &mut |_, _| Ok(())).unwrap();
+    let none = seven().generate_with(&mut fake(4), hooks()).unwrap();
     assert!(none.interrupted && none.images.is_empty() && none.batch_seconds.is_empty());
 }
 
@@ -219,24 +219,24 @@ fn batches_are_handed_on_as_they_are_finished_and_only_kept_where_asked() {
     let whole = make(&mut fake(4), &seven()).unwrap();
     for keep in [true, false] {
         let (mut seen, mut values) = (Vec::new(), Vec::new());
-        let mut finished = |first, images: ArrayView4<f32>| {
+        let finished = |first, images: ArrayView4<f32>| {
             seen.push((first, images.dim().0));
             values.extend(images.iter().copied());
             Ok(())
         };
         let run = Run { keep, ..seven() };
-        let stop = AtomicBool::new(false);
-        let made = generate(&mut fake(4), &run, None, &stop, &|_| {}, &mut finished).unwrap();
+        let hooks = Hooks { finished: Some(Box::new(finished)), ..Hooks::default() };
+        let made = run.generate_with(&mut fake(4), hooks).unwrap();
         assert_eq!((made.count, made.images.dim().0), (7, if keep { 7 } else { 0 }));
         assert_eq!(made.labels, whole.labels);
         assert_eq!(seen, [(0, 3), (3, 3), (6, 1)]);
         assert!(values.iter().eq(&whole.images));
     }
     // What cannot be written ends the run.
-    let mut failing = |first, _: ArrayView4<f32>| if first == 3 { Err(Error::Interrupted) } else { Ok(()) };
+    let failing = |first, _: ArrayView4<f32>| if first == 3 { Err(Error::Interrupted) } else { Ok(()) };
     let mut engine = fake(0);
-    let stop = AtomicBool::new(false);
-    let failed = generate(&mut engine, &seven(), None, &stop, &|_| {}, &mut failing);
+    let hooks = Hooks { finished: Some(Box::new(failing)), ..Hooks::default() };
+    let failed = seven().generate_with(&mut engine, hooks);
     assert!(matches!(failed, Err(Error::Interrupted)) && engine.sizes.len() == 2);
 }
 
@@ -252,4 +252,37 @@ fn images_that_are_kept_are_counted_and_others_are_not() {
     assert!(message.starts_with("count: memory holds 9999 images"), "{message}");
     check(run(false), batch + 10_000 * 12).unwrap();
     assert!(check(run(false), batch + 10_000 * 12 - 1).is_err());
+}
+
+#[test]
+fn a_boxed_engine_is_the_engine_in_it() {
+    let mut inside = fake(4);
+    inside.available = Some(5 * BYTES_PER_IMAGE);
+    let mut engine: Box<dyn Engine> = Box::new(inside);
+    // What an engine need not say itself is asked of this one too.
+    assert_eq!(Engine::available(&engine), Some(5 * BYTES_PER_IMAGE));
+    assert_eq!(Engine::nats(&mut engine, Array4::zeros((2, 4, 4, 3)).view(), None).unwrap(), [1.0, 1.0]);
+    assert!(matches!(seven().batch_size(7).generate(&mut engine), Err(Error::Memory { fits: 4, .. })));
+    let made = seven().generate(&mut engine).unwrap();
+    assert_eq!(made.images, make(&mut fake(4), &seven()).unwrap().images);
+}
+
+#[test]
+fn a_picture_has_a_column_for_each_class_that_there_is_in_turn() {
+    let place = tempfile::tempdir().unwrap();
+    let size = |classes: usize, run: Run| {
+        let file = place.path().join("grid.png");
+        run.generate(&mut fake(classes)).unwrap().save_png(&file).unwrap();
+        let (_, height, width, _) = images::read(&[file], None, 3).unwrap().dim();
+        [height, width]
+    };
+    // Cells of 4x8 pixels, two apart. Of four classes, from the second on, seven images are in two rows.
+    assert_eq!(size(4, seven()), [2 * 6 - 2, 4 * 10 - 2]);
+    assert_eq!(size(4, seven().class(2)), [4 * 6 - 2, 2 * 10 - 2]);
+    assert_eq!(size(0, seven()), [4 * 6 - 2, 2 * 10 - 2]);
+
+    let made = Run { keep: false, ..seven() }.generate(&mut fake(0)).unwrap();
+    let file = place.path().join("none.png");
+    let error = made.save_png(&file).unwrap_err().to_string();
+    assert!(error.starts_with("images: none were") && !file.exists(), "{error}");
 }

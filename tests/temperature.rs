@@ -7,12 +7,10 @@ mod golden;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod run;
 
-use std::sync::atomic::AtomicBool;
-
 use fast_pixel_cnn::Weights;
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
-use fast_pixel_cnn::generate::{self, Run, RunNoise};
+use fast_pixel_cnn::generate::Run;
 use golden::{SMALL, bits};
 use ndarray::{Array4, Axis, concatenate};
 use serde_json::Value;
@@ -24,16 +22,11 @@ fn engine(threads: usize) -> CpuEngine {
 
 fn batch(labels: &[u32], first_index: u64, temperature: f32, method: Method) -> Batch<'_> {
     Batch {
-        size: labels.len(),
-        height: 8,
-        width: 4,
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
         temperature,
-        known: None,
-        given: None,
         method,
-        keep_logits: false,
+        ..Batch::new(labels.len(), 8, 4)
     }
 }
 
@@ -58,20 +51,8 @@ fn an_image_is_one_array_of_bits_at_every_temperature() {
 #[test]
 fn a_run_has_the_temperature_in_all_its_batches() {
     let make = |batch_size: usize, temperature: f32| {
-        let run = Run {
-            count: 5,
-            batch_size,
-            height: 4,
-            width: 4,
-            first_index: 3,
-            classes: None,
-            noise: RunNoise::Seed(1),
-            keep: true,
-            temperature,
-            given: None,
-            method: Method::Cached,
-        };
-        generate::generate(&mut engine(1), &run, None, &AtomicBool::new(false), &|_| {}, &mut |_, _| Ok(()))
+        let run = Run::new(5).batch_size(batch_size).size(4, 4).first_index(3).seed(1);
+        run.temperature(temperature).generate(&mut engine(1))
     };
     let images = |batch_size, temperature| make(batch_size, temperature).unwrap().images;
     assert!(bits(&images(5, 0.5)) == bits(&images(2, 0.5)));

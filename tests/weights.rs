@@ -39,7 +39,7 @@ impl Saved {
     }
 
     fn load(&self) -> Result<Weights, Error> {
-        Weights::load(&self.folder, &Options::default())
+        Weights::load(&self.folder)
     }
 
     /// Loads the weights and packs them, which reads every number.
@@ -157,7 +157,7 @@ fn nothing_is_overwritten() {
 #[test]
 fn paths_without_weights_get_told_what_weights_look_like() {
     let place = tempfile::tempdir().unwrap();
-    let error = |path: &Path| Weights::load(path, &Options::default()).unwrap_err().to_string();
+    let error = |path: &Path| Weights::load(path).unwrap_err().to_string();
     let both = [
         "model.json and one .npy for each tensor",
         "PREFIX.index",
@@ -449,7 +449,7 @@ fn mutated_descriptions_never_panic() {
 
 #[test]
 fn options_must_fit_the_folder() {
-    let load = |saved: &Saved, options: Options| Weights::load(&saved.folder, &options);
+    let load = |saved: &Saved, options: Options| Weights::load_with(&saved.folder, &options);
     let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), ..Options::default() };
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();

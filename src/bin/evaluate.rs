@@ -149,7 +149,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let mut engine = args.engine.open(&weights)?;
     drop(weights);
     if args.classify {
-        return classify(args, config.as_ref(), &mut *engine, &bytes, labels.as_deref());
+        return classify(args, config.as_ref(), &mut engine, &bytes, labels.as_deref());
     }
 
     let task = Task {
@@ -158,8 +158,7 @@ fn body(args: &Args) -> Result<ExitCode> {
         compare: compare.as_ref().map(|logits| logits.view()),
         keep_logits: args.logits_out.is_some(),
     };
-    let available = engine.available();
-    let scores = evaluate::evaluate(&mut *engine, &task, available)?;
+    let scores = evaluate::evaluate(&mut engine, &task)?;
     if let Some((file, logits)) = args.logits_out.as_ref().zip(scores.logits.as_ref()) {
         images::write_npy(file, logits)?;
     }
@@ -194,8 +193,7 @@ fn classify(
     images: &Array4<u8>,
     labels: Option<&[u32]>,
 ) -> Result<ExitCode> {
-    let available = engine.available();
-    let found = evaluate::classify(engine, images.view(), available)?;
+    let found = evaluate::classify(engine, images.view())?;
     let count = found.classes.len();
     let right = labels.map(|labels| found.right(labels));
     if args.json {

@@ -20,6 +20,7 @@ mod locate;
 mod pytorch;
 mod safetensors;
 mod sniff;
+#[doc(hidden)]
 pub mod tensorflow;
 
 use std::fmt;

@@ -7,8 +7,11 @@
 
 mod buffer;
 mod cached;
+#[doc(hidden)]
 pub mod cost;
+#[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
 pub mod limits;
 mod naive;
 mod packed;
@@ -33,6 +36,7 @@ use buffer::{Buffer, Shared};
 use kernels::Kernels;
 pub use kernels::{Isa, Precision};
 use packed::Packed;
+#[doc(hidden)]
 pub use phases::Phases;
 use pixels::{Own, Pixels};
 use stage::Context;
@@ -122,6 +126,7 @@ impl CpuEngine {
     ///
     /// # Errors
     /// [`Error::Threads`], [`Error::Allocate`].
+    #[doc(hidden)]
     pub fn limits(&self) -> Result<limits::Limits> {
         limits::Limits::measure(&self.kernels, self.threads, &self.plan.graph, self.precision)
     }
@@ -133,6 +138,7 @@ impl CpuEngine {
 
     /// The ways in which the threads could share a batch, the one to be taken first, and the rates from
     /// which their times are predicted.
+    #[doc(hidden)]
     pub fn ways(&self, batch: usize, height: usize, width: usize) -> (Vec<cost::Way>, cost::Rates) {
         let rates = cost::Rates::nominal(self.isa());
         let job = cost::Job { precision: self.precision, threads: self.threads, batch, height, width };
@@ -147,6 +153,7 @@ impl CpuEngine {
     ///
     /// # Errors
     /// As for [`Engine::make`].
+    #[doc(hidden)]
     pub fn phases(&mut self, batch: &Batch) -> Result<Phases> {
         batch.check(self.graph())?;
         let start = Instant::now();

@@ -34,12 +34,12 @@ fn packed_weights_do_not_depend_on_the_threads() {
 /// Every map through every activation that it is stored through, against the reference's lists.
 #[test]
 fn every_map_stored_is_the_reference_s() {
-    use crate::{npy, weights};
+    use crate::npy;
     use std::path::Path;
 
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
     let checkpoint = golden.join("v2/params.ckpt");
-    let weights = Weights::load(&checkpoint, &weights::Options::default()).expect("golden checkpoint");
+    let weights = Weights::load(&checkpoint).expect("golden checkpoint");
     let images = npy::read_u8(&golden.join("images_u8.npy")).expect("golden images");
     let images = images.into_dimensionality().expect("four axes");
     let images: Array4<f32> = images.mapv(|p: u8| (f32::from(p) - 127.5) / 127.5);

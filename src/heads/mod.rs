@@ -4,8 +4,8 @@
 //! has is asked of it, so that nobody else knows a distribution. Nothing here hides a number that is none: a pixel
 //! with a logit that is not finite has the likelihood NaN, and an engine does not draw it.
 
-pub mod categorical;
-pub mod mixture_of_logistics;
+pub(crate) mod categorical;
+pub(crate) mod mixture_of_logistics;
 
 use ndarray::ArrayView4;
 
@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 /// A distribution over the values of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// See [`mixture_of_logistics`].
+    /// A mixture of discretized logistics, each channel's mean moved by those before it: PixelCNN++'s.
     MixtureOfLogistics {
         /// Components (m).
         mixtures: usize,
         /// Channels of the image: 1 or 3, the layouts that have been published.
         channels: usize,
     },
-    /// See [`categorical`].
+    /// A softmax over values that lie evenly in [-1, 1].
     Categorical {
         /// Values that a pixel can have.
         symbols: usize,

@@ -77,14 +77,24 @@ pub struct Conversion {
 }
 
 impl Weights {
-    /// Opens a folder written by [`convert`] or [`Weights::save`], or a trainer's checkpoint. Values are
-    /// read and checked when they are asked for: see [`Weights::array`].
+    /// Opens a folder written by [`convert`] or [`Weights::save`], or a trainer's checkpoint, with the default
+    /// [`Options`]: its averaged weights where it has them. Values are read and checked when they are asked for: see
+    /// [`Weights::array`].
+    ///
+    /// # Errors
+    /// As for [`Weights::load_with`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Weights> {
+        Weights::load_with(path, &Options::default())
+    }
+
+    /// [`Weights::load`], with a choice of the weights that are taken.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a path that is neither, [`Error::Mismatch`] with every missing, extra
     /// and mis-shaped array, [`Error::Malformed`] for broken descriptions and lengths,
     /// [`Error::Argument`] for options that do not fit.
-    pub fn load(path: &Path, options: &Options) -> Result<Weights> {
+    pub fn load_with(path: impl AsRef<Path>, options: &Options) -> Result<Weights> {
+        let path = path.as_ref();
         if path.join(folder::MANIFEST).exists() {
             return folder::load(path, options);
         }

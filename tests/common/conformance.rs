@@ -11,12 +11,15 @@ use ndarray::{Array4, s};
 use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};
 use super::stacks::{self, stacks};
 
+/// Opens an engine with weights.
+pub type Open = Box<dyn Fn(&Weights) -> Box<dyn Engine>>;
+
 /// A way to run.
 pub struct Way {
     /// For messages.
     pub name: String,
     /// An engine of its kind.
-    pub open: Box<dyn Fn(&Weights) -> Box<dyn Engine>>,
+    pub open: Open,
     /// Whether it takes so long that only the smallest sizes are run.
     pub slow: bool,
 }

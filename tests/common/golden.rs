@@ -36,7 +36,7 @@ pub fn labels(folder: &str) -> Option<Vec<u32>> {
 }
 
 pub fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weights {
-    Weights::load(&golden(path), &weights::Options { raw, nonlinearity, ..Default::default() }).unwrap()
+    Weights::load_with(golden(path), &weights::Options { raw, nonlinearity, ..Default::default() }).unwrap()
 }
 
 pub fn relu(folder: &str) -> Option<Nonlinearity> {
@@ -64,16 +64,11 @@ pub fn generate_as_the_reference(engine: &mut dyn Engine, folder: &str, method: 
     let noise = concatenate(Axis(3), &[mixture.view(), logistic.view()]).unwrap();
     let (size, height, width, _) = noise.dim();
     let batch = Batch {
-        size,
-        height,
-        width,
         labels: labels.as_deref(),
         noise: Noise::Given(noise.view()),
-        temperature: 1.0,
-        known: None,
-        given: None,
         method,
         keep_logits: true,
+        ..Batch::new(size, height, width)
     };
     let made = engine.make(&batch, &|_| true).unwrap();
     let off = largest(&made.images, &file("x_gen"));
@@ -91,16 +86,11 @@ pub fn generate(
 ) -> Made {
     let [height, width] = size;
     let batch = Batch {
-        size: labels.len(),
-        height,
-        width,
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },
-        temperature: 1.0,
-        known: None,
-        given: None,
         method,
         keep_logits: true,
+        ..Batch::new(labels.len(), height, width)
     };
     engine.make(&batch, &|_| true).unwrap()
 }

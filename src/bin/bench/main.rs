@@ -354,18 +354,7 @@ fn labels(graph: &Graph, size: usize) -> Option<Vec<u32>> {
 
 /// The batch that is timed.
 fn batch(size: usize, labels: Option<&[u32]>) -> Batch<'_> {
-    Batch {
-        size,
-        height: SIDE,
-        width: SIDE,
-        labels,
-        noise: Noise::Philox { seed: 2702, first_index: 0 },
-        temperature: 1.0,
-        known: None,
-        given: None,
-        method: Method::Cached,
-        keep_logits: false,
-    }
+    Batch { labels, noise: Noise::Philox { seed: 2702, first_index: 0 }, ..Batch::new(size, SIDE, SIDE) }
 }
 
 fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> {

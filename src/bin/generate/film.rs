@@ -6,41 +6,29 @@
 use std::path::PathBuf;
 
 use fast_pixel_cnn::animation::{self, Scene};
-use fast_pixel_cnn::engine::{Engine, Method};
-use fast_pixel_cnn::generate::{self, Classes, Generated, Race, Run};
+use fast_pixel_cnn::engine::Engine;
+use fast_pixel_cnn::generate::{self, Generated, Race, Run};
 use fast_pixel_cnn::images::{self, Grid};
 use fast_pixel_cnn::{Error, Result};
 
 use crate::args::Args;
 
-/// The grid: a column for each class, if the images go through the classes.
-pub fn layout(run: &Run, classes: usize, count: usize) -> Grid {
-    match (classes, run.classes) {
-        (classes @ 1.., None | Some(Classes::All)) => {
-            let first_class = run.first_index % classes as u64;
-            Grid::by_class(count, first_class as usize, classes)
-        }
-        _ => Grid::near_square(count, run.height, run.width),
-    }
-}
-
 /// What an animation of the first `count` images of a run shows.
-fn scene(run: &Run, classes: usize, count: usize) -> Scene {
+fn scene(run: &Run, grid: Grid, count: usize) -> Scene {
     let given_rows = run.given.map_or(0, |given| given.rows);
-    let grid = layout(run, classes, count);
     Scene { grid, count, height: run.height, width: run.width, given_rows }
 }
 
 /// Refuses, before hours of work, an animation that could not be made after them.
 pub fn check_animation(args: &Args, engine: &dyn Engine, run: &Run, available: Option<u64>) -> Result<()> {
     let Some(file) = &args.animate else { return Ok(()) };
-    animation::check(file, &scene(run, engine.graph().classes, run.count), args.side_by_side)?;
+    animation::check(file, &scene(run, run.grid(engine.graph(), run.count), run.count), args.side_by_side)?;
     if args.side_by_side {
         if run.given.is_some_and(|given| given.rows == run.height) {
             let reason = "all rows are kept: there are none to compare the two methods on";
             return Err(Error::refused("--side-by-side", reason));
         }
-        Run { method: Method::Naive, ..*run }.check(engine, available)?;
+        run.naive().check(engine, available)?;
     }
     Ok(())
 }
@@ -56,7 +44,7 @@ pub fn animate(
 ) -> Result<Option<Race>> {
     let Some(file) = args.animate.as_ref().filter(|_| !made.images.is_empty()) else { return Ok(None) };
     let race = args.side_by_side.then(|| generate::race(engine, run, made)).transpose()?;
-    let scene = scene(run, engine.graph().classes, made.images.dim().0);
+    let scene = scene(run, made.grid, made.count);
     let bytes = images::to_bytes(made.images.view());
     animation::write(file, &scene, bytes.view(), race.as_ref())?;
     written.push(file.clone());

@@ -52,10 +52,7 @@ impl Inputs {
         let counts = counts.map(|(whose, (n, ..))| (whose.as_str(), *n));
         let count = agree(args.count.map(|n| ("--count", n)).into_iter().chain(counts))?;
         Ok(Run {
-            count: count.unwrap_or(args.batch_size),
             batch_size: args.batch_size,
-            height,
-            width,
             first_index: args.first_index,
             classes: args.class,
             noise: match &self.noise {
@@ -70,6 +67,7 @@ impl Inputs {
                 .map(|(images, rows)| Given { images: images.view(), rows }),
             method: if args.naive { Method::Naive } else { Method::Cached },
             keep: Outputs::keeps(args),
+            ..Run::new(count.unwrap_or(args.batch_size)).size(height, width)
         })
     }
 }

@@ -16,11 +16,12 @@ mod series;
 
 use std::process::ExitCode;
 
+use fast_pixel_cnn::generate::Hooks;
 use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Result, cli};
 
 use crate::args::{Args, NAMES};
-use crate::film::{animate, check_animation, layout};
+use crate::film::{animate, check_animation};
 use crate::inputs::Inputs;
 use crate::outputs::Outputs;
 use crate::progress::with_progress;
@@ -36,18 +37,19 @@ fn body(args: &Args) -> Result<ExitCode> {
     let mut engine = args.engine.open(&weights)?;
     let config = weights.config().copied();
     drop(weights);
-    let classes = engine.graph().classes;
     let run = inputs.run(args)?;
     let available = engine.available();
-    run.check(&*engine, available)?;
-    check_animation(args, &*engine, &run, available)?;
-    let mut outputs = Outputs::prepare(args, engine.graph(), &run, &layout(&run, classes, run.count))?;
+    run.check(&engine, available)?;
+    check_animation(args, &engine, &run, available)?;
+    let mut outputs = Outputs::prepare(args, engine.graph(), &run)?;
     let signals = Signals::heed()?;
-    let mut batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
-    let made = with_progress(&mut *engine, &run, available, args.quiet, &signals.stop, &mut batch)?;
-    let mut written = outputs.finish(&made, &layout(&run, classes, made.count))?;
-    let race = animate(args, &mut *engine, &run, &made, &mut written)?;
-    let told = report(args, config.as_ref(), &*engine, &run, &made, race, &written);
+    let batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
+    let hooks =
+        Hooks { stop: Some(&signals.stop), finished: Some(Box::new(batch)), available, progress: None };
+    let made = with_progress(&mut engine, &run, args.quiet, hooks)?;
+    let mut written = outputs.finish(&made)?;
+    let race = animate(args, &mut engine, &run, &made, &mut written)?;
+    let told = report(args, config.as_ref(), &engine, &run, &made, race, &written);
     if made.interrupted {
         // Whatever became of the terminal that was to be told.
         cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use fast_pixel_cnn::files::{self, Draft, NewFolders, Planned};
 use fast_pixel_cnn::generate::{Generated, Run};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::images::{self, Grid};
+use fast_pixel_cnn::images;
 use fast_pixel_cnn::{Error, Result, cli, npy};
 use ndarray::{ArrayView4, Axis};
 
@@ -49,12 +49,12 @@ pub struct Outputs {
 
 impl Outputs {
     /// Makes the folder and claims it, and refuses, before hours of work, what could not be written after them.
-    pub fn prepare(args: &Args, graph: &Graph, run: &Run, layout: &Grid) -> Result<Outputs> {
+    pub fn prepare(args: &Args, graph: &Graph, run: &Run) -> Result<Outputs> {
         let dir = &args.save_dir;
         // Gone again, if they are empty, where something is refused.
         let new = NewFolders::make(dir)?;
         let outputs = Outputs::claim(args, graph, run)?;
-        outputs.check(graph, run, layout)?;
+        outputs.check(graph, run)?;
         // May be in the folder that was just made.
         args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
         new.keep();
@@ -98,7 +98,7 @@ impl Outputs {
     }
 
     /// Refuses what cannot be written, and tells what will stay though it is not of this run.
-    fn check(&self, graph: &Graph, run: &Run, layout: &Grid) -> Result<()> {
+    fn check(&self, graph: &Graph, run: &Run) -> Result<()> {
         let names = self.names(graph.classes > 0);
         names.iter().try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
         files::sweep(&self.dir);
@@ -113,7 +113,7 @@ impl Outputs {
             }
             files::check_writable(&self.image(0))?;
         }
-        files::check_room(&self.dir, &self.planned(graph, run, layout))?;
+        files::check_room(&self.dir, &self.planned(graph, run))?;
         for name in [GRID, BYTES, FLOATS, LABELS].iter().filter(|name| !names.contains(name)) {
             if self.record.is_foreign(name) {
                 self.warn(name);
@@ -134,7 +134,7 @@ impl Outputs {
     }
 
     /// What is going to be written: of arrays it is known, of PNG files what they take at most.
-    fn planned(&self, graph: &Graph, run: &Run, layout: &Grid) -> Vec<Planned> {
+    fn planned(&self, graph: &Graph, run: &Run) -> Vec<Planned> {
         let (count, values) = (run.count as u64, graph.head.values() as u64);
         let png = |(rows, columns): (usize, usize)| {
             let row = (columns as u64).saturating_mul(values).saturating_add(1);
@@ -145,7 +145,8 @@ impl Outputs {
             count.saturating_mul((run.height as u64).saturating_mul(run.width as u64)).saturating_mul(values);
         let mut planned = Vec::new();
         if self.grid {
-            planned.push(Planned { files: 1, bytes: png(layout.size(run.count, run.height, run.width)) });
+            let size = run.grid(graph, run.count).size(run.count, run.height, run.width);
+            planned.push(Planned { files: 1, bytes: png(size) });
         }
         if self.arrays {
             let labels = if graph.classes > 0 { count.saturating_mul(8) } else { 0 };
@@ -191,14 +192,14 @@ impl Outputs {
     }
 
     /// Writes what was made, if anything was, and returns the files and folders written.
-    pub fn finish(&mut self, made: &Generated, grid: &Grid) -> Result<Vec<PathBuf>> {
+    pub fn finish(&mut self, made: &Generated) -> Result<Vec<PathBuf>> {
         if made.count == 0 {
             return Ok(Vec::new());
         }
         let names = self.names(made.labels.is_some());
         let draft = |name: &&'static str| {
             let draft = Draft::write(&self.dir.join(name), |writer| match *name {
-                GRID => images::encode_grid(writer, grid, made.images.view()),
+                GRID => images::encode_grid(writer, &made.grid, made.images.view()),
                 BYTES => npy::write_to(
                     writer,
                     made.images.shape(),

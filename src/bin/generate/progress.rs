@@ -5,11 +5,10 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fast_pixel_cnn::engine::Engine;
-use fast_pixel_cnn::generate::{self, Finished, Generated, Progress, Run};
+use fast_pixel_cnn::generate::{Generated, Hooks, Progress, Run};
 use fast_pixel_cnn::{Result, cli};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -17,14 +16,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Generates, and tells how far it is, unless nobody wants to know.
-pub fn with_progress(
-    engine: &mut dyn Engine,
-    run: &Run,
-    available: Option<u64>,
-    quiet: bool,
-    stop: &AtomicBool,
-    finished: &mut Finished,
-) -> Result<Generated> {
+pub fn with_progress(engine: &mut dyn Engine, run: &Run, quiet: bool, hooks: Hooks) -> Result<Generated> {
     let terminal = std::io::stderr().is_terminal();
     let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(rows(run)), target);
@@ -44,7 +36,7 @@ pub fn with_progress(
             cli::note("progress", line);
         }
     };
-    let made = generate::generate(engine, run, available, stop, &progress, finished);
+    let made = run.generate_with(engine, Hooks { progress: Some(&progress), ..hooks });
     bar.finish_and_clear();
     made
 }
@@ -96,26 +88,11 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use fast_pixel_cnn::engine::Method;
-    use fast_pixel_cnn::generate::RunNoise;
-
     use super::*;
 
     #[test]
     fn a_line_comes_after_each_interval_and_tells_what_is_left() {
-        let run = Run {
-            count: 100,
-            batch_size: 10,
-            height: 32,
-            width: 32,
-            first_index: 0,
-            classes: None,
-            noise: RunNoise::Seed(0),
-            temperature: 1.0,
-            given: None,
-            method: Method::Cached,
-            keep: false,
-        };
+        let run = Run::new(100).batch_size(10);
         let lines = Lines::new(EVERY);
         // A row of ten images takes 4 seconds.
         let mut told = Vec::new();
