@@ -40,7 +40,7 @@ impl Graph {
     /// known then to the front of its sum, which otherwise keeps its order.
     ///
     /// # Errors
-    /// [`Error::Graph`] for what is no causal network: see [`Layer`] and [`Tap`].
+    /// [`Error::Graph`](crate::Error::Graph) for what is no causal network: see [`Layer`] and [`Tap`].
     pub fn new(
         parameters: Vec<Parameter>,
         maps: Vec<Map>,
