@@ -94,7 +94,7 @@ fn logits_that_are_not_finite_have_no_likelihood() {
         let sound = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
         let place = dir.path().join(format!("{folder}.{}", variable.replace('/', ".")));
         let place = poison::poison(&sound, &place, variable, None);
-        let weights = Weights::load(&place, &Default::default()).unwrap();
+        let weights = Weights::load(&place).unwrap();
         let images = images(folder);
         let mut engine = cuda(&weights, Strategy::Auto);
         let nats = engine.nats(images.view(), None).unwrap();
