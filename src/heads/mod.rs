@@ -4,7 +4,7 @@
 //! has is asked of it, so that nobody else knows a distribution. Nothing here hides a number that is none: a pixel
 //! with a logit that is not finite has the likelihood NaN, and an engine does not draw it.
 
-mod categorical;
+pub(crate) mod categorical;
 pub(crate) mod mixture_of_logistics;
 
 use ndarray::ArrayView4;
