@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let mut engine = Device::auto().open(&Weights::load("models/digits")?)?;
 
     // Any image will do, as floats in [-1, 1]: `images::read` and `images::to_floats` take one from a file.
-    let image = Run::new(1).seed(1).class(3).generate(&mut engine)?.images;
+    let image = Run::new(1).seed(1).first_index(13).class(3).generate(&mut engine)?.images;
     let rows = image.dim().1 / 2;
 
     // One image is given for all eight of the run; an own one for each would be `[8, height, width, 3]`.
