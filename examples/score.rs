@@ -4,7 +4,7 @@
 //! eights.
 
 use fast_pixel_cnn::evaluate::{Task, evaluate};
-use fast_pixel_cnn::{Device, Result, Run, Weights, images};
+use fast_pixel_cnn::{Device, Result, Run, Weights, media::images};
 
 fn main() -> Result<()> {
     let files: Vec<_> = std::env::args_os().skip(1).collect();

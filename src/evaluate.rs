@@ -11,7 +11,7 @@ use ndarray::{Array2, Array4, ArrayView4, s};
 
 use crate::engine::{self, Engine, Method};
 use crate::error::{Error, Result};
-use crate::{images, memory};
+use crate::{media::images, memory};
 
 /// Images in a batch, if so many fit into memory. More would not be faster.
 const BATCH: usize = 16;

@@ -15,12 +15,12 @@ use ndarray::{Array4, ArrayView4, Axis, Ix4, concatenate};
 
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 use crate::graph::Graph;
 use crate::heads::Head;
-use crate::images::{self, Grid};
+use crate::media::files::write_atomically;
+use crate::media::images::{self, Grid};
+use crate::media::npy;
 use crate::memory;
-use crate::npy;
 use crate::philox::BOUNDS;
 
 /// Which classes a class-conditional model makes.

@@ -10,7 +10,7 @@
 //! # let place = tempfile::tempdir().expect("a directory for the picture");
 //! # std::env::set_current_dir(&place).expect("it is there");
 //! images.save_png("digits.png")?;
-//! # let picture = fast_pixel_cnn::images::read(&["digits.png"], None, 3)?;
+//! # let picture = fast_pixel_cnn::media::images::read(&["digits.png"], None, 3)?;
 //! # assert_eq!(picture.dim(), (1, 4 * 34 - 2, 4 * 34 - 2, 3));
 //! # Ok(())
 //! # }
@@ -27,7 +27,7 @@
 //! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options |
 //! | [`generate`] | runs of images: seed, class, size, completion, progress and stopping |
 //! | [`evaluate`] | likelihoods and classes of given images |
-//! | [`images`] | bytes and floats, and the files that hold them |
+//! | [`media`] | images as bytes and floats, and the files that hold them |
 //! | [`engine`] | the trait that engines have, and single batches with all that can be asked of one |
 //! | [`models`], [`graph`], [`heads`] | architectures, the language that they are written in, distributions of a pixel |
 //! | [`checkpoint`] | any arrays of a trainer's files, by name |
@@ -53,12 +53,11 @@
 //! - [`graph`]: a network as data, and what follows from it
 //! - [`heads`]: what the last layer's numbers mean
 //! - [`checkpoint`]
-//! - [`images`]
-//! - `npy`, `files`
+//! - [`media`]: files for people
 //! - `memory`, `philox`
 //! - [`error`]
 //!
-//! The programs stand on top, and with them what only they need: `cli`, `figure` and `animation`, and `signals`. Modules
+//! The programs stand on top, and with them `cli`, what they share. Modules
 //! without a link here are for this package's own programs, tests and benchmarks: they may change at any time.
 
 pub mod checkpoint;
@@ -70,35 +69,22 @@ pub mod evaluate;
 pub mod generate;
 pub mod graph;
 pub mod heads;
-pub mod images;
+pub mod media;
 pub mod models;
 pub mod weights;
 
 // What the programs, tests and benchmarks of this package need beside them.
 #[cfg(feature = "cli")]
 #[doc(hidden)]
-pub mod animation;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
 pub mod cuda;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod figure;
-#[doc(hidden)]
-pub mod files;
 #[doc(hidden)]
 pub mod memory;
-#[doc(hidden)]
-pub mod npy;
 #[doc(hidden)]
 pub mod philox;
 #[doc(hidden)]
 pub mod plan;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod signals;
 
 pub use device::Device;
 pub use engine::Engine;

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::images;
+use fast_pixel_cnn::media::images;
 use models::{argument, tiny};
 use ndarray::{Array3, ArrayView3, Axis, s};
 use run::{Run, run};

@@ -15,7 +15,7 @@ use common::program::Place;
 use common::run::run;
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::weights::Weights;
-use fast_pixel_cnn::{ModelConfig, npy};
+use fast_pixel_cnn::{ModelConfig, media::npy};
 
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {

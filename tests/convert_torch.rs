@@ -21,7 +21,7 @@ use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::ParameterKind;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy};
 use golden::*;
 use ndarray::Array4;
 use program::Place;

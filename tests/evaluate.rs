@@ -10,7 +10,11 @@ mod run;
 use std::fs;
 use std::path::Path;
 
-use fast_pixel_cnn::{Nonlinearity, Weights, images, npy, weights};
+use fast_pixel_cnn::{
+    Nonlinearity, Weights,
+    media::{images, npy},
+    weights,
+};
 use models::argument;
 use ndarray::{Array4, Axis};
 use run::Run;

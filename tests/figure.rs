@@ -8,7 +8,7 @@ mod run;
 use std::fs;
 use std::path::PathBuf;
 
-use fast_pixel_cnn::figure::PAPER;
+use fast_pixel_cnn::media::figure::PAPER;
 use models::tiny;
 use run::{Run, run};
 use tempfile::TempDir;

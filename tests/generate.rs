@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
-use fast_pixel_cnn::{images, npy};
+use fast_pixel_cnn::media::{images, npy};
 use models::{argument, cond, tiny};
 use ndarray::{Array4, Axis, Ix4, s};
 use run::Run;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use imports::{cycles, files, graphs};
 
 /// The floors of `src/lib.rs`, the highest first.
-const FLOORS: [&[&str]; 14] = [
-    &["cli", "figure", "animation", "signals"],
+const FLOORS: [&[&str]; 13] = [
+    &["cli"],
     &["device"],
     &["cpu", "cuda", "generate", "evaluate"],
     &["engine"],
@@ -20,8 +20,7 @@ const FLOORS: [&[&str]; 14] = [
     &["graph"],
     &["heads"],
     &["checkpoint"],
-    &["images"],
-    &["npy", "files"],
+    &["media"],
     &["memory", "philox"],
     &["error"],
 ];

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::files;
-use fast_pixel_cnn::images::{self, GAP, Grid};
+use fast_pixel_cnn::media::files;
+use fast_pixel_cnn::media::images::{self, GAP, Grid};
 use ndarray::{Array3, Array4, Axis, s};
 use png::{BitDepth, ColorType};
 

@@ -5,7 +5,7 @@
 mod models;
 
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::{npy, philox};
+use fast_pixel_cnn::{media::npy, philox};
 use models::golden;
 use ndarray::{Array4, ArrayView4, Ix4};
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fast_pixel_cnn::npy;
+use fast_pixel_cnn::media::npy;
 use ndarray::{ArrayD, IxDyn, array};
 
 /// The bytes of an `.npy` file with any version, header text and data.

@@ -4,8 +4,8 @@
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::images;
-use fast_pixel_cnn::npy::{self, Element};
+use fast_pixel_cnn::media::images;
+use fast_pixel_cnn::media::npy::{self, Element};
 use ndarray::Array4;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;

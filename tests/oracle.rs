@@ -9,7 +9,7 @@ mod plain;
 use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Noise};
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 use models::golden;
 use ndarray::{Array4, Axis, concatenate};
 use plain::Map;

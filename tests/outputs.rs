@@ -9,7 +9,7 @@ mod run;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::{images, npy};
+use fast_pixel_cnn::media::{images, npy};
 use models::{cond, tiny};
 use ndarray::Axis;
 use run::{Run, run};

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::Engine;
-use fast_pixel_cnn::{ModelConfig, Weights, npy};
+use fast_pixel_cnn::{ModelConfig, Weights, media::npy};
 use golden::*;
 use ndarray::{Array4, s};
 

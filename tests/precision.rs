@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 use ndarray::{Array4, Ix4, s};
 
 fn root(path: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
 use fast_pixel_cnn::generate::{Classes, Generated, Hooks, Progress, Run, RunNoise};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Result, images};
+use fast_pixel_cnn::{Error, ModelConfig, Result, media::images};
 use ndarray::{Array4, ArrayView4, Axis, concatenate};
 
 /// Each image is filled with a number that tells its noise, class and given part.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::graph::ParameterKind;
 use fast_pixel_cnn::weights::{Options, Weights};
-use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, npy};
+use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, media::npy};
 use ndarray::ArrayD;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

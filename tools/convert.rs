@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use fast_pixel_cnn::checkpoint::Checkpoint;
-use fast_pixel_cnn::signals::Signals;
+use fast_pixel_cnn::cli::signals::Signals;
 use fast_pixel_cnn::{Error, Result, cli, error, weights};
 
 /// Convert a PixelCNN++ checkpoint of TensorFlow or PyTorch to a folder of .npy weights.

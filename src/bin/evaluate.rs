@@ -11,9 +11,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
-use fast_pixel_cnn::files::{self, Planned};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Result, cli, engine, images, npy};
+use fast_pixel_cnn::media::files::{self, Planned};
+use fast_pixel_cnn::{
+    Error, ModelConfig, Result, cli, engine,
+    media::{images, npy},
+};
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 

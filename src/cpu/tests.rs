@@ -34,7 +34,7 @@ fn packed_weights_do_not_depend_on_the_threads() {
 /// Every map through every activation that it is stored through, against the reference's lists.
 #[test]
 fn every_map_stored_is_the_reference_s() {
-    use crate::npy;
+    use crate::media::npy;
     use std::path::Path;
 
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Options, Source, Values, Weights, fold};
 use crate::error::{Error, Result, printable};
-use crate::files::DraftFolder;
 use crate::graph::{Graph, Parameter};
+use crate::media::files::DraftFolder;
+use crate::media::npy;
 use crate::models::ModelConfig;
-use crate::npy;
 
 /// The file that describes the others.
 pub(super) const MANIFEST: &str = "model.json";

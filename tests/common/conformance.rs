@@ -5,7 +5,7 @@
 //! `conformance!` makes a test of each part for a list of ways.
 
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Weights, npy};
+use fast_pixel_cnn::{ModelConfig, Weights, media::npy};
 use ndarray::{Array4, s};
 
 use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};

@@ -4,7 +4,7 @@
 pub mod models;
 
 use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, npy, weights};
+use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 pub use models::golden;
 use ndarray::{Array4, Axis, Ix4, concatenate};
 

@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::{Weights, images, npy};
+use fast_pixel_cnn::{
+    Weights,
+    media::{images, npy},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

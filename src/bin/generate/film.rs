@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
-use fast_pixel_cnn::animation::{self, Scene};
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::generate::{self, Generated, Race, Run};
-use fast_pixel_cnn::images::{self, Grid};
+use fast_pixel_cnn::media::animation::{self, Scene};
+use fast_pixel_cnn::media::images::{self, Grid};
 use fast_pixel_cnn::{Error, Result};
 
 use crate::args::Args;
@@ -46,7 +46,7 @@ pub fn animate(
     let race = args.side_by_side.then(|| generate::race(engine, run, made)).transpose()?;
     let scene = scene(run, made.grid, made.count);
     let bytes = images::to_bytes(made.images.view());
-    animation::write(file, &scene, bytes.view(), race.as_ref())?;
+    animation::write(file, &scene, bytes.view(), race.map(|race| [race.naive_seconds, race.cached_seconds]))?;
     written.push(file.clone());
     Ok(race)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use fast_pixel_cnn::engine::{Given, Method};
 use fast_pixel_cnn::generate::{self, Run, RunNoise};
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::images;
+use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::{Error, Result};
 use ndarray::Array4;
 

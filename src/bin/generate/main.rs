@@ -16,8 +16,8 @@ mod series;
 
 use std::process::ExitCode;
 
+use fast_pixel_cnn::cli::signals::Signals;
 use fast_pixel_cnn::generate::Hooks;
-use fast_pixel_cnn::signals::Signals;
 use fast_pixel_cnn::{Result, cli};
 
 use crate::args::{Args, NAMES};

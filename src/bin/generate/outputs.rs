@@ -6,11 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::files::{self, Draft, NewFolders, Planned};
 use fast_pixel_cnn::generate::{Generated, Run};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::images;
-use fast_pixel_cnn::{Error, Result, cli, npy};
+use fast_pixel_cnn::media::files::{self, Draft, NewFolders, Planned};
+use fast_pixel_cnn::media::images;
+use fast_pixel_cnn::{Error, Result, cli, media::npy};
 use ndarray::{ArrayView4, Axis};
 
 use crate::args::{Args, Format};

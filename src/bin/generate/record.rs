@@ -10,7 +10,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use fast_pixel_cnn::{Error, Result, files};
+use fast_pixel_cnn::{Error, Result, media::files};
 use serde::{Deserialize, Serialize};
 
 /// The file with the list.

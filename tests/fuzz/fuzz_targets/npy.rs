@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use fast_pixel_cnn::npy;
+use fast_pixel_cnn::media::npy;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -13,9 +13,8 @@ use std::path::Path;
 use ndarray::ArrayView4;
 
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use crate::generate::Race;
-use crate::images::Grid;
+use crate::media::files::write_atomically;
+use crate::media::images::Grid;
 use canvas::{Canvas, Color};
 
 /// The largest picture of an animation, in pixels.
@@ -71,13 +70,13 @@ pub struct Scene {
 }
 
 /// What is written below the two sides.
-fn captions(race: &Race) -> [String; 2] {
-    let slower = f64::from(CACHED) / 100.0 / race.cached_seconds;
+fn captions([naive, cached]: [f64; 2]) -> [String; 2] {
+    let slower = f64::from(CACHED) / 100.0 / cached;
     let time = match slower < 1.0 {
         true => format!("time sped up {} times", number(1.0 / slower)),
         false => format!("time slowed down {} times", number(slower)),
     };
-    [format!("cached is {} times faster", number(race.speedup())), time]
+    [format!("cached is {} times faster", number(naive / cached)), time]
 }
 
 /// A number with three digits that count.
@@ -175,12 +174,12 @@ fn filling(given: usize, total: usize) -> Vec<Frame> {
 }
 
 /// The frames of a race, naive first.
-fn racing(given: usize, total: usize, race: &Race) -> Vec<Frame> {
+fn racing(given: usize, total: usize, [naive, cached_seconds]: [f64; 2]) -> Vec<Frame> {
     let pixels = total - given;
     let mut frames: Vec<Frame> = Vec::new();
     for tick in 0..RACE / TICK {
         let cached = f64::from(tick) * f64::from(TICK) / f64::from(CACHED);
-        let shown = [cached / race.speedup(), cached]
+        let shown = [cached / (naive / cached_seconds), cached]
             .map(|share| given + ((share * pixels as f64) as usize).min(pixels));
         match frames.last_mut() {
             Some(last) if last.shown == shown => last.hold += TICK,
@@ -201,11 +200,11 @@ pub fn check(path: &Path, scene: &Scene, race: bool) -> Result<()> {
 }
 
 /// Writes the animation of finished images `[N, H, W, C]` of one or three channels, those of the scene, as APNG or GIF by the
-/// name's end, atomically. With a race, naive and cached stand side by side.
+/// name's end, atomically. With a race, the seconds that naive and cached take, they stand side by side.
 ///
 /// # Errors
 /// As for [`check`]; [`Error::Io`]; [`Error::Argument`] for images that are not those of the scene.
-pub fn write(path: &Path, scene: &Scene, images: ArrayView4<u8>, race: Option<&Race>) -> Result<()> {
+pub fn write(path: &Path, scene: &Scene, images: ArrayView4<u8>, race: Option<[f64; 2]>) -> Result<()> {
     let format = Format::of(path)?;
     let layout = Layout::new(scene, race.is_some())?;
     let &Scene { count, height, width, given_rows, .. } = scene;
@@ -263,7 +262,7 @@ fn paint(
 }
 
 /// The picture before the first pixel.
-fn blank(scene: &Scene, layout: &Layout, race: Option<&Race>) -> Canvas {
+fn blank(scene: &Scene, layout: &Layout, race: Option<[f64; 2]>) -> Canvas {
     let [width, height] = layout.size;
     let mut canvas = Canvas::new(width, height, if race.is_some() { PAPER } else { GAP });
     for &[left, top] in &layout.sides {
@@ -274,7 +273,7 @@ fn blank(scene: &Scene, layout: &Layout, race: Option<&Race>) -> Canvas {
         }
     }
     let Some(race) = race else { return canvas };
-    let seconds = [race.naive_seconds, race.cached_seconds].map(number);
+    let seconds = race.map(number);
     let times = [format!("{} s, estimated", seconds[0]), format!("{} s", seconds[1])];
     for ((name, time), [left, _]) in ["naive", "cached"].iter().zip(times).zip(&layout.sides) {
         let middle = left + layout.grid[0] / 2;
@@ -296,19 +295,19 @@ mod tests {
     fn captions_fit_and_the_font_has_their_letters() {
         for cached_seconds in [1e-3, 0.01234, 0.64, 1.5, 1234.5] {
             for speedup in [0.5, 2.94, 279.0, 1023.0] {
-                let race = Race { naive_seconds: speedup * cached_seconds, cached_seconds };
-                for caption in captions(&race) {
+                let race = [speedup * cached_seconds, cached_seconds];
+                for caption in captions(race) {
                     assert!(font::has(&caption), "{caption}");
                     assert!(LETTER * canvas::text_width(&caption) <= 2 * SIDE, "{caption}");
                 }
-                let time = format!("{} s, estimated", number(race.naive_seconds));
+                let time = format!("{} s, estimated", number(race[0]));
                 assert!(font::has(&time) && LETTER * canvas::text_width(&time) <= SIDE, "{time}");
             }
         }
-        let race = Race { naive_seconds: 178.7, cached_seconds: 0.64 };
-        assert_eq!(captions(&race), ["cached is 279 times faster", "time slowed down 2.34 times"]);
-        let race = Race { naive_seconds: 60.0, cached_seconds: 15.0 };
-        assert_eq!(captions(&race), ["cached is 4.00 times faster", "time sped up 10.0 times"]);
+        let race = [178.7, 0.64];
+        assert_eq!(captions(race), ["cached is 279 times faster", "time slowed down 2.34 times"]);
+        let race = [60.0, 15.0];
+        assert_eq!(captions(race), ["cached is 4.00 times faster", "time sped up 10.0 times"]);
     }
 
     #[test]
@@ -323,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_race_is_run_on_one_clock() {
-        let race = Race { naive_seconds: 100.0, cached_seconds: 1.0 };
-        let frames = racing(24, 1024, &race);
+        let race = [100.0, 1.0];
+        let frames = racing(24, 1024, race);
         assert_eq!(frames.iter().map(|frame| frame.hold).sum::<u16>(), RACE);
         let mut time = 0;
         for frame in &frames {

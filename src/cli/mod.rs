@@ -3,6 +3,8 @@
 //! The idea: a program is a function from its arguments to an exit code; errors are one line on stderr
 //! and status 2, warnings are lines on stderr, and a reader who leaves early (`| head`) is no error.
 
+pub mod signals;
+
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};

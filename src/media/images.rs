@@ -12,8 +12,8 @@ use ndarray::{Array3, Array4, ArrayD, ArrayView3, ArrayView4, Axis, Dimension, I
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use crate::npy;
+use crate::media::files::write_atomically;
+use crate::media::npy;
 
 /// The largest PNG read, in pixels. A few kilobytes of PNG can claim billions.
 #[doc(hidden)]

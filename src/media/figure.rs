@@ -14,8 +14,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use crate::npy::open_regular;
+use crate::media::files::write_atomically;
+use crate::media::npy::open_regular;
 
 /// The bars of the paper's figure: batch sizes, and cached against naive on a Tesla K40.
 pub const PAPER: [(usize, f64); 9] =
