@@ -10,7 +10,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fast_pixel_cnn::cpu::kernels::{Finish, Isa, Kernels, LANES, MAX_ROWS, Precision, Segment, Target, Tile};
+use fast_pixel_cnn::cpu::kernels::{
+    EpilogueArgs, Isa, Kernels, LANES, MAX_ROWS, Precision, Segment, Target, Tile,
+};
 use fast_pixel_cnn::cpu::limits::{peak_flops, read_bandwidth};
 use fast_pixel_cnn::graph::Epilogue;
 
@@ -103,7 +105,7 @@ impl TileBench {
                 weights: tile[t * lines * LANES..].as_ptr(),
                 stride: 1,
                 in_channels: DEPTH,
-                ahead: std::ptr::null(),
+                prefetch: std::ptr::null(),
                 bursts: 0,
             });
             let tile = Tile {
@@ -133,7 +135,7 @@ fn finish(c: &mut Criterion) {
         let (mut residual, mut raw) = (vec![0.1; rows * FILTERS], vec![0.0; rows * FILTERS]);
         let mut activated = vec![0.0; rows * 2 * FILTERS];
         let positions: Vec<usize> = (0..rows).collect();
-        let args = Finish {
+        let args = EpilogueArgs {
             sums: sums.as_ptr(),
             sums_stride: 2 * units * LANES,
             positions: &positions,
@@ -150,8 +152,8 @@ fn finish(c: &mut Criterion) {
             ],
         };
         let name = format!("{} finish", kernels.isa().name());
-        // SAFETY: the vectors have the extents of a `Finish`.
-        let run = || unsafe { kernels.finish()(&args) };
+        // SAFETY: the vectors have the extents of a `EpilogueArgs`.
+        let run = || unsafe { kernels.epilogue()(&args) };
         share(c, &name, (rows * FILTERS) as f64, flops / OPERATIONS, "G outputs/s", run);
     }
 }

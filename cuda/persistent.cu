@@ -7,14 +7,14 @@
 // cache may hold.
 
 #include "grid_barrier.cuh"
-#include "masked_conv_narrow.cuh"
-#include "masked_conv_wide.cuh"
+#include "masked_conv_gemv.cuh"
+#include "masked_conv_gemm.cuh"
 #include "sample.cuh"
 
 // One stage of a program.
 struct Entry {
     int stage; // its record in the table
-    int wide;  // masked_conv_wide instead of masked_conv_narrow
+    int gemm;  // masked_conv_gemm instead of masked_conv_gemv
     int x;     // groups of slices
     int items; // times groups of positions
     int start; // items of the entries before it
@@ -40,8 +40,8 @@ struct Programs {
 static_assert(sizeof(Programs) == 32);
 
 union Shared {
-    narrow::Shared narrow;
-    wide::Shared wide;
+    gemv::Shared gemv;
+    gemm::Shared gemm;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
@@ -64,10 +64,10 @@ persistent_f32(const float4* records, Programs programs, const Sampler* sampler,
                 int y = item / entry.x, x = item - y * entry.x;
                 // No barrier of the block between two items: both kernels keep what one item still reads
                 // apart from what the next first writes, and a stage's items are all of one kind.
-                if (entry.wide) {
-                    masked_conv_wide<false>(shared.wide, stage, batch, x, y, row, column);
+                if (entry.gemm) {
+                    masked_conv_gemm<false>(shared.gemm, stage, batch, x, y, row, column);
                 } else {
-                    masked_conv_narrow(shared.narrow, stage, batch, x, y, row, column);
+                    masked_conv_gemv(shared.gemv, stage, batch, x, y, row, column);
                 }
             }
             // What comes next depends on nothing that is computed: its record is on its way while the blocks meet.

@@ -83,7 +83,7 @@ struct alignas(16) Stage {
     unsigned inverse; // whose inverse modulo 2^32 this is
     int rows;         // steps of the stage down and across the image
     int columns;
-    int lanes; // masked_conv_narrow: chunks that are summed side by side
+    int lanes; // masked_conv_gemv: chunks that are summed side by side
     int group; // and slices of a block
     int tiles; // and tiles of positions that one block takes, one after the other
     int padding;

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{BURST, Finish, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Target, Tile};
+use super::kernels::{BURST, EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Target, Tile};
 use super::packed::Panels;
 use super::stage::{Context, Span, Stage, StageTap};
 use super::team::{Member, share};
@@ -66,21 +66,21 @@ impl Stage {
             for (g, group) in groups().enumerate() {
                 let next_group = groups().nth(g + 1).or_else(|| blocks.peek().and(groups().next()));
                 for t in 0..tiles {
-                    let mut ahead = Ahead::default();
+                    let mut prefetch = Prefetch::default();
                     if g == 0 && t + 1 < tiles {
-                        work.inputs_ahead(&mut ahead, &rows[t + 1]);
+                        work.prefetch_inputs(&mut prefetch, &rows[t + 1]);
                     }
                     match (&next_group, next) {
-                        (Some(next), _) => ahead.weights(context, self, part, next, (t, tiles)),
+                        (Some(next), _) => prefetch.weights(context, self, part, next, (t, tiles)),
                         (None, Some((stage, part))) => {
                             let first = stage.first_group(context, count);
-                            ahead.weights(context, stage, part, &first, (t, tiles));
+                            prefetch.weights(context, stage, part, &first, (t, tiles));
                         }
                         (None, None) => {}
                     }
                     // SAFETY: the units and rows are of this member's share, and members' shares do not
                     // overlap; the rest by the caller's promise.
-                    unsafe { work.tile(&group, &rows[t], &ahead) };
+                    unsafe { work.tile(&group, &rows[t], &prefetch) };
                 }
             }
         }
@@ -138,12 +138,12 @@ struct Work<'a> {
 
 /// Stretches of cache lines to ask for. A tile takes what its segments have room for.
 #[derive(Default)]
-struct Ahead {
+struct Prefetch {
     stretches: [(usize, usize); SEGMENTS],
     count: usize,
 }
 
-impl Ahead {
+impl Prefetch {
     /// Adds `lines` cache lines from an address on, which need not be valid.
     fn push(&mut self, from: *const f32, lines: usize) {
         if lines > 0 && self.count < SEGMENTS {
@@ -250,7 +250,7 @@ impl Work<'_> {
     }
 
     /// Asks for the inputs of some rows: those that lie together with the first.
-    fn inputs_ahead(&self, ahead: &mut Ahead, rows: &Rows) {
+    fn prefetch_inputs(&self, prefetch: &mut Prefetch, rows: &Rows) {
         let (first, last) = (rows.offsets[0], rows.offsets[rows.count - 1]);
         // At the end of a row of an image the padding lies between.
         let together = (rows.count + 2) * self.stage.piece.source_step;
@@ -262,7 +262,7 @@ impl Work<'_> {
             let key = (base, self.stage.taps[tap].row);
             if previous.replace(key) != Some(key) {
                 let from = self.context.memory.address(self.corner(tap) + first * channels);
-                ahead.push(from, (positions * channels).div_ceil(LANES));
+                prefetch.push(from, (positions * channels).div_ceil(LANES));
             }
         }
     }
@@ -272,7 +272,7 @@ impl Work<'_> {
     /// # Safety
     /// As for [`Stage::run`]; `units` and `rows`, which [`Work::rows`] made and which are at least one, are
     /// of this member's share.
-    unsafe fn tile(&self, units: &Range<usize>, rows: &Rows, ahead: &Ahead) {
+    unsafe fn tile(&self, units: &Range<usize>, rows: &Rows, prefetch: &Prefetch) {
         let (stage, context) = (self.stage, self.context);
         let packed = &stage.packed;
         let panels = units.len() * packed.unit;
@@ -297,7 +297,7 @@ impl Work<'_> {
             Part::Whole | Part::Rest => (scratch.as_mut_ptr().cast(), panels * LANES),
         };
 
-        let mut ahead = Queue { ahead, next: 0, taken: 0 };
+        let mut prefetch = Queue { prefetch, next: 0, taken: 0 };
         let boundary = self.taps.start.max(stage.piece.hoisted).min(self.taps.end);
         for (taps, part) in
             [(self.taps.start..boundary, &packed.row), (boundary..self.taps.end, &packed.pixel)]
@@ -307,7 +307,7 @@ impl Work<'_> {
                 let segments = &mut segments[..taps.len()];
                 for (segment, tap) in segments.iter_mut().zip(taps) {
                     // SAFETY: by the caller's promise.
-                    *segment = unsafe { self.segment(tap, part, first_panel, panels, rows, &mut ahead) };
+                    *segment = unsafe { self.segment(tap, part, first_panel, panels, rows, &mut prefetch) };
                 }
                 let (offsets, panel_stride) = (rows.offsets, part.stride());
                 let tile = Tile { segments, offsets, init, panel_stride, sums, sums_stride };
@@ -339,20 +339,20 @@ impl Work<'_> {
         first_panel: usize,
         panels: usize,
         rows: &Rows,
-        ahead: &mut Queue,
+        prefetch: &mut Queue,
     ) -> Segment {
         let StageTap { grid, in_channels, weights, .. } = self.stage.taps[tap];
         let panel = weights + first_panel * part.stride();
         let end = panel + (panels - 1) * part.stride() + part.precision.lines(in_channels) * LANES;
         let farthest = rows.offsets[..rows.count].iter().max().expect("a tile has rows");
-        let (from, bursts) = ahead.take(in_channels / STEP);
+        let (from, bursts) = prefetch.take(in_channels / STEP);
         Segment {
             // SAFETY: the grid has the positions that the tap reads for these rows, by the caller's promise.
             inputs: unsafe { self.context.memory.at(self.corner(tap), (farthest + 1) * grid.channels) },
             stride: grid.channels,
             weights: self.context.packed.floats.as_slice()[panel..end].as_ptr(),
             in_channels,
-            ahead: from,
+            prefetch: from,
             bursts,
         }
     }
@@ -376,7 +376,7 @@ impl Work<'_> {
                 channels: g.channels,
             })
         };
-        let finish = Finish {
+        let finish = EpilogueArgs {
             sums,
             sums_stride,
             positions,
@@ -389,7 +389,7 @@ impl Work<'_> {
         };
         // SAFETY: the instruction set as above. The units are some of the layer's; grids have the channels that
         // `Stage::new` has checked; and a layer's output is another map than what it adds.
-        unsafe { context.kernels.finish()(&finish) }
+        unsafe { context.kernels.epilogue()(&finish) }
     }
 
     /// The row's sums at a place, `panels * LANES` floats.
@@ -407,7 +407,7 @@ impl Work<'_> {
 
 /// Deals the stretches out to segments.
 struct Queue<'a> {
-    ahead: &'a Ahead,
+    prefetch: &'a Prefetch,
     next: usize,
     taken: usize,
 }
@@ -415,10 +415,10 @@ struct Queue<'a> {
 impl Queue<'_> {
     /// The next lines to ask for, in at most so many bursts.
     fn take(&mut self, bursts: usize) -> (*const f32, usize) {
-        if self.next == self.ahead.count || bursts == 0 {
+        if self.next == self.prefetch.count || bursts == 0 {
             return (std::ptr::null(), 0);
         }
-        let (from, lines) = self.ahead.stretches[self.next];
+        let (from, lines) = self.prefetch.stretches[self.next];
         let from = from + self.taken * size_of::<[f32; LANES]>();
         let bursts = (lines - self.taken).div_ceil(BURST).min(bursts);
         self.taken += bursts * BURST;

@@ -19,17 +19,17 @@ pub const SLICE: usize = 4;
 pub const THREADS: usize = 128;
 /// Bytes of a part of a record: what a thread copies.
 pub const PART: usize = 16;
-/// Positions that share a look at the weights in `masked_conv_narrow`.
-pub const NARROW_TILE: usize = 4;
-/// Positions of a block of `masked_conv_wide`.
-pub const WIDE_TILE: usize = 64;
-/// Slices of a block of `masked_conv_wide`.
-pub const WIDE_SLICES: usize = 16;
+/// Positions that share a look at the weights in `masked_conv_gemv`.
+pub const GEMV_TILE: usize = 4;
+/// Positions of a block of `masked_conv_gemm`.
+pub const GEMM_TILE: usize = 64;
+/// Slices of a block of `masked_conv_gemm`.
+pub const GEMM_SLICES: usize = 16;
 
-/// Bytes of shared memory that `masked_conv_narrow` takes beside the record of its stage.
-const NARROW_SHARED: usize = 43008;
+/// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
+const GEMV_SHARED: usize = 43008;
 /// Most taps of a stage: their record lies in the rest of the 48 KiB that every device gives a block.
-pub const MAX_TAPS: usize = ((48 << 10) - NARROW_SHARED - size_of::<Stage>()) / size_of::<Tap>();
+pub const MAX_TAPS: usize = ((48 << 10) - GEMV_SHARED - size_of::<Stage>()) / size_of::<Tap>();
 
 /// `enum Form`, how a source is read: an [`Activation`], or this, the stored outcome of concat_elu.
 pub const STORED: i32 = Activation::ALL.len() as i32;
@@ -179,7 +179,7 @@ pub struct Sampler {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Entry {
     pub stage: i32,
-    pub wide: i32,
+    pub gemm: i32,
     pub x: i32,
     pub items: i32,
     pub start: i32,
@@ -214,8 +214,8 @@ mod tests {
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/sampler.cuh"),
         include_str!("../../cuda/persistent.cu"),
-        include_str!("../../cuda/masked_conv_narrow.cuh"),
-        include_str!("../../cuda/masked_conv_wide.cuh"),
+        include_str!("../../cuda/masked_conv_gemv.cuh"),
+        include_str!("../../cuda/masked_conv_gemm.cuh"),
     ];
 
     fn stated(text: &str) -> bool {
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn structs_are_as_long_as_in_the_kernels() {
         for (name, size) in [
-            ("narrow::Shared", NARROW_SHARED),
+            ("gemv::Shared", GEMV_SHARED),
             ("Grid", size_of::<Grid>()),
             ("Tap", size_of::<Tap>()),
             ("Stage", size_of::<Stage>()),
@@ -248,9 +248,9 @@ mod tests {
             ("CHUNK", CHUNK),
             ("SLICE", SLICE),
             ("THREADS", THREADS),
-            ("TILE", NARROW_TILE),
-            ("ROWS_TILE", WIDE_TILE),
-            ("SLICES", WIDE_SLICES),
+            ("TILE", GEMV_TILE),
+            ("ROWS_TILE", GEMM_TILE),
+            ("SLICES", GEMM_SLICES),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }

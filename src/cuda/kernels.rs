@@ -8,8 +8,8 @@ include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 /// The kernels that the engine launches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    Narrow,
-    Wide,
+    Gemv,
+    Gemm,
     Sample,
     LogLikelihood,
     ConcatElu,
@@ -24,8 +24,8 @@ pub enum Kernel {
 
 /// Each kernel, its file and its name, in the enum's order.
 pub const KERNELS: [(Kernel, &str, &str); 12] = [
-    (Kernel::Narrow, "masked_conv_narrow", "masked_conv_narrow_f32"),
-    (Kernel::Wide, "masked_conv_wide", "masked_conv_wide_f32"),
+    (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
+    (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
     (Kernel::Sample, "sample", "sample_f32"),
     (Kernel::LogLikelihood, "sample", "log_likelihood_f32"),
     (Kernel::ConcatElu, "concat_elu", "concat_elu_f32"),

@@ -143,12 +143,12 @@ impl Schedule {
         let first = entries.len();
         let mut start = 0;
         for &launch in launches {
-            let Launch { first, count, wide, .. } = self.table.launches[launch];
+            let Launch { first, count, gemm, .. } = self.table.launches[launch];
             for stage in first..first + count {
                 let [x, y] = self.table.blocks[stage].map(|n| n as i32);
                 entries.push(Entry {
                     stage: stage as i32,
-                    wide: i32::from(wide),
+                    gemm: i32::from(gemm),
                     x,
                     items: x * y,
                     start,
@@ -159,7 +159,7 @@ impl Schedule {
         }
         if launches.is_empty() {
             // The kernel looks for what comes next at the end of an entry: one that has nothing to do.
-            entries.push(Entry { stage: 0, wide: 0, x: 1, items: 0, start, join: 0 });
+            entries.push(Entry { stage: 0, gemm: 0, x: 1, items: 0, start, join: 0 });
         }
         Program { first: first as i32, count: (entries.len() - first) as i32 }
     }

@@ -6,7 +6,7 @@
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
-use super::abi::{self, Grid, NARROW_TILE, PART, STORED, Span, THREADS, Tap, WIDE_SLICES, WIDE_TILE};
+use super::abi::{self, GEMM_SLICES, GEMM_TILE, GEMV_TILE, Grid, PART, STORED, Span, THREADS, Tap};
 use super::kernels::Kernel;
 use super::packed::{PackedPiece, chunks};
 use crate::graph::{Activation, MapId};
@@ -120,20 +120,20 @@ impl Stage {
             }
     }
 
-    /// Blocks of `masked_conv_wide` across its slices and down its positions.
-    fn wide_blocks(&self, batch: usize) -> [u32; 2] {
+    /// Blocks of `masked_conv_gemm` across its slices and down its positions.
+    fn gemm_blocks(&self, batch: usize) -> [u32; 2] {
         let (slices, positions) = (self.header.slices as usize, self.positions(batch));
-        [slices.div_ceil(WIDE_SLICES) as u32, positions.div_ceil(WIDE_TILE) as u32]
+        [slices.div_ceil(GEMM_SLICES) as u32, positions.div_ceil(GEMM_TILE) as u32]
     }
 
-    /// Fits the stage to `masked_conv_narrow` and tells its blocks. As few slices in a block as it takes to give
+    /// Fits the stage to `masked_conv_gemv` and tells its blocks. As few slices in a block as it takes to give
     /// every multiprocessor one: the chunks of a block are read by as many threads either way, and the fewer
     /// its weights, the sooner it is done.
-    fn fit_narrow(&mut self, batch: usize, multiprocessors: usize) -> [u32; 2] {
+    fn fit_gemv(&mut self, batch: usize, multiprocessors: usize) -> [u32; 2] {
         let (chunks, slices) = (self.header.chunks as usize, self.header.slices as usize);
         let least = if self.header.gated == 1 { 2 } else { 1 };
         let lanes = chunks.next_multiple_of(8).min(THREADS / least);
-        let tiles = self.positions(batch).div_ceil(NARROW_TILE);
+        let tiles = self.positions(batch).div_ceil(GEMV_TILE);
         let fits = |group: &usize| *group >= least && group * lanes <= THREADS;
         let enough = |group: &usize| slices.div_ceil(*group) * tiles >= multiprocessors;
         let group = [8, 4, 2].into_iter().filter(fits).find(enough).unwrap_or(least);
@@ -172,8 +172,8 @@ pub struct Launch {
     pub first: usize,
     /// How many.
     pub count: usize,
-    /// Whether they run through `masked_conv_wide`.
-    pub wide: bool,
+    /// Whether they run through `masked_conv_gemm`.
+    pub gemm: bool,
     /// Most groups of slices of a stage.
     pub x: u32,
     /// Most groups of positions of a stage.
@@ -183,7 +183,7 @@ pub struct Launch {
 impl Launch {
     /// The kernel that it runs through.
     pub fn kernel(&self) -> Kernel {
-        if self.wide { Kernel::Wide } else { Kernel::Narrow }
+        if self.gemm { Kernel::Gemm } else { Kernel::Gemv }
     }
 }
 
@@ -203,18 +203,18 @@ impl Table {
         self.launches.iter().map(Launch::kernel)
     }
 
-    /// Adds a launch and returns its index. It runs through `masked_conv_wide` where that makes enough blocks
+    /// Adds a launch and returns its index. It runs through `masked_conv_gemm` where that makes enough blocks
     /// to give every multiprocessor one.
     pub fn add(&mut self, mut stages: Vec<Stage>, batch: usize, multiprocessors: usize) -> usize {
-        let wide: Vec<_> = stages.iter().map(|s| s.wide_blocks(batch)).collect();
-        let is_wide = wide.iter().map(|[x, y]| (x * y) as usize).sum::<usize>() >= multiprocessors;
-        let blocks = match is_wide {
-            true => wide,
-            false => stages.iter_mut().map(|s| s.fit_narrow(batch, multiprocessors)).collect(),
+        let gemm: Vec<_> = stages.iter().map(|s| s.gemm_blocks(batch)).collect();
+        let is_gemm = gemm.iter().map(|[x, y]| (x * y) as usize).sum::<usize>() >= multiprocessors;
+        let blocks = match is_gemm {
+            true => gemm,
+            false => stages.iter_mut().map(|s| s.fit_gemv(batch, multiprocessors)).collect(),
         };
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
         let launch =
-            Launch { first: self.stages.len(), count: stages.len(), wide: is_wide, x: most(0), y: most(1) };
+            Launch { first: self.stages.len(), count: stages.len(), gemm: is_gemm, x: most(0), y: most(1) };
         self.stages.append(&mut stages);
         self.blocks.extend(blocks);
         self.launches.push(launch);

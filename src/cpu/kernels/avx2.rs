@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BURST, Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile, TileFn,
-    tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
+    TileFn, tile_table,
 };
 
 /// Tiles whose sums leave registers for the weights and an input.
@@ -76,8 +76,8 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
             for k in 0..segment.in_channels {
                 if k % STEP == 0 && k / STEP < bursts {
                     for line in 0..BURST {
-                        let ahead = segment.ahead.wrapping_add((k / STEP * BURST + line) * LANES);
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        let prefetch = segment.prefetch.wrapping_add((k / STEP * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(prefetch.cast());
                     }
                 }
                 for p in 0..PANELS {
@@ -127,14 +127,14 @@ unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [__m256; 2] {
     }
 }
 
-/// See [`Finish`].
+/// See [`EpilogueArgs`].
 ///
 /// # Safety
-/// As for [`super::FinishFn`].
+/// As for [`super::EpilogueFn`].
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn finish(f: &Finish) {
+pub unsafe fn epilogue(f: &EpilogueArgs) {
     // SAFETY: by the caller's promise.
-    unsafe { super::finish::finish(f) }
+    unsafe { super::epilogue::epilogue(f) }
 }
 
 /// See [`super::Kernels::multiply_add`]. The sums of 12 panels are more than 16 registers hold, so they

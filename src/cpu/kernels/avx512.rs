@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BURST, Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile, TileFn,
-    tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
+    TileFn, tile_table,
 };
 
 /// Tiles whose sums, weights and one broadcast input fit into 32 registers.
@@ -60,8 +60,8 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
             for step in 0..steps {
                 if step < segment.bursts {
                     for line in 0..BURST {
-                        let ahead = segment.ahead.wrapping_add((step * BURST + line) * LANES);
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        let prefetch = segment.prefetch.wrapping_add((step * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(prefetch.cast());
                     }
                 }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {
@@ -118,14 +118,14 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
     }
 }
 
-/// See [`Finish`].
+/// See [`EpilogueArgs`].
 ///
 /// # Safety
-/// As for [`super::FinishFn`].
+/// As for [`super::EpilogueFn`].
 #[target_feature(enable = "avx512f,avx2,fma")]
-pub unsafe fn finish(f: &Finish) {
+pub unsafe fn epilogue(f: &EpilogueArgs) {
     // SAFETY: by the caller's promise.
-    unsafe { super::finish::finish(f) }
+    unsafe { super::epilogue::epilogue(f) }
 }
 
 /// See [`super::Kernels::multiply_add`].

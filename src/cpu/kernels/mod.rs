@@ -5,7 +5,7 @@
 //! and tile shapes differ only in how many outputs they work on at once, and every one gives the same
 //! bits.
 
-mod finish;
+mod epilogue;
 mod math;
 mod portable;
 
@@ -19,7 +19,7 @@ mod avx512;
 #[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
 mod neon;
 
-pub use finish::{Finish, Target, activate};
+pub use epilogue::{EpilogueArgs, Target, activate};
 
 use crate::error::{Error, Result};
 
@@ -148,7 +148,7 @@ pub struct Segment {
     /// Number of inputs.
     pub in_channels: usize,
     /// Prefetch target, in bursts of [`BURST`] cache lines; need not be a valid address.
-    pub ahead: *const f32,
+    pub prefetch: *const f32,
     /// How many of them; at most one for each [`STEP`] inputs are taken.
     pub bursts: usize,
 }
@@ -160,7 +160,7 @@ impl Segment {
         stride: 0,
         weights: std::ptr::null(),
         in_channels: 0,
-        ahead: std::ptr::null(),
+        prefetch: std::ptr::null(),
         bursts: 0,
     };
 }
@@ -199,19 +199,19 @@ type TileFn = unsafe fn(&Tile);
 ///
 /// # Safety
 /// - The instruction set is available.
-/// - Every pointer is valid for the extents described at [`Finish`]: for each of its positions `units` units of
+/// - Every pointer is valid for the extents described at [`EpilogueArgs`]: for each of its positions `units` units of
 ///   sums to read, and in each target `channels` channels, twice as many through
 ///   [`Activation::ConcatElu`](crate::graph::Activation::ConcatElu); `add` to read, the outputs to write.
 /// - Each unit has an output: `LANES * (first_unit + units - 1) < channels`.
 /// - What is written overlaps nothing that is read, and nobody else touches it meanwhile.
-type FinishFn = unsafe fn(&Finish);
+type EpilogueFn = unsafe fn(&EpilogueArgs);
 
 /// The kernels of one instruction set. To have one is to know that the processor can run it.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     isa: Isa,
     tile: fn(rows: usize, panels: usize, precision: Precision) -> Option<TileFn>,
-    finish: FinishFn,
+    epilogue: EpilogueFn,
     /// The tile to prefer, by number of rows that are left.
     shapes: fn(rows: usize) -> Shape,
     /// # Safety
@@ -237,7 +237,7 @@ macro_rules! kernels_of {
         Kernels {
             isa: $isa,
             tile: $module::tile,
-            finish: $module::finish,
+            epilogue: $module::epilogue,
             shapes: $module::shape,
             multiply_add: $module::multiply_add,
             read: $module::read,
@@ -300,8 +300,8 @@ impl Kernels {
     }
 
     /// The kernel that finishes a tile.
-    pub fn finish(&self) -> FinishFn {
-        self.finish
+    pub fn epilogue(&self) -> EpilogueFn {
+        self.epilogue
     }
 }
 

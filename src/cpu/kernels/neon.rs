@@ -9,8 +9,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::{
-    BURST, Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile, TileFn,
-    tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
+    TileFn, tile_table,
 };
 
 /// Floats of a register.
@@ -89,7 +89,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
             for step in 0..steps {
                 if step < bursts {
                     for line in 0..BURST {
-                        prefetch(segment.ahead.wrapping_add((step * BURST + line) * LANES));
+                        prefetch(segment.prefetch.wrapping_add((step * BURST + line) * LANES));
                     }
                 }
                 let k = step * STEP;
@@ -173,14 +173,14 @@ fn prefetch(line: *const f32) {
     unsafe { asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
 }
 
-/// See [`Finish`].
+/// See [`EpilogueArgs`].
 ///
 /// # Safety
-/// As for [`super::FinishFn`].
+/// As for [`super::EpilogueFn`].
 #[target_feature(enable = "neon")]
-pub unsafe fn finish(f: &Finish) {
+pub unsafe fn epilogue(f: &EpilogueArgs) {
     // SAFETY: by the caller's promise.
-    unsafe { super::finish::finish(f) }
+    unsafe { super::epilogue::epilogue(f) }
 }
 
 /// See [`super::Kernels::multiply_add`]. The sums of 12 panels are more than 32 registers hold, so they

@@ -1,7 +1,7 @@
 //! Plain Rust: what runs on any machine, and the arithmetic that the others must repeat bit for bit.
 
 use super::{
-    Finish, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Shape, Tile, TileFn, tile_table,
+    EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Shape, Tile, TileFn, tile_table,
 };
 
 /// One row at a time; up to two panels, the values and gates of a unit.
@@ -56,13 +56,13 @@ unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [f32; LANES] {
     }
 }
 
-/// See [`Finish`].
+/// See [`EpilogueArgs`].
 ///
 /// # Safety
-/// As for [`super::FinishFn`].
-pub unsafe fn finish(f: &Finish) {
+/// As for [`super::EpilogueFn`].
+pub unsafe fn epilogue(f: &EpilogueArgs) {
     // SAFETY: by the caller's promise.
-    unsafe { super::finish::finish(f) }
+    unsafe { super::epilogue::epilogue(f) }
 }
 
 /// See [`super::Kernels::multiply_add`].

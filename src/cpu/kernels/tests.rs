@@ -1,6 +1,6 @@
 //! Every kernel of every instruction set against a plain scalar one of the same name, bit for bit.
 
-use super::finish::{Finish, Target};
+use super::epilogue::{EpilogueArgs, Target};
 use super::math::{elu_tail, sigmoid, tanh};
 use super::*;
 use crate::graph::{Activation, Epilogue};
@@ -93,9 +93,10 @@ fn tiles(precision: Precision) {
                 let segments = depths.map(|depth| {
                     let weights = lines[line * LANES..].as_ptr();
                     // To ask for something is never wrong, wherever it lies.
-                    let (ahead, bursts) = (std::ptr::null(), depth);
+                    let (prefetch, bursts) = (std::ptr::null(), depth);
                     let inputs = inputs[first..].as_ptr();
-                    let segment = Segment { inputs, stride: 1, weights, in_channels: depth, ahead, bursts };
+                    let segment =
+                        Segment { inputs, stride: 1, weights, in_channels: depth, prefetch, bursts };
                     first += depth;
                     line += precision.lines(depth);
                     segment
@@ -205,7 +206,7 @@ fn finish_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
         let base = out[read as usize].as_mut_ptr();
         Some(Target { base, channels: channels * read.copies() })
     };
-    let args = Finish {
+    let args = EpilogueArgs {
         sums: sums.as_ptr(),
         sums_stride: stride,
         positions: &positions,
@@ -216,8 +217,8 @@ fn finish_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
         add: epilogue.add.map(|_| Target { base: added.as_mut_ptr(), channels }),
         outputs: Activation::ALL.map(&mut target),
     };
-    // SAFETY: the slices have the extents of a `Finish`.
-    unsafe { kernels.finish()(&args) };
+    // SAFETY: the slices have the extents of a `EpilogueArgs`.
+    unsafe { kernels.epilogue()(&args) };
 
     for (m, &position) in positions.iter().enumerate() {
         for channel in 0..channels {

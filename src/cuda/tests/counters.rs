@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{device, vgpu};
-use crate::cuda::abi::NARROW_TILE;
+use crate::cuda::abi::GEMV_TILE;
 use crate::cuda::cached::Cached;
 use crate::cuda::driver::{Buffer, Device};
 use crate::cuda::loaded::Extras;
@@ -196,7 +196,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
         }
         pixels.print(&format!("a pixel, batch {size}"), (PERIOD * width) as f64, of_pixels);
         // Beyond one tile of images, multiprocessors that would idle read the same weights for other images.
-        let times = size.div_ceil(NARROW_TILE) as f64;
+        let times = size.div_ceil(GEMV_TILE) as f64;
         assert!(
             (pixels.weights as f64) < 1.05 * times * of_pixels,
             "{} bytes, {of_pixels} needed",
@@ -223,7 +223,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
         return;
     }
     let mut device = device();
-    // Few multiprocessors: all of a row's layers go through masked_conv_wide.
+    // Few multiprocessors: all of a row's layers go through masked_conv_gemm.
     device.properties.multiprocessors = 1;
     let config = ModelConfig { resnets: 1, filters: 64, mixtures: 2, ..ModelConfig::PAPER };
     let (plan, packed, floats) = on_device(&device, config);
@@ -234,7 +234,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     vgpu::reset(false);
     cached.begin_row(&device, 0).unwrap();
     let report = vgpu::report();
-    let at = |what: &str| number(&report, &format!("/kernels/masked_conv_wide_f32/{what}"));
+    let at = |what: &str| number(&report, &format!("/kernels/masked_conv_gemm_f32/{what}"));
     for what in ["nc_loads", "loads", "stores"] {
         let share = at(&format!("{what}/sectors")) as f64 / at(&format!("{what}/ideal_sectors")) as f64;
         println!("{what}: sectors / ideal {share:.3}");

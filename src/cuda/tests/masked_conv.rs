@@ -80,7 +80,7 @@ impl Bench {
             parts: table.parts() as i32,
         };
         let launch = table.launches[0];
-        let kernel = if launch.wide { Kernel::Wide } else { Kernel::Narrow };
+        let kernel = if launch.gemm { Kernel::Gemm } else { Kernel::Gemv };
         let records = records.as_device_ptr().as_raw();
         let args = [bytes_of(&records), bytes_of(&batch)];
         let grid = [launch.x, launch.y, launch.count as u32];
@@ -176,14 +176,14 @@ impl Bench {
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
-        let [wide, narrow] = [1, 1_000_000].map(|multiprocessors| {
+        let [gemm, gemv] = [1, 1_000_000].map(|multiprocessors| {
             let mut table = Table::default();
             table.add(vec![stage.clone()], EXTENT.batch, multiprocessors);
-            assert_eq!(table.launches[0].wide, multiprocessors == 1);
+            assert_eq!(table.launches[0].gemm, multiprocessors == 1);
             self.run(&table, place)
         });
         let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
-        let same = wide.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits());
+        let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{name}: the two forms differ");
         let (rows, columns) = match span {
             Span::Pixel => (steps[0]..steps[0] + 1, steps[1]..steps[1] + 1),
@@ -195,22 +195,22 @@ impl Bench {
             for column in columns.clone() {
                 for image in 0..EXTENT.batch {
                     for (at, expected) in self.masked_conv(index, part, [image, row, column]) {
-                        let off = (f64::from(narrow[at]) - expected).abs();
+                        let off = (f64::from(gemv[at]) - expected).abs();
                         assert!(off < 2e-5, "{name} at {image}, {row}, {column}: off by {off:e}");
-                        left[at] = narrow[at];
+                        left[at] = gemv[at];
                     }
                     // What pads a slice of sums is noise here, zeros in an engine; so is what it makes.
                     if part == Part::Rest {
                         let channels = self.plan.graph.maps[self.plan.layer(piece).output].channels;
                         let (at, _) = self.masked_conv(index, part, [image, row, column])[0];
                         let padding = at + channels..at + channels.next_multiple_of(4);
-                        left[padding.clone()].copy_from_slice(&narrow[padding]);
+                        left[padding.clone()].copy_from_slice(&gemv[padding]);
                     }
                 }
             }
         }
         // Nothing else was written, but for the padding of sums to whole slices.
-        let others = left.iter().zip(&narrow).enumerate().filter(|(at, _)| *at < self.sums);
+        let others = left.iter().zip(&gemv).enumerate().filter(|(at, _)| *at < self.sums);
         let touched = others.filter(|(_, (a, b))| a.to_bits() != b.to_bits() && **b != 0.0).count();
         assert_eq!(touched, 0, "{name}: {touched} floats beside the outputs were written");
     }

@@ -4,13 +4,13 @@
 // grid: x = groups of slices, y = groups of positions, z = stages. What a stage has fewer of, its blocks
 // leave at once. The image's row and column come from the cursor.
 
-#include "masked_conv_wide.cuh"
+#include "masked_conv_gemm.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-masked_conv_wide_f32(const float4* records, Batch batch) {
-    __shared__ wide::Shared shared;
+masked_conv_gemm_f32(const float4* records, Batch batch) {
+    __shared__ gemm::Shared shared;
     const float4* record = records + size_t(blockIdx.z) * batch.parts;
     store_parts(record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_wide<true>(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    masked_conv_gemm<true>(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }

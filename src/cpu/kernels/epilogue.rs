@@ -20,7 +20,7 @@ pub struct Target {
 /// A tile of finished sums and where the outputs go. Unit u of the tile covers the output channels
 /// `LANES * (first_unit + u) ..`, of which those below `channels` exist; it is one panel of sums, or
 /// with a gate two: values and gates.
-pub struct Finish<'a> {
+pub struct EpilogueArgs<'a> {
     /// Sums: row m at `sums + m * sums_stride`.
     pub sums: *const f32,
     /// Floats from one row of sums to the next.
@@ -41,12 +41,12 @@ pub struct Finish<'a> {
     pub outputs: [Option<Target>; Activation::ALL.len()],
 }
 
-/// Finishes a tile; see [`Finish`]. Inlined into one function for each instruction set.
+/// Ends a tile's sums; see [`EpilogueArgs`]. Inlined into one function for each instruction set.
 ///
 /// # Safety
-/// As for [`super::FinishFn`], but for the instruction set, which is the caller's.
+/// As for [`super::EpilogueFn`], but for the instruction set, which is the caller's.
 #[inline(always)]
-pub unsafe fn finish(f: &Finish) {
+pub unsafe fn epilogue(f: &EpilogueArgs) {
     let panels = if f.epilogue.gated { 2 } else { 1 };
     for (m, &position) in f.positions.iter().enumerate() {
         for unit in 0..f.units {
@@ -57,7 +57,7 @@ pub unsafe fn finish(f: &Finish) {
             // `first` is below `channels`, so that `lanes` channels from there on exist.
             unsafe {
                 let at = |target: Target| target.base.add(position * target.channels + first);
-                let x = epilogue(f, f.sums.add(m * f.sums_stride + unit * panels * LANES), lanes, at);
+                let x = output(f, f.sums.add(m * f.sums_stride + unit * panels * LANES), lanes, at);
                 let [identity, elu, relus, concat] = f.outputs;
                 if let Some(target) = identity {
                     store(at(target), &x, lanes);
@@ -83,8 +83,8 @@ pub unsafe fn finish(f: &Finish) {
 /// # Safety
 /// The unit's panels of sums are readable, and where `at` says `lanes` floats of what is added.
 #[inline(always)]
-unsafe fn epilogue(
-    f: &Finish,
+unsafe fn output(
+    f: &EpilogueArgs,
     sums: *const f32,
     lanes: usize,
     at: impl Fn(Target) -> *mut f32,

@@ -4,13 +4,13 @@
 // for each thread. A thread holds its chunk's weights in registers (all loads are under way before
 // anything waits), takes one tile of positions after the other through them, and leaves the chunk's sum
 // in shared memory, where one thread for each output adds the chunks up in their order. That order is
-// the same in `masked_conv_wide.cuh`, and so are the bits, whichever of the two a stage runs through.
+// the same in `masked_conv_gemm.cuh`, and so are the bits, whichever of the two a stage runs through.
 
 #pragma once
 
 #include "masked_conv.cuh"
 
-namespace narrow {
+namespace gemv {
 
 constexpr int TILE = 4; // positions that share a look at the weights
 
@@ -139,21 +139,21 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     }
 }
 
-} // namespace narrow
-static_assert(sizeof(narrow::Shared) == 43008);
+} // namespace gemv
+static_assert(sizeof(gemv::Shared) == 43008);
 
 // One block's share of a stage: `group` slices and `tiles` tiles of positions, while the image stands at (row, column).
-__device__ __forceinline__ void masked_conv_narrow(narrow::Shared& s, const Stage& stage, const Batch& batch, int slices,
+__device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                    int tiles, int row, int column) {
     int slice = slices * stage.group;
-    int tile = tiles * stage.tiles * narrow::TILE;
-    int end = min(positions(stage, batch), tile + stage.tiles * narrow::TILE);
+    int tile = tiles * stage.tiles * gemv::TILE;
+    int end = min(positions(stage, batch), tile + stage.tiles * gemv::TILE);
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
     if (stage.form >= CONCAT_ELU) {
-        narrow::run<2 * CHUNK>(s, stage, batch, slice, tile, end, row, column);
+        gemv::run<2 * CHUNK>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        narrow::run<CHUNK>(s, stage, batch, slice, tile, end, row, column);
+        gemv::run<CHUNK>(s, stage, batch, slice, tile, end, row, column);
     }
 }

@@ -4,13 +4,13 @@
 // time: while it multiplies what lies in shared memory, the next two chunks are on their way into
 // registers. A thread has 8 positions x 4 outputs, each twice: the sum of the chunk at hand and the sum of
 // the chunks before. That second one costs an addition for every 8 or 16 multiply-adds and makes the
-// order of summation that of `masked_conv_narrow.cuh`, and so the bits.
+// order of summation that of `masked_conv_gemv.cuh`, and so the bits.
 
 #pragma once
 
 #include "masked_conv.cuh"
 
-namespace wide {
+namespace gemm {
 
 constexpr int ROWS_TILE = 64; // positions of a block
 constexpr int SLICES = 16;    // slices of a block
@@ -161,20 +161,20 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     }
 }
 
-} // namespace wide
+} // namespace gemm
 
 // One tile of a stage, while the image stands at (row, column). STORES: the form may be STORED.
 template <bool STORES>
-__device__ __forceinline__ void masked_conv_wide(wide::Shared& s, const Stage& stage, const Batch& batch, int slices,
+__device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
-    int slice = slices * wide::SLICES, tile = tiles * wide::ROWS_TILE;
-    int end = min(positions(stage, batch), tile + wide::ROWS_TILE);
+    int slice = slices * gemm::SLICES, tile = tiles * gemm::ROWS_TILE;
+    int end = min(positions(stage, batch), tile + gemm::ROWS_TILE);
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
     if (stage.form >= CONCAT_ELU) {
-        wide::run<2 * CHUNK, STORES>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<2 * CHUNK, STORES>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        wide::run<CHUNK, false>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<CHUNK, false>(s, stage, batch, slice, tile, end, row, column);
     }
 }

@@ -4,13 +4,13 @@
 // grid: x = groups of slices, y = groups of positions, z = stages. What a stage has fewer of, its blocks
 // leave at once. The image's row and column come from the cursor.
 
-#include "masked_conv_narrow.cuh"
+#include "masked_conv_gemv.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
-masked_conv_narrow_f32(const float4* records, Batch batch) {
-    __shared__ narrow::Shared shared;
+masked_conv_gemv_f32(const float4* records, Batch batch) {
+    __shared__ gemv::Shared shared;
     const float4* record = records + size_t(blockIdx.z) * batch.parts;
     store_parts(record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_narrow(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    masked_conv_gemv(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
 }
