@@ -79,7 +79,7 @@ fn toy() -> Result<Graph> {
 }
 
 fn main() -> Result<()> {
-    // Random weights; trained ones of a graph of one's own have no file format here yet.
+    // Random weights. `Weights::from_arrays` takes trained ones; there is no file format for them here yet.
     let weights = Weights::synthetic_for(toy()?, 1);
     let mut engine = Device::auto().open(&weights)?;
     let run = Run::new(4).size(8, 8).seed(1);

@@ -15,8 +15,8 @@ pub const LINE: usize = 400;
 /// A `Result` with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every error of the library.
-#[derive(Debug, thiserror::Error)]
+/// Every error of the library. In `{:?}`, as a `main` that returns one prints it, it is the same line.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused memory.
@@ -96,11 +96,11 @@ pub enum Error {
     },
 
     /// A graph that is no causal network.
-    #[error("layer {layer}: expected that {fault}")]
+    #[error("the graph's {layer}: {fault}")]
     Graph {
-        /// The layer or map.
+        /// The layer, map or part: "layer u/1".
         layer: String,
-        /// The rule that it breaks.
+        /// What is wrong with it.
         fault: String,
     },
 
@@ -158,6 +158,12 @@ pub enum Error {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Display::fmt(self, f)
+    }
 }
 
 impl Error {

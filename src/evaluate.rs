@@ -88,7 +88,7 @@ impl Classified {
 /// even one image fits, and the engine's own.
 pub fn classify(engine: &mut dyn Engine, images: ArrayView4<u8>) -> Result<Classified> {
     let (count, height, width, _) = images.dim();
-    let classes = engine.graph().classes;
+    let (classes, head) = (engine.graph().classes, engine.graph().head);
     engine::check_size(engine.graph(), height, width)?;
     if classes == 0 {
         return Err(Error::refused("model", "the model is unconditional: it has no classes to tell apart"));
@@ -97,7 +97,7 @@ pub fn classify(engine: &mut dyn Engine, images: ArrayView4<u8>) -> Result<Class
     let mut nats = Array2::zeros((count, classes));
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
-        let floats = images::to_floats(images.slice(s![range.clone(), .., .., ..]));
+        let floats = images.slice(s![range.clone(), .., .., ..]).mapv(|p| head.nearest(images::to_float(p)));
         for class in 0..classes {
             let labels = vec![class as u32; range.len()];
             let of_class = engine.nats(floats.view(), Some(&labels))?;
@@ -143,7 +143,8 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task) -> Result<Scores> {
     let mut kept = Vec::with_capacity(if task.keep_logits { count * height * width * depth } else { 0 });
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
-        let floats = images::to_floats(task.images.slice(s![range.clone(), .., .., ..]));
+        let floats =
+            task.images.slice(s![range.clone(), .., .., ..]).mapv(|p| head.nearest(images::to_float(p)));
         let labels = task.labels.map(|labels| &labels[range.clone()]);
         if task.compare.is_none() && !task.keep_logits {
             scores.nats.extend(engine.nats(floats.view(), labels)?);

@@ -324,7 +324,7 @@ impl Work<'_> {
         }
         if self.part != Part::Hoisted {
             // SAFETY: by the caller's promise. A part has a tap, so that the sums are written.
-            unsafe { self.finish(units, rows, sums, sums_stride) };
+            unsafe { self.epilogue(units, rows, sums, sums_stride) };
         }
     }
 
@@ -361,7 +361,7 @@ impl Work<'_> {
     ///
     /// # Safety
     /// As for [`Work::tile`]; the sums of these units and rows are complete.
-    unsafe fn finish(&self, units: &Range<usize>, rows: &Rows, sums: *const f32, sums_stride: usize) {
+    unsafe fn epilogue(&self, units: &Range<usize>, rows: &Rows, sums: *const f32, sums_stride: usize) {
         let (stage, context) = (self.stage, self.context);
         let [row, column] = [0, 1].map(|axis| {
             let first = [&self.span.rows, &self.span.columns][axis].start;
@@ -376,7 +376,7 @@ impl Work<'_> {
                 channels: g.channels,
             })
         };
-        let finish = EpilogueArgs {
+        let args = EpilogueArgs {
             sums,
             sums_stride,
             positions,
@@ -389,7 +389,7 @@ impl Work<'_> {
         };
         // SAFETY: the instruction set as above. The units are some of the layer's; grids have the channels that
         // `Stage::new` has checked; and a layer's output is another map than what it adds.
-        unsafe { context.kernels.epilogue()(&finish) }
+        unsafe { context.kernels.epilogue()(&args) }
     }
 
     /// The row's sums at a place, `panels * LANES` floats.

@@ -1,4 +1,4 @@
-//! Named ranges in a profile: generate > row > vertical, hoist, pixels.
+//! Named ranges in a profile: generate > row > known, hoist, pixels.
 //!
 //! The idea: a range is a value that ends where it is dropped. Without the feature `nvtx` it is nothing.
 

@@ -3,28 +3,49 @@
 //! The idea: a backend trusts a graph: that each source is made before it is read, that no position looks at what
 //! comes after it, and that all shapes fit. So a graph that does not hold to that is never built.
 
-use super::{Activation, Bias, Graph, IMAGE, Layer, MapId, ParameterId, ParameterKind, Tap};
+use super::{Activation, Bias, Graph, IMAGE, Layer, MapId, Parameter, ParameterId, ParameterKind, Tap};
 use crate::error::{Error, Result};
+use crate::heads::Head;
 
-fn fault<T>(layer: &str, fault: impl Into<String>) -> Result<T> {
-    Err(Error::Graph { layer: layer.into(), fault: fault.into() })
+/// The widest stride, and the farthest that a tap reaches: what is beyond is taken for a mistake, not for a network.
+const FARTHEST: usize = 1 << 20;
+const WIDEST: usize = 1 << 10;
+
+fn fault<T>(place: impl Into<String>, fault: impl Into<String>) -> Result<T> {
+    Err(Error::Graph { layer: place.into(), fault: fault.into() })
 }
 
-/// The maps that come from outside.
+/// Head, parameters, and the maps that come from outside.
 pub fn inputs(graph: &Graph) -> Result<()> {
+    match graph.head {
+        Head::MixtureOfLogistics { mixtures: 1.., channels: 1 | 3 } | Head::Categorical { symbols: 2.. } => {}
+        head => {
+            let known = "a mixture has components and 1 or 3 channels, and there are at least 2 symbols";
+            return fault("head", format!("{head:?}, but {known}"));
+        }
+    }
+    for (i, Parameter { name, .. }) in graph.parameters.iter().enumerate() {
+        if graph.parameters[..i].iter().any(|other| other.name == *name) {
+            return fault(format!("parameter {name}"), "another parameter has the same name");
+        }
+    }
+    for map in &graph.maps {
+        if map.channels == 0 || !(1..=WIDEST).contains(&map.stride) {
+            let found = format!("{} channels, stride {}", map.channels, map.stride);
+            return fault(format!("map {}", map.name), format!("{found}; strides are 1 to {WIDEST}"));
+        }
+    }
     let values = graph.head.values();
     match graph.maps.first() {
         Some(image) if image.stride == 1 && [values, values + 1].contains(&image.channels) => {}
         _ => {
-            return fault("image", format!("map 0 has stride 1 and {values} channels, or a constant 1 more"));
+            let wanted = format!("stride 1 and the head's {values} channels, or one more for a constant 1");
+            return fault("map 0", format!("it is the image, which has {wanted}"));
         }
     }
     match graph.known {
-        Some(map) if map == IMAGE || map >= graph.maps.len() || graph.maps[map].stride != 1 => {
-            fault("known", "the given map is another than the image, of stride 1")
-        }
-        _ if graph.maps.iter().any(|m| m.stride == 0 || m.channels == 0) => {
-            fault("maps", "a map has a stride and channels")
+        Some(map) if map == IMAGE || graph.maps.get(map).is_none_or(|m| m.stride != 1) => {
+            fault("known map", "it is no map, or the image, or its stride is not 1")
         }
         _ => Ok(()),
     }
@@ -32,98 +53,133 @@ pub fn inputs(graph: &Graph) -> Result<()> {
 
 /// The whole, when all layers are there.
 pub fn outputs(graph: &Graph, made: &[bool]) -> Result<()> {
-    let Some(last) = graph.layers.last() else { return fault("graph", "a graph has layers") };
-    let logits = &graph.maps[last.output];
-    if logits.channels != graph.head.logits() || logits.stride != 1 {
-        return fault(&last.name, format!("the last layer makes {} logits of stride 1", graph.head.logits()));
+    let Some(last) = graph.layers.last() else { return fault("layers", "there are none") };
+    let (logits, wanted) = (&graph.maps[last.output], graph.head.logits());
+    if logits.channels != wanted || logits.stride != 1 {
+        let found = format!("{} channels of stride {}", logits.channels, logits.stride);
+        let fault = format!("the last layer makes {found}, the head takes {wanted} of stride 1");
+        return self::fault(format!("layer {}", last.name), fault);
     }
     match made.iter().position(|made| !made) {
-        Some(map) => fault(&graph.maps[map].name, "no layer makes this map"),
+        Some(map) => fault(format!("map {}", graph.maps[map].name), "no layer makes it"),
         None => Ok(()),
     }
 }
 
 /// One layer, when those before it are there.
 pub fn layer(graph: &Graph, layer: &Layer, made: &[bool]) -> Result<()> {
-    let fault = |what: &str| fault(&layer.name, what);
-    if layer.output >= made.len() || made[layer.output] {
-        return fault("its output is a map that no other layer makes");
+    let fault = |what: String| fault(format!("layer {}", layer.name), what);
+    let name = |map: MapId| graph.maps.get(map).map_or("that is none", |map| &map.name);
+    let is_made = |map: MapId| made.get(map).copied().unwrap_or(false);
+    if layer.output >= made.len() || is_made(layer.output) {
+        return fault(format!(
+            "it makes map {} ({}), which is none or made already",
+            layer.output,
+            name(layer.output)
+        ));
     }
-    if layer.taps.is_empty() || layer.taps.iter().any(|t| t.source >= made.len() || !made[t.source]) {
-        return fault("it has taps, and reads what layers before it have made");
+    let Some(first) = layer.taps.first() else { return fault("it has no taps".into()) };
+    let read = layer.taps.iter().map(|tap| tap.source).chain(layer.epilogue.add);
+    if let Some(map) = read.into_iter().find(|&map| !is_made(map)) {
+        return fault(format!("it reads map {map} ({}), which no earlier layer makes", name(map)));
     }
-    let strides = |t: &Tap| graph.maps[t.source].stride;
-    let (source, output) = (strides(&layer.taps[0]), graph.stride(layer));
-    if layer.taps.iter().any(|t| strides(t) != source) {
-        return fault("all its sources have one stride");
+    let stride = |map: MapId| graph.maps[map].stride;
+    let (source, output) = (stride(first.source), stride(layer.output));
+    if let Some(other) = layer.taps.iter().find(|tap| stride(tap.source) != source) {
+        let other = stride(other.source);
+        return fault(format!("it reads maps of strides {source} and {other}: its sources have one stride"));
     }
     if !source.is_multiple_of(output) && !output.is_multiple_of(source) {
-        return fault("the strides of its sources and of its output divide each other");
+        return fault(format!(
+            "neither of strides {source} (sources) and {output} (output) divides the other"
+        ));
     }
     if let Some(add) = layer.epilogue.add {
-        let like = |map: MapId| (graph.maps[map].stride, graph.maps[map].channels);
-        if add >= made.len() || !made[add] || like(add) != like(layer.output) {
-            return fault("what its epilogue adds is made before, with the output's stride and channels");
+        let of = |map: MapId| (stride(map), graph.maps[map].channels);
+        if of(add) != of(layer.output) {
+            return fault(format!(
+                "it adds map {}, which has not the output's stride and channels",
+                name(add)
+            ));
         }
     }
     for tap in &layer.taps {
         self::tap(graph, layer, tap)?;
     }
-    for parity in graph.parities(layer) {
-        if layer.taps_of(parity).next().is_none() {
-            return fault("outputs of every parity have a tap");
-        }
+    if let Some(parity) = graph.parities(layer).into_iter().find(|p| layer.taps_of(*p).next().is_none()) {
+        return fault(format!("no tap serves outputs of parity {parity:?}"));
     }
-    let sums = graph.accumulators(layer);
-    let fits = |id: ParameterId, class: bool| {
-        let parameter = graph.parameters.get(id);
-        parameter.is_some_and(|p| (p.kind == ParameterKind::PerClass) == class && p.outputs == sums)
-    };
-    let biases = layer.biases.iter().all(|bias| match *bias {
-        Bias::Every(id) => fits(id, false),
-        Bias::PerClass(id) => fits(id, true) && graph.parameters[id].inputs == graph.classes,
-    });
-    if !biases || !layer.taps.iter().all(|t| fits(t.parameter, false)) {
-        return fault(
-            "its parameters have as many outputs as its sum has channels, and class terms as many inputs \
-                      as there are classes",
-        );
+    for bias in &layer.biases {
+        let (Bias::Every(id) | Bias::PerClass(id)) = *bias;
+        parameter(graph, layer, id, matches!(bias, Bias::PerClass(_)))?;
     }
     Ok(())
 }
 
+/// Looks a parameter of a layer up, a class term or another, and checks its outputs.
+fn parameter<'a>(graph: &'a Graph, layer: &Layer, id: ParameterId, per_class: bool) -> Result<&'a Parameter> {
+    let fault = |what: String| fault(format!("layer {}", layer.name), what);
+    let Some(parameter) = graph.parameters.get(id) else {
+        return fault(format!("there is no parameter {id}"));
+    };
+    let Parameter { name, kind, inputs, outputs } = parameter;
+    let sums = graph.accumulators(layer);
+    if *outputs != sums {
+        let gated = if layer.epilogue.gated { ", values and gates" } else { "" };
+        return fault(format!("parameter {name} has {outputs} outputs, the sum has {sums} channels{gated}"));
+    }
+    if (*kind == ParameterKind::PerClass) != per_class {
+        return fault(format!(
+            "parameter {name} is {kind:?}: class terms are biases per class, and nothing else is"
+        ));
+    }
+    if per_class && *inputs != graph.classes {
+        return fault(format!("parameter {name} has {inputs} classes, the graph has {}", graph.classes));
+    }
+    Ok(parameter)
+}
+
 /// One tap.
 fn tap(graph: &Graph, layer: &Layer, tap: &Tap) -> Result<()> {
-    let fault = |what: &str| fault(&layer.name, format!("the tap at ({}, {}): {what}", tap.row, tap.column));
+    let source = &graph.maps[tap.source].name;
+    let fault = |what: String| {
+        let place = format!("the tap at row {:+}, column {:+} of map {source}", tap.row, tap.column);
+        fault(format!("layer {}", layer.name), format!("{place} {what}"))
+    };
     let [_, step] = graph.steps(layer);
     if tap.parity.is_some_and(|p| p[0] >= step || p[1] >= step) {
-        return fault("its parity is below the ratio of the strides");
+        return fault(format!("serves parity {:?}, but the ratio of the strides is {step}", tap.parity));
+    }
+    if tap.row.unsigned_abs() > FARTHEST || tap.column.unsigned_abs() > FARTHEST {
+        return fault(format!("is farther away than {FARTHEST}"));
     }
     // Rows below have not been generated; of this row only what lies to the left, or, but for the image itself,
     // at the pixel. Outputs of another parity than 0 lie below the row that they look around.
     let parity = tap.parity.unwrap_or([0, 0]);
     let last = if tap.source == IMAGE { -1 } else { 0 };
     if tap.row > 0 || (!graph.is_known(tap, parity) && tap.column > last) {
-        return fault("it looks at pixels that come later");
+        let allowed = format!("in its own row it may look as far as column {last:+}");
+        return fault(format!("looks at pixels that come later: {allowed}"));
+    }
+    let parameter = parameter(graph, layer, tap.parameter, false)?;
+    let (name, kernel, inputs) = (&parameter.name, parameter.positions(), parameter.inputs);
+    if tap.position >= kernel {
+        return fault(format!("has position {}, but the kernel of {name} has {kernel}", tap.position));
     }
     let channels = graph.channels(tap.source, layer.read);
-    let parameter = graph.parameters.get(tap.parameter);
-    let inside = parameter.is_some_and(|p| {
-        tap.position < p.positions() && tap.inputs.iter().all(|r| r.start <= r.end && r.end <= p.inputs)
-    });
-    if !inside || tap.in_channels() != channels {
-        return fault(&format!(
-            "it has an input of its parameter for each of the {channels} channels that it reads"
-        ));
+    let mut covered: Vec<_> = tap.inputs.clone();
+    covered.sort_by_key(|range| range.start);
+    let apart = covered.windows(2).all(|pair| pair[0].end <= pair[1].start);
+    let inside = covered.iter().all(|range| range.start <= range.end && range.end <= inputs);
+    if !apart || !inside || tap.in_channels() != channels {
+        let found = format!("reads {channels} channels with inputs {:?} of {name}", tap.inputs);
+        return fault(format!("{found}, which has {inputs}: one input for each channel, none twice"));
     }
-    let ones = tap.source == IMAGE && graph.ones() && layer.read == Activation::Identity;
-    if tap.bias_on_ones.is_some_and(|id| !ones || !has_bias(graph, layer, id)) {
-        return fault("a bias on the constant 1 is one of this sum's, and the image has that channel");
+    if let Some(id) = tap.bias_on_ones {
+        self::parameter(graph, layer, id, false)?;
+        if tap.source != IMAGE || !graph.ones() || layer.read != Activation::Identity {
+            return fault("has a bias on the constant 1, which only the image has, read as it is".into());
+        }
     }
     Ok(())
-}
-
-fn has_bias(graph: &Graph, layer: &Layer, id: ParameterId) -> bool {
-    let parameter = graph.parameters.get(id);
-    parameter.is_some_and(|p| p.kind != ParameterKind::PerClass && p.outputs == graph.accumulators(layer))
 }

@@ -77,6 +77,14 @@ impl Head {
         }
     }
 
+    /// The value nearest to a given one that a pixel can be drawn with: of a softmax that of the nearest symbol.
+    pub fn nearest(&self, value: f32) -> f32 {
+        match *self {
+            Head::MixtureOfLogistics { .. } => value,
+            Head::Categorical { symbols } => categorical::value(categorical::symbol(value, symbols), symbols),
+        }
+    }
+
     /// The log-likelihood, in nats, of a pixel `[values]` under logits `[logits]`; NaN if one of them is not
     /// finite.
     ///

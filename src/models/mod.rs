@@ -1,4 +1,4 @@
-//! One file, or folder, per architecture, the only place that knows it: its graph, its parameters' names in each
+//! One folder for each architecture, the only place that knows it: its graph, its parameters' names in each
 //! trainer's files, its configuration from what a checkpoint holds.
 //!
 //! The idea: a model is a configuration and the graph that follows from it, and a checkpoint of it a recipe: what to

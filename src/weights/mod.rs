@@ -128,6 +128,35 @@ impl Weights {
         Weights { config: None, graph, source, warnings: Vec::new(), values }
     }
 
+    /// Trained weights for a graph: for each parameter the arrays that it consists of ([`Parameter::arrays`]), by
+    /// name, in C order; `folded`: `W` and `b` rather than `V`, `g` and `b`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an array that is missing or that no parameter has, [`Error::Malformed`] for one of the
+    /// wrong length or with a number that is not finite.
+    pub fn from_arrays(graph: Graph, mut arrays: HashMap<String, Vec<f32>>, folded: bool) -> Result<Weights> {
+        let mut held = HashMap::new();
+        for (parameter, name, shape) in graph.arrays(folded) {
+            let Some(values) = arrays.remove(&name) else {
+                return Err(Error::argument("arrays", format!("{name} {shape:?}"), "none of that name"));
+            };
+            match folded {
+                true => fold::check_finite(Path::new("arrays"), &name, &shape, &values)?,
+                false => fold::check_values(Path::new("arrays"), &name, parameter, &shape, &values)?,
+            }
+            held.insert(name, values);
+        }
+        if let Some(name) = arrays.keys().min() {
+            return Err(Error::argument(
+                "arrays",
+                "those of the graph's parameters",
+                format!("{name} beside them"),
+            ));
+        }
+        let source = Source { format: None, averaged: false, folded };
+        Ok(Weights { config: None, graph, source, warnings: Vec::new(), values: Values::Held(held) })
+    }
+
     /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
     /// all.
     ///

@@ -163,7 +163,7 @@ fn chosen_shapes_exist_and_keep_units_together() {
 }
 
 /// One output from its value, its gate and what is added, and both halves of what an activation makes of it.
-fn finish(epilogue: Epilogue, value: f32, gate: f32, add: f32, read: Activation) -> [f32; 2] {
+fn output(epilogue: Epilogue, value: f32, gate: f32, add: f32, read: Activation) -> [f32; 2] {
     let value = if epilogue.tanh { tanh(value) } else { value };
     let x = match (epilogue.gated, epilogue.add) {
         (true, _) => value.mul_add(sigmoid(gate), add),
@@ -180,20 +180,20 @@ fn finish(epilogue: Epilogue, value: f32, gate: f32, add: f32, read: Activation)
 }
 
 #[test]
-fn finishing_equals_the_scalar_one() {
+fn the_epilogue_equals_the_scalar_one() {
     let bools = [false, true];
     for kernels in available() {
         for channels in [1, 5, 16, 20, 33, 48] {
             for (tanh, gated) in bools.into_iter().flat_map(|tanh| bools.map(|gated| (tanh, gated))) {
                 for add in [None, Some(0)] {
-                    finish_case(&kernels, Epilogue { tanh, gated, add }, channels);
+                    epilogue_case(&kernels, Epilogue { tanh, gated, add }, channels);
                 }
             }
         }
     }
 }
 
-fn finish_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
+fn epilogue_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
     let (units, rows) = (channels.div_ceil(LANES), 3);
     let panels = if epilogue.gated { 2 } else { 1 };
     let stride = units * panels * LANES + 2;
@@ -226,7 +226,7 @@ fn finish_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
             let gate = if epilogue.gated { sums[at + LANES] } else { 0.0 };
             let add = epilogue.add.map_or(0.0, |_| added[position * channels + channel]);
             for read in Activation::ALL {
-                let halves = finish(epilogue, sums[at], gate, add, read);
+                let halves = output(epilogue, sums[at], gate, add, read);
                 for (half, x) in halves.into_iter().enumerate().take(read.copies()) {
                     expected[read as usize][(position * read.copies() + half) * channels + channel] = x;
                 }
