@@ -54,7 +54,7 @@ fn main() {
     build_nvtx(&nvcc);
     // For the tests that ask ptxas what it makes of the kernels.
     println!("cargo:rustc-env=NVCC_USED={}", nvcc.display());
-    println!("cargo:rustc-env=PTX_FOLDER={}", out.display());
+    println!("cargo:rustc-env=PTX_DIRECTORY={}", out.display());
     let version = version(&nvcc);
     let arch = arch();
     let mut modules = String::new();
@@ -107,12 +107,12 @@ fn build_nvtx(nvcc: &Path) {
     let real = nvcc.canonicalize().unwrap_or_else(|_| nvcc.into());
     let toolkits =
         [nvcc, &real].into_iter().filter_map(|nvcc| nvcc.ancestors().nth(2).map(Path::to_path_buf));
-    let folders = toolkits.flat_map(|toolkit| {
+    let directories = toolkits.flat_map(|toolkit| {
         let targets = fs::read_dir(toolkit.join("targets")).into_iter().flatten().flatten();
         let targets: Vec<_> = targets.map(|target| target.path().join("include")).collect();
         [toolkit.join("include")].into_iter().chain(targets)
     });
-    let Some(include) = folders.into_iter().find(|f| f.join("nvtx3/nvToolsExt.h").is_file()) else {
+    let Some(include) = directories.into_iter().find(|f| f.join("nvtx3/nvToolsExt.h").is_file()) else {
         fail("the feature `nvtx` needs the header nvtx3/nvToolsExt.h beside nvcc: run tools/install-nvcc.sh")
     };
     cc::Build::new().file("cuda/nvtx.c").include(include).compile("fpc_nvtx");
@@ -144,9 +144,9 @@ fn find_nvcc() -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cuda/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = TOOLKITS.into_iter().map(|toolkit| Path::new(toolkit).join("bin"));
-    let folders = named.chain([own]).chain(env::split_paths(&path)).chain(usual);
+    let directories = named.chain([own]).chain(env::split_paths(&path)).chain(usual);
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
-    folders.map(|folder| folder.join(&name)).find(|nvcc| nvcc.is_file())
+    directories.map(|directory| directory.join(&name)).find(|nvcc| nvcc.is_file())
 }
 
 /// As "13.0.88": the last word of the line "Cuda compilation tools, release 13.0, V13.0.88".

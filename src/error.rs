@@ -31,7 +31,7 @@ pub enum Error {
     /// The operating system refused to read or write.
     #[error("{}: cannot {action}: {source}", file.display())]
     Io {
-        /// The file or folder.
+        /// The file or directory.
         file: PathBuf,
         /// What was attempted, as a verb phrase: "open", "read 48 bytes at offset 0".
         action: String,
@@ -67,7 +67,7 @@ pub enum Error {
     /// it has no room for.
     #[error("{}", mismatch(file, expected, problems))]
     Mismatch {
-        /// The checkpoint or folder.
+        /// The checkpoint or directory.
         file: PathBuf,
         /// The configuration the names and shapes were compared with.
         expected: String,
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_mismatch_fits_a_line() {
         let problems: Vec<String> = (0..5000).map(|i| format!("model/conv2d_{i}/V is missing")).collect();
-        let file = "folder/".repeat(10).into();
+        let file = "directory/".repeat(10).into();
         let line = format!("error: {}", Error::Mismatch { file, expected: "a model".into(), problems });
         assert!((LINE - 40..=LINE).contains(&line.len()), "{line}");
         assert!(line.contains("(a model): model/conv2d_0/V is missing; model/conv2d_1/V is"), "{line}");

@@ -353,11 +353,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The files of a folder of noise, where it is parted.
+/// The files of a directory of noise, where it is parted.
 #[doc(hidden)]
 pub const NOISE_FILES: [&str; 2] = ["u_mix.npy", "u_logistic.npy"];
 
-/// Reads the uniform numbers of a run, `[N, H, W, draws]`, from a file, or from a folder in which they are parted
+/// Reads the uniform numbers of a run, `[N, H, W, draws]`, from a file, or from a directory in which they are parted
 /// into `u_mix.npy` (`[N, H, W, m]`) and `u_logistic.npy` (`[N, H, W, values]`).
 ///
 /// # Errors

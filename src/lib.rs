@@ -49,7 +49,7 @@
 //! - [`engine`]: what a backend can do
 //! - `plan`: a graph made ready for any backend
 //! - [`weights`]
-//! - [`models`]: one folder for each architecture
+//! - [`models`]: one directory for each architecture
 //! - [`graph`]: a network as data, and what follows from it
 //! - [`heads`]: what the last layer's numbers mean
 //! - [`checkpoint`]

@@ -13,7 +13,7 @@ pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let machine = bytes_of(&meminfo, "MemAvailable:")?;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = group_folders(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
+    let limits = group_directories(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
     Some(limits.fold(machine, u64::min))
 }
 
@@ -99,10 +99,10 @@ fn bytes_of(text: &str, entry: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// The folders of the process's memory control group and those around it, from `/proc/self/cgroup`:
-/// version 2 (`0::/a/b`) and version 1 (`4:memory:/a/b`), whose own folder a container sees as the root.
-fn group_folders(groups: &str) -> Vec<String> {
-    let mut folders = Vec::new();
+/// The directories of the process's memory control group and those around it, from `/proc/self/cgroup`:
+/// version 2 (`0::/a/b`) and version 1 (`4:memory:/a/b`), whose own directory a container sees as the root.
+fn group_directories(groups: &str) -> Vec<String> {
+    let mut directories = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (root, path) = match (fields.next(), fields.next()) {
@@ -113,21 +113,21 @@ fn group_folders(groups: &str) -> Vec<String> {
             _ => continue,
         };
         let around = Path::new(path).ancestors().filter_map(Path::to_str);
-        folders.extend(around.map(|path| format!("{root}{}", path.trim_end_matches('/'))));
+        directories.extend(around.map(|path| format!("{root}{}", path.trim_end_matches('/'))));
     }
-    folders
+    directories
 }
 
 /// What a control group's limit leaves, page cache that can be dropped counted as free; `None` without
 /// a limit.
-fn left_in_group(folder: &Path) -> Option<u64> {
+fn left_in_group(directory: &Path) -> Option<u64> {
     let number = |name: &str| {
-        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        let text = std::fs::read_to_string(directory.join(name)).ok()?;
         text.trim().parse::<u64>().ok()
     };
     let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
     let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
-    let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let statistics = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
     let entry = |wanted: &str| {
         let bytes =
             statistics.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == wanted);
@@ -192,7 +192,7 @@ mod tests {
     fn groups_of_both_versions_are_followed_outwards() {
         let groups = "9:name=systemd:/\n4:cpu,memory:/a\n0::/b/c\n";
         assert_eq!(
-            group_folders(groups),
+            group_directories(groups),
             [
                 "/sys/fs/cgroup/memory/a",
                 "/sys/fs/cgroup/memory",
@@ -205,17 +205,17 @@ mod tests {
 
     #[test]
     fn a_group_s_limit_less_its_use_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        assert_eq!(left_in_group(folder.path()), None);
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        assert_eq!(left_in_group(directory.path()), None);
         write("memory.max", "max\n");
         write("memory.current", "700\n");
-        assert_eq!(left_in_group(folder.path()), None);
+        assert_eq!(left_in_group(directory.path()), None);
         write("memory.max", "1000\n");
-        assert_eq!(left_in_group(folder.path()), Some(300));
+        assert_eq!(left_in_group(directory.path()), Some(300));
         write("memory.stat", "anon 600\ninactive_file 50\n");
-        assert_eq!(left_in_group(folder.path()), Some(350));
+        assert_eq!(left_in_group(directory.path()), Some(350));
         write("memory.current", "2000\n");
-        assert_eq!(left_in_group(folder.path()), Some(0));
+        assert_eq!(left_in_group(directory.path()), Some(0));
     }
 }

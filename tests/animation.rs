@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 const GREY: u8 = 128;
 
-/// A run with `--animate` and the folder it wrote to.
+/// A run with `--animate` and the directory it wrote to.
 struct Animated {
     run: Run,
     dir: TempDir,
@@ -268,10 +268,10 @@ fn what_cannot_be_written_is_refused_before_anything_is_generated() {
     let side = ["-c", &tiny, "--complete", &given, "--keep-rows", "8", "--side-by-side"];
     refused("a.gif", &side, &["--side-by-side: all rows are kept"]);
     let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("taken.png");
-    fs::create_dir(&folder).unwrap();
-    let args = ["-n", "200", "--naive", "--animate", folder.to_str().unwrap()];
-    run("generate", &args).fails_with(&["taken.png: a folder"]);
+    let directory = dir.path().join("taken.png");
+    fs::create_dir(&directory).unwrap();
+    let args = ["-n", "200", "--naive", "--animate", directory.to_str().unwrap()];
+    run("generate", &args).fails_with(&["taken.png: a directory"]);
 
     let usage: [&[&str]; 2] = [&["--side-by-side"], &["--animate", "a.gif", "--side-by-side", "--naive"]];
     for args in usage {

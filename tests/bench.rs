@@ -17,8 +17,8 @@ fn cores() -> usize {
 
 #[test]
 fn the_report_has_a_row_for_each_batch_and_its_numbers_fit_each_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("bench.json");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bench.json");
     let weights = argument("cond/v2/params.ckpt");
     let args = ["-c", &weights, "--batch-sizes", "1,3", "--naive-passes", "2", "--threads", "2", "--json"];
     let done = run("bench", &[&args[..], &[file.to_str().unwrap()]].concat()).succeeds();
@@ -104,7 +104,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     run("bench", &["-c", &tiny, "--naive-passes", "0"]).fails_with(&["--naive-passes", "at least 1"]);
     run("bench", &["-c", &tiny, "--threads", "0"]).fails_with(&["--threads: expected 1 to 1024"]);
     run("bench", &["-c", "no/such/weights"]).fails_with(&["no/such/weights"]);
-    run("bench", &["-c", &tiny, "--json", "no/such/folder/bench.json"]).fails_with(&["no/such/folder"]);
+    run("bench", &["-c", &tiny, "--json", "no/such/directory/bench.json"]).fails_with(&["no/such/directory"]);
     let too_large = run("bench", &["-c", &tiny, "--batch-sizes", "1000000000"]);
     too_large.fails_with(&["would fit"]);
     assert!(!too_large.stderr.contains("--batch-size "), "{}: no flag of this program", too_large.stderr);

@@ -133,14 +133,14 @@ fn partitioned_variables_are_put_together() {
 }
 
 #[test]
-fn a_prefix_may_also_be_the_name_of_a_folder() {
-    let folder = tempfile::tempdir().unwrap();
+fn a_prefix_may_also_be_the_name_of_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
     for suffix in [".index", ".data-00000-of-00001"] {
         let from = golden(&format!("tiny/v2/params.ckpt{suffix}"));
-        std::fs::copy(from, folder.path().join(format!("c{suffix}"))).unwrap();
+        std::fs::copy(from, directory.path().join(format!("c{suffix}"))).unwrap();
     }
-    std::fs::create_dir(folder.path().join("c")).unwrap();
-    assert_eq!(open(&folder.path().join("c")).format(), Format::V2);
+    std::fs::create_dir(directory.path().join("c")).unwrap();
+    assert_eq!(open(&directory.path().join("c")).format(), Format::V2);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn everything_that_tensorflow_wrote_verifies() {
 /// A bit is flipped in what no model reads: labels, an optimiser's slots, strings.
 #[test]
 fn damage_in_what_nobody_reads_is_found_by_verifying() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (model, format, file) in [
         ("types", "v1", "params.ckpt"),
         ("types", "v2", "params.ckpt.data-00000-of-00001"),
@@ -221,16 +221,16 @@ fn damage_in_what_nobody_reads_is_found_by_verifying() {
     ] {
         for entry in std::fs::read_dir(golden(&format!("{model}/{format}"))).unwrap() {
             let entry = entry.unwrap();
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+            std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
         }
-        let path = folder.path().join(file);
+        let path = directory.path().join(file);
         let sound = std::fs::read(&path).unwrap();
         let mut found = 0;
         for at in (0..sound.len()).step_by(if sound.len() > 4096 { 1009 } else { 1 }) {
             let mut damaged = sound.clone();
             damaged[at] ^= 1;
             std::fs::write(&path, damaged).unwrap();
-            let opened = Checkpoint::open(&folder.path().join("params.ckpt"));
+            let opened = Checkpoint::open(&directory.path().join("params.ckpt"));
             found += usize::from(opened.and_then(|mut checkpoint| checkpoint.verify(&|| true)).is_err());
         }
         // All but what is no value's and no block's: the zeros in the footer of a table.

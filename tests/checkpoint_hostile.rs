@@ -12,12 +12,12 @@ use tables::*;
 
 #[test]
 fn the_sound_checkpoints_that_the_others_are_made_from_are_read() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let (entries, data) = v2_entries();
-    let folder = folder.with("a", &table(&v1_entries())).with("b.index", &table(&entries));
-    let folder = folder.with("b.data-00000-of-00001", &data);
+    let directory = directory.with("a", &table(&v1_entries())).with("b.index", &table(&entries));
+    let directory = directory.with("b.data-00000-of-00001", &data);
     for name in ["a", "b"] {
-        let mut checkpoint = Checkpoint::open(&folder.path(name)).unwrap();
+        let mut checkpoint = Checkpoint::open(&directory.path(name)).unwrap();
         let names: Vec<_> = checkpoint.variables().iter().map(|v| v.name.as_str()).collect();
         assert_eq!(names, ["n", "w"]);
         assert_eq!(checkpoint.read_f32("w").unwrap(), [1.5, -2.0]);
@@ -28,54 +28,54 @@ fn the_sound_checkpoints_that_the_others_are_made_from_are_read() {
 fn missing_and_short_files_of_a_set_are_named() {
     let (entries, data) = v2_entries();
     let index = table(&entries);
-    let folder = Folder::new().with("c.index", &index);
+    let directory = Directory::new().with("c.index", &index);
     for name in ["c", "c.index"] {
-        assert!(folder.refusal(name).starts_with("c.data-00000-of-00001: cannot open: "));
+        assert!(directory.refusal(name).starts_with("c.data-00000-of-00001: cannot open: "));
     }
-    let folder = Folder::new().with("c.data-00000-of-00001", &data);
+    let directory = Directory::new().with("c.data-00000-of-00001", &data);
     for name in ["c", "c.data-00000-of-00001"] {
-        assert!(folder.refusal(name).starts_with("c.index: cannot open: "));
+        assert!(directory.refusal(name).starts_with("c.index: cannot open: "));
     }
-    let folder = Folder::new().with("c.index", &index).with("c.data-00000-of-00001", &data[..15]);
+    let directory = Directory::new().with("c.index", &index).with("c.data-00000-of-00001", &data[..15]);
     assert_eq!(
-        folder.refusal("c"),
+        directory.refusal("c"),
         "c.index: entry \"w\": expected 8 bytes at 8 of c.data-00000-of-00001, found a file of 15 bytes"
     );
-    let folder = Folder::new().with("index", &index);
+    let directory = Directory::new().with("index", &index);
     assert!(
-        folder
+        directory
             .refusal("index")
             .starts_with("index: the index of a TensorFlow V2 checkpoint under another name; ")
     );
 
     let shard = table(&v1_entries());
-    let folder = Folder::new().with("c-00000-of-00003", &shard).with("c-00002-of-00003", &shard);
+    let directory = Directory::new().with("c-00000-of-00003", &shard).with("c-00002-of-00003", &shard);
     for name in ["c", "c-00000-of-00003"] {
-        assert!(folder.refusal(name).starts_with("c-00001-of-00003: cannot open: "));
+        assert!(directory.refusal(name).starts_with("c-00001-of-00003: cannot open: "));
     }
-    let folder = folder.with("c-00000-of-00001", &shard);
+    let directory = directory.with("c-00000-of-00001", &shard);
     assert_eq!(
-        folder.refusal("c"),
+        directory.refusal("c"),
         "c: the names of its shards: expected one number of shards, found 1 and 3"
     );
-    assert!(Checkpoint::open(&folder.path("c-00000-of-00001")).is_ok());
-    let folder = Folder::new().with("c-00000-of-00000", &shard);
-    assert_eq!(folder.refusal("c"), "c: the names of its shards: expected at least 1 shard, found 0");
+    assert!(Checkpoint::open(&directory.path("c-00000-of-00001")).is_ok());
+    let directory = Directory::new().with("c-00000-of-00000", &shard);
+    assert_eq!(directory.refusal("c"), "c: the names of its shards: expected at least 1 shard, found 0");
 }
 
 #[test]
 fn shards_that_contradict_each_other_are_refused() {
     let mut other = v1_entries();
     other[0] = v1_list(&[v1_variable("w", 1, &shape(&[3]), &[&[None]])]);
-    let folder = Folder::new().with("c-00000-of-00002", &table(&v1_entries()));
-    let folder = folder.with("c-00001-of-00002", &table(&other));
+    let directory = Directory::new().with("c-00000-of-00002", &table(&v1_entries()));
+    let directory = directory.with("c-00001-of-00002", &table(&other));
     assert_eq!(
-        folder.refusal("c"),
+        directory.refusal("c"),
         "c-00001-of-00002: the list of variables: expected \"w\" as in another shard, float32 [2], \
          found float32 [3]"
     );
-    let folder = folder.with("c-00001-of-00002", &table(&v1_entries()));
-    let message = folder.refusal("c");
+    let directory = directory.with("c-00001-of-00002", &table(&v1_entries()));
+    let message = directory.refusal("c");
     assert!(message.contains("tensor \"w\": expected slices that do not overlap"), "{message}");
 }
 
@@ -169,8 +169,8 @@ fn an_index_cannot_make_a_reader_read_more_than_the_file() {
         names.extend(entry((1 << 20) + number, b"a", &[]));
     }
     let mut writer = Writer::default();
-    let folder = Folder::new().with("c.index", &writer.raw(&block(&names), b"\xff").finish());
-    let message = folder.with("c.data-00000-of-00001", b"").refusal("c");
+    let directory = Directory::new().with("c.index", &writer.raw(&block(&names), b"\xff").finish());
+    let message = directory.with("c.data-00000-of-00001", b"").refusal("c");
     assert!(message.contains("expected keys of at most 4194304 bytes, found more"), "{message}");
 }
 
@@ -246,8 +246,8 @@ fn damaged_blocks_are_refused() {
     let mut writer = Writer::default();
     writer.data(&[v2_header(1)]).data(&[(b"b".to_vec(), vec![])]);
     writer.raw(&block(&entry(0, b"a", b"")), b"c");
-    let folder = Folder::new().with("c.index", &writer.finish()).with("c.data-00000-of-00001", b"");
-    let message = folder.refusal("c");
+    let directory = Directory::new().with("c.index", &writer.finish()).with("c.data-00000-of-00001", b"");
+    let message = directory.refusal("c");
     assert!(message.contains("expected keys above \"b\" and up to \"c\", found \"a\""), "{message}");
 }
 
@@ -257,9 +257,9 @@ const SPARSE: u64 = 1 << 42;
 
 /// Puts `end` at the end of `name`, made 4 TiB long. `false`, and a word, where the disk has no such files.
 #[cfg(target_os = "linux")]
-fn stretch(folder: &Folder, name: &str, end: &[u8]) -> bool {
+fn stretch(directory: &Directory, name: &str, end: &[u8]) -> bool {
     use std::io::{Seek, SeekFrom, Write};
-    let mut file = std::fs::File::options().write(true).open(folder.path(name)).unwrap();
+    let mut file = std::fs::File::options().write(true).open(directory.path(name)).unwrap();
     if let Err(error) = file.set_len(SPARSE) {
         println!("no sparse file was tried: {error}");
         return false;
@@ -286,17 +286,17 @@ fn far_end(blocks: &[(&[u8], u64, u64)]) -> Vec<u8> {
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_reserved_for_what_a_sparse_file_holds() {
-    let refused = |folder: &Folder, name: &str, expected: &str| {
-        let message = folder.refusal(name);
+    let refused = |directory: &Directory, name: &str, expected: &str| {
+        let message = directory.refusal(name);
         assert!(message.contains(expected), "{message}\nis not\n{expected}");
     };
     let memory = "of memory that are available, found 4";
     // Nothing but zeros.
-    let folder = Folder::new().with("c", b"");
-    if !stretch(&folder, "c", b"") {
+    let directory = Directory::new().with("c", b"");
+    if !stretch(&directory, "c", b"") {
         return;
     }
-    refused(&folder, "c", "it is cut off");
+    refused(&directory, "c", "it is cut off");
     // A block of nearly all of it: the list of variables, or the values of one.
     let list = {
         let (key, value) = &v1_entries()[0];
@@ -307,22 +307,26 @@ fn nothing_is_reserved_for_what_a_sparse_file_holds() {
         &[(&b"\xff"[..], 0, SPARSE - 4096)][..],
         &[(b"", 0, size - 5), (b"\xff", size, SPARSE - 4096 - size)],
     ] {
-        let folder = Folder::new().with("c", &list);
-        assert!(stretch(&folder, "c", &far_end(blocks)));
-        refused(&folder, "c", memory);
+        let directory = Directory::new().with("c", &list);
+        assert!(stretch(&directory, "c", &far_end(blocks)));
+        refused(&directory, "c", memory);
         // As the index of a V2 checkpoint: no block of one is large.
         let header = seal(&block(&entry(0, b"", &v2_header(1).1)), 0);
         let size = header.len() as u64;
         let blocks: &[(&[u8], u64, u64)] = &[(b"", 0, size - 5), (b"\xff", size, SPARSE - 4096 - size)];
-        let folder = Folder::new().with("c.index", &header).with("c.data-00000-of-00001", b"");
-        assert!(stretch(&folder, "c.index", &far_end(blocks)));
-        refused(&folder, "c", "expected at most 4194304 bytes, found 43980465");
+        let directory = Directory::new().with("c.index", &header).with("c.data-00000-of-00001", b"");
+        assert!(stretch(&directory, "c.index", &far_end(blocks)));
+        refused(&directory, "c", "expected at most 4194304 bytes, found 43980465");
     }
     // Metaindex and index.
     let end = footer(&handle(0, SPARSE - 4096), &handle(SPARSE - 4000, 100));
-    let folder = Folder::new().with("c", &list);
-    assert!(stretch(&folder, "c", &end));
-    refused(&folder, "c", "metaindex block at 0: expected at most 4194304 bytes, found 4398046507008 bytes");
+    let directory = Directory::new().with("c", &list);
+    assert!(stretch(&directory, "c", &end));
+    refused(
+        &directory,
+        "c",
+        "metaindex block at 0: expected at most 4194304 bytes, found 4398046507008 bytes",
+    );
     // The values of a variable in a data file, of every type and in slices.
     for (dtype, size) in [(1, 4), (2, 8), (19, 2), (14, 2)] {
         let half = SPARSE / 2 / size;
@@ -333,9 +337,9 @@ fn nothing_is_reserved_for_what_a_sparse_file_holds() {
         let sliced = [number(1, dtype), run(2, &shape(&[2 * half])), sliced].concat();
         for variable in [whole, sliced] {
             let index = table(&[v2_header(1), (b"w".to_vec(), variable)]);
-            let folder = Folder::new().with("c.index", &index).with("c.data-00000-of-00001", b"");
-            assert!(stretch(&folder, "c.data-00000-of-00001", b""));
-            refused(&folder, "c", "of memory that are available, found ");
+            let directory = Directory::new().with("c.index", &index).with("c.data-00000-of-00001", b"");
+            assert!(stretch(&directory, "c.data-00000-of-00001", b""));
+            refused(&directory, "c", "of memory that are available, found ");
         }
     }
     // A V1 variable in slices, for which room would be made before any is looked up.
@@ -343,7 +347,7 @@ fn nothing_is_reserved_for_what_a_sparse_file_holds() {
     let slices: [Extents<'_>; 2] = [&[Some((0, half))], &[Some((half, half))]];
     let (key, value) = v1_list(&[v1_variable("w", 1, &shape(&[2 * half]), &slices)]);
     let list = seal(&block(&entry(0, &key, &value)), 0);
-    let folder = Folder::new().with("c", &list);
-    assert!(stretch(&folder, "c", &far_end(&[(b"\xff", 0, list.len() as u64 - 5)])));
-    refused(&folder, "c", "of memory that are available, found ");
+    let directory = Directory::new().with("c", &list);
+    assert!(stretch(&directory, "c", &far_end(&[(b"\xff", 0, list.len() as u64 - 5)])));
+    refused(&directory, "c", "of memory that are available, found ");
 }

@@ -134,8 +134,8 @@ fn values_that_do_not_fit_their_shape_are_refused() {
     ];
     for (dtype, tensor) in cases {
         let list = v1_list(&[v1_variable("w", dtype, &shape(&[2]), &[&[None]])]);
-        let folder = Folder::new().with("c", &table(&[list, v1_slice("w", &[None], &tensor)]));
-        let values = Checkpoint::open(&folder.path("c")).unwrap().read_f32("w").unwrap();
+        let directory = Directory::new().with("c", &table(&[list, v1_slice("w", &[None], &tensor)]));
+        let values = Checkpoint::open(&directory.path("c")).unwrap().read_f32("w").unwrap();
         assert_eq!(values, [1.5, -2.0], "type {dtype}");
     }
 }

@@ -36,9 +36,9 @@ struct File(TempDir);
 
 impl File {
     fn new(bytes: &[u8]) -> File {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), bytes).unwrap();
-        File(folder)
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), bytes).unwrap();
+        File(directory)
     }
 
     fn path(&self) -> PathBuf {
@@ -171,8 +171,8 @@ fn a_file_cut_short_is_refused_at_every_length() {
 fn random_mutations_do_no_harm() {
     let mut random = Random(2703);
     let (mut refused, mut opened) = ([0; 3], [0; 3]);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
     for round in 0..3000 {
         let mut bytes = samples()[round % 3].clone();
         for _ in 0..=random.below(2) {

@@ -100,15 +100,15 @@ fn raw_weights_are_others_than_the_averaged_ones() {
 }
 
 #[test]
-fn a_checkpoint_and_its_folder_load_alike() {
+fn a_checkpoint_and_its_directory_load_alike() {
     for options in [Options::default(), Options { raw: true, ..Options::default() }] {
         let (place, checkpoint) = (Place::new(), golden("cond/v1_sharded/params.ckpt"));
         place.convert(&checkpoint, if options.raw { &["--raw"] } else { &[] }).succeeds();
         let direct = Weights::load_with(&checkpoint, &options).unwrap();
-        let folder = Weights::load_with(place.out(), &options).unwrap();
-        assert_eq!((direct.config(), direct.source()), (folder.config(), folder.source()));
+        let directory = Weights::load_with(place.out(), &options).unwrap();
+        assert_eq!((direct.config(), direct.source()), (directory.config(), directory.source()));
         for (_, name, _) in direct.graph().arrays(false) {
-            assert_eq!(direct.array(&name).unwrap(), folder.array(&name).unwrap(), "{name}");
+            assert_eq!(direct.array(&name).unwrap(), directory.array(&name).unwrap(), "{name}");
         }
     }
 }
@@ -164,7 +164,7 @@ fn bad_usage_ends_with_status_2() {
 }
 
 #[test]
-fn an_existing_folder_is_left_alone() {
+fn an_existing_directory_is_left_alone() {
     let place = Place::new();
     fs::create_dir(place.out()).unwrap();
     fs::write(place.out().join("thesis.txt"), "years of work").unwrap();
@@ -174,7 +174,8 @@ fn an_existing_folder_is_left_alone() {
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1);
 
     let inside = place.out().join("thesis.txt").join("out");
-    convert(&[&golden("tiny/v2/params.ckpt"), &inside]).fails_with(&["thesis.txt: cannot create a folder"]);
+    convert(&[&golden("tiny/v2/params.ckpt"), &inside])
+        .fails_with(&["thesis.txt: cannot create a directory"]);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -184,7 +185,7 @@ fn an_existing_folder_is_left_alone() {
         // The superuser may write there all the same.
         if fs::write(locked.join("probe"), "").is_err() {
             let run = convert(&[&golden("tiny/v2/params.ckpt"), &locked.join("out")]);
-            run.fails_with(&["locked: cannot create a folder"]);
+            run.fails_with(&["locked: cannot create a directory"]);
         }
     }
 }
@@ -382,8 +383,8 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
 
 #[test]
 fn the_demo_model_is_sound() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
-    let weights = Weights::load(&folder).unwrap();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+    let weights = Weights::load(&directory).unwrap();
     let expected = ModelConfig {
         resnets: 2,
         filters: 32,

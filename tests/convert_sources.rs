@@ -1,4 +1,4 @@
-//! Checkpoints that are not quite the reference's, as people have them: in a folder, in another scope, of
+//! Checkpoints that are not quite the reference's, as people have them: in a directory, in another scope, of
 //! other types, with an optimiser's scalars among the weights, damaged where nobody reads. What `convert`
 //! takes, `generate` and `evaluate` take as well.
 
@@ -33,7 +33,7 @@ fn image(weights: &Path, flags: &[&str]) -> (Vec<f32>, String) {
 }
 
 #[test]
-fn a_folder_and_its_note_are_taken_by_every_program_and_said_so() {
+fn a_directory_and_its_note_are_taken_by_every_program_and_said_so() {
     let place = tempfile::tempdir().unwrap();
     let file = |name: &str| place.path().join(name);
     for name in ["params.ckpt.index", "params.ckpt.data-00000-of-00001"] {
@@ -58,15 +58,17 @@ fn a_folder_and_its_note_are_taken_by_every_program_and_said_so() {
     let refused = Place::new();
     refused
         .convert(place.path(), &[])
-        .fails_with(&["a folder of 2 checkpoints: other.ckpt, params.ckpt; give one"]);
+        .fails_with(&["a directory of 2 checkpoints: other.ckpt, params.ckpt; give one"]);
     refused.assert_empty();
     // Weights that are converted already.
     let converted = Place::new();
     converted.convert(&golden("tiny/v2"), &[]).succeeds();
     refused
         .convert(&converted.out(), &[])
-        .fails_with(&["out: a folder of weights that are converted already"]);
-    refused.convert(&converted.out().join("model.json"), &[]).fails_with(&["a JSON file; give the folder"]);
+        .fails_with(&["out: a directory of weights that are converted already"]);
+    refused
+        .convert(&converted.out().join("model.json"), &[])
+        .fails_with(&["a JSON file; give the directory"]);
 }
 
 #[test]
@@ -83,8 +85,10 @@ fn an_error_is_one_line_of_at_most_400_characters_whatever_names_there_are() {
     // A path longer than that.
     let long = ["directory"; 100].join("/");
     for refused in [run("convert", &[&long, "out"]), run("generate", &["-c", &long, "-n", "1"])] {
-        refused
-            .fails_with(&["directory/", "no such file, folder or checkpoint prefix; give a folder made by"]);
+        refused.fails_with(&[
+            "directory/",
+            "no such file, directory or checkpoint prefix; give a directory made by",
+        ]);
         assert_eq!(refused.stderr.trim_end().chars().count(), 400, "{}", refused.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! PyTorch's PixelCNN++, from a file in every form to logits, images and a folder of weights; and everything that
+//! PyTorch's PixelCNN++, from a file in every form to logits, images and a directory of weights; and everything that
 //! may be wrong with such a file.
 
 #[allow(dead_code, reason = "not all of it is used here")]
@@ -67,8 +67,8 @@ fn tensors() -> Vec<Tensor> {
 
 /// Converts a file of these bytes.
 fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (run::Run, Place) {
-    let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("model.pth");
+    let (place, directory) = (Place::new(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("model.pth");
     fs::write(&path, bytes).unwrap();
     (place.convert(&path, flags), place)
 }
@@ -79,7 +79,7 @@ const GRAY: ModelConfig = ModelConfig { resnets: 2, filters: 12, mixtures: 4, ch
 const MODELS: [(&str, ModelConfig); 2] = [("torch_rgb", RGB), ("torch_gray", GRAY)];
 
 #[test]
-fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() {
+fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_directories_are_equal() {
     for (model, config) in MODELS {
         let file = |name: &str| golden(&format!("{model}/{name}"));
         let (images, expected) = (images(model), array(&format!("{model}/logits.npy")));
@@ -111,7 +111,7 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_folders_are_equal() 
                 let files = (place.files(), bits(&logits));
                 assert!(*first.get_or_insert_with(|| files.clone()) == files, "{form}");
             }
-            // What was loaded from a folder is saved as it was.
+            // What was loaded from a directory is saved as it was.
             let again = place.0.path().join("again");
             Weights::load(place.out()).unwrap().save(&again).unwrap();
             for (name, bytes) in place.files() {
@@ -267,7 +267,7 @@ fn a_plain_kernel_is_taken_as_it_is() {
 }
 
 #[test]
-fn a_folder_of_folded_kernels_is_checked() {
+fn a_directory_of_folded_kernels_is_checked() {
     // A kernel without norms may have a channel of zeros.
     let plain = tensors().into_iter().filter(|t| !t.name.ends_with("weight_g")).map(|mut tensor| {
         tensor.name = tensor.name.replace("weight_v", "weight");
@@ -432,16 +432,16 @@ fn what_is_wrong_is_one_line() {
 #[test]
 fn every_program_takes_them() {
     let out = tempfile::tempdir().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    fs::copy(rgb("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(rgb("model.safetensors"), directory.path().join("model.safetensors")).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_string();
     let (checkpoint, images) = (text(&rgb("wrapped_parametrized.pth")), text(&rgb("images_u8.npy")));
     let (logits, made) = (text(&rgb("logits.npy")), text(out.path()));
     run("generate", &["-c", &checkpoint, "-n", "2", "-i", "8", "-v", &made]).succeeds();
     let args = ["-c", &checkpoint, "--images", &images, "--compare-logits", &logits];
     let alone = run("evaluate", &args).succeeds();
-    // A folder stands for the file in it.
-    let args = ["-c", &text(folder.path()), "--images", &images, "--compare-logits", &logits];
+    // A directory stands for the file in it.
+    let args = ["-c", &text(directory.path()), "--images", &images, "--compare-logits", &logits];
     let inside = run("evaluate", &args).succeeds();
     assert_eq!(alone.stdout, inside.stdout);
     assert!(inside.stderr.contains("model.safetensors is taken"), "{}", inside.stderr);

@@ -27,9 +27,9 @@ fn cpu(weights: &Weights) -> CpuEngine {
 
 #[test]
 fn logits_and_likelihoods_are_near_the_cpu_s() {
-    for folder in FOLDERS {
-        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
-        let (images, labels) = (images(folder), labels(folder));
+    for directory in DIRECTORIES {
+        let weights = load(&format!("{directory}/v2/params.ckpt"), false, relu(directory));
+        let (images, labels) = (images(directory), labels(directory));
         let reference = cpu(&weights).logits(images.view(), labels.as_deref()).unwrap();
         let mut engine = cuda(&weights, Strategy::Auto);
         let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
@@ -38,8 +38,8 @@ fn logits_and_likelihoods_are_near_the_cpu_s() {
         let nats = engine.nats(images.view(), labels.as_deref()).unwrap();
         let own = engine.graph().head.nats(logits.view(), images.view()).unwrap();
         let apart = nats.iter().zip(&own).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
-        println!("{folder}: logits within {off:e}, nats within {apart:e} relative");
-        assert!(off <= 1e-4 && apart <= 1e-12, "{folder}");
+        println!("{directory}: logits within {off:e}, nats within {apart:e} relative");
+        assert!(off <= 1e-4 && apart <= 1e-12, "{directory}");
     }
 }
 
@@ -88,21 +88,21 @@ fn images_are_near_the_cpu_s() {
 #[test]
 fn logits_that_are_not_finite_have_no_likelihood() {
     let dir = tempfile::tempdir().unwrap();
-    for (folder, variable) in
+    for (directory, variable) in
         [("tiny", "conv2d_0/g"), ("elu", "conv2d_0/g"), ("relu", "conv2d_0/g"), ("relu", "conv2d_5/g")]
     {
-        let sound = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
-        let place = dir.path().join(format!("{folder}.{}", variable.replace('/', ".")));
+        let sound = load(&format!("{directory}/v2/params.ckpt"), false, relu(directory));
+        let place = dir.path().join(format!("{directory}.{}", variable.replace('/', ".")));
         let place = poison::poison(&sound, &place, variable, None);
         let weights = Weights::load(&place).unwrap();
-        let images = images(folder);
+        let images = images(directory);
         let mut engine = cuda(&weights, Strategy::Auto);
         let nats = engine.nats(images.view(), None).unwrap();
         let logits = engine.logits(images.view(), None).unwrap();
         let by_logits = engine.graph().head.nats(logits.view(), images.view()).unwrap();
         let on_cpu = cpu(&weights).nats(images.view(), None).unwrap();
         for (name, nats) in [("device", nats), ("logits", by_logits), ("CPU", on_cpu)] {
-            assert!(nats.iter().all(|n| n.is_nan()), "{folder}, {variable}, by {name}: {nats:?}");
+            assert!(nats.iter().all(|n| n.is_nan()), "{directory}, {variable}, by {name}: {nats:?}");
         }
         let error = engine.make(
             &Batch { keep_logits: false, given: None, ..Batch::teacher_forced(images.view(), None) },

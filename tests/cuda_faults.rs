@@ -22,10 +22,14 @@ struct Device {
 
 /// Runs a program on the virtual GPU; `None` on a real one, which writes no report.
 fn on<S: AsRef<OsStr>>(program: &str, settings: &[(&str, &str)], args: &[S]) -> Option<Device> {
-    let folder = tempfile::tempdir().unwrap();
-    let report = folder.path().join("report.json");
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("report.json");
     let mut command = Command::cargo_bin(program).unwrap();
-    command.current_dir(folder.path()).env("VGPU_REPORT", &report).envs(settings.iter().copied()).args(args);
+    command
+        .current_dir(directory.path())
+        .env("VGPU_REPORT", &report)
+        .envs(settings.iter().copied())
+        .args(args);
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let Ok(report) = std::fs::read(&report) else {
@@ -171,9 +175,9 @@ fn only_what_a_strategy_needs_is_compiled() {
 #[test]
 fn without_a_driver_the_processor_is_used_or_one_line_says_what_is_missing() {
     let run = |flags: &[&str]| {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let mut command = Command::cargo_bin("generate").unwrap();
-        command.current_dir(folder.path()).env_remove("LD_LIBRARY_PATH");
+        command.current_dir(directory.path()).env_remove("LD_LIBRARY_PATH");
         command.args(["-c", &tiny(), "-i", "4", "-n", "1"]).args(flags).output().unwrap()
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -204,9 +208,9 @@ fn a_device_that_is_not_there_is_an_error() {
 #[test]
 fn every_device_makes_the_same_images() {
     let mut images = Vec::new();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut make = |settings: &[(&str, &str)], flags: &[&str]| {
-        let out = folder.path().join(images.len().to_string());
+        let out = directory.path().join(images.len().to_string());
         let flags = [flags, &["-b", "2", "-v", out.to_str().unwrap()]].concat();
         let Some(device) = generate(settings, &flags) else { return };
         assert_eq!(device.code, Some(0), "{}", device.stderr);

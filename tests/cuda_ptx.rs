@@ -24,7 +24,7 @@ const DEVICES: [(&str, u32); 10] = [
 
 /// The PTX files of this build.
 fn ptx() -> Vec<PathBuf> {
-    let files = std::fs::read_dir(env!("PTX_FOLDER")).unwrap().map(|file| file.unwrap().path());
+    let files = std::fs::read_dir(env!("PTX_DIRECTORY")).unwrap().map(|file| file.unwrap().path());
     let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "ptx")).collect();
     // A file whose source is gone lies there until the next clean build.
     files.retain(|file| Path::new("cuda").join(file.file_stem().unwrap()).with_extension("cu").is_file());
@@ -35,7 +35,7 @@ fn ptx() -> Vec<PathBuf> {
 /// The ptxas that were fetched, or else the one beside nvcc, with the numbers of their releases.
 fn assemblers() -> Vec<(PathBuf, u32)> {
     let fetched = std::fs::read_dir(".ptxas").into_iter().flatten();
-    let mut found: Vec<_> = fetched.map(|folder| folder.unwrap().path().join("ptxas")).collect();
+    let mut found: Vec<_> = fetched.map(|directory| directory.unwrap().path().join("ptxas")).collect();
     if found.is_empty() {
         println!("not tried with an old and the newest ptxas: tools/install-ptxas.sh fetches them");
         found.push(Path::new(env!("NVCC_USED")).with_file_name("ptxas"));

@@ -45,10 +45,10 @@ fn read(messages: &str) -> Vec<(String, Resources)> {
 
 #[test]
 fn no_kernel_spills_registers() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
     let out = tempfile::tempdir().unwrap();
     let mut table: BTreeMap<String, Vec<Resources>> = BTreeMap::new();
-    for file in std::fs::read_dir(&folder).unwrap() {
+    for file in std::fs::read_dir(&directory).unwrap() {
         let file = file.unwrap().path();
         if file.extension().is_none_or(|e| e != "cu") {
             continue;

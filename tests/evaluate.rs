@@ -33,38 +33,39 @@ fn list(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-/// The flags for a golden folder.
-fn flags(folder: &str) -> Vec<String> {
-    let weights = argument(&format!("{folder}/v2/params.ckpt"));
+/// The flags for a golden directory.
+fn flags(directory: &str) -> Vec<String> {
+    let weights = argument(&format!("{directory}/v2/params.ckpt"));
     let mut flags =
-        vec!["-c".into(), weights, "--images".into(), argument(&format!("{folder}/images_u8.npy"))];
-    if folder == "cond" {
+        vec!["-c".into(), weights, "--images".into(), argument(&format!("{directory}/images_u8.npy"))];
+    if directory == "cond" {
         flags.extend(["--labels".into(), argument("cond/labels.npy")]);
     }
-    if folder == "relu" {
+    if directory == "relu" {
         flags.extend(["--nonlinearity".into(), "relu".into()]);
     }
     flags
 }
 
-fn evaluate_golden(folder: &str, more: &[&str]) -> Run {
-    let flags = flags(folder);
+fn evaluate_golden(directory: &str, more: &[&str]) -> Run {
+    let flags = flags(directory);
     evaluate(&[flags.iter().map(String::as_str).collect(), more.to_vec()].concat())
 }
 
 #[test]
 fn every_golden_model_scores_as_in_the_reference() {
-    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
-        let logits = argument(&format!("{folder}/logits.npy"));
-        let run = evaluate_golden(folder, &["--compare-logits", &logits, "--json"]).succeeds();
+    for directory in ["tiny", "cond", "elu", "relu", "rect"] {
+        let logits = argument(&format!("{directory}/logits.npy"));
+        let run = evaluate_golden(directory, &["--compare-logits", &logits, "--json"]).succeeds();
         let json = json(&run);
-        let expected = |name: &str| npy::read_f32(Path::new(&argument(&format!("{folder}/{name}")))).unwrap();
+        let expected =
+            |name: &str| npy::read_f32(Path::new(&argument(&format!("{directory}/{name}")))).unwrap();
         for (key, file) in [("nats", "nll.npy"), ("bits_per_dim", "bits_per_dim.npy")] {
             let (found, expected) = (list(&json[key]), expected(file));
             assert_eq!(json["images"], found.len());
             assert_eq!(found.len(), expected.len());
             for (a, b) in found.iter().zip(expected) {
-                assert!((a / f64::from(b) - 1.0).abs() < 1e-5, "{folder} {key}: {a} {b}");
+                assert!((a / f64::from(b) - 1.0).abs() < 1e-5, "{directory} {key}: {a} {b}");
             }
         }
         let bits = list(&json["bits_per_dim"]);
@@ -182,14 +183,15 @@ fn logits_that_are_not_finite_are_no_likelihood_but_one_line_and_status_1() {
     };
     // What is none deep in the network must come through every kind of activation.
     let nonlinearities = [("tiny", None), ("elu", None), ("relu", Some(Nonlinearity::Relu))];
-    for (folder, nonlinearity) in nonlinearities {
+    for (directory, nonlinearity) in nonlinearities {
         let options = weights::Options { nonlinearity, ..Default::default() };
         let sound =
-            Weights::load_with(Path::new(&argument(&format!("{folder}/v2/params.ckpt"))), &options).unwrap();
+            Weights::load_with(Path::new(&argument(&format!("{directory}/v2/params.ckpt"))), &options)
+                .unwrap();
         for variable in ["conv2d_0.g", "conv2d_5.g"] {
-            let place = dir.path().join(format!("{folder}.{variable}"));
+            let place = dir.path().join(format!("{directory}.{variable}"));
             let place = poison::poison(&sound, &place, variable, None).display().to_string();
-            let images = argument(&format!("{folder}/images_u8.npy"));
+            let images = argument(&format!("{directory}/images_u8.npy"));
             let run = evaluate(&["-c", &place, "--images", &images, "--json", "--device", "cpu"]);
             let count = images::read(&[&images], None, 3).unwrap().dim().0;
             let run = says(run, &format!("{count} of {count} images"));
@@ -276,7 +278,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     wrong(&["-c", &tiny, "--images", &at("odd.npy")], &["odd.npy", "multiples of 4", "6x8"]);
     wrong(&["-c", &tiny, "--images", &at("grey.npy")], &["grey.npy", "[1, 8, 8, 1]"]);
     wrong(&["-c", &tiny, "--images", &at("text")], &["text", "hello"]);
-    wrong(&["-c", &tiny, "--images", &at("")], &["folder"]);
+    wrong(&["-c", &tiny, "--images", &at("")], &["directory"]);
     wrong(&["-c", &tiny, "--images", &tiny_images, &at("text")], &["text", "hello"]);
     wrong(&["-c", &tiny, "--images", &images, "--labels", &labels], &["--labels", "unconditional"]);
     wrong(&["-c", &cond, "--images", &images], &["--labels", "conditional on 10 classes"]);
@@ -291,7 +293,7 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     );
     with(&["--compare-logits", &tiny_images], &["images_u8.npy", "float32"]);
     with(&["--logits-out", &at("none/logits.npy")], &["none/logits.npy", "cannot create"]);
-    with(&["--logits-out", &at("")], &["folder"]);
+    with(&["--logits-out", &at("")], &["directory"]);
     with(&["--threads", "0"], &["threads: expected 1 to 1024"]);
     with(&["--device", "tpu"], &["auto, cpu, cuda or cuda:N", "tpu"]);
     // What a device would ignore is refused, before there is need of the device.

@@ -13,7 +13,7 @@ use models::tiny;
 use run::{Run, run};
 use tempfile::TempDir;
 
-/// A folder with a report `bench.json`, and the figure's path in it.
+/// A directory with a report `bench.json`, and the figure's path in it.
 struct Place {
     dir: TempDir,
 }
@@ -141,7 +141,7 @@ fn reports_that_cannot_be_drawn_are_one_line_of_error() {
     fs::remove_file(place.at("bench.json")).unwrap();
     place.draw("figure.svg").fails_with(&["bench.json: cannot"]);
     fs::create_dir(place.at("bench.json")).unwrap();
-    place.draw("figure.svg").fails_with(&["bench.json: a folder"]);
+    place.draw("figure.svg").fails_with(&["bench.json: a directory"]);
     let figure = place.at("figure.svg").display().to_string();
     let endless = ["--from-json", "/dev/zero", "--plot", &figure];
     assert_eq!(run("bench", &endless).code, Some(2));
@@ -153,12 +153,12 @@ fn a_path_that_cannot_be_written_is_refused_before_anything_is_measured() {
     for name in ["figure.png", "figure", "figure.svg.txt"] {
         place.draw(name).fails_with(&[name, "ends in .svg"]);
     }
-    place.draw("no/such/folder/figure.svg").fails_with(&["figure.svg: cannot create"]);
+    place.draw("no/such/directory/figure.svg").fails_with(&["figure.svg: cannot create"]);
     fs::create_dir(place.at("taken.svg")).unwrap();
-    place.draw("taken.svg").fails_with(&["taken.svg: a folder"]);
+    place.draw("taken.svg").fails_with(&["taken.svg: a directory"]);
     // Hours of work, were it begun.
     let long = ["--naive-passes", "100000", "--plot"];
-    for (name, part) in [("figure.gif", "ends in .svg"), ("no/such/folder/figure.svg", "cannot create")] {
+    for (name, part) in [("figure.gif", "ends in .svg"), ("no/such/directory/figure.svg", "cannot create")] {
         let path = place.at(name).display().to_string();
         run("bench", &[&long[..], &[&path]].concat()).fails_with(&[name, part]);
     }

@@ -18,13 +18,13 @@ use run::Run;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A run of the program and the folder it saved to.
+/// A run of the program and the directory it saved to.
 struct Saved {
     run: Run,
     dir: TempDir,
 }
 
-/// Runs the program with a save folder of its own.
+/// Runs the program with a save directory of its own.
 fn generate(args: &[&str]) -> Saved {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("deep/out").display().to_string();
@@ -166,8 +166,8 @@ fn given_noise_repeats_the_reference_s_images() {
         assert_eq!(a.dim(), b.dim());
         a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4)
     };
-    let expected = |folder: &str| {
-        let file = argument(&format!("{folder}/gen/x_gen.npy"));
+    let expected = |directory: &str| {
+        let file = argument(&format!("{directory}/gen/x_gen.npy"));
         npy::read_f32(Path::new(&file)).unwrap().into_dimensionality::<Ix4>().unwrap()
     };
     let (tiny, noise) = (tiny(), argument("tiny/gen"));
@@ -272,7 +272,7 @@ fn wrong_flags_are_one_line_of_error_and_status_2() {
 }
 
 #[test]
-fn an_unusable_save_folder_is_refused_before_anything_is_generated() {
+fn an_unusable_save_directory_is_refused_before_anything_is_generated() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     fs::write(at("file"), "").unwrap();
@@ -281,7 +281,7 @@ fn an_unusable_save_folder_is_refused_before_anything_is_generated() {
     let run = |save: &str| run::run("generate", &["-n", "10000", "--naive", "-v", save]);
     run(&at("file")).fails_with(&["file: cannot create"]);
     run(&at("file/below")).fails_with(&["below: cannot create"]);
-    run(&at("taken")).fails_with(&["samples.npy: a folder"]);
+    run(&at("taken")).fails_with(&["samples.npy: a directory"]);
     assert_eq!(fs::read_dir(at("taken")).unwrap().count(), 1);
 }
 
@@ -294,7 +294,7 @@ fn nobody_has_to_read_the_output() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    // The default folder.
+    // The default directory.
     assert!(dir.path().join("out/samples.png").is_file());
 }
 
@@ -309,7 +309,7 @@ fn start(out: &Path, args: &[&str]) -> std::process::Child {
         assert!(start.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(10));
     }
-    // The folder is made just before the handler is set.
+    // The directory is made just before the handler is set.
     std::thread::sleep(Duration::from_millis(300));
     child
 }

@@ -50,9 +50,9 @@ fn no_module_reaches_up() {
 #[test]
 fn no_two_files_import_each_other() {
     let mut found = Vec::new();
-    for folder in CRATES {
-        for (module, graph) in graphs(&root().join(folder)) {
-            let place = [&[folder.to_string()], &module[..]].concat().join("/");
+    for directory in CRATES {
+        for (module, graph) in graphs(&root().join(directory)) {
+            let place = [&[directory.to_string()], &module[..]].concat().join("/");
             found.extend(cycles(&graph).iter().map(|files| format!("{place}: {}", files.join(", "))));
         }
     }
@@ -110,8 +110,8 @@ fn only_programs_speak_of_flags() {
 
 #[test]
 fn files_can_be_read_in_one_sitting() {
-    for folder in ["src", "tools", "benches", "tests", "examples"] {
-        for file in files(&root().join(folder)) {
+    for directory in ["src", "tools", "benches", "tests", "examples"] {
+        for file in files(&root().join(directory)) {
             let lines = fs::read_to_string(&file).unwrap().lines().count();
             assert!(lines <= 500, "{} has {lines} lines", file.display());
         }

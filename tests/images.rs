@@ -68,8 +68,8 @@ fn a_picture_holds_its_images_unscaled() {
     let floats = images::to_floats(stack.view());
     let mut png = Vec::new();
     images::encode_grid(&mut png, &Grid { columns: 2, skip: 1 }, floats.view()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.png");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.png");
     std::fs::write(&path, png).unwrap();
     let picture = images::read(&[&path], None, 3).unwrap().index_axis_move(Axis(0), 0);
     assert_eq!(picture.dim(), (3 * 4 + 2 * GAP, 2 * 8 + GAP, 3));
@@ -86,17 +86,17 @@ fn a_picture_holds_its_images_unscaled() {
 
 #[test]
 fn stacks_come_back_from_png_and_npy() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let stack = numbered(3, 8, 4);
-    let pngs: Vec<PathBuf> = (0..3).map(|i| folder.path().join(format!("{i}.png"))).collect();
+    let pngs: Vec<PathBuf> = (0..3).map(|i| directory.path().join(format!("{i}.png"))).collect();
     for (path, image) in pngs.iter().zip(stack.outer_iter()) {
         images::write_png(path, image).unwrap();
     }
     assert_eq!(images::read(&pngs, None, 3).unwrap(), stack);
-    let npy = folder.path().join("images.data");
+    let npy = directory.path().join("images.data");
     images::write_npy(&npy, &stack).unwrap();
     assert_eq!(images::read(&[&npy], None, 3).unwrap(), stack);
-    let one = folder.path().join("one.npy");
+    let one = directory.path().join("one.npy");
     images::write_npy(&one, &stack.index_axis(Axis(0), 1)).unwrap();
     let both = images::read(&[&npy, &one, &pngs[2]], None, 3).unwrap();
     assert_eq!(both.select(Axis(0), &[3, 4]), stack.select(Axis(0), &[1, 2]));
@@ -104,9 +104,9 @@ fn stacks_come_back_from_png_and_npy() {
 
 #[test]
 fn gray_images_come_back_from_every_form() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let stack = numbered(3, 8, 4).slice_move(s![.., .., .., ..1]);
-    let at = |name: &str| folder.path().join(name);
+    let at = |name: &str| directory.path().join(name);
     let read = |path: &Path| images::read(&[path], None, 1);
     for (i, image) in stack.outer_iter().enumerate() {
         images::write_png(&at(&format!("{i}.png")), image).unwrap();
@@ -138,8 +138,8 @@ fn gray_images_come_back_from_every_form() {
 
 #[test]
 fn other_kinds_of_png_are_converted_where_nothing_is_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.png");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.png");
     let read = |path: &Path| images::read(&[path], None, 3).unwrap().into_raw_vec_and_offset().0;
     let grey = png(&path, (2, 1), ColorType::Grayscale, BitDepth::Eight, &[7, 200]);
     assert_eq!(read(&grey), [7, 7, 7, 200, 200, 200]);
@@ -159,10 +159,10 @@ fn other_kinds_of_png_are_converted_where_nothing_is_lost() {
 
 #[test]
 fn what_is_not_an_image_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
     assert!(refusal(&path).contains("cannot open"));
-    assert!(refusal(folder.path()).contains("folder"));
+    assert!(refusal(directory.path()).contains("directory"));
     for (contents, found) in [(&b""[..], "empty"), (b"<html>\n", "<html>\\n"), (b"\x89PNG", "x89PNG")] {
         std::fs::write(&path, contents).unwrap();
         assert!(refusal(&path).contains(found));
@@ -188,7 +188,7 @@ fn what_is_not_an_image_is_refused() {
     assert!(refusal(&path).contains("x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)"));
     assert!(images::read(&[] as &[&Path], None, 3).is_err());
 
-    let other = folder.path().join("b");
+    let other = directory.path().join("b");
     images::write_npy(&path, &numbered(1, 4, 8)).unwrap();
     images::write_npy(&other, &numbered(1, 8, 4)).unwrap();
     let message = images::read(&[&path, &other], None, 3).unwrap_err().to_string();
@@ -197,8 +197,8 @@ fn what_is_not_an_image_is_refused() {
 
 #[test]
 fn a_broken_png_is_an_error_wherever_it_breaks() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.png");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.png");
     images::write_png(&path, numbered(1, 8, 8).index_axis(Axis(0), 0)).unwrap();
     let whole = std::fs::read(&path).unwrap();
     for length in 0..whole.len() {
@@ -231,8 +231,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[test]
 fn a_file_appears_whole_or_not_at_all() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.png");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.png");
     let old: Array3<u8> = Array3::zeros((4, 4, 3));
     images::write_png(&path, old.view()).unwrap();
     let failed = files::write_atomically(&path, |w| {
@@ -243,10 +243,10 @@ fn a_file_appears_whole_or_not_at_all() {
     assert!(message.contains("a.png: cannot write"), "{message}");
     assert_eq!(images::read(&[&path], None, 3).unwrap().index_axis(Axis(0), 0), old);
     files::check_writable(&path).unwrap();
-    files::check_writable(&folder.path().join("b")).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
-    assert!(files::check_writable(folder.path()).is_err());
-    assert!(files::check_writable(&folder.path().join("none/b")).is_err());
+    files::check_writable(&directory.path().join("b")).unwrap();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
+    assert!(files::check_writable(directory.path()).is_err());
+    assert!(files::check_writable(&directory.path().join("none/b")).is_err());
     let wide = Array3::zeros((1, 1, 4));
     assert!(images::write_png(&path, wide.view()).is_err());
 }

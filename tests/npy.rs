@@ -44,8 +44,8 @@ fn every_version_is_read() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.npy");
     let floats = ArrayD::from_shape_fn(IxDyn(&[2, 3, 4]), |i| (i[0] * 12 + i[1] * 4 + i[2]) as f32 - 7.5);
     npy::write(&path, &floats.view()).unwrap();
     assert_eq!(npy::read_f32(&path).unwrap(), floats);
@@ -96,9 +96,9 @@ fn headers_are_numpy_s_own_byte_for_byte() {
 
 #[test]
 fn the_demo_model_s_files_are_as_numpy_writes_them() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
     let mut files = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "npy") {
             let array = npy::read_f32(&path).unwrap();
@@ -113,8 +113,8 @@ fn the_demo_model_s_files_are_as_numpy_writes_them() {
 
 #[test]
 fn what_memory_cannot_hold_is_refused_before_it_is_reserved() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("huge.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("huge.npy");
     // As long as it says, and sparse.
     let length = 4u64 << 40;
     let head = bytes(1, &header("'|u1'", "False", &format!("({length},)")), &[]);
@@ -133,8 +133,8 @@ fn what_memory_cannot_hold_is_refused_before_it_is_reserved() {
 
 #[test]
 fn labels_of_three_types_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("labels.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("labels.npy");
     npy::write(&path, &array![3i64, 0, 9].view()).unwrap();
     assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
     npy::write(&path, &array![3i32, 0, 9].view()).unwrap();
@@ -260,23 +260,23 @@ fn broken_and_hostile_files_are_refused_with_what_was_found() {
 
 #[test]
 fn what_is_not_a_regular_file_is_refused_without_waiting() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let refused = |path: &Path, message: &str| {
         for error in [npy::read_f32(path).unwrap_err(), npy::read_labels(path).unwrap_err()] {
             let error = error.to_string();
             assert!(error.contains(message), "{error}");
         }
     };
-    refused(&folder.path().join("none.npy"), "none.npy: cannot open: No such file");
-    refused(folder.path(), "a folder; give a regular file");
-    let pipe = folder.path().join("pipe.npy");
+    refused(&directory.path().join("none.npy"), "none.npy: cannot open: No such file");
+    refused(directory.path(), "a directory; give a regular file");
+    let pipe = directory.path().join("pipe.npy");
     if std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|s| s.success()) {
         refused(&pipe, "a pipe or device; give a regular file");
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let locked = folder.path().join("locked.npy");
+        let locked = directory.path().join("locked.npy");
         npy::write(&locked, &array![1.0f32].view()).unwrap();
         std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o000)).unwrap();
         // The superuser may read it all the same.

@@ -29,13 +29,13 @@ fn largest(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// The images of a golden folder, each with its class.
-fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
-    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
+/// The images of a golden directory, each with its class.
+fn images(directory: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
+    let bytes = npy::read_u8(&golden(&format!("{directory}/images_u8.npy"))).unwrap();
     let shape = bytes.shape().to_vec();
     let images = bytes.outer_iter();
     let images = images.map(|i| i.iter().map(|p| (f32::from(*p) - 127.5) / 127.5).collect());
-    let labels = golden(&format!("{folder}/labels.npy"));
+    let labels = golden(&format!("{directory}/labels.npy"));
     let classes = match labels.exists() {
         true => npy::read_labels(&labels).unwrap().into_iter().map(|l| Some(l as usize)).collect(),
         false => vec![None; shape[0]],
@@ -43,10 +43,10 @@ fn images(folder: &str) -> (Vec<Vec<f32>>, [usize; 2], Vec<Option<usize>>) {
     (images.collect(), [shape[1], shape[2]], classes)
 }
 
-fn load(folder: &str, raw: bool) -> Weights {
-    let nonlinearity = (folder == "relu").then_some(Nonlinearity::Relu);
+fn load(directory: &str, raw: bool) -> Weights {
+    let nonlinearity = (directory == "relu").then_some(Nonlinearity::Relu);
     let options = weights::Options { raw, nonlinearity, ..Default::default() };
-    Weights::load_with(golden(&format!("{folder}/v2/params.ckpt")), &options).unwrap()
+    Weights::load_with(golden(&format!("{directory}/v2/params.ckpt")), &options).unwrap()
 }
 
 fn flat(maps: &[Map]) -> Vec<f64> {
@@ -55,11 +55,11 @@ fn flat(maps: &[Map]) -> Vec<f64> {
 
 #[test]
 fn the_oracle_is_the_reference_in_float64() {
-    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
-        let weights = load(folder, false);
+    for directory in ["tiny", "cond", "elu", "relu", "rect"] {
+        let weights = load(directory, false);
         let config = *weights.config().unwrap();
         let parameter = |name: &str| weights.array(name).unwrap().to_vec();
-        let (images, size, classes) = images(folder);
+        let (images, size, classes) = images(directory);
         let mut logits = Vec::new();
         let mut nats = Vec::new();
         for (image, class) in images.iter().zip(classes) {
@@ -67,27 +67,27 @@ fn the_oracle_is_the_reference_in_float64() {
             nats.push(plain::nats(&pass.logits, image));
             logits.push(pass.logits);
         }
-        let off = largest(&flat(&logits), &array(&format!("{folder}/logits_f64.npy")));
-        let expected = array(&format!("{folder}/nll_f64.npy"));
+        let off = largest(&flat(&logits), &array(&format!("{directory}/logits_f64.npy")));
+        let expected = array(&format!("{directory}/nll_f64.npy"));
         let relative = nats.iter().zip(&expected).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
-        println!("{folder}: logits within {off:e}, nats within {relative:e} relative");
+        println!("{directory}: logits within {off:e}, nats within {relative:e} relative");
         assert!(off < 1e-9 && relative < 1e-9);
     }
 }
 
 #[test]
 fn with_the_raw_weights_too() {
-    for folder in ["tiny", "cond", "elu", "relu", "rect"] {
-        let weights = load(folder, true);
+    for directory in ["tiny", "cond", "elu", "relu", "rect"] {
+        let weights = load(directory, true);
         let config = *weights.config().unwrap();
         let parameter = |name: &str| weights.array(name).unwrap().to_vec();
-        let (images, size, classes) = images(folder);
+        let (images, size, classes) = images(directory);
         let pass =
             |(image, class): (&Vec<f32>, _)| plain::forward(config, &parameter, image, size, class).logits;
         let logits: Vec<Map> = images.iter().zip(classes).map(pass).collect();
         // The reference's numbers are float32 here.
-        let off = largest(&flat(&logits), &array(&format!("{folder}/logits_raw_weights.npy")));
-        println!("{folder}, raw weights: logits within {off:e}");
+        let off = largest(&flat(&logits), &array(&format!("{directory}/logits_raw_weights.npy")));
+        println!("{directory}, raw weights: logits within {off:e}");
         assert!(off < 1e-5);
     }
 }
@@ -103,14 +103,14 @@ fn draws_and_whole_images_are_the_reference_s() {
     println!("logistic: samples within {off:e}");
     assert!(off < 1e-6);
 
-    for folder in ["tiny", "cond"] {
-        let weights = load(folder, false);
+    for directory in ["tiny", "cond"] {
+        let weights = load(directory, false);
         let config = *weights.config().unwrap();
         let parameter = |name: &str| weights.array(name).unwrap().to_vec();
-        let (_, size, classes) = images(folder);
+        let (_, size, classes) = images(directory);
         let pixels = size[0] * size[1];
         let [u_mixture, u_logistic, expected, met] = ["u_mix", "u_logistic", "x_gen", "logits_during_gen"]
-            .map(|f| array(&format!("{folder}/gen/{f}.npy")));
+            .map(|f| array(&format!("{directory}/gen/{f}.npy")));
         for (i, class) in classes.into_iter().enumerate() {
             let of =
                 |all: &[f64], channels: usize| all[i * pixels * channels..][..pixels * channels].to_vec();
@@ -118,7 +118,7 @@ fn draws_and_whole_images_are_the_reference_s() {
             let (image, logits) =
                 plain::generate(config, &parameter, 1.0, [&uniforms[0], &uniforms[1]], size, class);
             let off = [largest(&image, &of(&expected, 3)), largest(&logits, &of(&met, 50))];
-            println!("{folder}, image {i}: values within {:e}, logits within {:e}", off[0], off[1]);
+            println!("{directory}, image {i}: values within {:e}, logits within {:e}", off[0], off[1]);
             assert!(off[0] < 1e-5 && off[1] < 1e-5);
         }
     }

@@ -16,7 +16,7 @@ use run::{Run, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder to save to, which does not exist at first.
+/// A directory to save to, which does not exist at first.
 struct Place(TempDir);
 
 impl Place {
@@ -38,9 +38,9 @@ impl Place {
         run("generate", &[args, &["-i", "8", "-v", &out]].concat())
     }
 
-    /// The names in a folder.
-    fn names(&self, folder: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.at(folder)) else { return Vec::new() };
+    /// The names in a directory.
+    fn names(&self, directory: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.at(directory)) else { return Vec::new() };
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -100,7 +100,7 @@ fn single_images_of_another_series_are_neither_mixed_nor_removed() {
     assert_eq!(place.results(), ["images", "samples.png"]);
     fs::rename(place.at("images"), place.0.path().join("aside")).unwrap();
     place.generate(&["-c", &cond, "-s", "1", "-n", "2"]).succeeds();
-    // A folder that the program did not make is nothing to write into.
+    // A directory that the program did not make is nothing to write into.
     fs::create_dir(place.at("images")).unwrap();
     fs::write(place.at("images/cat.png"), "").unwrap();
     let run = place.generate(&["-c", &tiny(), "-n", "2"]).succeeds();
@@ -108,7 +108,7 @@ fn single_images_of_another_series_are_neither_mixed_nor_removed() {
     place.generate(&images).fails_with(&["images: it holds files that this program did not make"]);
     fs::remove_dir_all(place.at("images")).unwrap();
     fs::write(place.at("images"), "").unwrap();
-    place.generate(&images).fails_with(&["images: a file stands where a folder is to be made"]);
+    place.generate(&images).fails_with(&["images: a file stands where a directory is to be made"]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn an_earlier_run_s_files_do_not_stay_as_if_they_were_of_this_one() {
 }
 
 #[test]
-fn an_animation_may_go_into_the_folder_that_is_made() {
+fn an_animation_may_go_into_the_directory_that_is_made() {
     let (place, tiny) = (Place::new(), tiny());
     let file = place.at("a.gif").display().to_string();
     place.generate(&["-c", &tiny, "-n", "2", "--animate", &file]).succeeds();
@@ -142,7 +142,7 @@ fn an_animation_may_go_into_the_folder_that_is_made() {
     let other = Place::new();
     let below = other.at("none/a.gif").display().to_string();
     other.generate(&["-c", &tiny, "-n", "2", "--animate", &below]).fails_with(&["none/a.gif: cannot create"]);
-    assert!(!other.out().exists(), "a folder was left behind");
+    assert!(!other.out().exists(), "a directory was left behind");
 }
 
 #[test]
@@ -279,16 +279,16 @@ mod ended {
     }
 
     #[test]
-    fn one_folder_is_for_one_run_at_a_time_and_a_killed_one_leaves_nothing() {
+    fn one_directory_is_for_one_run_at_a_time_and_a_killed_one_leaves_nothing() {
         let (place, tiny) = (Place::new(), tiny());
         let child = start(&place, "", &["--format", "images"]);
         wait_for(|| images(&place) >= 2);
-        place.generate(&["-c", &tiny, "-n", "2"]).fails_with(&["another run is at work in this folder"]);
+        place.generate(&["-c", &tiny, "-n", "2"]).fails_with(&["another run is at work in this directory"]);
         send(&child, "-KILL");
         assert_eq!(end(child).0, None);
         // As a run that is killed while it writes leaves them; wherever it was, this is all there can be.
-        for folder in ["", "images"] {
-            fs::write(place.at(folder).join(".fast-pixel-cnn-Ab3dE6gH.draft"), "half").unwrap();
+        for directory in ["", "images"] {
+            fs::write(place.at(directory).join(".fast-pixel-cnn-Ab3dE6gH.draft"), "half").unwrap();
         }
         let made = images(&place);
         // The same series, with the demo model.

@@ -21,17 +21,17 @@ fn engine(weights: &Weights, threads: usize) -> CpuEngine {
 
 #[test]
 fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
-    for folder in FOLDERS {
-        let (images, labels) = (images(folder), labels(folder));
-        let expected = array(&format!("{folder}/logits.npy"));
-        let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
+    for directory in DIRECTORIES {
+        let (images, labels) = (images(directory), labels(directory));
+        let expected = array(&format!("{directory}/logits.npy"));
+        let nll = npy::read_f32(&golden(&format!("{directory}/nll.npy"))).unwrap();
         for format in ["v1", "v2", "v1_sharded", "v2_sharded"] {
-            let path = format!("{folder}/{format}/params.ckpt");
-            if !golden(&format!("{folder}/{format}")).exists() {
-                assert!(format.ends_with("sharded") && !["tiny", "cond"].contains(&folder));
+            let path = format!("{directory}/{format}/params.ckpt");
+            if !golden(&format!("{directory}/{format}")).exists() {
+                assert!(format.ends_with("sharded") && !["tiny", "cond"].contains(&directory));
                 continue;
             }
-            let mut engine = engine(&load(&path, false, relu(folder)), 2);
+            let mut engine = engine(&load(&path, false, relu(directory)), 2);
             let logits = engine.logits(images.view(), labels.as_deref()).unwrap();
             let off = largest(&logits, &expected);
             let nats = engine.graph().head.nats(logits.view(), images.view()).unwrap();
@@ -40,10 +40,10 @@ fn logits_and_likelihoods_are_the_reference_s_from_every_format() {
             println!("{path}: logits within {off:e}, nats within {relative:e} relative");
             assert!(off <= 1e-4 && relative <= 1e-5);
         }
-        let mut raw = engine(&load(&format!("{folder}/v2/params.ckpt"), true, relu(folder)), 1);
+        let mut raw = engine(&load(&format!("{directory}/v2/params.ckpt"), true, relu(directory)), 1);
         let logits = raw.logits(images.view(), labels.as_deref()).unwrap();
-        let off = largest(&logits, &array(&format!("{folder}/logits_raw_weights.npy")));
-        println!("{folder}, raw weights: logits within {off:e}");
+        let off = largest(&logits, &array(&format!("{directory}/logits_raw_weights.npy")));
+        println!("{directory}, raw weights: logits within {off:e}");
         assert!(off <= 1e-4);
     }
 }

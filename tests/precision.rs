@@ -12,7 +12,7 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The folder with images and labels, the weights, and the largest differences allowed: of logits and
+/// The directory with images and labels, the weights, and the largest differences allowed: of logits and
 /// of bits per dimension. Each is about twice what was measured.
 const SETS: [(&str, &str, f32, f64); 6] = [
     ("tests/golden/tiny", "tests/golden/tiny/v2/params.ckpt", 0.04, 8e-3),
@@ -26,12 +26,12 @@ const SETS: [(&str, &str, f32, f64); 6] = [
 #[test]
 fn the_price_of_bfloat16_weights_is_bounded() {
     println!("| set | largest difference of logits | of bits/dim of an image | of their mean |");
-    for (folder, checkpoint, most_logit, most_bits) in SETS {
-        let nonlinearity = folder.ends_with("relu").then_some(Nonlinearity::Relu);
+    for (directory, checkpoint, most_logit, most_bits) in SETS {
+        let nonlinearity = directory.ends_with("relu").then_some(Nonlinearity::Relu);
         let options = weights::Options { nonlinearity, ..Default::default() };
-        let bytes = npy::read_u8(&root(folder).join("images_u8.npy")).unwrap();
+        let bytes = npy::read_u8(&root(directory).join("images_u8.npy")).unwrap();
         let images = bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5);
-        let labels = root(folder).join("labels.npy");
+        let labels = root(directory).join("labels.npy");
         let labels = labels.exists().then(|| npy::read_labels(&labels).unwrap());
         let (_, height, width, _) = images.dim();
         let [exact, half] = [Precision::F32, Precision::Bf16].map(|precision| {
@@ -47,8 +47,8 @@ fn the_price_of_bfloat16_weights_is_bounded() {
         let bits = exact.1.iter().zip(&half.1).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         let mean = |bits: &[f64]| bits.iter().sum::<f64>() / bits.len() as f64;
         let of_mean = mean(&half.1) - mean(&exact.1);
-        println!("| {folder} | {logit:.1e} | {bits:.1e} | {of_mean:+.1e} |");
-        assert!(logit > 0.0 && logit < most_logit && bits < most_bits, "{folder}: {logit:e}, {bits:e}");
+        println!("| {directory} | {logit:.1e} | {bits:.1e} | {of_mean:+.1e} |");
+        assert!(logit > 0.0 && logit < most_logit && bits < most_bits, "{directory}: {logit:e}, {bits:e}");
     }
 }
 

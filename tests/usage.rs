@@ -37,7 +37,7 @@ fn an_argument_is_called_what_the_program_calls_it() {
     let [images, labels] = ["tiny/images_u8.npy", "cond/labels.npy"].map(argument);
     let complete = ["-c", &tiny, "--complete", &images, "--keep-rows", "9"];
     run("generate", &complete).fails_with(&["error: --keep-rows: expected at most 8"]);
-    run("convert", &[&tiny, "/"]).fails_with(&["error: OUT_DIR: expected the name of a new folder"]);
+    run("convert", &[&tiny, "/"]).fails_with(&["error: OUT_DIR: expected the name of a new directory"]);
     run("convert", &[&elu, "/none", "--scope", "x"]).fails_with(&["error: --scope: expected a scope"]);
     let given = ["--images", &images, "--labels", &labels];
     let named = format!("error: --labels {labels}: the model is unconditional");
@@ -48,7 +48,7 @@ fn an_argument_is_called_what_the_program_calls_it() {
 }
 
 #[test]
-fn folders_around_a_conversion_are_made_and_go_with_a_failure() {
+fn directories_around_a_conversion_are_made_and_go_with_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("weights/of/tiny");
     let out = out.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! Folders of weights: what is saved is loaded, and every way in which a folder can be wrong is found
+//! Directories of weights: what is saved is loaded, and every way in which a directory can be wrong is found
 //! and named before its numbers are used.
 
 #[path = "common/run.rs"]
@@ -24,22 +24,22 @@ const TINY: ModelConfig = ModelConfig {
     nonlinearity: Nonlinearity::ConcatElu,
 };
 
-/// A saved model in a temporary folder.
+/// A saved model in a temporary directory.
 struct Saved {
     _place: TempDir,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Saved {
     fn new(config: ModelConfig) -> Saved {
         let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("model");
-        Weights::synthetic(config, 1).save(&folder).unwrap();
-        Saved { _place: place, folder }
+        let directory = place.path().join("model");
+        Weights::synthetic(config, 1).save(&directory).unwrap();
+        Saved { _place: place, directory }
     }
 
     fn load(&self) -> Result<Weights, Error> {
-        Weights::load(&self.folder)
+        Weights::load(&self.directory)
     }
 
     /// Loads the weights and packs them, which reads every number.
@@ -47,15 +47,15 @@ impl Saved {
         CpuEngine::new(&self.load()?, &cpu::Options { threads: Some(threads), ..Default::default() })
     }
 
-    /// The message with which the folder is refused: one line that names it.
+    /// The message with which the directory is refused: one line that names it.
     fn error(&self) -> String {
-        let error = self.open(2).err().expect("the folder is broken").to_string();
+        let error = self.open(2).err().expect("the directory is broken").to_string();
         assert!(error.contains("model") && !error.contains('\n'), "{error}");
         error
     }
 
     fn edit_manifest(&self, edit: impl FnOnce(&mut serde_json::Value)) {
-        let path = self.folder.join("model.json");
+        let path = self.directory.join("model.json");
         let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         edit(&mut json);
         fs::write(&path, json.to_string()).unwrap();
@@ -63,7 +63,7 @@ impl Saved {
 
     /// Replaces an array and brings its hash up to date.
     fn edit_array(&self, file: &str, edit: impl FnOnce(ArrayD<f32>) -> ArrayD<f32>) {
-        let path = self.folder.join(file);
+        let path = self.directory.join(file);
         let array = edit(npy::read_f32(&path).unwrap());
         npy::write(&path, &array.view()).unwrap();
         let hash = Sha256::digest(fs::read(&path).unwrap());
@@ -90,38 +90,38 @@ fn what_is_saved_is_loaded() {
         }
         // 57 convolutions and dense layers of three arrays each, 16 class terms, model.json.
         let arrays = config.graph().arrays(false).count();
-        assert_eq!(fs::read_dir(&saved.folder).unwrap().count(), arrays + 1);
+        assert_eq!(fs::read_dir(&saved.directory).unwrap().count(), arrays + 1);
     }
 }
 
 #[test]
-fn weights_of_a_graph_made_by_hand_have_no_configuration_and_no_folder() {
+fn weights_of_a_graph_made_by_hand_have_no_configuration_and_no_directory() {
     let place = tempfile::tempdir().unwrap();
     let weights = Weights::synthetic_for(TINY.graph(), 1);
     assert_eq!(weights.config(), None);
     let error = weights.save(&place.path().join("model")).unwrap_err().to_string();
-    assert_contains(&error, &["weights: a folder tells a model by its configuration"]);
+    assert_contains(&error, &["weights: a directory tells a model by its configuration"]);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn a_folder_is_public_as_far_as_the_umask_lets_it() {
+fn a_directory_is_public_as_far_as_the_umask_lets_it() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let saved = Saved::new(TINY);
-        let sibling = saved.folder.with_file_name("sibling");
+        let sibling = saved.directory.with_file_name("sibling");
         fs::create_dir(&sibling).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
-        assert_eq!(mode(&saved.folder), mode(&sibling));
-        // An empty folder that is there keeps its permissions, whatever the umask, and so do not its files.
+        assert_eq!(mode(&saved.directory), mode(&sibling));
+        // An empty directory that is there keeps its permissions, whatever the umask, and so do not its files.
         for kept in [0o700, 0o750, 0o777, 0o2750] {
-            let place = saved.folder.with_file_name("place");
+            let place = saved.directory.with_file_name("place");
             fs::create_dir(&place).unwrap();
             fs::set_permissions(&place, fs::Permissions::from_mode(kept)).unwrap();
             Weights::synthetic(TINY, 1).save(&place).unwrap();
             assert_eq!(mode(&place) & 0o7777, kept);
-            assert_eq!(mode(&place.join("model.json")), mode(&saved.folder.join("model.json")));
+            assert_eq!(mode(&place.join("model.json")), mode(&saved.directory.join("model.json")));
             fs::remove_dir_all(&place).unwrap();
         }
     }
@@ -130,28 +130,31 @@ fn a_folder_is_public_as_far_as_the_umask_lets_it() {
 #[test]
 fn nothing_is_overwritten() {
     let saved = Saved::new(TINY);
-    let before = fs::read(saved.folder.join("model.json")).unwrap();
+    let before = fs::read(saved.directory.join("model.json")).unwrap();
     let save = |path: &Path| Weights::synthetic(TINY, 2).save(path).map_err(|e| e.to_string());
     assert_contains(
-        &save(&saved.folder).unwrap_err(),
-        &["model: something is there already", "empty folder"],
+        &save(&saved.directory).unwrap_err(),
+        &["model: something is there already", "empty directory"],
     );
-    assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
-    assert_contains(&save(&saved.folder.join("model.json")).unwrap_err(), &["something is there already"]);
-    let within = saved.folder.join("model.json/new");
-    assert_contains(&save(&within).unwrap_err(), &["model.json: cannot create a folder"]);
-    assert_eq!(fs::read(saved.folder.join("model.json")).unwrap(), before);
-    // Folders around it are made.
-    save(&saved.folder.join("not/yet/there")).unwrap();
-    assert!(saved.folder.join("not/yet/there/model.json").exists());
-    assert_contains(&save(Path::new("..")).unwrap_err(), &["folder: expected the name of a new folder"]);
+    assert_eq!(fs::read(saved.directory.join("model.json")).unwrap(), before);
+    assert_contains(&save(&saved.directory.join("model.json")).unwrap_err(), &["something is there already"]);
+    let within = saved.directory.join("model.json/new");
+    assert_contains(&save(&within).unwrap_err(), &["model.json: cannot create a directory"]);
+    assert_eq!(fs::read(saved.directory.join("model.json")).unwrap(), before);
+    // Directories around it are made.
+    save(&saved.directory.join("not/yet/there")).unwrap();
+    assert!(saved.directory.join("not/yet/there/model.json").exists());
+    assert_contains(
+        &save(Path::new("..")).unwrap_err(),
+        &["directory: expected the name of a new directory"],
+    );
 
-    let empty = saved.folder.with_file_name("empty");
+    let empty = saved.directory.with_file_name("empty");
     fs::create_dir(&empty).unwrap();
     save(&empty).unwrap();
     assert!(empty.join("model.json").exists());
-    // Only the two folders: every draft is gone.
-    assert_eq!(fs::read_dir(saved.folder.parent().unwrap()).unwrap().count(), 2);
+    // Only the two directories: every draft is gone.
+    assert_eq!(fs::read_dir(saved.directory.parent().unwrap()).unwrap().count(), 2);
 }
 
 #[test]
@@ -163,15 +166,15 @@ fn paths_without_weights_get_told_what_weights_look_like() {
         "PREFIX.index",
         "a file of PyTorch, safetensors or TensorFlow V1",
     ];
-    assert_contains(&error(place.path()), &["a folder with neither a checkpoint nor model.json", both[0]]);
-    assert_contains(&error(&place.path().join("x")), &["no such file, folder or checkpoint prefix"]);
+    assert_contains(&error(place.path()), &["a directory with neither a checkpoint nor model.json", both[0]]);
+    assert_contains(&error(&place.path().join("x")), &["no such file, directory or checkpoint prefix"]);
     assert_contains(&error(&place.path().join("x")), &both);
 }
 
 #[test]
 fn every_missing_extra_and_misshaped_file_is_listed() {
     let saved = Saved::new(TINY);
-    let at = |file: &str| saved.folder.join(file);
+    let at = |file: &str| saved.directory.join(file);
     fs::remove_file(at("conv2d_3.V.npy")).unwrap();
     fs::remove_file(at("dense_0.g.npy")).unwrap();
     fs::copy(at("conv2d_1.g.npy"), at("conv2d_999.g.npy")).unwrap();
@@ -205,11 +208,11 @@ fn every_missing_extra_and_misshaped_file_is_listed() {
 #[test]
 fn what_macos_keeps_beside_a_file_is_no_array() {
     let saved = Saved::new(TINY);
-    fs::write(saved.folder.join("._conv2d_3.V.npy"), b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
-    fs::write(saved.folder.join("._model.json"), b"\0\x05\x16\x07").unwrap();
-    fs::write(saved.folder.join(".DS_Store"), b"\0\0\0\x01Bud1").unwrap();
+    fs::write(saved.directory.join("._conv2d_3.V.npy"), b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
+    fs::write(saved.directory.join("._model.json"), b"\0\x05\x16\x07").unwrap();
+    fs::write(saved.directory.join(".DS_Store"), b"\0\0\0\x01Bud1").unwrap();
     saved.open(2).unwrap();
-    fs::write(saved.folder.join("_conv2d_3.V.npy"), b"").unwrap();
+    fs::write(saved.directory.join("_conv2d_3.V.npy"), b"").unwrap();
     assert_contains(&saved.error(), &["_conv2d_3.V.npy is extra"]);
 }
 
@@ -217,7 +220,7 @@ fn what_macos_keeps_beside_a_file_is_no_array() {
 fn sparse_files_are_refused_before_they_are_read() {
     for file in ["conv2d_3.V.npy", "conv2d_3.g.npy", "model.json"] {
         let saved = Saved::new(TINY);
-        let opened = fs::File::options().write(true).open(saved.folder.join(file)).unwrap();
+        let opened = fs::File::options().write(true).open(saved.directory.join(file)).unwrap();
         if let Err(error) = opened.set_len(1 << 42) {
             println!("no sparse file was tried: {error}");
             return;
@@ -232,7 +235,7 @@ fn sparse_files_are_refused_before_they_are_read() {
 fn an_array_under_the_wrong_name_fails_its_hash() {
     // Where the shapes agree nothing but the hash can tell.
     let saved = Saved::new(TINY);
-    fs::copy(saved.folder.join("conv2d_0.b.npy"), saved.folder.join("conv2d_1.b.npy")).unwrap();
+    fs::copy(saved.directory.join("conv2d_0.b.npy"), saved.directory.join("conv2d_1.b.npy")).unwrap();
     assert_contains(
         &saved.error(),
         &["conv2d_1.b.npy: contents: expected SHA-256", "as in model.json, found"],
@@ -276,7 +279,7 @@ fn unusable_numbers_are_named() {
 }
 
 fn flip_last_bit(saved: &Saved, file: &str) {
-    let path = saved.folder.join(file);
+    let path = saved.directory.join(file);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
@@ -292,7 +295,7 @@ fn of_several_damaged_files_the_first_array_is_reported_whatever_the_threads() {
         let file = format!("{}.npy", name.replace('/', "."));
         flip_last_bit(&saved, &file);
         for threads in [1, 2, 5] {
-            let error = saved.open(threads).err().expect("the folder is broken").to_string();
+            let error = saved.open(threads).err().expect("the directory is broken").to_string();
             assert_contains(&error, &[&file, "contents: expected SHA-256"]);
         }
     }
@@ -306,16 +309,16 @@ fn the_programs_refuse_damaged_numbers_in_one_line() {
     let labels = place.path().join("labels.npy");
     npy::write(&labels, &ndarray::array![2i64].view()).unwrap();
     let refused = |saved: &Saved, parts: &[&str]| {
-        let paths = [&saved.folder, &images, &labels, &place.path().join("out")];
-        let [folder, images, labels, out] = paths.map(|p| p.to_str().unwrap());
-        run::run("generate", &["-c", folder, "-n", "1", "-v", out]).fails_with(parts);
-        run::run("evaluate", &["-c", folder, "--images", images, "--labels", labels]).fails_with(parts);
+        let paths = [&saved.directory, &images, &labels, &place.path().join("out")];
+        let [directory, images, labels, out] = paths.map(|p| p.to_str().unwrap());
+        run::run("generate", &["-c", directory, "-n", "1", "-v", out]).fails_with(parts);
+        run::run("evaluate", &["-c", directory, "--images", images, "--labels", labels]).fails_with(parts);
         assert!(!Path::new(out).exists());
     };
     let saved = Saved::new(TINY);
     let out = place.path().join("whole").display().to_string();
-    let folder = saved.folder.to_str().unwrap();
-    run::run("generate", &["-c", folder, "-n", "1", "-i", "8", "-v", &out]).succeeds();
+    let directory = saved.directory.to_str().unwrap();
+    run::run("generate", &["-c", directory, "-n", "1", "-i", "8", "-v", &out]).succeeds();
     type Damage = fn(&Saved, &str);
     let damages: [(Damage, &str); 3] = [
         (flip_last_bit, "contents: expected SHA-256"),
@@ -328,14 +331,14 @@ fn the_programs_refuse_damaged_numbers_in_one_line() {
         refused(&saved, &["deconv2d_1.V.npy: ", message]);
     }
     let saved = Saved::new(TINY);
-    let path = saved.folder.join("dense_2.g.npy");
+    let path = saved.directory.join("dense_2.g.npy");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 2]).unwrap();
     refused(&saved, &["dense_2.g.npy: data: expected 16 bytes of data for shape [4], found 14 bytes"]);
 }
 
 #[test]
-fn a_file_that_changes_after_the_folder_was_opened_is_found() {
+fn a_file_that_changes_after_the_directory_was_opened_is_found() {
     let saved = Saved::new(TINY);
     let weights = saved.load().unwrap();
     let refused = |message: &str| {
@@ -345,18 +348,18 @@ fn a_file_that_changes_after_the_folder_was_opened_is_found() {
     weights.array("conv2d_7/b").unwrap();
     flip_last_bit(&saved, "conv2d_7.b.npy");
     refused("contents: expected SHA-256");
-    fs::copy(saved.folder.join("conv2d_0.V.npy"), saved.folder.join("conv2d_7.b.npy")).unwrap();
+    fs::copy(saved.directory.join("conv2d_0.V.npy"), saved.directory.join("conv2d_7.b.npy")).unwrap();
     refused("contents: expected SHA-256");
-    fs::write(saved.folder.join("conv2d_7.b.npy"), "").unwrap();
+    fs::write(saved.directory.join("conv2d_7.b.npy"), "").unwrap();
     refused("header: expected an .npy file, found 0 bytes");
-    fs::remove_file(saved.folder.join("conv2d_7.b.npy")).unwrap();
+    fs::remove_file(saved.directory.join("conv2d_7.b.npy")).unwrap();
     refused("open");
 }
 
 #[test]
 fn a_wrong_type_is_named() {
     let saved = Saved::new(TINY);
-    npy::write(&saved.folder.join("conv2d_0.g.npy"), &ndarray::array![1i32, 2, 3, 4].view()).unwrap();
+    npy::write(&saved.directory.join("conv2d_0.g.npy"), &ndarray::array![1i32, 2, 3, 4].view()).unwrap();
     assert_contains(
         &saved.error(),
         &["conv2d_0.g.npy: header: expected little-endian float32, found type '<i4'"],
@@ -407,7 +410,7 @@ fn hostile_descriptions_are_refused() {
 
     let text = |text: &[u8]| {
         let saved = Saved::new(TINY);
-        fs::write(saved.folder.join("model.json"), text).unwrap();
+        fs::write(saved.directory.join("model.json"), text).unwrap();
         let error = saved.error();
         assert_contains(&error, &["model.json: "]);
         assert!(error.len() < 500, "{error}");
@@ -422,7 +425,7 @@ fn hostile_descriptions_are_refused() {
 #[test]
 fn mutated_descriptions_never_panic() {
     let saved = Saved::new(TINY);
-    let path = saved.folder.join("model.json");
+    let path = saved.directory.join("model.json");
     let good = fs::read(&path).unwrap();
     let mut state = 2702u64;
     let mut next = |n: usize| {
@@ -448,8 +451,8 @@ fn mutated_descriptions_never_panic() {
 }
 
 #[test]
-fn options_must_fit_the_folder() {
-    let load = |saved: &Saved, options: Options| Weights::load_with(&saved.folder, &options);
+fn options_must_fit_the_directory() {
+    let load = |saved: &Saved, options: Options| Weights::load_with(&saved.directory, &options);
     let with = |nonlinearity| Options { nonlinearity: Some(nonlinearity), ..Options::default() };
     let doubled = Saved::new(TINY);
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();

@@ -1,4 +1,4 @@
-//! `convert`: from a trainer's checkpoint to a folder of `.npy` weights.
+//! `convert`: from a trainer's checkpoint to a directory of `.npy` weights.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,19 +9,19 @@ use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::cli::signals::Signals;
 use fast_pixel_cnn::{Error, Result, cli, error, weights};
 
-/// Convert a PixelCNN++ checkpoint of TensorFlow or PyTorch to a folder of .npy weights.
+/// Convert a PixelCNN++ checkpoint of TensorFlow or PyTorch to a directory of .npy weights.
 ///
 /// Neither of them is needed. Each tensor becomes one file; model.json tells the configuration and the
-/// SHA-256 of each file. The folder appears whole or not at all.
+/// SHA-256 of each file. The directory appears whole or not at all.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
 struct Args {
     /// The checkpoint: a file of torch.save, a safetensors file or one TensorFlow V1 file, or the prefix of a V2
-    /// (.index, .data-...) or sharded V1 checkpoint; or the folder that it is in, or TensorFlow's file
+    /// (.index, .data-...) or sharded V1 checkpoint; or the directory that it is in, or TensorFlow's file
     /// `checkpoint` there, which names the latest
     checkpoint: PathBuf,
 
-    /// The folder to make; it must not exist yet, or be empty
+    /// The directory to make; it must not exist yet, or be empty
     #[arg(required_unless_present = "list")]
     out_dir: Option<PathBuf>,
 
@@ -39,7 +39,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    cli::run(&[("folder", "out_dir")], |args: &Args| match &args.out_dir {
+    cli::run(&[("directory", "out_dir")], |args: &Args| match &args.out_dir {
         Some(out_dir) => convert(args, out_dir),
         None => list(args),
     })
@@ -53,7 +53,7 @@ fn list(args: &Args) -> Result<ExitCode> {
 }
 
 fn convert(args: &Args, out_dir: &Path) -> Result<ExitCode> {
-    // A signal ends the conversion between two tensors, so that the draft of the folder is removed.
+    // A signal ends the conversion between two tensors, so that the draft of the directory is removed.
     let signals = Signals::heed()?;
     let (verified, done) = match converted(args, out_dir, &signals) {
         Err(Error::Interrupted) => {

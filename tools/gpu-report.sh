@@ -45,8 +45,8 @@ test_of() { sed -n "s|^$1 ||p" <<<"$executables"; }
 
 # Says so at once where the loader would not find a driver.
 need_driver() {
-    local folder IFS=:
-    for folder in ${LD_LIBRARY_PATH:-}; do [ ! -e "$folder/libcuda.so.1" ] || return 0; done
+    local directory IFS=:
+    for directory in ${LD_LIBRARY_PATH:-}; do [ ! -e "$directory/libcuda.so.1" ] || return 0; done
     { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null || true; } | grep -q 'libcuda\.so\.1' ||
         fail "there is no GPU: no libcuda.so.1 is installed, which comes with NVIDIA's driver"
 }

@@ -3,7 +3,7 @@
 # machine without a CUDA toolkit. CUDA_VERSION=13.4 chooses another release, from 13.0 on.
 #
 # The idea: the package `cuda-toolkit` knows which versions of its parts belong together. They are unpacked beside the
-# project, not installed into any Python; the folder appears whole or not at all.
+# project, not installed into any Python; the directory appears whole or not at all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -145,9 +145,9 @@ fn body(args: &Args) -> Result<ExitCode> {
         let (count, height, width, _) = bytes.dim();
         let numbers =
             [count, height, width, weights.graph().head.logits()].iter().fold(4, |n, &d| d as u64 * n);
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
         let planned = Planned { files: 1, bytes: numbers };
-        files::check_room(folder.unwrap_or(Path::new(".")), &[planned])?;
+        files::check_room(directory.unwrap_or(Path::new(".")), &[planned])?;
     }
     let mut engine = args.engine.open(&weights)?;
     drop(weights);

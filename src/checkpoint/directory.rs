@@ -1,6 +1,6 @@
-//! Folders of checkpoints, and TensorFlow's note in them of which is the latest.
+//! Directories of checkpoints, and TensorFlow's note in them of which is the latest.
 //!
-//! The idea: a folder stands for the checkpoint that its note names, else for the one that is in it. Where
+//! The idea: a directory stands for the checkpoint that its note names, else for the one that is in it. Where
 //! there is a choice, none is made: the error lists it.
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ const ROOM: usize = 150;
 
 /// The path that names the checkpoint which `path` names or stands for.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
-    // A checkpoint and a folder of its name side by side: the prefix is meant.
+    // A checkpoint and a directory of its name side by side: the prefix is meant.
     if path.is_dir() && !with_suffix(path, ".index").exists() {
         return only_checkpoint(path);
     }
@@ -32,29 +32,30 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(noted.unwrap_or_else(|| path.to_path_buf()))
 }
 
-/// The checkpoint in a folder.
-fn only_checkpoint(folder: &Path) -> Result<PathBuf> {
-    let note = folder.join(NOTE);
+/// The checkpoint in a directory.
+fn only_checkpoint(directory: &Path) -> Result<PathBuf> {
+    let note = directory.join(NOTE);
     if note.is_file()
         && let Some(path) = noted_checkpoint(&note)?
     {
         return Ok(path);
     }
-    let names = checkpoints(folder)?;
-    let refuse =
-        |found: String, hint: &str| Err(Error::Unsupported { file: folder.into(), found, hint: hint.into() });
+    let names = checkpoints(directory)?;
+    let refuse = |found: String, hint: &str| {
+        Err(Error::Unsupported { file: directory.into(), found, hint: hint.into() })
+    };
     match &names[..] {
-        [name] => Ok(folder.join(name)),
-        [] if folder.join("variables/variables.index").exists() => {
-            refuse("the folder of a TensorFlow SavedModel".into(), "give variables/variables in it")
+        [name] => Ok(directory.join(name)),
+        [] if directory.join("variables/variables.index").exists() => {
+            refuse("the directory of a TensorFlow SavedModel".into(), "give variables/variables in it")
         }
         [] => refuse(
-            "a folder with neither a checkpoint nor model.json in it".into(),
-            "give a checkpoint of TensorFlow or PyTorch, or a folder made by convert (model.json and one .npy for each \
+            "a directory with neither a checkpoint nor model.json in it".into(),
+            "give a checkpoint of TensorFlow or PyTorch, or a directory made by convert (model.json and one .npy for each \
              tensor)",
         ),
         several => refuse(
-            format!("a folder of {} checkpoints: {}", several.len(), list(several, ", ", ROOM)),
+            format!("a directory of {} checkpoints: {}", several.len(), list(several, ", ", ROOM)),
             "give one of them",
         ),
     }
@@ -79,14 +80,14 @@ fn noted_checkpoint(file: &Path) -> Result<Option<PathBuf>> {
             quote(line),
         ));
     };
-    let folder = file.parent().unwrap_or(Path::new(""));
+    let directory = file.parent().unwrap_or(Path::new(""));
     // An absolute path is that of the machine where training ran: the files may have moved with the note.
-    let moved = Path::new(&name).file_name().map(|name| folder.join(name));
-    let places = [Some(folder.join(&name)), moved];
+    let moved = Path::new(&name).file_name().map(|name| directory.join(name));
+    let places = [Some(directory.join(&name)), moved];
     if let Some(path) = places.into_iter().flatten().find(|path| is_there(path)) {
         return Ok(Some(path));
     }
-    let there = checkpoints(if folder == Path::new("") { Path::new(".") } else { folder })?;
+    let there = checkpoints(if directory == Path::new("") { Path::new(".") } else { directory })?;
     Err(Error::Unsupported {
         file: file.into(),
         found: format!(
@@ -108,12 +109,12 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// The names of the checkpoints in a folder, sorted. A checkpoint of one file, which may have any name,
+/// The names of the checkpoints in a directory, sorted. A checkpoint of one file, which may have any name,
 /// is told by its contents; everything else by its name.
-fn checkpoints(folder: &Path) -> Result<Vec<String>> {
+fn checkpoints(directory: &Path) -> Result<Vec<String>> {
     let (mut names, mut unread) = (BTreeSet::new(), None);
-    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
-        let entry = entry.map_err(Error::io(folder, "list"))?;
+    for entry in fs::read_dir(directory).map_err(Error::io(directory, "list"))? {
+        let entry = entry.map_err(Error::io(directory, "list"))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         // What macOS keeps beside a file on other systems' disks, and what TensorFlow has not finished.
         if name.starts_with("._") || name.contains(".tempstate") || !entry.path().is_file() {

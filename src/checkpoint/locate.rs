@@ -42,7 +42,7 @@ pub(super) fn split_shard(name: &str) -> Option<(&str, u32, u32)> {
 /// What a thing is that is no regular file.
 fn describe(kind: FileType) -> &'static str {
     if kind.is_dir() {
-        return "a folder";
+        return "a directory";
     }
     #[cfg(unix)]
     {
@@ -118,13 +118,13 @@ fn of_file(path: &Path, name: &str) -> Result<Location> {
     }
 }
 
-/// The names in the folder of `path`, sorted; none if it cannot be read.
+/// The names in the directory of `path`, sorted; none if it cannot be read.
 fn siblings(path: &Path) -> Vec<String> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
+    let directory = match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
     };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names

@@ -161,12 +161,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens the checkpoint that `path` names: a V1 file; one of a V1 checkpoint's shards or their
     /// prefix; a V2 checkpoint's prefix, its index or one of its data files; a file of PyTorch's or a safetensors
-    /// file; TensorFlow's note `checkpoint` of the latest one, or a folder with such a note or with one
+    /// file; TensorFlow's note `checkpoint` of the latest one, or a directory with such a note or with one
     /// checkpoint. Every file that belongs to it must be there.
     ///
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Unsupported`] if `path` is a special
-    /// file, a folder with no checkpoint or with several, a file that is cut off or of another kind (a zip
+    /// file, a directory with no checkpoint or with several, a file that is cut off or of another kind (a zip
     /// archive, an HTML page, a graph and the like), a checkpoint of big-endian or compressed data, or a PyTorch
     /// file of something other than a dictionary of tensors; [`Error::Malformed`] if a file is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
@@ -189,7 +189,7 @@ impl Checkpoint {
         }
     }
 
-    /// The path that was opened: the one given, or what stands behind a folder or a note.
+    /// The path that was opened: the one given, or what stands behind a directory or a note.
     pub fn path(&self) -> &Path {
         &self.path
     }

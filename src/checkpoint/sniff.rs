@@ -129,11 +129,11 @@ fn by_contents(head: &[u8]) -> Option<(&'static str, &'static str)> {
     } else if is_message_pack(head) {
         ("a MessagePack file (Flax)", needed)
     } else if begins(&[0x08, 0x01, 0x12]) {
-        ("the graph of a TensorFlow SavedModel", "give variables/variables, in the folder that it is in")
+        ("the graph of a TensorFlow SavedModel", "give variables/variables, in the directory that it is in")
     } else if begins(b"\x93NUMPY") {
-        ("a NumPy array", "give the folder of converted weights that it is in, or a checkpoint")
+        ("a NumPy array", "give the directory of converted weights that it is in, or a checkpoint")
     } else if text.starts_with(b"{") {
-        ("a JSON file", "give the folder of converted weights that it is in, or a checkpoint")
+        ("a JSON file", "give the directory of converted weights that it is in, or a checkpoint")
     } else {
         return None;
     })

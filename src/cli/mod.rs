@@ -21,7 +21,7 @@ use crate::error::{self, Error, Result};
 use crate::models::Nonlinearity;
 use crate::weights::{Options, Weights};
 
-/// The demo model, relative to the current folder or to this package.
+/// The demo model, relative to the current directory or to this package.
 const DEMO: &str = "models/digits";
 
 /// A program: its flags, given to its body. What is wrong with them, or comes out of the body, becomes the line
@@ -245,7 +245,7 @@ impl ModelArgs {
 /// The flags that choose the weights.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// Weights: a folder made by convert, or a checkpoint of TensorFlow or PyTorch or the folder that it is in
+    /// Weights: a directory made by convert, or a checkpoint of TensorFlow or PyTorch or the directory that it is in
     /// [default: the bundled demo model]
     #[arg(short = 'c', long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
@@ -264,7 +264,7 @@ impl WeightsArgs {
         self.model.load(&self.path()?)
     }
 
-    /// The path given, else the demo model's: below the current folder, or in the package that this
+    /// The path given, else the demo model's: below the current directory, or in the package that this
     /// program was built from.
     ///
     /// # Errors

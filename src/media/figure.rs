@@ -103,7 +103,7 @@ impl Speedups {
     /// Reads what a figure needs of the JSON report of an earlier run.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Unsupported`] for a folder or a pipe; [`Error::Malformed`] for a file that
+    /// [`Error::Io`]; [`Error::Unsupported`] for a directory or a pipe; [`Error::Malformed`] for a file that
     /// is not such a report or has nothing that can be drawn.
     pub fn read(path: &Path) -> Result<Speedups> {
         #[derive(Deserialize)]

@@ -1,6 +1,6 @@
-//! Files that appear whole or not at all, folders that one run has for itself, and the room there is.
+//! Files that appear whole or not at all, directories that one run has for itself, and the room there is.
 //!
-//! The idea: whoever writes a draft or works in a folder holds a lock, and a lock ends with its process,
+//! The idea: whoever writes a draft or works in a directory holds a lock, and a lock ends with its process,
 //! however that ends. So what a killed run left can be told from what another is writing, and goes.
 
 use std::fs::{self, File, TryLockError};
@@ -53,18 +53,18 @@ impl Draft {
     }
 }
 
-/// Folders that were made for what is to come. Dropped, those that are still empty are gone again.
-pub struct NewFolders(Vec<PathBuf>);
+/// Directories that were made for what is to come. Dropped, those that are still empty are gone again.
+pub struct NewDirectories(Vec<PathBuf>);
 
-impl NewFolders {
-    /// Makes a folder and those around it, as far as they are missing.
+impl NewDirectories {
+    /// Makes a directory and those around it, as far as they are missing.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn make(folder: &Path) -> Result<NewFolders> {
-        let missing = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists());
-        let new = NewFolders(missing.map(Path::to_path_buf).collect());
-        fs::create_dir_all(folder).map_err(Error::io(folder, "create a folder"))?;
+    pub fn make(directory: &Path) -> Result<NewDirectories> {
+        let missing = directory.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists());
+        let new = NewDirectories(missing.map(Path::to_path_buf).collect());
+        fs::create_dir_all(directory).map_err(Error::io(directory, "create a directory"))?;
         Ok(new)
     }
 
@@ -74,100 +74,100 @@ impl NewFolders {
     }
 }
 
-impl Drop for NewFolders {
+impl Drop for NewDirectories {
     fn drop(&mut self) {
         // From the innermost on; one that is not empty cannot be removed so.
-        self.0.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        self.0.iter().for_each(|directory| drop(fs::remove_dir(directory)));
     }
 }
 
-/// A folder that is being made beside its place. Dropped before it is put there, it is gone.
-pub struct DraftFolder {
-    folder: TempDir,
+/// A directory that is being made beside its place. Dropped before it is put there, it is gone.
+pub struct DraftDirectory {
+    directory: TempDir,
     place: PathBuf,
-    /// What the empty folder is like that is at its place.
+    /// What the empty directory is like that is at its place.
     replaced: Option<fs::Metadata>,
-    /// Held for as long as the draft is written; `None` where folders cannot be opened.
+    /// Held for as long as the draft is written; `None` where directories cannot be opened.
     _lock: Option<File>,
-    /// The folders around it.
-    around: NewFolders,
+    /// The directories around it.
+    around: NewDirectories,
 }
 
-impl DraftFolder {
-    /// Makes a draft beside its place, in folders that are made if need be, and removes the drafts of killed runs
+impl DraftDirectory {
+    /// Makes a draft beside its place, in directories that are made if need be, and removes the drafts of killed runs
     /// there. What stands at the place, if
-    /// anything does, is an empty folder.
+    /// anything does, is an empty directory.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(place: &Path) -> Result<DraftFolder> {
-        let parent = folder_of(place);
-        let around = NewFolders::make(parent)?;
+    pub fn create(place: &Path) -> Result<DraftDirectory> {
+        let parent = directory_of(place);
+        let around = NewDirectories::make(parent)?;
         sweep(parent);
         let replaced = fs::symlink_metadata(place).ok();
         let mut builder = tempfile::Builder::new();
         builder.prefix(START).suffix(END).rand_bytes(LETTERS);
         #[cfg(unix)]
         {
-            // A draft is private by default, but this one becomes the folder: leave it to the umask, or to
-            // the empty folder that is there.
+            // A draft is private by default, but this one becomes the directory: leave it to the umask, or to
+            // the empty directory that is there.
             use std::os::unix::fs::PermissionsExt;
             let mode = replaced.as_ref().map_or(0o777, |metadata| metadata.permissions().mode());
             // What is written into a draft that is not the owner's to read would be out of reach.
             builder.permissions(fs::Permissions::from_mode(mode & 0o777 | 0o700));
         }
         loop {
-            let folder = builder.tempdir_in(parent).map_err(plain);
-            let folder = folder.map_err(Error::io(parent, "create a folder"))?;
-            let lock = File::open(folder.path()).ok();
+            let directory = builder.tempdir_in(parent).map_err(plain);
+            let directory = directory.map_err(Error::io(parent, "create a directory"))?;
+            let lock = File::open(directory.path()).ok();
             // One that was swept between its creation and its lock is made anew.
-            let held = lock.as_ref().map(|lock| hold(lock, folder.path()));
+            let held = lock.as_ref().map(|lock| hold(lock, directory.path()));
             if !matches!(held, Some(Ok(Held::Gone | Held::ByAnother))) {
-                return Ok(DraftFolder { folder, place: place.into(), replaced, _lock: lock, around });
+                return Ok(DraftDirectory { directory, place: place.into(), replaced, _lock: lock, around });
             }
         }
     }
 
     /// Where its files are written.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
-    /// Puts the folder in its place, when its files are on the disk.
+    /// Puts the directory in its place, when its files are on the disk.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn place(self) -> Result<()> {
-        sync_folder(self.path());
+        sync_directory(self.path());
         if let Some(replaced) = &self.replaced {
             keep_access(self.path(), replaced).map_err(Error::io(&self.place, "keep its permissions"))?;
         }
-        fs::rename(self.path(), &self.place).map_err(Error::io(&self.place, "put the folder there"))?;
-        sync_folder(folder_of(&self.place));
+        fs::rename(self.path(), &self.place).map_err(Error::io(&self.place, "put the directory there"))?;
+        sync_directory(directory_of(&self.place));
         // The draft's name is gone; there is nothing left to remove.
-        let _ = self.folder.keep();
+        let _ = self.directory.keep();
         self.around.keep();
         Ok(())
     }
 }
 
 /// Puts drafts in their places, when all are on the disk, one right after the other, and waits until their
-/// folders' lists of names are there too.
+/// directories' lists of names are there too.
 ///
 /// # Errors
 /// [`Error::Io`]: for a disk that does not take them, and none is in place then; else the drafts before the one
 /// it names are.
 pub fn place(drafts: Vec<Draft>) -> Result<()> {
     sync(&drafts)?;
-    let mut folders: Vec<PathBuf> = Vec::new();
+    let mut directories: Vec<PathBuf> = Vec::new();
     for Draft { file, place } in drafts {
         file.persist(&place).map_err(|e| Error::io(&place, "create")(e.error))?;
-        let folder = folder_of(&place);
-        if folders.last().is_none_or(|last| last != folder) {
-            folders.push(folder.into());
+        let directory = directory_of(&place);
+        if directories.last().is_none_or(|last| last != directory) {
+            directories.push(directory.into());
         }
     }
-    folders.iter().for_each(|folder| sync_folder(folder));
+    directories.iter().for_each(|directory| sync_directory(directory));
     Ok(())
 }
 
@@ -176,7 +176,7 @@ fn sync(drafts: &[Draft]) -> Result<()> {
     #[cfg(target_os = "linux")]
     if let [first, ..] = drafts
         && drafts.len() >= MANY
-        && drafts.iter().all(|draft| folder_of(&draft.place) == folder_of(&first.place))
+        && drafts.iter().all(|draft| directory_of(&draft.place) == directory_of(&first.place))
         && rustix::fs::syncfs(first.file.as_file()).is_ok()
     {
         return Ok(());
@@ -196,8 +196,8 @@ pub fn write_atomically(
     place(vec![Draft::write(path, write)?])
 }
 
-/// Refuses a path that [`write_atomically`] could not write: a folder that takes no new file, or a
-/// folder in the file's place. Call before a long run, so that it fails early. Drafts of killed runs beside it go.
+/// Refuses a path that [`write_atomically`] could not write: a directory that takes no new file, or a
+/// directory in the file's place. Call before a long run, so that it fails early. Drafts of killed runs beside it go.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Unsupported`].
@@ -205,18 +205,18 @@ pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Unsupported {
             file: path.into(),
-            found: "a folder stands where a file is to be written".into(),
+            found: "a directory stands where a file is to be written".into(),
             hint: "move it away or choose another place".into(),
         });
     }
     create(path).map_err(Error::io(path, "create"))?;
-    sweep(folder_of(path));
+    sweep(directory_of(path));
     Ok(())
 }
 
-/// Removes the drafts, files and folders, in a folder whose writers are gone. What cannot be removed stays.
-pub fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+/// Removes the drafts, files and directories, in a directory whose writers are gone. What cannot be removed stays.
+pub fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let letters = name.to_str().and_then(|n| n.strip_prefix(START)?.strip_suffix(END));
         let ours =
@@ -226,7 +226,7 @@ pub fn sweep(folder: &Path) {
             continue;
         };
         let path = entry.path();
-        // A folder can only be opened to be read.
+        // A directory can only be opened to be read.
         let opened = File::options().read(true).write(kind.is_file()).open(&path);
         if opened.is_ok_and(|opened| matches!(hold(&opened, &path), Ok(Held::Here))) {
             let _ = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -238,7 +238,7 @@ pub fn sweep(folder: &Path) {
 /// without locks nothing is locked and nothing refused.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Unsupported`], which names the folder, if another process has it.
+/// [`Error::Io`]; [`Error::Unsupported`], which names the directory, if another process has it.
 pub fn claim(path: &Path) -> Result<File> {
     loop {
         let mut options = File::options();
@@ -250,9 +250,9 @@ pub fn claim(path: &Path) -> Result<File> {
             Ok(Held::Gone) => {}
             Ok(Held::ByAnother) => {
                 return Err(Error::Unsupported {
-                    file: folder_of(path).into(),
-                    found: "another run is at work in this folder".into(),
-                    hint: "wait for its end or choose another folder".into(),
+                    file: directory_of(path).into(),
+                    found: "another run is at work in this directory".into(),
+                    hint: "wait for its end or choose another directory".into(),
                 });
             }
         }
@@ -298,7 +298,7 @@ fn create(place: &Path) -> std::io::Result<NamedTempFile> {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
     loop {
-        let draft = builder.tempfile_in(folder_of(place)).map_err(plain)?;
+        let draft = builder.tempfile_in(directory_of(place)).map_err(plain)?;
         // One that was swept between its creation and its lock is made anew.
         if matches!(hold(draft.as_file(), draft.path()), Ok(Held::Gone | Held::ByAnother)) {
             continue;
@@ -333,19 +333,19 @@ fn keep_access(path: &Path, replaced: &fs::Metadata) -> std::io::Result<()> {
     fs::set_permissions(path, replaced.permissions())
 }
 
-/// The folder in which a path's last name stands.
-fn folder_of(path: &Path) -> &Path {
+/// The directory in which a path's last name stands.
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-/// Waits until a folder's list of names is on the disk. The files are there already; that they stay through a
-/// power cut at this moment is worth a try, not an error. Other systems than Unix cannot open folders.
-pub fn sync_folder(folder: &Path) {
+/// Waits until a directory's list of names is on the disk. The files are there already; that they stay through a
+/// power cut at this moment is worth a try, not an error. Other systems than Unix cannot open directories.
+pub fn sync_directory(directory: &Path) {
     if cfg!(unix) {
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        let _ = File::open(directory).and_then(|directory| directory.sync_all());
     }
 }
 
@@ -358,13 +358,13 @@ pub struct Planned {
     pub bytes: u64,
 }
 
-/// Refuses files for which a folder's file system has no room, as far as it says. Call before a long
+/// Refuses files for which a directory's file system has no room, as far as it says. Call before a long
 /// run, so that it fails early.
 ///
 /// # Errors
 /// [`Error::Unsupported`].
-pub fn check_room(folder: &Path, planned: &[Planned]) -> Result<()> {
-    let Some(room) = room(folder) else { return Ok(()) };
+pub fn check_room(directory: &Path, planned: &[Planned]) -> Result<()> {
+    let Some(room) = room(directory) else { return Ok(()) };
     let blocks = |p: &Planned| p.bytes.div_ceil(room.block).max(1).saturating_mul(room.block);
     let needed = planned.iter().fold(0u64, |sum, p| sum.saturating_add(p.files.saturating_mul(blocks(p))));
     let files = planned.iter().fold(0u64, |sum, p| sum.saturating_add(p.files));
@@ -380,7 +380,11 @@ pub fn check_room(folder: &Path, planned: &[Planned]) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Unsupported { file: folder.into(), found, hint: "make room or choose another folder".into() })
+    Err(Error::Unsupported {
+        file: directory.into(),
+        found,
+        hint: "make room or choose another directory".into(),
+    })
 }
 
 /// What a file system has left for this user.
@@ -393,17 +397,17 @@ struct Room {
 }
 
 /// `None` where the system does not say.
-fn room(folder: &Path) -> Option<Room> {
+fn room(directory: &Path) -> Option<Room> {
     #[cfg(unix)]
     {
-        let said = rustix::fs::statvfs(folder).ok()?;
+        let said = rustix::fs::statvfs(directory).ok()?;
         let block = said.f_frsize.max(1);
         let files = (said.f_files > 0).then_some(said.f_favail);
         (said.f_blocks > 0).then(|| Room { bytes: said.f_bavail.saturating_mul(block), block, files })
     }
     #[cfg(not(unix))]
     {
-        let _ = folder;
+        let _ = directory;
         None
     }
 }
@@ -412,8 +416,8 @@ fn room(folder: &Path) -> Option<Room> {
 mod tests {
     use super::*;
 
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap();
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -421,8 +425,8 @@ mod tests {
 
     #[test]
     fn drafts_whose_writer_is_gone_are_swept_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         let live = Draft::write(&at("a"), |w| w.write_all(b"new")).unwrap();
         fs::write(at(".fast-pixel-cnn-aB3dE6gH.draft"), "left by a killed run").unwrap();
         let others =
@@ -430,22 +434,22 @@ mod tests {
         others.iter().for_each(|name| fs::write(at(name), "").unwrap());
         fs::create_dir(at(".fast-pixel-cnn-folder00.draft")).unwrap();
         fs::write(at(".fast-pixel-cnn-folder00.draft/x.npy"), "left by a killed conversion").unwrap();
-        let making = DraftFolder::create(&at("b")).unwrap();
+        let making = DraftDirectory::create(&at("b")).unwrap();
         fs::write(making.path().join("y.npy"), "").unwrap();
-        sweep(folder.path());
+        sweep(directory.path());
         place(vec![live]).unwrap();
         making.place().unwrap();
         let mut expected = vec!["a", "b"];
         expected.extend(others);
         expected.sort();
-        assert_eq!(names(folder.path()), expected);
+        assert_eq!(names(directory.path()), expected);
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
     }
 
     #[test]
     fn a_claim_is_for_one_and_ends_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("claim");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("claim");
         let first = claim(&path).unwrap();
         let message = claim(&path).unwrap_err().to_string();
         assert!(message.contains("another run is at work") && !message.contains('\n'), "{message}");
@@ -461,12 +465,12 @@ mod tests {
 
     #[test]
     fn files_without_room_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let check = |files, bytes| {
-            check_room(folder.path(), &[Planned { files: 1, bytes: 1 }, Planned { files, bytes }])
+            check_room(directory.path(), &[Planned { files: 1, bytes: 1 }, Planned { files, bytes }])
         };
         check(10, 100).unwrap();
-        if room(folder.path()).is_none() {
+        if room(directory.path()).is_none() {
             eprintln!("this file system does not say what room it has");
             return;
         }

@@ -1,4 +1,4 @@
-//! One folder for each architecture, the only place that knows it: its graph, its parameters' names in each
+//! One directory for each architecture, the only place that knows it: its graph, its parameters' names in each
 //! trainer's files, its configuration from what a checkpoint holds.
 //!
 //! The idea: a model is a configuration and the graph that follows from it, and a checkpoint of it a recipe: what to
@@ -20,7 +20,7 @@ use crate::error::Result;
 pub struct Options {
     /// The raw weights instead of the averaged ones.
     pub raw: bool,
-    /// The model's nonlinearity. `None`: as the folder says, or concat_elu where a checkpoint's
+    /// The model's nonlinearity. `None`: as the directory says, or concat_elu where a checkpoint's
     /// channels double and else elu.
     pub nonlinearity: Option<Nonlinearity>,
     /// The scope in which a TensorFlow checkpoint's model was built, empty for none: the reference's is `model`;

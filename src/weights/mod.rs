@@ -1,12 +1,12 @@
 //! The weights of a graph: named arrays, where they come from, and what engines make of them.
 //!
-//! The idea: whatever the source (a converted folder, a trainer's checkpoint, a seed), the same
+//! The idea: whatever the source (a converted directory, a trainer's checkpoint, a seed), the same
 //! arrays come out, complete and checked against [`Graph::parameters`]: names and shapes when a source
 //! is opened, checksums and numbers (finite, no kernel of norm zero) when a parameter is asked for. So an
 //! engine that asks for each parameter once never has the model twice in memory. Engines never check.
 
+mod directory;
 mod fold;
-mod folder;
 mod read;
 mod synthetic;
 
@@ -41,7 +41,7 @@ pub struct Source {
 }
 
 /// The weights of one model: for each parameter of its [`Graph`] the arrays `V`, `g` and `b` (`W` and `b` where
-/// [`Source::folded`]), or `hw`. Those of a folder or a checkpoint are read each time they are asked for.
+/// [`Source::folded`]), or `hw`. Those of a directory or a checkpoint are read each time they are asked for.
 #[derive(Debug)]
 pub struct Weights {
     /// `None` for a graph that was made by hand.
@@ -57,8 +57,8 @@ pub struct Weights {
 enum Values {
     /// In memory, by name.
     Held(HashMap<String, Vec<f32>>),
-    /// In a folder.
-    Folder(folder::Reader),
+    /// In a directory.
+    Directory(directory::Reader),
     /// In a checkpoint, which seeks and so serves one thread at a time.
     Checkpoint(Box<Mutex<Checkpoint>>, Recipe),
 }
@@ -77,7 +77,7 @@ pub struct Conversion {
 }
 
 impl Weights {
-    /// Opens a folder written by [`convert`] or [`Weights::save`], or a trainer's checkpoint, with the default
+    /// Opens a directory written by [`convert`] or [`Weights::save`], or a trainer's checkpoint, with the default
     /// [`Options`]: its averaged weights where it has them. Values are read and checked when they are asked for: see
     /// [`Weights::array`].
     ///
@@ -95,8 +95,8 @@ impl Weights {
     /// [`Error::Argument`] for options that do not fit.
     pub fn load_with(path: impl AsRef<Path>, options: &Options) -> Result<Weights> {
         let path = path.as_ref();
-        if path.join(folder::MANIFEST).exists() {
-            return folder::load(path, options);
+        if path.join(directory::MANIFEST).exists() {
+            return directory::load(path, options);
         }
         let (mut checkpoint, mut recipe) = open_checkpoint(path, options)?;
         let graph = recipe.config.graph();
@@ -157,20 +157,20 @@ impl Weights {
         Ok(Weights { config: None, graph, source, warnings: Vec::new(), values: Values::Held(held) })
     }
 
-    /// Writes the weights as a folder that [`Weights::load`] reads. The folder appears whole or not at
+    /// Writes the weights as a directory that [`Weights::load`] reads. The directory appears whole or not at
     /// all.
     ///
     /// # Errors
-    /// [`Error::Argument`] for those of a graph that was made by hand, which a folder could not tell;
-    /// [`Error::Unsupported`] if `folder` exists and is not empty, [`Error::Io`] if it cannot be written;
+    /// [`Error::Argument`] for those of a graph that was made by hand, which a directory could not tell;
+    /// [`Error::Unsupported`] if `directory` exists and is not empty, [`Error::Io`] if it cannot be written;
     /// as for [`Weights::array`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, directory: &Path) -> Result<()> {
         let Some(config) = self.config else {
             let reason =
-                "a folder tells a model by its configuration, and a graph that was made by hand has none";
+                "a directory tells a model by its configuration, and a graph that was made by hand has none";
             return Err(Error::refused("weights", reason));
         };
-        let write = folder::Writer::create(folder)?;
+        let write = directory::Writer::create(directory)?;
         write.finish(config, self.source, |parameter, name, shape| self.read(parameter, name, shape))
     }
 
@@ -251,7 +251,7 @@ impl Weights {
                 let values = values.unwrap_or_else(|| panic!("no array {name} in this model"));
                 Ok(Cow::Borrowed(values))
             }
-            Values::Folder(reader) => reader.read(parameter, name, shape).map(Cow::Owned),
+            Values::Directory(reader) => reader.read(parameter, name, shape).map(Cow::Owned),
             Values::Checkpoint(checkpoint, recipe) => {
                 // Each reading seeks first: what another thread left behind does not matter.
                 let mut checkpoint = checkpoint.lock().unwrap_or_else(|e| e.into_inner());
@@ -261,27 +261,27 @@ impl Weights {
     }
 }
 
-/// Writes the weights of a trainer's checkpoint as a folder that [`Weights::load`] reads, one array in
-/// memory at a time. The folder appears whole or not at all. `watch` is called before each array with
+/// Writes the weights of a trainer's checkpoint as a directory that [`Weights::load`] reads, one array in
+/// memory at a time. The directory appears whole or not at all. `watch` is called before each array with
 /// the number of arrays written; `false` stops the conversion.
 ///
 /// # Errors
 /// As for [`Weights::load`] and [`Weights::save`]; [`Error::Interrupted`] if `watch` says so.
 pub fn convert(
     checkpoint: &Path,
-    folder: &Path,
+    directory: &Path,
     options: &Options,
     watch: &dyn Fn(usize) -> bool,
 ) -> Result<Conversion> {
-    if checkpoint.join(folder::MANIFEST).exists() {
+    if checkpoint.join(directory::MANIFEST).exists() {
         return Err(Error::Unsupported {
             file: checkpoint.into(),
-            found: "a folder of weights that are converted already".into(),
+            found: "a directory of weights that are converted already".into(),
             hint: "give a checkpoint".into(),
         });
     }
-    // First, so that an occupied folder is refused before a large file is read.
-    let writer = folder::Writer::create(folder)?;
+    // First, so that an occupied directory is refused before a large file is read.
+    let writer = directory::Writer::create(directory)?;
     let (mut checkpoint, recipe) = open_checkpoint(checkpoint, options)?;
     let source = source(&checkpoint, &recipe);
     let (mut written, mut parameters) = (0, 0);
@@ -308,9 +308,9 @@ fn open_checkpoint(path: &Path, options: &Options) -> Result<(Checkpoint, Recipe
         Err(Error::Io { file, source, .. }) if file == path && source.kind() == ErrorKind::NotFound => {
             return Err(Error::Unsupported {
                 file: path.into(),
-                found: "no such file, folder or checkpoint prefix".into(),
+                found: "no such file, directory or checkpoint prefix".into(),
                 hint:
-                    "give a folder made by convert (model.json and one .npy for each tensor) or a checkpoint (a file of \
+                    "give a directory made by convert (model.json and one .npy for each tensor) or a checkpoint (a file of \
                        PyTorch, safetensors or TensorFlow V1, or PREFIX for PREFIX.index or PREFIX-00000-of-00002)"
                         .into(),
             });

@@ -51,11 +51,11 @@ fn generate(
 /// A teacher-forced pass, naive or cached, gives the reference's logits and leaves the images as they are, and the
 /// likelihoods that follow are the reference's.
 pub fn logits_and_likelihoods_are_the_reference_s(ways: &[Way]) {
-    for folder in golden::FOLDERS {
-        let (images, labels) = (images(folder), labels(folder));
-        let weights = load(&format!("{folder}/v2/params.ckpt"), false, relu(folder));
-        let (expected, labels) = (array(&format!("{folder}/logits.npy")), labels.as_deref());
-        let nll = npy::read_f32(&golden(&format!("{folder}/nll.npy"))).unwrap();
+    for directory in golden::DIRECTORIES {
+        let (images, labels) = (images(directory), labels(directory));
+        let weights = load(&format!("{directory}/v2/params.ckpt"), false, relu(directory));
+        let (expected, labels) = (array(&format!("{directory}/logits.npy")), labels.as_deref());
+        let nll = npy::read_f32(&golden(&format!("{directory}/nll.npy"))).unwrap();
         let mut first = None;
         for Way { name, open, .. } in ways {
             let mut engine = open(&weights);
@@ -64,27 +64,27 @@ pub fn logits_and_likelihoods_are_the_reference_s(ways: &[Way]) {
             let nats = engine.nats(images.view(), labels).unwrap();
             let relative = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs());
             let relative = relative.fold(0.0, f64::max);
-            println!("{folder}, {name}: logits within {off:e}, nats within {relative:e} relative");
-            assert!(off <= 1e-4 && relative <= 1e-5, "{folder}, {name}");
+            println!("{directory}, {name}: logits within {off:e}, nats within {relative:e} relative");
+            assert!(off <= 1e-4 && relative <= 1e-5, "{directory}, {name}");
             let cached = Batch { method: Method::Cached, ..Batch::teacher_forced(images.view(), labels) };
             let made = engine.make(&cached, &|_| true).unwrap();
-            assert!(bits(&made.images) == bits(&images), "{folder}, {name}: the images do not stay");
-            assert!(bits(&made.logits.unwrap()) == bits(&logits), "{folder}, {name}: cached is not naive");
+            assert!(bits(&made.images) == bits(&images), "{directory}, {name}: the images do not stay");
+            assert!(bits(&made.logits.unwrap()) == bits(&logits), "{directory}, {name}: cached is not naive");
             let first = first.get_or_insert_with(|| bits(&logits));
-            assert!(*first == bits(&logits), "{folder}, {name}: not the bits of {}", ways[0].name);
+            assert!(*first == bits(&logits), "{directory}, {name}: not the bits of {}", ways[0].name);
         }
     }
 }
 
 /// Given the reference's uniform numbers, the images are the reference's.
 pub fn given_the_reference_s_noise_the_images_are_the_reference_s(ways: &[Way]) {
-    for folder in ["tiny", "cond"] {
-        let weights = load(&format!("{folder}/v2/params.ckpt"), false, None);
+    for directory in ["tiny", "cond"] {
+        let weights = load(&format!("{directory}/v2/params.ckpt"), false, None);
         for Way { name, open, slow } in ways {
-            golden::generate_as_the_reference(&mut *open(&weights), folder, Method::Cached, name);
+            golden::generate_as_the_reference(&mut *open(&weights), directory, Method::Cached, name);
             if !slow {
                 let name = format!("{name}, naive");
-                golden::generate_as_the_reference(&mut *open(&weights), folder, Method::Naive, &name);
+                golden::generate_as_the_reference(&mut *open(&weights), directory, Method::Naive, &name);
             }
         }
     }

@@ -8,8 +8,8 @@ use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 pub use models::golden;
 use ndarray::{Array4, Axis, Ix4, concatenate};
 
-/// The folders with a model each.
-pub const FOLDERS: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
+/// The directories with a model each.
+pub const DIRECTORIES: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
 
 /// A model small enough for every instruction set, with all that a PixelCNN++ can have.
 pub const SMALL: ModelConfig = ModelConfig {
@@ -25,13 +25,13 @@ pub fn array(path: &str) -> Array4<f32> {
     npy::read_f32(&golden(path)).unwrap().into_dimensionality::<Ix4>().unwrap()
 }
 
-pub fn images(folder: &str) -> Array4<f32> {
-    let bytes = npy::read_u8(&golden(&format!("{folder}/images_u8.npy"))).unwrap();
+pub fn images(directory: &str) -> Array4<f32> {
+    let bytes = npy::read_u8(&golden(&format!("{directory}/images_u8.npy"))).unwrap();
     bytes.into_dimensionality::<Ix4>().unwrap().mapv(|p| (f32::from(p) - 127.5) / 127.5)
 }
 
-pub fn labels(folder: &str) -> Option<Vec<u32>> {
-    let path = golden(&format!("{folder}/labels.npy"));
+pub fn labels(directory: &str) -> Option<Vec<u32>> {
+    let path = golden(&format!("{directory}/labels.npy"));
     path.exists().then(|| npy::read_labels(&path).unwrap())
 }
 
@@ -39,8 +39,8 @@ pub fn load(path: &str, raw: bool, nonlinearity: Option<Nonlinearity>) -> Weight
     Weights::load_with(golden(path), &weights::Options { raw, nonlinearity, ..Default::default() }).unwrap()
 }
 
-pub fn relu(folder: &str) -> Option<Nonlinearity> {
-    (folder == "relu").then_some(Nonlinearity::Relu)
+pub fn relu(directory: &str) -> Option<Nonlinearity> {
+    (directory == "relu").then_some(Nonlinearity::Relu)
 }
 
 pub fn largest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
@@ -56,11 +56,11 @@ pub fn bits(a: &Array4<f32>) -> Vec<u32> {
     a.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Generates with the noise of a golden folder, and asserts that images and logits are near the reference's.
-pub fn generate_as_the_reference(engine: &mut dyn Engine, folder: &str, method: Method, name: &str) {
-    let file = |name: &str| array(&format!("{folder}/gen/{name}.npy"));
+/// Generates with the noise of a golden directory, and asserts that images and logits are near the reference's.
+pub fn generate_as_the_reference(engine: &mut dyn Engine, directory: &str, method: Method, name: &str) {
+    let file = |name: &str| array(&format!("{directory}/gen/{name}.npy"));
     let (mixture, logistic) = (file("u_mix"), file("u_logistic"));
-    let labels = labels(folder);
+    let labels = labels(directory);
     let noise = concatenate(Axis(3), &[mixture.view(), logistic.view()]).unwrap();
     let (size, height, width, _) = noise.dim();
     let batch = Batch {
@@ -73,7 +73,7 @@ pub fn generate_as_the_reference(engine: &mut dyn Engine, folder: &str, method: 
     let made = engine.make(&batch, &|_| true).unwrap();
     let off = largest(&made.images, &file("x_gen"));
     let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
-    println!("{folder}, {name}: images within {off:e}, logits within {off_logits:e}");
+    println!("{directory}, {name}: images within {off:e}, logits within {off_logits:e}");
     assert!(off <= 1e-4 && off_logits <= 1e-4);
 }
 

@@ -14,13 +14,13 @@ pub type Module = Vec<String>;
 /// two children, of the innermost module around both, that they are in.
 pub type Graphs = BTreeMap<Module, BTreeSet<(String, String)>>;
 
-/// All `.rs` files below a folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+/// All `.rs` files below a directory.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // The fuzz targets build into a folder of their own.
+            // The fuzz targets build into a directory of their own.
             if path.file_name().is_some_and(|n| n != "target") {
                 found.extend(files(&path));
             }
@@ -31,7 +31,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The imports of a crate whose root is `lib.rs` or `main.rs` in a folder. What stands in a test module may look
+/// The imports of a crate whose root is `lib.rs` or `main.rs` in a directory. What stands in a test module may look
 /// wherever it wants, and programs are crates of their own.
 pub fn graphs(root: &Path) -> Graphs {
     let mut sources: BTreeMap<Module, String> = BTreeMap::new();

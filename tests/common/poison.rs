@@ -10,7 +10,7 @@ use fast_pixel_cnn::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Saves weights as a folder at `place`, with these elements of a variable as large as can be, or all of
+/// Saves weights as a directory at `place`, with these elements of a variable as large as can be, or all of
 /// them, and the checksum to match.
 pub fn poison(weights: &Weights, place: &Path, variable: &str, elements: Option<&[usize]>) -> PathBuf {
     weights.save(place).unwrap();

@@ -1,4 +1,4 @@
-//! Conversions, each in a folder of its own.
+//! Conversions, each in a directory of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ impl Place {
         Place(tempfile::tempdir().unwrap())
     }
 
-    /// The folder to be made.
+    /// The directory to be made.
     pub fn out(&self) -> PathBuf {
         self.0.path().join("out")
     }
@@ -44,7 +44,7 @@ impl Place {
         files
     }
 
-    /// Checks that neither the folder nor a draft of it is left.
+    /// Checks that neither the directory nor a draft of it is left.
     pub fn assert_empty(&self) {
         let left: Vec<_> = fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{left:?} is left behind");

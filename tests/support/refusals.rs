@@ -1,4 +1,4 @@
-//! Asks for a refusal: puts files into a folder, opens them as a checkpoint and returns the message.
+//! Asks for a refusal: puts files into a directory, opens them as a checkpoint and returns the message.
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
@@ -10,24 +10,24 @@ use tempfile::TempDir;
 
 use crate::tables::*;
 
-/// A folder with files in it.
-pub struct Folder(TempDir);
+/// A directory with files in it.
+pub struct Directory(TempDir);
 
-impl Folder {
-    pub fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+impl Directory {
+    pub fn new() -> Directory {
+        Directory(tempfile::tempdir().unwrap())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn with(self, name: &str, bytes: &[u8]) -> Folder {
+    pub fn with(self, name: &str, bytes: &[u8]) -> Directory {
         fs::write(self.path(name), bytes).unwrap();
         self
     }
 
-    /// The message with which `name`, or else the variable `w` in it, is refused, less the folder.
+    /// The message with which `name`, or else the variable `w` in it, is refused, less the directory.
     pub fn refusal(&self, name: &str) -> String {
         let read = Checkpoint::open(&self.path(name)).and_then(|mut checkpoint| checkpoint.read_f32("w"));
         let message = match read {
@@ -35,15 +35,15 @@ impl Folder {
             Err(error) => error.to_string(),
         };
         assert!(!message.contains('\n'), "{message:?}");
-        let folder = format!("{}/", self.0.path().display());
-        assert!(message.starts_with(&folder), "{message} does not name the file");
-        message.replace(&folder, "")
+        let directory = format!("{}/", self.0.path().display());
+        assert!(message.starts_with(&directory), "{message} does not name the file");
+        message.replace(&directory, "")
     }
 }
 
 /// The message for the V1 checkpoint `bytes`, less its name.
 pub fn v1(bytes: &[u8]) -> String {
-    let message = Folder::new().with("c", bytes).refusal("c");
+    let message = Directory::new().with("c", bytes).refusal("c");
     message.strip_prefix("c: ").unwrap_or(&message).to_string()
 }
 
@@ -52,7 +52,7 @@ pub fn v1_of(entries: &[Entry]) -> String {
 }
 
 pub fn v2_of(entries: &[Entry], data: &[u8]) -> String {
-    Folder::new().with("c.index", &table(entries)).with("c.data-00000-of-00001", data).refusal("c")
+    Directory::new().with("c.index", &table(entries)).with("c.data-00000-of-00001", data).refusal("c")
 }
 
 /// A V1 checkpoint with `w` listed as `variable` and stored as `tensor`.

@@ -45,7 +45,7 @@ const MEASURING: [&str; 9] = [
 #[command(version, allow_negative_numbers = true)]
 #[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
 struct Args {
-    /// Weights: a folder made by convert, or a checkpoint of TensorFlow or PyTorch [default: the paper's model with
+    /// Weights: a directory made by convert, or a checkpoint of TensorFlow or PyTorch [default: the paper's model with
     /// synthetic weights; speed does not depend on their values]
     #[arg(short = 'c', long, value_name = "PATH")]
     checkpoint: Option<PathBuf>,

@@ -20,11 +20,11 @@ pub const NAMES: [(&str, &str); 3] =
 /// Image i of a seed is the same image however a run is split: by batch size, by --first-index, by
 /// threads, cached or naive. Writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, C]),
 /// samples.npy (float32, as sampled) and, for a class-conditional model, labels.npy into the save
-/// folder; or a folder of single images: see --format.
+/// directory; or a directory of single images: see --format.
 ///
-/// The save folder holds one run at a time. Its files replace an earlier run's: those of the same names, and
+/// The save directory holds one run at a time. Its files replace an earlier run's: those of the same names, and
 /// of these names also those that this run does not write, if they are as the program left them (it keeps a
-/// list in .generate.json). A file that the program did not make stays, with a warning. The folder of single
+/// list in .generate.json). A file that the program did not make stays, with a warning. The directory of single
 /// images can be filled by several runs of one series, that is, with other --first-index and --count only; one
 /// with other images is refused.
 ///
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 2702)]
     pub seed: u64,
 
-    /// Folder for the results, for one run at a time; made if it does not exist
+    /// Directory for the results, for one run at a time; made if it does not exist
     #[arg(short = 'v', long, value_name = "DIR", default_value = "out")]
     pub save_dir: PathBuf,
 

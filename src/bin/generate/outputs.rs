@@ -1,6 +1,6 @@
 //! The files of a run.
 //!
-//! The idea: what could not be written after hours of work is refused before them. The save folder holds one
+//! The idea: what could not be written after hours of work is refused before them. The save directory holds one
 //! run: its files are put in place together, and an earlier run's that are not replaced go.
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::generate::{Generated, Run};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::media::files::{self, Draft, NewFolders, Planned};
+use fast_pixel_cnn::media::files::{self, Draft, NewDirectories, Planned};
 use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::{Error, Result, cli, media::npy};
 use ndarray::{ArrayView4, Axis};
@@ -22,7 +22,7 @@ const GRID: &str = "samples.png";
 const BYTES: &str = "images.npy";
 const FLOATS: &str = "samples.npy";
 const LABELS: &str = "labels.npy";
-/// The folder of single images.
+/// The directory of single images.
 const IMAGES: &str = "images";
 
 /// Files written before they are put in place together, each of which is open until then.
@@ -34,7 +34,7 @@ const ARRAY_HEADER: u64 = 192;
 /// Bytes of a PNG beside its pixels, at most, and as many again in a thousand.
 const PNG_FRAME: u64 = 256;
 
-/// The save folder, ready for a run.
+/// The save directory, ready for a run.
 pub struct Outputs {
     dir: PathBuf,
     record: Record,
@@ -48,14 +48,14 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Makes the folder and claims it, and refuses, before hours of work, what could not be written after them.
+    /// Makes the directory and claims it, and refuses, before hours of work, what could not be written after them.
     pub fn prepare(args: &Args, graph: &Graph, run: &Run) -> Result<Outputs> {
         let dir = &args.save_dir;
         // Gone again, if they are empty, where something is refused.
-        let new = NewFolders::make(dir)?;
+        let new = NewDirectories::make(dir)?;
         let outputs = Outputs::claim(args, graph, run)?;
         outputs.check(graph, run)?;
-        // May be in the folder that was just made.
+        // May be in the directory that was just made.
         args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
         new.keep();
         Ok(outputs)
@@ -107,7 +107,7 @@ impl Outputs {
             if !images.is_dir() {
                 return Err(Error::Unsupported {
                     file: images,
-                    found: "a file stands where a folder is to be made".into(),
+                    found: "a file stands where a directory is to be made".into(),
                     hint: "move it away or choose another place".into(),
                 });
             }
@@ -191,7 +191,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// Writes what was made, if anything was, and returns the files and folders written.
+    /// Writes what was made, if anything was, and returns the files and directories written.
     pub fn finish(&mut self, made: &Generated) -> Result<Vec<PathBuf>> {
         if made.count == 0 {
             return Ok(Vec::new());
@@ -221,7 +221,7 @@ impl Outputs {
     }
 }
 
-/// Whether a folder has no file that is seen, or is none.
+/// Whether a directory has no file that is seen, or is none.
 fn is_empty(dir: &Path) -> bool {
     let seen = |entry: std::io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
@@ -233,6 +233,6 @@ fn other_images(images: PathBuf, what: &str) -> Error {
     Error::Unsupported {
         file: images,
         found: format!("it holds {what}"),
-        hint: "move it away or choose another folder".into(),
+        hint: "move it away or choose another directory".into(),
     }
 }

@@ -1,8 +1,8 @@
-//! What the program remembers of a save folder: which files there are its own.
+//! What the program remembers of a save directory: which files there are its own.
 //!
 //! The idea: a run must not leave an earlier run's files beside its own, nor touch what is not the program's.
 //! So it keeps a list, with each file's length and time; what has changed since is no longer its own. The
-//! file with the list is also the lock by which a run has the folder for itself.
+//! file with the list is also the lock by which a run has the directory for itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -26,7 +26,7 @@ struct List {
     schema: String,
     /// The program's files, by name.
     files: BTreeMap<String, Stamp>,
-    /// Which images are in the folder of single images: what [`crate::series::of`] says of them.
+    /// Which images are in the directory of single images: what [`crate::series::of`] says of them.
     series: Option<String>,
 }
 
@@ -46,31 +46,31 @@ impl Stamp {
     }
 }
 
-/// A save folder that this process has for itself, and the list of the program's files there.
+/// A save directory that this process has for itself, and the list of the program's files there.
 pub struct Record {
-    folder: PathBuf,
+    directory: PathBuf,
     file: File,
     list: List,
 }
 
 impl Record {
-    /// Claims a folder and reads its list. A list that cannot be read claims no file.
-    pub fn open(folder: &Path) -> Result<Record> {
-        let path = folder.join(NAME);
+    /// Claims a directory and reads its list. A list that cannot be read claims no file.
+    pub fn open(directory: &Path) -> Result<Record> {
+        let path = directory.join(NAME);
         let mut file = files::claim(&path)?;
         let mut text = Vec::new();
         (&mut file).take(MAX_BYTES).read_to_end(&mut text).map_err(Error::io(&path, "read"))?;
         let list = serde_json::from_slice::<List>(&text).ok().filter(|list| list.schema == SCHEMA);
-        Ok(Record { folder: folder.into(), file, list: list.unwrap_or_default() })
+        Ok(Record { directory: directory.into(), file, list: list.unwrap_or_default() })
     }
 
     /// Whether a file is there that is not known as the program's.
     pub fn is_foreign(&self, name: &str) -> bool {
-        let found = fs::symlink_metadata(self.folder.join(name));
+        let found = fs::symlink_metadata(self.directory.join(name));
         found.is_ok_and(|found| self.list.files.get(name) != Some(&Stamp::of(&found)))
     }
 
-    /// Which images the folder of single images has, if the program made it.
+    /// Which images the directory of single images has, if the program made it.
     pub fn series(&self) -> Option<&str> {
         self.list.series.as_deref()
     }
@@ -80,13 +80,13 @@ impl Record {
         self.list.series = None;
     }
 
-    /// Writes down that the folder of single images has these.
+    /// Writes down that the directory of single images has these.
     pub fn begin(&mut self, series: String) -> Result<()> {
         self.list.series = Some(series);
         self.save()
     }
 
-    /// Puts drafts in their places in the folder, written down before, so that a kill in between leaves none
+    /// Puts drafts in their places in the directory, written down before, so that a kill in between leaves none
     /// unknown.
     pub fn place(&mut self, drafts: Vec<(&str, files::Draft)>) -> Result<()> {
         for (name, draft) in &drafts {
@@ -102,8 +102,8 @@ impl Record {
             .into_iter()
             .partition::<BTreeMap<_, _>, _>(|(name, _)| but.contains(&name.as_str()));
         for (name, stamp) in &old {
-            let path = self.folder.join(name);
-            // A name from the file is not believed to be one of a file in this folder.
+            let path = self.directory.join(name);
+            // A name from the file is not believed to be one of a file in this directory.
             let here = Path::new(name).file_name().is_some_and(|last| last == name.as_str());
             let same = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && Stamp::of(&m) == *stamp);
             if here && same {
@@ -115,14 +115,14 @@ impl Record {
             return Ok(());
         }
         self.save()?;
-        files::sync_folder(&self.folder);
+        files::sync_directory(&self.directory);
         Ok(())
     }
 
     /// Writes the list over the old one: another file in its place would not have the lock.
     fn save(&mut self) -> Result<()> {
         self.list.schema = SCHEMA.into();
-        let path = self.folder.join(NAME);
+        let path = self.directory.join(NAME);
         let text = serde_json::to_vec(&self.list).map_err(|e| Error::io(&path, "write")(e.into()))?;
         let write = |file: &mut File| {
             file.rewind()?;
@@ -137,7 +137,7 @@ impl Drop for Record {
     /// A list of nothing goes, while it is still locked.
     fn drop(&mut self) {
         if self.file.metadata().is_ok_and(|m| m.len() == 0) {
-            let _ = fs::remove_file(self.folder.join(NAME));
+            let _ = fs::remove_file(self.directory.join(NAME));
         }
     }
 }
@@ -148,16 +148,16 @@ mod tests {
 
     #[test]
     fn only_the_program_s_own_unchanged_files_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         let draft = |name: &str| files::Draft::write(&at(name), |w| w.write_all(b"made")).unwrap();
-        let mut record = Record::open(folder.path()).unwrap();
-        assert!(Record::open(folder.path()).is_err(), "one has the folder");
+        let mut record = Record::open(directory.path()).unwrap();
+        assert!(Record::open(directory.path()).is_err(), "one has the directory");
         record.place(vec![("a", draft("a")), ("b", draft("b")), ("c", draft("c"))]).unwrap();
         fs::write(at("d"), "the user's").unwrap();
         fs::write(at("b"), "changed").unwrap();
         drop(record);
-        let mut record = Record::open(folder.path()).unwrap();
+        let mut record = Record::open(directory.path()).unwrap();
         let foreign = ["a", "b", "c", "d", "none"].map(|name| record.is_foreign(name));
         assert_eq!(foreign, [false, true, false, true, false]);
         record.place(vec![("c", draft("c"))]).unwrap();
@@ -168,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_list_is_not_believed_to_name_files_elsewhere_and_an_empty_one_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("out");
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
         fs::create_dir(&out).unwrap();
         drop(Record::open(&out).unwrap());
         assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
-        let other = folder.path().join("other");
+        let other = directory.path().join("other");
         fs::write(&other, "the user's").unwrap();
         let stamp = serde_json::to_string(&Stamp::of(&fs::metadata(&other).unwrap())).unwrap();
         let list = format!("{{\"schema\":\"{SCHEMA}\",\"files\":{{\"../other\":{stamp}}},\"series\":null}}");

@@ -1,4 +1,4 @@
-//! Which images a folder of single images can hold together: those of one series.
+//! Which images a directory of single images can hold together: those of one series.
 //!
 //! The idea: image i is the same however a run is split, so parts of one series can be made by several runs.
 //! Two runs are of one series if nothing differs that could change an image: neither a flag, of which those
@@ -49,16 +49,16 @@ fn deciding(args: &Args) -> Args {
     deciding
 }
 
-/// Names, lengths and times of the files that a path means: those of a folder, else the file and, for a
+/// Names, lengths and times of the files that a path means: those of a directory, else the file and, for a
 /// checkpoint of several, all whose names begin so.
 fn files_of(path: &Path) -> Vec<String> {
     let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-    let (folder, start) = match (path.is_dir(), path.parent(), path.file_name()) {
+    let (directory, start) = match (path.is_dir(), path.parent(), path.file_name()) {
         (false, Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
         _ => (path.as_path(), String::new()),
     };
     let mut files = vec![path.display().to_string()];
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let (name, metadata) = (entry.file_name().to_string_lossy().into_owned(), entry.metadata());
         if let Ok(metadata) = metadata.as_ref().map_err(drop)
             && metadata.is_file()

@@ -61,7 +61,7 @@ impl Element for i64 {
 /// Reads an array of one type from a regular file.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Unsupported`] if it is a folder, a pipe or a
+/// [`Error::Io`] if the file cannot be read, [`Error::Unsupported`] if it is a directory, a pipe or a
 /// device, [`Error::Malformed`] if it is not an `.npy` file of that type, in C order, of exactly the
 /// length that its shape needs.
 pub fn read<T: Element>(path: &Path) -> Result<ArrayD<T>> {
@@ -167,7 +167,7 @@ pub fn write_to<T: Element>(
 pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if !metadata.is_file() {
-        let found = if metadata.is_dir() { "a folder" } else { "a pipe or device" };
+        let found = if metadata.is_dir() { "a directory" } else { "a pipe or device" };
         return Err(Error::Unsupported {
             file: path.into(),
             found: found.into(),

@@ -22,8 +22,8 @@ fuzz_target!(|input: &[u8]| {
         }
         _ => pickle.to_vec(),
     };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("input");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("input");
     std::fs::write(&path, bytes).unwrap();
     let Ok(mut checkpoint) = Checkpoint::open(&path) else {
         return;

@@ -6,9 +6,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let framed = [&(input.len() as u64).to_le_bytes(), input, &[0; 64]].concat();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for bytes in [input, &framed] {
-        let path = folder.path().join("input");
+        let path = directory.path().join("input");
         std::fs::write(&path, bytes).unwrap();
         let Ok(mut checkpoint) = Checkpoint::open(&path) else {
             continue;

@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let shard = |number, count| {
-        // As many data files as a folder would have, not as many as the header claims.
+        // As many data files as a directory would have, not as many as the header claims.
         if count > 3 {
             return Err(fast_pixel_cnn::Error::Interrupted);
         }

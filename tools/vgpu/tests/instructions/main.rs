@@ -321,7 +321,7 @@ pub fn three<A: Operand, B: Operand, C: Operand, R: Operand>(opcode: &str, f: im
     }
 }
 
-/// Every row of the table is named by a test of this folder.
+/// Every row of the table is named by a test of this directory.
 #[test]
 fn no_row_is_forgotten() {
     let sources = [
@@ -346,7 +346,7 @@ fn no_row_is_forgotten() {
     assert!(forgotten.is_empty(), "no test names {forgotten:?}");
 }
 
-/// Every mnemonic outside of the table begins an instruction that a test of this folder runs.
+/// Every mnemonic outside of the table begins an instruction that a test of this directory runs.
 #[test]
 fn no_mnemonic_is_forgotten() {
     let sources = [include_str!("memory.rs"), include_str!("modifiers.rs"), include_str!("warp.rs")];

@@ -1,6 +1,6 @@
-//! Weights as a folder: one `.npy` for each array and `model.json`.
+//! Weights as a directory: one `.npy` for each array and `model.json`.
 //!
-//! The idea: the folder is complete or absent. It is written beside its place under another name,
+//! The idea: the directory is complete or absent. It is written beside its place under another name,
 //! synced and renamed; on opening, every file is expected by name and measured against the
 //! configuration; a file is read when its array is asked for, and compared with its SHA-256.
 
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{Options, Source, Values, Weights, fold};
 use crate::error::{Error, Result, printable};
 use crate::graph::{Graph, Parameter};
-use crate::media::files::DraftFolder;
+use crate::media::files::DraftDirectory;
 use crate::media::npy;
 use crate::models::ModelConfig;
 
@@ -44,18 +44,18 @@ fn file_name(array: &str) -> String {
     format!("{}.npy", array.replace('/', "."))
 }
 
-/// A folder that is being written.
+/// A directory that is being written.
 pub(super) struct Writer {
     place: PathBuf,
-    draft: DraftFolder,
+    draft: DraftDirectory,
 }
 
 impl Writer {
     /// Checks that `place` is free and creates a draft beside it.
     pub(super) fn create(place: &Path) -> Result<Writer> {
         if place.file_name().is_none() || place.parent().is_none() {
-            let expected = "the name of a new folder";
-            return Err(Error::argument("folder", expected, place.display().to_string()));
+            let expected = "the name of a new directory";
+            return Err(Error::argument("directory", expected, place.display().to_string()));
         }
         if let Ok(metadata) = fs::symlink_metadata(place) {
             let free = metadata.is_dir() && fs::read_dir(place).is_ok_and(|mut list| list.next().is_none());
@@ -63,14 +63,14 @@ impl Writer {
                 return Err(Error::Unsupported {
                     file: place.into(),
                     found: "something is there already".into(),
-                    hint: "nothing is overwritten: give a new or an empty folder".into(),
+                    hint: "nothing is overwritten: give a new or an empty directory".into(),
                 });
             }
         }
-        Ok(Writer { place: place.into(), draft: DraftFolder::create(place)? })
+        Ok(Writer { place: place.into(), draft: DraftDirectory::create(place)? })
     }
 
-    /// Asks for each array in turn by parameter, name and shape, writes it, and puts the folder in its
+    /// Asks for each array in turn by parameter, name and shape, writes it, and puts the directory in its
     /// place.
     pub(super) fn finish<'a>(
         self,
@@ -155,25 +155,25 @@ fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Opens a folder: everything is checked but the values.
-pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
-    let path = folder.join(MANIFEST);
+/// Opens a directory: everything is checked but the values.
+pub(super) fn load(directory: &Path, options: &Options) -> Result<Weights> {
+    let path = directory.join(MANIFEST);
     let manifest = read_manifest(&path)?;
     manifest.config.check_limits(&path)?;
     if options.raw && manifest.source.averaged {
         let reason =
-            format!("{} has averaged weights alone: the checkpoint has the raw ones", folder.display());
+            format!("{} has averaged weights alone: the checkpoint has the raw ones", directory.display());
         return Err(Error::refused("raw", reason));
     }
     if options.scope.is_some() {
-        let reason = format!("{} has one model: it was converted, and is no checkpoint", folder.display());
+        let reason = format!("{} has one model: it was converted, and is no checkpoint", directory.display());
         return Err(Error::refused("scope", reason));
     }
     let graph = manifest.config.graph();
-    compare(folder, &graph, &manifest)?;
+    compare(directory, &graph, &manifest)?;
     let config = manifest.config.with_nonlinearity(options.nonlinearity)?;
-    let values = Values::Folder(Reader {
-        folder: folder.into(),
+    let values = Values::Directory(Reader {
+        directory: directory.into(),
         sha256: manifest.sha256,
         folded: manifest.source.folded,
     });
@@ -186,10 +186,10 @@ pub(super) fn load(folder: &Path, options: &Options) -> Result<Weights> {
     })
 }
 
-/// A folder that has every array of its model.
+/// A directory that has every array of its model.
 #[derive(Debug)]
 pub(super) struct Reader {
-    folder: PathBuf,
+    directory: PathBuf,
     sha256: BTreeMap<String, String>,
     /// Whether the arrays are `W` and `b`, not `V`, `g` and `b`.
     folded: bool,
@@ -199,7 +199,7 @@ impl Reader {
     /// Reads and checks an array, in one pass over its file.
     pub(super) fn read(&self, parameter: &Parameter, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let file = file_name(name);
-        let path = self.folder.join(&file);
+        let path = self.directory.join(&file);
         let (source, length) = npy::open_regular(&path)?;
         let mut reader = BufReader::new(Hashing { file: source, hash: Sha256::new() });
         let values = npy::read_from::<f32>(&path, &mut reader, length)?.into_raw_vec_and_offset().0;
@@ -242,10 +242,10 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 }
 
 /// Compares names, on the disk and in the manifest, and shapes with the network's. Reads headers only.
-fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
+fn compare(directory: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     let mut present = BTreeSet::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
-        let name = entry.map_err(Error::io(folder, "list"))?.file_name().to_string_lossy().into_owned();
+    for entry in fs::read_dir(directory).map_err(Error::io(directory, "list"))? {
+        let name = entry.map_err(Error::io(directory, "list"))?.file_name().to_string_lossy().into_owned();
         // macOS keeps what other systems' disks have no place for in a second file of such a name.
         if name.ends_with(".npy") && !name.starts_with("._") {
             present.insert(name);
@@ -257,7 +257,11 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
         // Not an accident to list, but a description of something else.
         let problems =
             vec![format!("at least {} of {expected} tensors are missing", expected - present.len())];
-        return Err(Error::Mismatch { file: folder.into(), expected: manifest.config.to_string(), problems });
+        return Err(Error::Mismatch {
+            file: directory.into(),
+            expected: manifest.config.to_string(),
+            problems,
+        });
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
@@ -270,7 +274,7 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
             problems.push(format!("{file} {shape:?} is missing"));
             continue;
         }
-        let found = npy::shape_of::<f32>(&folder.join(&file))?;
+        let found = npy::shape_of::<f32>(&directory.join(&file))?;
         if found != shape {
             problems.push(format!("{file}: expected shape {shape:?}, found {found:?}"));
         }
@@ -280,5 +284,5 @@ fn compare(folder: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::Mismatch { file: folder.into(), expected: manifest.config.to_string(), problems })
+    Err(Error::Mismatch { file: directory.into(), expected: manifest.config.to_string(), problems })
 }
