@@ -66,13 +66,13 @@ pub struct Batch<'a> {
     pub given: Option<Given<'a>>,
     /// Cached or naive.
     pub method: Method,
-    /// Whether [`Made::logits`] is wanted.
+    /// Whether [`Output::logits`] is wanted.
     pub keep_logits: bool,
 }
 
 /// A finished batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Made {
+pub struct Output {
     /// `[batch, height, width, values]` in [-1, 1], as sampled: not rounded to bytes.
     pub images: Array4<f32>,
     /// The logits met on the way, `[batch, height, width, logits]`, if they were asked for.
@@ -95,7 +95,7 @@ pub trait Engine {
     /// Bytes that the weights take, as the engine holds them.
     fn weight_bytes(&self) -> u64;
 
-    /// Bytes that a batch needs beyond the weights, without [`Made::logits`]; what is beyond counting is
+    /// Bytes that a batch needs beyond the weights, without [`Output::logits`]; what is beyond counting is
     /// `u64::MAX`. 0 for a batch of none. A larger batch may need less.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
 
@@ -131,7 +131,7 @@ pub trait Engine {
     /// # Errors
     /// [`Error::Argument`] as for [`Batch::check`], [`Error::Interrupted`] when `watch` says so,
     /// [`Error::NotFinite`] for logits from which no pixel can be drawn; what the device refuses.
-    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made>;
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output>;
 }
 
 /// What [`Device::open`](crate::device::Device::open) gives is an engine too: all is asked of the one within.
@@ -164,7 +164,7 @@ impl<E: Engine + ?Sized> Engine for Box<E> {
         (**self).logits(images, labels)
     }
 
-    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         (**self).make(batch, watch)
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision, Split};
-use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise, Output};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 use ndarray::{Array4, Ix4, s};
 
@@ -61,7 +61,7 @@ const SMALL: ModelConfig = ModelConfig {
     nonlinearity: Nonlinearity::ConcatElu,
 };
 
-fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Method) -> Made {
+fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Method) -> Output {
     let batch = Batch {
         labels: Some(labels),
         noise: Noise::Philox { seed: 2702, first_index },

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise, Watch};
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output, Watch};
 use fast_pixel_cnn::generate::{Classes, Generated, Hooks, Progress, Run, RunNoise};
 use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Error, ModelConfig, Result, media::images};
@@ -51,7 +51,7 @@ impl Engine for Fake {
         Err(Error::Interrupted)
     }
 
-    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         batch.check(&self.graph)?;
         self.sizes.push(batch.size);
         let mut images = Array4::zeros((batch.size, batch.height, batch.width, 3));
@@ -69,7 +69,7 @@ impl Engine for Fake {
                 return Err(Error::Interrupted);
             }
         }
-        Ok(Made { images, logits: None })
+        Ok(Output { images, logits: None })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The idea: the steps of [`crate::plan::steps`], on rings. What is known when a row begins are matrix products over
 //! the whole row; a pixel then only adds its left and own taps. All threads walk through this schedule side by side,
-//! each with its share of every layer's outputs, and meet after each step.
+//! each with its share of every layer's outputs, and wait at a barrier after each step.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -69,7 +69,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// One member's walk through the generation of its team's images. What its methods take for granted is said
+/// One thread's walk through the generation of its team's images. What its methods take for granted is said
 /// once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
     /// What to do.
@@ -78,9 +78,9 @@ pub struct Walk<'a, 'p> {
     pub context: Context<'a>,
     /// The images.
     pub pixels: &'a Pixels<'p>,
-    /// Called after each row by the member that is given it.
+    /// Called after each row by the thread that is given it.
     pub watch: Option<Watch<'a>>,
-    /// Notes what this member does.
+    /// Notes what this thread does.
     pub clock: Clock,
 }
 
@@ -92,14 +92,14 @@ impl Walk<'_, '_> {
     /// - `context.memory` has the length that `block` asks for, `context.batch` is the number of its
     ///   images, and `context.packed` what it was made with.
     /// - `pixels` are of a batch that has these images, of the block's height and width.
-    /// - Every member of the team, and nobody else, runs a walk through this block with this memory and these
+    /// - Every thread of the team, and nobody else, runs a walk through this block with this memory and these
     ///   pixels. Other teams make other images of the batch.
     pub unsafe fn run(&self, stop: &AtomicBool) {
         let given = self.pixels.rows_given();
         let Extent { height, width, .. } = self.block.extent;
         let mut own = self.pixels.lend(&self.block.images, &self.context.team);
         for at in own.places(0..given) {
-            // SAFETY: the block has this image and its rows; it is this member's, and the team meets before
+            // SAFETY: the block has this image and its rows; it is this thread's, and there is a barrier before
             // anyone reads.
             unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
         }
@@ -108,10 +108,10 @@ impl Walk<'_, '_> {
             // SAFETY: as above.
             unsafe { map.write(self.context.memory, at, known) };
         }
-        self.context.team.meet();
+        self.context.team.barrier();
         for row in 0..height {
             self.clock.skip();
-            // SAFETY: rows and columns come in order, and every member calls the same. The team has met since
+            // SAFETY: rows and columns come in order, and every thread calls the same. The team has been at a barrier since
             // the pixels before this one were entered.
             unsafe {
                 if row < given {
@@ -121,7 +121,7 @@ impl Walk<'_, '_> {
                     for column in 0..width {
                         self.pixel(row, column);
                         self.sample(row, column, &mut own);
-                        self.meet(Phase::Sampling);
+                        self.barrier(Phase::Sampling);
                     }
                 }
             }
@@ -132,17 +132,17 @@ impl Walk<'_, '_> {
                 }
                 stop.store(self.pixels.stopped() || self.context.team.abandoned(), Relaxed);
             }
-            self.context.team.meet();
+            self.context.team.barrier();
             if stop.load(Relaxed) {
                 return;
             }
         }
     }
 
-    /// Meets the team after some work.
-    fn meet(&self, work: Phase) {
+    /// Waits at the team's barrier after some work.
+    fn barrier(&self, work: Phase) {
         self.clock.note(work);
-        self.context.team.meet();
+        self.context.team.barrier();
         self.clock.note(Phase::Waiting);
     }
 
@@ -165,17 +165,17 @@ impl Walk<'_, '_> {
     ///
     /// # Safety
     /// As for [`Walk::run`]. The row is the first that has not been generated, its pixels have been entered,
-    /// every member of the team calls this, and it has met since the row before.
+    /// every thread of the team calls this, and it has been at a barrier since the row before.
     unsafe fn given_row(&self, row: usize, own: &mut Own) {
         for step in self.block.steps.given(row, self.pixels.wants_logits()) {
-            // SAFETY: the steps come in order and the team meets after each one.
+            // SAFETY: the steps come in order and a barrier follows each one.
             unsafe { self.on_row(step, row) };
-            self.context.team.meet();
+            self.context.team.barrier();
         }
         if self.pixels.wants_logits() {
             for slot in own.slots() {
                 for column in 0..self.block.extent.width {
-                    // SAFETY: the logits are complete; the next that writes them comes after a meeting.
+                    // SAFETY: the logits are complete; the next that writes them comes after a barrier.
                     let logits = unsafe { self.logits(slot, row, column) };
                     own.keep_logits(logits, [slot, row, column]);
                 }
@@ -186,25 +186,25 @@ impl Walk<'_, '_> {
     /// The maps of a row that are known when it begins, then what other layers can sum before its pixels come.
     ///
     /// # Safety
-    /// As for [`Walk::run`]. The row is the first that has not been generated, every member of the team calls
-    /// this, and it has met since the row before.
+    /// As for [`Walk::run`]. The row is the first that has not been generated, every thread of the team calls
+    /// this, and it has been at a barrier since the row before.
     unsafe fn begin_row(&self, row: usize) {
         let steps = self.block.steps;
         for step in &steps.known[row % steps.period] {
-            // SAFETY: the steps come in order and the team meets after each one.
+            // SAFETY: the steps come in order and a barrier follows each one.
             unsafe { self.on_row(step, row) };
-            self.meet(Phase::Row);
+            self.barrier(Phase::Row);
         }
         // SAFETY: hoisted parts read only what stood before them.
         unsafe { self.on_row(&steps.hoisted[row % steps.period], row) };
-        self.meet(Phase::Hoist);
+        self.barrier(Phase::Hoist);
     }
 
     /// What is left of the layers at one pixel.
     ///
     /// # Safety
     /// As for [`Walk::run`]. The row has begun, the pixel is the first of it that has not been generated,
-    /// every member of the team calls this, and it has met since the pixel before was entered.
+    /// every thread of the team calls this, and it has been at a barrier since the pixel before was entered.
     unsafe fn pixel(&self, row: usize, column: usize) {
         let stage = |run: &Run| &self.block.stages[run.piece];
         let steps = self.block.steps.pixel(row, column);
@@ -218,25 +218,25 @@ impl Walk<'_, '_> {
                 let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
                 let span = Span { rows: row..row + 1, columns: column..column + 1 };
                 let next = next.next().map(|run| (stage(run), run.part));
-                // SAFETY: the steps come in order and the team meets after each one.
+                // SAFETY: the steps come in order and a barrier follows each one.
                 unsafe { s.run(&self.context, &span, run.part, next) };
             }
-            self.meet(Phase::Pixels);
+            self.barrier(Phase::Pixels);
         }
     }
 
-    /// Draws this member's images' pixels and feeds them back.
+    /// Draws this thread's images' pixels and feeds them back.
     ///
     /// # Safety
-    /// As for [`Walk::run`]. [`Walk::pixel`] came before, and after it the team has met.
+    /// As for [`Walk::run`]. [`Walk::pixel`] came before, and after it the team has been at a barrier.
     unsafe fn sample(&self, row: usize, column: usize, own: &mut Own) {
         for slot in own.slots() {
             let at = [slot, row, column];
-            // SAFETY: the logits are complete; the next that writes them comes after a meeting.
+            // SAFETY: the logits are complete; the next that writes them comes after a barrier.
             let logits = unsafe { self.logits(slot, row, column) };
             own.keep_logits(logits, at);
             own.sample(logits, at);
-            // SAFETY: the block has this image and pixel; it is this member's, and the team meets before
+            // SAFETY: the block has this image and pixel; it is this thread's, and there is a barrier before
             // anyone reads.
             unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
         }

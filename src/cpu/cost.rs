@@ -27,8 +27,8 @@ pub struct Rates {
     pub near_bytes: f64,
     /// Bytes read that another core has just written.
     pub handed: f64,
-    /// Seconds for a team to meet, with the wait for the last.
-    pub meet: f64,
+    /// Seconds that a team's barrier takes, with the wait for the last.
+    pub barrier: f64,
 }
 
 impl Rates {
@@ -42,7 +42,7 @@ impl Rates {
             Isa::Portable if cfg!(target_arch = "aarch64") => 20e9,
             Isa::Portable => 0.5e9,
         };
-        Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, handed: 3e9, meet: 4.5e-6 }
+        Rates { flops, near: 80e9, far: 28e9, near_bytes: 1e6, handed: 3e9, barrier: 4.5e-6 }
     }
 }
 
@@ -54,7 +54,7 @@ pub struct Way {
     /// Teams that work side by side.
     pub teams: usize,
     /// Threads in each.
-    pub members: usize,
+    pub threads: usize,
     /// Images that all teams together make at a time.
     pub block: usize,
     /// Seconds of the row phase.
@@ -62,13 +62,13 @@ pub struct Way {
     /// Seconds of the pixel phase.
     pub pixel: f64,
     /// Seconds in which threads wait for one another, and for what others have written.
-    pub meet: f64,
+    pub barrier: f64,
 }
 
 impl Way {
     /// Seconds of the whole.
     pub fn seconds(&self) -> f64 {
-        self.row + self.pixel + self.meet
+        self.row + self.pixel + self.barrier
     }
 
     /// How many times in a row images are made, to make a batch of so many.
@@ -102,7 +102,7 @@ pub fn ways(graph: &Graph, rates: &Rates, job: &Job) -> [Way; 2] {
 
 /// One way.
 pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
-    let (teams, members) = match split {
+    let (teams, threads) = match split {
         Split::Images => (job.threads.min(job.batch).max(1), 1),
         Split::Outputs => (1, job.threads),
     };
@@ -110,36 +110,43 @@ pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
     let images = job.batch.div_ceil(teams);
     let blocks = images.div_ceil(BLOCK_IMAGES).max(1);
     let block = team::share(images, blocks - 1, blocks).len();
-    let mut way =
-        Way { split, teams, members, block: (block * teams).min(job.batch), row: 0.0, pixel: 0.0, meet: 0.0 };
-    let (blocks, members) = (blocks as f64, members as f64);
+    let mut way = Way {
+        split,
+        teams,
+        threads,
+        block: (block * teams).min(job.batch),
+        row: 0.0,
+        pixel: 0.0,
+        barrier: 0.0,
+    };
+    let (blocks, threads) = (blocks as f64, threads as f64);
     let strides = graph.work_by_stride();
     let per_pixel = job.precision.bytes();
-    let own: f64 = strides.iter().map(|l| l.pixel * per_pixel / members).sum();
+    let own: f64 = strides.iter().map(|l| l.pixel * per_pixel / threads).sum();
     let bandwidth = if own <= rates.near_bytes { rates.near } else { rates.far };
     for work in strides {
         let (rows, columns) = ((job.height / work.stride) as f64, (job.width / work.stride) as f64);
-        let multiply = |weights: f64| 2.0 * weights * rows * columns * block as f64 / members / rates.flops;
-        // Where positions are shared out, every member reads all weights.
+        let multiply = |weights: f64| 2.0 * weights * rows * columns * block as f64 / threads / rates.flops;
+        // Where positions are shared out, every thread reads all weights.
         let positions = block as f64 * columns;
-        let readers = if positions >= members * MANY_POSITIONS as f64 { 1.0 } else { members };
+        let readers = if positions >= threads * MANY_POSITIONS as f64 { 1.0 } else { threads };
         let read = work.row * size_of::<f32>() as f64 * rows / readers / rates.far;
         way.row += blocks * multiply(work.row).max(read);
-        let read = work.pixel * per_pixel * rows * columns / members / bandwidth;
+        let read = work.pixel * per_pixel * rows * columns / threads / bandwidth;
         way.pixel += blocks * multiply(work.pixel).max(read);
     }
-    if way.members > 1 {
+    if way.threads > 1 {
         let times: Vec<_> = graph.layers.iter().map(|layer| times(graph, layer, job)).collect();
         let inputs = |layer: &Layer| layer.taps.iter().map(Tap::in_channels).sum::<usize>();
         let handed = graph.layers.iter().zip(&times).filter(|(l, _)| !graph.is_row_known(l.output));
         let handed: usize = handed.map(|(layer, times)| times * inputs(layer)).sum();
-        let bytes = (handed * size_of::<f32>() * block) as f64 * (1.0 - 1.0 / members);
-        way.meet = blocks * (times.iter().sum::<usize>() as f64 * rates.meet + bytes / rates.handed);
+        let bytes = (handed * size_of::<f32>() * block) as f64 * (1.0 - 1.0 / threads);
+        way.barrier = blocks * (times.iter().sum::<usize>() as f64 * rates.barrier + bytes / rates.handed);
     }
     way
 }
 
-/// How often a layer runs, after which a team meets: for each of its rows, or for each of its pixels.
+/// How often a layer runs, after which there is a barrier: for each of its rows, or for each of its pixels.
 fn times(graph: &Graph, layer: &Layer, job: &Job) -> usize {
     let stride = graph.stride(layer);
     match graph.is_row_known(layer.output) {
@@ -161,9 +168,9 @@ mod tests {
     #[test]
     fn one_image_of_a_large_model_is_made_together_and_many_apart() {
         let one = best(ModelConfig::PAPER, 2, 1);
-        assert_eq!((one.split, one.teams, one.members, one.block), (Split::Outputs, 1, 2, 1));
+        assert_eq!((one.split, one.teams, one.threads, one.block), (Split::Outputs, 1, 2, 1));
         let many = best(ModelConfig::PAPER, 2, 256);
-        assert_eq!((many.split, many.teams, many.members, many.block), (Split::Images, 2, 1, 64));
+        assert_eq!((many.split, many.teams, many.threads, many.block), (Split::Images, 2, 1, 64));
     }
 
     #[test]

@@ -63,14 +63,14 @@ fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> Result<f64
     let timed = |rounds: usize| -> Result<(f64, f64)> {
         let done = std::sync::Mutex::new(0.0);
         let begin = std::sync::Mutex::new(None);
-        team::run(&[threads], |_, member| {
-            work(member.index, 1);
-            member.meet();
+        team::run(&[threads], |_, thread| {
+            work(thread.index, 1);
+            thread.barrier();
             begin.lock().expect("no panics").get_or_insert_with(Instant::now);
-            let mine = work(member.index, rounds);
+            let mine = work(thread.index, rounds);
             *done.lock().expect("no panics") += mine;
         })?;
-        let begin = begin.into_inner().expect("no panics").expect("set by the first member");
+        let begin = begin.into_inner().expect("no panics").expect("set by the first thread");
         Ok((begin.elapsed().as_secs_f64(), done.into_inner().expect("no panics")))
     };
     let mut rounds = 1;

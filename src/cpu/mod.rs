@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::engine::{Batch, Engine, Made, Method, Watch};
+use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Plan;
@@ -40,7 +40,7 @@ use packed::Packed;
 pub use phases::Phases;
 use pixels::{Own, Pixels};
 use stage::Context;
-use team::Member;
+use team::Thread;
 
 /// More threads than any batch could use.
 const MAX_THREADS: usize = 1024;
@@ -183,7 +183,7 @@ impl CpuEngine {
         batch: usize,
         classes: &'a [usize],
         memory: Shared<'a>,
-        team: Member<'a>,
+        team: Thread<'a>,
     ) -> Context<'a> {
         Context { kernels: self.kernels, packed: &self.packed, batch, classes, memory, team }
     }
@@ -250,15 +250,15 @@ impl CpuEngine {
         let mut memories = memories?;
         let memories: Vec<_> = memories.iter_mut().map(|m| m.share()).collect();
         let stops: Vec<_> = blocks.iter().map(|_| AtomicBool::new(false)).collect();
-        team::run(&vec![way.members; teams], |team, member| {
+        team::run(&vec![way.threads; teams], |team, thread| {
             let (block, classes, memory) = (&blocks[team], &classes[team], memories[team]);
-            let context = self.context(block.images().len(), classes, memory, member);
+            let context = self.context(block.images().len(), classes, memory, thread);
             // The last team has the largest share, so that the others are done when it is.
-            let first = team + 1 == teams && member.index == 0;
+            let first = team + 1 == teams && thread.index == 0;
             let (watch, phases) = (first.then_some(watch), phases.filter(|_| first));
             let clock = phases::Clock::new(phases.is_some());
             let walk = cached::Walk { block, context, pixels, watch, clock };
-            // SAFETY: each team has a block and new memory of its own, and a walk of each member; the images of
+            // SAFETY: each team has a block and new memory of its own, and a walk of each thread; the images of
             // blocks are apart.
             unsafe { walk.run(&stops[team]) };
             if let Some(phases) = phases {
@@ -267,12 +267,12 @@ impl CpuEngine {
         })
     }
 
-    /// Runs `work` on every member of one team with a planned full forward pass.
+    /// Runs `work` on every thread of one team with a planned full forward pass.
     fn naive_team(
         &mut self,
         batch: &Batch,
         pixels: &Pixels,
-        work: impl Fn(&NaiveMember) + Sync,
+        work: impl Fn(&NaiveThread) + Sync,
     ) -> Result<()> {
         let (height, width) = (batch.height, batch.width);
         let (chunk, len) = naive::Pass::chunk(&self.plan, batch.size, height, width);
@@ -286,7 +286,7 @@ impl CpuEngine {
         classes.resize(batch.size.next_multiple_of(chunk), 0);
         let engine = &*self;
         team::run(&[self.threads], |_, team| {
-            work(&NaiveMember { engine, pass: &pass, memory, classes: &classes, team, pixels })
+            work(&NaiveThread { engine, pass: &pass, memory, classes: &classes, team, pixels })
         })?;
         self.naive_block = Some((key, block));
         Ok(())
@@ -294,25 +294,25 @@ impl CpuEngine {
 
     fn make_naive(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
         let stop = AtomicBool::new(false);
-        self.naive_team(batch, pixels, |member| {
-            // Tells how many rows are done; returns whether to go on, the same for every member.
+        self.naive_team(batch, pixels, |thread| {
+            // Tells how many rows are done; returns whether to go on, the same for every thread.
             let go_on = |rows: usize| {
-                if member.team.index == 0 {
+                if thread.team.index == 0 {
                     // After the last row there is nothing left to stop.
                     if !watch(rows) && rows < batch.height {
                         pixels.interrupt();
                     }
                     stop.store(pixels.stopped(), Relaxed);
                 }
-                member.team.meet();
+                thread.team.barrier();
                 !stop.load(Relaxed)
             };
             let given = pixels.rows_given();
             if given > 0 {
                 if pixels.wants_logits() {
                     let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
-                    // SAFETY: all members come here.
-                    unsafe { member.pass(batch.size, [0..given, 0..batch.width], keep) };
+                    // SAFETY: all threads come here.
+                    unsafe { thread.pass(batch.size, [0..given, 0..batch.width], keep) };
                 }
                 if !go_on(given) {
                     return;
@@ -324,8 +324,8 @@ impl CpuEngine {
                         own.keep_logits(logits, at);
                         own.sample(logits, at);
                     };
-                    // SAFETY: all members come here.
-                    unsafe { member.pass(batch.size, [row..row + 1, column..column + 1], draw) };
+                    // SAFETY: all threads come here.
+                    unsafe { thread.pass(batch.size, [row..row + 1, column..column + 1], draw) };
                 }
                 if !go_on(row + 1) {
                     return;
@@ -335,23 +335,23 @@ impl CpuEngine {
     }
 }
 
-/// One member of the team that does full forward passes. [`CpuEngine::naive_team`] makes one for each member,
+/// One thread of the team that does full forward passes. [`CpuEngine::naive_team`] makes one for each thread,
 /// all with one pass, a block of its length, and the pixels that it was made for.
-struct NaiveMember<'a, 'p> {
+struct NaiveThread<'a, 'p> {
     engine: &'a CpuEngine,
     pass: &'a naive::Pass,
     memory: Shared<'a>,
     classes: &'a [usize],
-    team: Member<'a>,
+    team: Thread<'a>,
     pixels: &'a Pixels<'p>,
 }
 
-impl NaiveMember<'_, '_> {
-    /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this member's
+impl NaiveThread<'_, '_> {
+    /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this thread's
     /// images in the given rows and columns, with (slot, row, column).
     ///
     /// # Safety
-    /// Every member of the team calls this at a time, with the same `size`, rows and columns, which lie in the
+    /// Every thread of the team calls this at a time, with the same `size`, rows and columns, which lie in the
     /// batch.
     unsafe fn pass(
         &self,
@@ -364,19 +364,19 @@ impl NaiveMember<'_, '_> {
             let classes = &self.classes[first..first + self.pass.chunk];
             let context = self.engine.context(self.pass.chunk, classes, self.memory, self.team);
             let mut own = self.pixels.lend(&images, &self.team);
-            // SAFETY: block, pass and pixels fit each other, as `NaiveMember` says; members are in step, by the
-            // caller's promise, and meet after each chunk.
+            // SAFETY: block, pass and pixels fit each other, as `NaiveThread` says; threads are in step, by the
+            // caller's promise, and wait at a barrier after each chunk.
             unsafe { self.pass.forward(&context, &mut own) };
             for slot in own.slots() {
                 for row in rows.clone() {
                     for column in columns.clone() {
-                        // SAFETY: the pass is over, and the next one begins after the team has met.
+                        // SAFETY: the pass is over, and the next one begins after the team has been at a barrier.
                         let logits = unsafe { self.pass.logits(self.memory, slot, row, column) };
                         each(&mut own, logits, [slot, row, column]);
                     }
                 }
             }
-            self.team.meet();
+            self.team.barrier();
         }
     }
 }
@@ -414,7 +414,7 @@ impl Engine for CpuEngine {
         block.saturating_add(images.iter().fold(size as u64, |n, &d| n.saturating_mul(d as u64)))
     }
 
-    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         batch.check(self.graph())?;
         let mut made = pixels::allocate(batch, &self.plan.graph.head);
         let pixels = Pixels::new(batch, &self.plan.graph, &mut made);

@@ -51,18 +51,18 @@ impl Pass {
         Pass { chunk, layers, image, known, logits, height, width }
     }
 
-    /// One member's part of a pass over some images (at most a chunk), from its own images' pixels as they stand to
-    /// the logits. The team has met when it returns.
+    /// One thread's part of a pass over some images (at most a chunk), from its own images' pixels as they stand to
+    /// the logits. The team has been at a barrier when it returns.
     ///
     /// # Safety
     /// - `context.memory` is a block of the length that [`Plan::chunk`] gives, `context.batch` is
     ///   the pass's `chunk`, and `context.packed` what it was planned with.
     /// - `own` are pixels of a batch of the pass's height and width.
-    /// - Every member of the team, and nobody else, calls this at a time, with the same block and its share of the
-    ///   same images; the team has met since anyone read or wrote the block.
+    /// - Every thread of the team, and nobody else, calls this at a time, with the same block and its share of the
+    ///   same images; the team has been at a barrier since anyone read or wrote the block.
     pub unsafe fn forward(&self, context: &Context, own: &mut Own) {
         for at in own.places(0..self.height) {
-            // SAFETY: the pass has this image and its rows; it is this member's, and the team meets before
+            // SAFETY: the pass has this image and its rows; it is this thread's, and there is a barrier before
             // anyone reads.
             unsafe { self.image.write(context.memory, at, own.pixel(at)) };
         }
@@ -71,17 +71,17 @@ impl Pass {
             // SAFETY: as above.
             unsafe { map.write(context.memory, at, known) };
         }
-        context.team.meet();
+        context.team.barrier();
         for stages in &self.layers {
             for stage in stages {
                 let span = Span {
                     rows: 0..stage.piece.steps(self.height),
                     columns: 0..stage.piece.steps(self.width),
                 };
-                // SAFETY: the layers come in order and the team meets after each one.
+                // SAFETY: the layers come in order and a barrier follows each one.
                 unsafe { stage.run(context, &span, Part::Whole, None) };
             }
-            context.team.meet();
+            context.team.barrier();
         }
     }
 

@@ -115,9 +115,9 @@ impl Packed {
         let jobs = Mutex::new(jobs.into_iter());
         let fault: Mutex<Option<(ParameterId, Error)>> = Mutex::new(None);
         let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
-        team::run(&[threads], |_, member| {
+        team::run(&[threads], |_, thread| {
             // To the end after a fault too: an earlier parameter may be wrong as well.
-            while let Some(job) = next().filter(|_| !member.abandoned()) {
+            while let Some(job) = next().filter(|_| !thread.abandoned()) {
                 if let Err((id, error)) = job.run(plan, weights, &pieces) {
                     let mut fault = fault.lock().unwrap_or_else(|e| e.into_inner());
                     if fault.as_ref().is_none_or(|(first, _)| id < *first) {

@@ -1,6 +1,6 @@
 //! Where the time of a cached generation goes.
 //!
-//! The idea: one member of a team notes the time whenever it turns from one kind of work to another, so
+//! The idea: one thread of a team notes the time whenever it turns from one kind of work to another, so
 //! that the parts add up to the whole. A note takes some tens of nanoseconds and is taken only when
 //! someone asks.
 
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-/// What a member does.
+/// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The maps that are known when a row begins.
@@ -20,11 +20,11 @@ pub enum Phase {
     Pixels,
     /// Drawing pixels and feeding them back.
     Sampling,
-    /// Waiting for the other members.
+    /// Waiting for the other threads.
     Waiting,
 }
 
-/// Seconds of one member in each phase, and those that are left of the whole.
+/// Seconds of one thread in each phase, and those that are left of the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Phases {
     /// The maps that are known when a row begins.
@@ -35,7 +35,7 @@ pub struct Phases {
     pub pixels: f64,
     /// Sampling.
     pub sampling: f64,
-    /// Waiting for other members of the team.
+    /// Waiting for other threads of the team.
     pub waiting: f64,
     /// Starting threads, allocating, given rows, and telling of progress.
     pub rest: f64,
@@ -61,7 +61,7 @@ impl Phases {
     }
 }
 
-/// A member's stopwatch, or none.
+/// A thread's stopwatch, or none.
 pub(super) struct Clock {
     last: Cell<Instant>,
     seconds: [Cell<f64>; 5],

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use ndarray::{Array4, CowArray, Ix4};
 
-use super::team::Member;
-use crate::engine::{Batch, Made, Noise};
+use super::team::Thread;
+use crate::engine::{Batch, Noise, Output};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::heads::Head;
@@ -39,7 +39,7 @@ struct Image<'a> {
     logits: Option<&'a mut [f32]>,
 }
 
-/// The images that one member of a team draws. No other has them as long as this lives.
+/// The images that one thread of a team draws. No other has them as long as this lives.
 pub struct Own<'p, 'a> {
     pixels: &'p Pixels<'a>,
     /// The image that is the team's slot 0.
@@ -54,14 +54,14 @@ pub struct Own<'p, 'a> {
 }
 
 /// Allocates what a batch returns.
-pub fn allocate(batch: &Batch, head: &Head) -> Made {
+pub fn allocate(batch: &Batch, head: &Head) -> Output {
     let array = |channels| Array4::zeros((batch.size, batch.height, batch.width, channels));
-    Made { images: array(head.values()), logits: batch.keep_logits.then(|| array(head.logits())) }
+    Output { images: array(head.values()), logits: batch.keep_logits.then(|| array(head.logits())) }
 }
 
 impl<'a> Pixels<'a> {
     /// Fills the given rows of `made` and takes its images apart.
-    pub fn new(batch: &'a Batch<'_>, graph: &Graph, made: &'a mut Made) -> Pixels<'a> {
+    pub fn new(batch: &'a Batch<'_>, graph: &Graph, made: &'a mut Output) -> Pixels<'a> {
         if let Some(given) = &batch.given {
             let rows = ndarray::s![.., ..given.rows, .., ..];
             made.images.slice_mut(rows).assign(&given.images.slice(rows));
@@ -99,11 +99,11 @@ impl<'a> Pixels<'a> {
         self.wants_logits
     }
 
-    /// A member's share of the images `images`, which its team makes. Image `images.start` is slot 0.
+    /// A thread's share of the images `images`, which its team makes. Image `images.start` is slot 0.
     ///
     /// # Panics
     /// If another thread still has one of them.
-    pub fn lend(&self, images: &Range<usize>, team: &Member) -> Own<'_, 'a> {
+    pub fn lend(&self, images: &Range<usize>, team: &Thread) -> Own<'_, 'a> {
         let slots = team.share(images.len());
         let first = images.start;
         let own = self.images[first + slots.start..first + slots.end].iter();

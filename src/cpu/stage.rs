@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::buffer::Shared;
 use super::kernels::{Kernels, LANES, activate};
 use super::packed::{Packed, PackedPiece};
-use super::team::Member;
+use super::team::Thread;
 use crate::graph::{Activation, Epilogue, MapId};
 use crate::plan::layout::{Extent, Grid, Layout, Storage};
 use crate::plan::{Piece, Plan};
@@ -74,7 +74,7 @@ pub struct Context<'a> {
     /// Grids and sums.
     pub memory: Shared<'a>,
     /// How the outputs of a stage are cut among the team.
-    pub team: Member<'a>,
+    pub team: Thread<'a>,
 }
 
 /// The maps of a batch, each through every activation that it is read with.

@@ -1,7 +1,7 @@
 //! A team of threads that walk through the same schedule side by side.
 //!
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
-//! so threads are started once for a batch and meet at a barrier after each stage. The barrier spins
+//! so threads are started once for a batch and wait at a barrier after each stage. The barrier spins
 //! for a bounded time, since the others are nearly always about to arrive, and then sleeps. After a wait that
 //! outlasted the spin (another process holds a core), threads spin less for the next 1000 barriers: a thread that
 //! sleeps gets its core back sooner than one that has spent its time on spinning. It never yields: that would give
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Turns of the spin loop before a waiting thread sleeps, some tens of microseconds.
 const PATIENCE: usize = 1000;
 /// A wait longer than this, longer than any stage, means that another process has had the core, where the spin was
-/// short. After a full spin it means so as soon as the thread comes to sleep: where members share a core, the last
+/// short. After a full spin it means so as soon as the thread comes to sleep: where threads share a core, the last
 /// one arrives as soon as the others sleep.
 const IN_VAIN: Duration = Duration::from_millis(1);
 /// Turns of the spin loop after such a wait.
@@ -27,7 +27,7 @@ const IMPATIENT_WAITS: usize = 1000;
 
 /// A barrier for a fixed number of threads.
 pub struct Barrier {
-    members: usize,
+    threads: usize,
     arrived: AtomicUsize,
     epoch: AtomicUsize,
     broken: AtomicBool,
@@ -39,9 +39,9 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    fn new(members: usize) -> Barrier {
+    fn new(threads: usize) -> Barrier {
         Barrier {
-            members,
+            threads,
             arrived: AtomicUsize::new(0),
             epoch: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
@@ -53,12 +53,12 @@ impl Barrier {
     }
 
     fn wait(&self) {
-        if self.members == 1 {
+        if self.threads == 1 {
             return;
         }
         let epoch = self.epoch.load(Relaxed);
         // AcqRel: the last to arrive has seen what all others wrote before they arrived.
-        if self.arrived.fetch_add(1, AcqRel) + 1 == self.members {
+        if self.arrived.fetch_add(1, AcqRel) + 1 == self.threads {
             self.arrived.store(0, Relaxed);
             // SeqCst pairs with the sleepers' count: either this thread sees the sleeper, or the
             // sleeper sees the new epoch before it sleeps.
@@ -111,7 +111,7 @@ impl Barrier {
 
 /// One thread of a team.
 #[derive(Clone, Copy)]
-pub struct Member<'a> {
+pub struct Thread<'a> {
     /// Which one, from 0.
     pub index: usize,
     /// How many there are.
@@ -120,10 +120,10 @@ pub struct Member<'a> {
     panicked: &'a AtomicBool,
 }
 
-impl Member<'_> {
-    /// Waits until every member of the team has come here. What any of them wrote before is then
+impl Thread<'_> {
+    /// Waits until every thread of the team has come here. What any of them wrote before is then
     /// visible to all.
-    pub fn meet(&self) {
+    pub fn barrier(&self) {
         self.barrier.wait();
     }
 
@@ -133,7 +133,7 @@ impl Member<'_> {
         self.panicked.load(Relaxed)
     }
 
-    /// This member's share of `items`: consecutive, and as even as can be.
+    /// This thread's share of `items`: consecutive, and as even as can be.
     pub fn share(&self, items: usize) -> std::ops::Range<usize> {
         share(items, self.index, self.count)
     }
@@ -187,12 +187,12 @@ impl Gate {
     }
 }
 
-/// Runs `work(team, member)` on every member of several teams at once, and waits for all. The calling
-/// thread is member 0 of team 0. A panic of any of them goes on here when all have ended.
+/// Runs `work(team, thread)` on every thread of several teams at once, and waits for all. The calling
+/// thread is thread 0 of team 0. A panic of any of them goes on here when all have ended.
 ///
 /// # Errors
 /// [`Error::Threads`] if the system will not start that many; then `work` has not run at all.
-pub fn run(sizes: &[usize], work: impl Fn(usize, Member) + Sync) -> Result<()> {
+pub fn run(sizes: &[usize], work: impl Fn(usize, Thread) + Sync) -> Result<()> {
     run_with(sizes, work, |builder, scope, body| builder.spawn_scoped(scope, body).map(drop))
 }
 
@@ -201,7 +201,7 @@ type Body<'a> = Box<dyn FnOnce() + Send + 'a>;
 /// [`run`] with a way to start threads, which a test makes fail.
 fn run_with(
     sizes: &[usize],
-    work: impl Fn(usize, Member) + Sync,
+    work: impl Fn(usize, Thread) + Sync,
     start: impl for<'s, 'e> Fn(Builder, &'s Scope<'s, 'e>, Body<'s>) -> std::io::Result<()>,
 ) -> Result<()> {
     let barriers: Vec<Barrier> = sizes.iter().map(|&n| Barrier::new(n)).collect();
@@ -210,7 +210,7 @@ fn run_with(
         if gate.pass() {
             let (barrier, panicked) = (&barriers[team], &panicked);
             let _guard = Guard { barrier, panicked };
-            work(team, Member { index, count: barrier.members, barrier, panicked });
+            work(team, Thread { index, count: barrier.threads, barrier, panicked });
         }
     };
     let body = &body;
@@ -236,14 +236,14 @@ mod tests {
 
     #[test]
     fn a_barrier_orders_writes_for_any_number_of_threads() {
-        for members in [1, 2, 3, 5] {
-            let cells: Vec<AtomicUsize> = (0..members).map(|_| AtomicUsize::new(0)).collect();
-            run(&[members], |_, member| {
+        for threads in [1, 2, 3, 5] {
+            let cells: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            run(&[threads], |_, thread| {
                 for round in 1..=300 {
-                    cells[member.index].store(round, Relaxed);
-                    member.meet();
+                    cells[thread.index].store(round, Relaxed);
+                    thread.barrier();
                     assert!(cells.iter().all(|c| c.load(Relaxed) == round));
-                    member.meet();
+                    thread.barrier();
                 }
             })
             .expect("threads start");
@@ -252,12 +252,12 @@ mod tests {
 
     #[test]
     fn a_sleeping_member_is_woken() {
-        run(&[2], |_, member| {
+        run(&[2], |_, thread| {
             for _ in 0..3 {
-                if member.index == 0 {
+                if thread.index == 0 {
                     std::thread::sleep(std::time::Duration::from_millis(30));
                 }
-                member.meet();
+                thread.barrier();
             }
         })
         .expect("threads start");
@@ -265,16 +265,16 @@ mod tests {
 
     #[test]
     fn a_wait_that_slept_makes_impatient() {
-        run(&[2], |_, member| {
-            if member.index == 0 {
+        run(&[2], |_, thread| {
+            if thread.index == 0 {
                 // Until the other sleeps, and no longer.
-                while member.barrier.sleepers.load(SeqCst) == 0 {
+                while thread.barrier.sleepers.load(SeqCst) == 0 {
                     std::thread::yield_now();
                 }
             }
-            member.meet();
-            if member.index == 1 {
-                assert_eq!(member.barrier.impatient.load(Relaxed), IMPATIENT_WAITS);
+            thread.barrier();
+            if thread.index == 1 {
+                assert_eq!(thread.barrier.impatient.load(Relaxed), IMPATIENT_WAITS);
             }
         })
         .expect("threads start");
@@ -283,9 +283,9 @@ mod tests {
     #[test]
     fn a_panic_ends_the_whole_team() {
         let result = std::panic::catch_unwind(|| {
-            run(&[3], |_, member| {
-                assert!(member.index != 1, "planted");
-                member.meet();
+            run(&[3], |_, thread| {
+                assert!(thread.index != 1, "planted");
+                thread.barrier();
             })
         });
         assert!(result.is_err());
@@ -295,15 +295,15 @@ mod tests {
     fn a_panic_is_told_to_the_other_teams() {
         let told = AtomicUsize::new(0);
         let result = std::panic::catch_unwind(|| {
-            run(&[2, 1, 2], |team, member| {
+            run(&[2, 1, 2], |team, thread| {
                 assert!(team != 1, "planted");
                 let start = Instant::now();
-                while !member.abandoned() && start.elapsed() < Duration::from_secs(60) {
+                while !thread.abandoned() && start.elapsed() < Duration::from_secs(60) {
                     std::thread::yield_now();
                 }
-                // These teams are whole: they can still meet, and end in their own time.
-                member.meet();
-                told.fetch_add(usize::from(member.abandoned()), Relaxed);
+                // These teams are whole: they can still pass their barriers, and end in their own time.
+                thread.barrier();
+                told.fetch_add(usize::from(thread.abandoned()), Relaxed);
             })
         });
         assert!(result.is_err());

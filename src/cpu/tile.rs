@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::kernels::{BURST, EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Target, Tile};
 use super::packed::Panels;
 use super::stage::{Context, Span, Stage, StageTap};
-use super::team::{Member, share};
+use super::team::{Thread, share};
 use crate::plan::Part;
 use crate::plan::layout::Grid;
 
@@ -23,7 +23,7 @@ pub const MANY_POSITIONS: usize = 96;
 const SEGMENTS: usize = 8;
 
 impl Stage {
-    /// This member's share of the stage. `next` is what will run on as many positions after it, if that is
+    /// This thread's share of the stage. `next` is what will run on as many positions after it, if that is
     /// known.
     ///
     /// # Panics
@@ -34,9 +34,9 @@ impl Stage {
     /// - The stage was made with a layout of which `context.memory` is a block, for `context.batch` images.
     /// - The span lies in the image. With rings it is one row, and what the taps read above it is still there.
     /// - The sources hold what the part reads, and the row's sums what [`Part::Rest`] goes on from. The team
-    ///   has met since any of it was written.
-    /// - Every member of the team calls this with the same stage, span and part. Until the team meets again
-    ///   nobody writes what this reads or touches what it writes, but members their own shares of it.
+    ///   has been at a barrier since any of it was written.
+    /// - Every thread of the team calls this with the same stage, span and part. Until the team's next barrier
+    ///   nobody writes what this reads or touches what it writes, but threads their own shares of it.
     pub unsafe fn run(&self, context: &Context, span: &Span, part: Part, next: Option<(&Stage, Part)>) {
         let taps = self.piece.part(part);
         assert!(!taps.is_empty(), "the stage has no {part:?} part");
@@ -78,7 +78,7 @@ impl Stage {
                         }
                         (None, None) => {}
                     }
-                    // SAFETY: the units and rows are of this member's share, and members' shares do not
+                    // SAFETY: the units and rows are of this thread's share, and threads' shares do not
                     // overlap; the rest by the caller's promise.
                     unsafe { work.tile(&group, &rows[t], &prefetch) };
                 }
@@ -86,7 +86,7 @@ impl Stage {
         }
     }
 
-    /// The units that this member will begin with on so many positions.
+    /// The units that this thread will begin with on so many positions.
     fn first_group(&self, context: &Context, positions: usize) -> Range<usize> {
         let (units, positions) = self.share(&context.team, positions);
         if positions.is_empty() {
@@ -97,11 +97,11 @@ impl Stage {
         units.start..units.end.min(units.start + shape.panels / unit)
     }
 
-    /// This member's units of outputs and positions. Many positions are shared out, so that each member
+    /// This thread's units of outputs and positions. Many positions are shared out, so that each thread
     /// goes on with what it has made itself: to read what the other core has just written takes longer
     /// than the work on it. Few positions are left whole, and the units are shared out with the weights,
     /// whose transfer counts then.
-    fn share(&self, team: &Member, positions: usize) -> (Range<usize>, Range<usize>) {
+    fn share(&self, team: &Thread, positions: usize) -> (Range<usize>, Range<usize>) {
         let units = self.packed.units;
         let by_unit = match positions >= team.count * MANY_POSITIONS {
             true => 1,
@@ -271,7 +271,7 @@ impl Work<'_> {
     ///
     /// # Safety
     /// As for [`Stage::run`]; `units` and `rows`, which [`Work::rows`] made and which are at least one, are
-    /// of this member's share.
+    /// of this thread's share.
     unsafe fn tile(&self, units: &Range<usize>, rows: &Rows, prefetch: &Prefetch) {
         let (stage, context) = (self.stage, self.context);
         let packed = &stage.packed;
@@ -313,7 +313,7 @@ impl Work<'_> {
                 let tile = Tile { segments, offsets, init, panel_stride, sums, sums_stride };
                 // SAFETY: the kernels exist only where the processor has their instruction set. Weights and
                 // biases are slices of that length; inputs and kept sums are in the block, by the caller's
-                // promise. `sums` is this member's own, and apart from all that is read but `init`, which
+                // promise. `sums` is this thread's own, and apart from all that is read but `init`, which
                 // from the second round on is the same place.
                 unsafe { context.kernels.tile(rows.count, panels, part.precision)(&tile) };
                 // What comes next goes on from these sums, in place.

@@ -1,7 +1,7 @@
 //! What stands for the CUDA engine in a build without it: the same types, none of which can be had.
 
 use super::{Properties, Strategy};
-use crate::engine::{Batch, Engine, Made, Method, Watch};
+use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::weights::Weights;
@@ -46,7 +46,7 @@ impl CudaEngine {
     ///
     /// # Errors
     /// As for [`Engine::make`].
-    pub fn profile(&mut self, _: &Batch, _: std::ops::Range<usize>) -> Result<Made> {
+    pub fn profile(&mut self, _: &Batch, _: std::ops::Range<usize>) -> Result<Output> {
         match *self {}
     }
 }
@@ -68,7 +68,7 @@ impl Engine for CudaEngine {
         match *self {}
     }
 
-    fn make(&mut self, _: &Batch, _: Watch) -> Result<Made> {
+    fn make(&mut self, _: &Batch, _: Watch) -> Result<Output> {
         match *self {}
     }
 }

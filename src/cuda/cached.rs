@@ -17,7 +17,7 @@ use super::nvtx;
 use super::packed::Packed;
 use super::schedule::Schedule;
 use super::{Properties, Strategy};
-use crate::engine::{Batch, Made, Watch};
+use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
@@ -159,7 +159,7 @@ impl Cached {
         batch: &Batch,
         watch: Watch,
         profile: Option<Range<usize>>,
-    ) -> Result<(Made, f64)> {
+    ) -> Result<(Output, f64)> {
         let _range = nvtx::Range::new(c"generate");
         let given = batch.given.map_or(0, |g| g.rows);
         if given > 0 {

@@ -12,7 +12,7 @@ use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::schedule;
 use super::{Properties, Strategy};
-use crate::engine::{Batch, Engine, Made, Method, Watch};
+use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory;
@@ -83,7 +83,7 @@ impl CudaEngine {
     ///
     /// # Errors
     /// As for [`Engine::make`].
-    pub fn profile(&mut self, batch: &Batch, rows: Range<usize>) -> Result<Made> {
+    pub fn profile(&mut self, batch: &Batch, rows: Range<usize>) -> Result<Output> {
         batch.check(&self.plan.graph)?;
         self.device.enter()?;
         // What is done once for all batches of a shape stays out of the profile.
@@ -113,7 +113,7 @@ impl CudaEngine {
         }
     }
 
-    fn make_cached(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make_cached(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         self.naive = None;
         let (extent, extras) = (extent_of(batch), Extras::of(batch));
         if self.cached.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
@@ -144,7 +144,7 @@ impl CudaEngine {
     }
 
     /// Makes the batch some images at a time.
-    fn make_naive(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make_naive(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         let (mut parts, mut total) = (Vec::new(), 0.0);
         let shares = batch.size.div_ceil(NAIVE_IMAGES);
         for share in 0..shares {
@@ -161,7 +161,7 @@ impl CudaEngine {
         let join = |arrays: Vec<ArrayView4<f32>>| concatenate(Axis(0), &arrays).expect("parts of one batch");
         let images = join(parts.iter().map(|p| p.images.view()).collect());
         let logits: Option<Vec<_>> = parts.iter().map(|p| p.logits.as_ref().map(|l| l.view())).collect();
-        Ok(Made { images, logits: logits.map(join) })
+        Ok(Output { images, logits: logits.map(join) })
     }
 }
 
@@ -233,7 +233,7 @@ impl Engine for CudaEngine {
         self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
     }
 
-    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Made> {
+    fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         batch.check(&self.plan.graph)?;
         self.device.enter()?;
         match batch.method {

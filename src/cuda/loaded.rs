@@ -11,7 +11,7 @@ use super::abi::{self, Cursor, Grid, Sampler};
 use super::driver::{Buffer, Device, Shape};
 use super::kernels::Kernel;
 use super::stage::{Launch, Table};
-use crate::engine::{Batch, Made, Noise};
+use crate::engine::{Batch, Noise, Output};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::heads::Head;
@@ -320,7 +320,7 @@ impl Loaded {
     ///
     /// # Errors
     /// [`Error::NotFinite`] for the first pixel that could not be drawn, [`Error::Device`].
-    pub fn finish(&self, device: &Device) -> Result<Made> {
+    pub fn finish(&self, device: &Device) -> Result<Output> {
         let Extent { batch, height, width } = self.extent;
         let values = self.head.values();
         self.pop(device, self.pixels.as_device_ptr().as_raw(), self.places.image, [0, height], values)?;
@@ -338,7 +338,7 @@ impl Loaded {
         };
         let images = fetch(&self.pixels, values)?;
         let logits = self.kept_logits.as_ref().map(|kept| fetch(kept, self.head.logits())).transpose()?;
-        Ok(Made { images, logits })
+        Ok(Output { images, logits })
     }
 
     /// The log-likelihoods of the pixels that were given, in nats, from the logits that were kept:

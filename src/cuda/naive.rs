@@ -12,7 +12,7 @@ use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places, elementwise};
 use super::packed::Packed;
 use super::stage::{Maps, Stage, Table, on_load, padded, stored};
-use crate::engine::{Batch, Made, Watch};
+use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Storage};
@@ -158,7 +158,7 @@ impl Naive {
     ///
     /// # Errors
     /// As for [`crate::engine::Engine::make`].
-    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Made, f64)> {
+    pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Output, f64)> {
         self.loaded.begin(device, batch)?;
         let begin = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);

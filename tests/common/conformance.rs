@@ -4,7 +4,7 @@
 //! bits, so each is compared with the first; and each by itself with the reference and with a float64 evaluation.
 //! `conformance!` makes a test of each part for a list of ways.
 
-use fast_pixel_cnn::engine::{Batch, Engine, Given, Made, Method, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output};
 use fast_pixel_cnn::{ModelConfig, Weights, media::npy};
 use ndarray::{Array4, s};
 
@@ -44,7 +44,7 @@ fn generate(
     labels: &[u32],
     [height, width]: [usize; 2],
     method: Method,
-) -> Made {
+) -> Output {
     golden::generate(engine, first_index, labels, [height, width], method)
 }
 
@@ -95,13 +95,13 @@ pub fn an_image_is_one_array_of_bits_whatever_makes_it(ways: &[Way]) {
     let weights = Weights::synthetic(SMALL, 7);
     let labels = [3, 0, 2, 1, 3];
     for size in [[4, 4], [4, 32], [12, 20]] {
-        let mut first: Option<Made> = None;
+        let mut first: Option<Output> = None;
         for Way { name, open, slow } in ways.iter().filter(|way| !way.slow || size[1] < 32) {
             let size = if *slow { size.map(|side| side.min(8)) } else { size };
             let mut engine = open(&weights);
             let all = generate(&mut *engine, 10, &labels, size, Method::Cached);
             let logits = bits(all.logits.as_ref().unwrap());
-            let same = |made: &Made| {
+            let same = |made: &Output| {
                 bits(&made.images) == bits(&all.images) && bits(made.logits.as_ref().unwrap()) == logits
             };
             if !slow || size == [4, 4] {
@@ -109,7 +109,7 @@ pub fn an_image_is_one_array_of_bits_whatever_makes_it(ways: &[Way]) {
                 assert!(same(&naive), "{name}, {size:?}, naive");
             }
             // Alone, and elsewhere in another batch; twice, with what stands ready from before.
-            let at = |made: &Made, i: usize| bits(&made.images.slice(s![i..i + 1, .., .., ..]).to_owned());
+            let at = |made: &Output, i: usize| bits(&made.images.slice(s![i..i + 1, .., .., ..]).to_owned());
             for _ in 0..2 {
                 let alone = generate(&mut *engine, 12, &labels[2..3], size, Method::Cached);
                 assert!(at(&alone, 0) == at(&all, 2), "{name}, {size:?}, alone");
@@ -266,7 +266,7 @@ pub fn every_stack_is_what_its_layers_say_and_cached_equals_naive(ways: &[Way]) 
     for classes in [0, 3] {
         for (name, graph) in stacks(classes) {
             let weights = Weights::synthetic_for(graph, 5);
-            let mut first: Vec<Made> = Vec::new();
+            let mut first: Vec<Output> = Vec::new();
             for way in ways {
                 let all = stack(way, &weights, &format!("{name}, {classes} classes, {}", way.name), &first);
                 if first.first().is_none_or(|first| first.images.dim() != all[0].images.dim()) {
@@ -279,7 +279,7 @@ pub fn every_stack_is_what_its_layers_say_and_cached_equals_naive(ways: &[Way]) 
 
 /// What a way makes of a stack: free images, half of each given, all of each given. Naive has to be run but once,
 /// where it takes long: `first` is what another way has made.
-fn stack(way: &Way, weights: &Weights, place: &str, first: &[Made]) -> Vec<Made> {
+fn stack(way: &Way, weights: &Weights, place: &str, first: &[Output]) -> Vec<Output> {
     let (graph, mut engine) = (weights.graph(), (way.open)(weights));
     let side = |least: usize| least.next_multiple_of(graph.period());
     let [height, width] = if way.slow { [side(8), side(4)] } else { [side(12), side(8)] };
@@ -293,7 +293,7 @@ fn stack(way: &Way, weights: &Weights, place: &str, first: &[Made]) -> Vec<Made>
         keep_logits: true,
         ..Batch::new(size, height, width)
     };
-    let mut all: Vec<Made> = Vec::new();
+    let mut all: Vec<Output> = Vec::new();
     for rows in [0, height / 2, height] {
         // Rows of images that were drawn otherwise.
         let other = all.first().map(|made| made.images.mapv(|x| -x));

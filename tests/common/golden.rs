@@ -3,7 +3,7 @@
 #[path = "models.rs"]
 pub mod models;
 
-use fast_pixel_cnn::engine::{Batch, Engine, Made, Method, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise, Output};
 use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
 pub use models::golden;
 use ndarray::{Array4, Axis, Ix4, concatenate};
@@ -83,7 +83,7 @@ pub fn generate(
     labels: &[u32],
     size: [usize; 2],
     method: Method,
-) -> Made {
+) -> Output {
     let [height, width] = size;
     let batch = Batch {
         labels: Some(labels),

@@ -62,17 +62,17 @@ impl Cpu {
         let rates = self.engine.ways(1, SIDE, SIDE).1;
         cli::print(format!(
             "A core is taken to do {:.0} GFLOP/s, to read {:.0} GB/s from its own cache ({:.0} MB of weights) and \
-             {:.0} GB/s from beyond, {:.0} GB/s of what another core has just written, and a team to meet in \
+             {:.0} GB/s from beyond, {:.0} GB/s of what another core has just written, and a team's barrier in \
              {:.1} us. The first way of each batch is taken.\n",
             rates.flops / 1e9,
             rates.near / 1e9,
             rates.near_bytes / 1e6,
             rates.far / 1e9,
             rates.handed / 1e9,
-            rates.meet * 1e6
+            rates.barrier * 1e6
         ))?;
         cli::print(
-            "| batch | threads share | teams | images at a time | row s | pixel s | meet s | predicted s |",
+            "| batch | threads share | teams | images at a time | row s | pixel s | barrier s | predicted s |",
         )?;
         cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for &batch in batch_sizes {
@@ -84,11 +84,11 @@ impl Cpu {
                 cli::print(format!(
                     "| {batch} | {split} | {} of {} | {} | {:.3} | {:.3} | {:.3} | {:.3} |",
                     way.teams,
-                    way.members,
+                    way.threads,
                     way.block,
                     way.row,
                     way.pixel,
-                    way.meet,
+                    way.barrier,
                     way.seconds()
                 ))?;
             }
