@@ -113,16 +113,17 @@ unsafe fn output(
     }
 }
 
-/// A position's channels through an activation, as a finished tile stores them.
+/// A position's channels through an activation, as a finished tile stores them. One lane at a time, and outside of any
+/// instruction set: for what comes from outside, which is read through an activation by no published model.
 pub fn activate(read: Activation, x: &[f32]) -> impl Iterator<Item = f32> {
-    let value = move |x: f32| match read {
-        Activation::Identity => x,
-        Activation::Elu | Activation::ConcatElu => concat_elu(&[x; LANES]).0[0],
-        Activation::Relu => relu(x),
+    let elu = |x: f32| if x > 0.0 { x } else { elu_tail(x) };
+    let value = move |x: &f32| match read {
+        Activation::Identity => *x,
+        Activation::Elu | Activation::ConcatElu => elu(*x),
+        Activation::Relu => relu(*x),
     };
-    let negative =
-        x.iter().map(|x| concat_elu(&[*x; LANES]).1[0]).filter(move |_| read == Activation::ConcatElu);
-    x.iter().map(move |x| value(*x)).chain(negative)
+    let doubled = if read == Activation::ConcatElu { x } else { &[] };
+    x.iter().map(value).chain(doubled.iter().map(move |x| elu(-x)))
 }
 
 /// A NaN stays a NaN.
