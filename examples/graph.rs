@@ -37,15 +37,8 @@ impl Builder {
         let kind = ParameterKind::Conv { kernel: [1, offsets.len()] };
         self.parameters.push(Parameter { name: format!("conv_{layer}"), kind, inputs, outputs: channels });
         self.maps.push(Map { name: format!("map {output}"), stride: 1, channels });
-        let tap = |(position, &(row, column)): (usize, &(isize, isize))| Tap {
-            source,
-            row,
-            column,
-            parameter,
-            position,
-            inputs: std::iter::once(0..inputs).collect(),
-            parity: None,
-            bias_on_ones: None,
+        let tap = |(position, &(row, column)): (usize, &(isize, isize))| {
+            Tap::new(source, [row, column], parameter, position, inputs)
         };
         self.layers.push(Layer {
             name: format!("layer {layer}"),

@@ -7,10 +7,13 @@
 //! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are
 //! not finite, whatever the engine.
 
+use std::ops::Range;
+
 use ndarray::{Array2, Array4, ArrayView4, s};
 
 use crate::engine::{self, Engine, Method};
 use crate::error::{Error, Result};
+use crate::heads::Head;
 use crate::{media::images, memory};
 
 /// Images in a batch, if so many fit into memory. More would not be faster.
@@ -97,7 +100,7 @@ pub fn classify(engine: &mut dyn Engine, images: ArrayView4<u8>) -> Result<Class
     let mut nats = Array2::zeros((count, classes));
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
-        let floats = images.slice(s![range.clone(), .., .., ..]).mapv(|p| head.nearest(images::to_float(p)));
+        let floats = floats(&head, images, &range);
         for class in 0..classes {
             let labels = vec![class as u32; range.len()];
             let of_class = engine.nats(floats.view(), Some(&labels))?;
@@ -143,8 +146,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task) -> Result<Scores> {
     let mut kept = Vec::with_capacity(if task.keep_logits { count * height * width * depth } else { 0 });
     for start in (0..count).step_by(batch) {
         let range = start..count.min(start + batch);
-        let floats =
-            task.images.slice(s![range.clone(), .., .., ..]).mapv(|p| head.nearest(images::to_float(p)));
+        let floats = floats(&head, task.images, &range);
         let labels = task.labels.map(|labels| &labels[range.clone()]);
         if task.compare.is_none() && !task.keep_logits {
             scores.nats.extend(engine.nats(floats.view(), labels)?);
@@ -168,6 +170,11 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task) -> Result<Scores> {
             .expect("an engine gives the logits of every pixel it was given")
     });
     Ok(scores)
+}
+
+/// Some of the images as the network reads them: each byte as the nearest value that a pixel can be drawn with.
+fn floats(head: &Head, images: ArrayView4<u8>, range: &Range<usize>) -> Array4<f32> {
+    images.slice(s![range.clone(), .., .., ..]).mapv(|byte| head.nearest(images::to_float(byte)))
 }
 
 /// The larger number; not a number if either is none.

@@ -31,14 +31,4 @@ fn ways() -> Vec<Way> {
     ways
 }
 
-conformance!(
-    ways();
-    logits_and_likelihoods_are_the_reference_s,
-    given_the_reference_s_noise_the_images_are_the_reference_s,
-    an_image_is_one_array_of_bits_whatever_makes_it,
-    a_temperature_is_one_array_of_bits_too,
-    given_rows_stay_and_the_rest_does_not_depend_on_how_they_came,
-    rows_of_another_image_stay_and_steer_the_rest,
-    unusable_batches_and_an_interruption_end_with_an_error,
-    every_stack_is_what_its_layers_say_and_cached_equals_naive,
-);
+conformance!(ways());

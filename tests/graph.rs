@@ -26,16 +26,6 @@ fn sound() -> Parts {
         let kind = ParameterKind::Conv { kernel: [1, positions] };
         Parameter { name: name.into(), kind, inputs, outputs }
     };
-    let tap = |source, row, column, parameter, position, inputs| Tap {
-        source,
-        row,
-        column,
-        parameter,
-        position,
-        inputs: std::iter::once(0..inputs).collect(),
-        parity: None,
-        bias_on_ones: None,
-    };
     let layer = |name: &str, taps: Vec<Tap>, parameter, read, output| Layer {
         name: name.into(),
         taps,
@@ -44,8 +34,8 @@ fn sound() -> Parts {
         epilogue: Epilogue::default(),
         output,
     };
-    let first = vec![tap(IMAGE, -1, 1, 0, 0, 2), tap(IMAGE, 0, -1, 0, 1, 2)];
-    let second = vec![tap(1, 0, 0, 1, 0, 4)];
+    let first = vec![Tap::new(IMAGE, [-1, 1], 0, 0, 2), Tap::new(IMAGE, [0, -1], 0, 1, 2)];
+    let second = vec![Tap::new(1, [0, 0], 1, 0, 4)];
     Parts {
         parameters: vec![parameter("first", 2, 2, 4), parameter("second", 1, 4, 5)],
         maps: vec![map("image", 2), map("hidden", 4), map("logits", 5)],

@@ -1,11 +1,16 @@
 //! What bfloat16 weights cost in accuracy, and that they cost no exactness; and batches larger than what
 //! is made at a time.
 
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "common/golden.rs"]
+mod golden;
+
 use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise, Output};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
+use fast_pixel_cnn::{Nonlinearity, Weights, media::npy, weights};
+use golden::SMALL;
 use ndarray::{Array4, Ix4, s};
 
 fn root(path: &str) -> PathBuf {
@@ -51,15 +56,6 @@ fn the_price_of_bfloat16_weights_is_bounded() {
         assert!(logit > 0.0 && logit < most_logit && bits < most_bits, "{directory}: {logit:e}, {bits:e}");
     }
 }
-
-const SMALL: ModelConfig = ModelConfig {
-    resnets: 1,
-    filters: 20,
-    mixtures: 3,
-    channels: 3,
-    classes: 4,
-    nonlinearity: Nonlinearity::ConcatElu,
-};
 
 fn generate(engine: &mut CpuEngine, first_index: u64, labels: &[u32], method: Method) -> Output {
     let batch = Batch {

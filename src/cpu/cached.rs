@@ -11,10 +11,9 @@ use super::buffer::Buffer;
 use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
-use super::stage::{Context, Entry, Maps, Span, Stage};
+use super::stage::{Context, Inputs, Maps, Span, Stage};
 use crate::engine::Watch;
 use crate::error::Result;
-use crate::graph::IMAGE;
 use crate::plan::Plan;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::steps::{Run, Step, Steps};
@@ -24,8 +23,7 @@ pub struct Block<'a> {
     steps: &'a Steps,
     /// By piece.
     stages: Vec<Stage>,
-    image: Entry,
-    known: Option<Entry>,
+    inputs: Inputs,
     logits: Grid,
     images: Range<usize>,
     extent: Extent,
@@ -46,8 +44,8 @@ impl<'a> Block<'a> {
         let stages = (0..plan.pieces.len()).map(|piece| Stage::new(plan, piece, packed, &mut maps, true));
         let stages = stages.collect();
         let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
-        let (image, known) = (maps.entry(IMAGE), plan.graph.known.map(|map| maps.entry(map)));
-        Block { steps, stages, image, known, logits, images, extent, len: maps.layout.len }
+        let inputs = Inputs::new(plan, &maps);
+        Block { steps, stages, inputs, logits, images, extent, len: maps.layout.len }
     }
 
     /// Bytes that the block takes.
@@ -98,21 +96,14 @@ impl Walk<'_, '_> {
         let given = self.pixels.rows_given();
         let Extent { height, width, .. } = self.block.extent;
         let mut own = self.pixels.lend(&self.block.images, &self.context.team);
-        for at in own.places(0..given) {
-            // SAFETY: the block has this image and its rows; it is this thread's, and there is a barrier before
-            // anyone reads.
-            unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
-        }
-        for (at, known) in own.known() {
-            let map = self.block.known.as_ref().expect("a graph that takes it has a map for it");
-            // SAFETY: as above.
-            unsafe { map.write(self.context.memory, at, known) };
-        }
+        // SAFETY: the block has these images and their rows; they are this thread's, and there is a barrier before
+        // anyone reads.
+        unsafe { self.block.inputs.write(self.context.memory, &mut own, 0..given) };
         self.context.team.barrier();
         for row in 0..height {
             self.clock.skip();
-            // SAFETY: rows and columns come in order, and every thread calls the same. The team has been at a barrier since
-            // the pixels before this one were entered.
+            // SAFETY: rows and columns come in order, and every thread calls the same. The team has been at a
+            // barrier since the pixels before this one were entered.
             unsafe {
                 if row < given {
                     self.given_row(row, &mut own);
@@ -238,7 +229,7 @@ impl Walk<'_, '_> {
             own.sample(logits, at);
             // SAFETY: the block has this image and pixel; it is this thread's, and there is a barrier before
             // anyone reads.
-            unsafe { self.block.image.write(self.context.memory, at, own.pixel(at)) };
+            unsafe { self.block.inputs.image.write(self.context.memory, at, own.pixel(at)) };
         }
     }
 

@@ -8,8 +8,7 @@
 use super::buffer::Shared;
 use super::packed::Packed;
 use super::pixels::Own;
-use super::stage::{Context, Entry, Maps, Span, Stage};
-use crate::graph::IMAGE;
+use super::stage::{Context, Inputs, Maps, Span, Stage};
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::{Part, Plan};
 
@@ -22,8 +21,7 @@ pub struct Pass {
     pub chunk: usize,
     /// By layer.
     layers: Vec<Vec<Stage>>,
-    image: Entry,
-    known: Option<Entry>,
+    inputs: Inputs,
     logits: Grid,
     height: usize,
     width: usize,
@@ -47,30 +45,23 @@ impl Pass {
             (0..plan.graph.layers.len()).map(|layer| plan.pieces_of(layer).map(&mut stage).collect());
         let layers = layers.collect();
         let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
-        let (image, known) = (maps.entry(IMAGE), plan.graph.known.map(|map| maps.entry(map)));
-        Pass { chunk, layers, image, known, logits, height, width }
+        let inputs = Inputs::new(plan, &maps);
+        Pass { chunk, layers, inputs, logits, height, width }
     }
 
     /// One thread's part of a pass over some images (at most a chunk), from its own images' pixels as they stand to
     /// the logits. The team has been at a barrier when it returns.
     ///
     /// # Safety
-    /// - `context.memory` is a block of the length that [`Plan::chunk`] gives, `context.batch` is
+    /// - `context.memory` is a block of the length that [`Pass::chunk`] gives, `context.batch` is
     ///   the pass's `chunk`, and `context.packed` what it was planned with.
     /// - `own` are pixels of a batch of the pass's height and width.
     /// - Every thread of the team, and nobody else, calls this at a time, with the same block and its share of the
     ///   same images; the team has been at a barrier since anyone read or wrote the block.
     pub unsafe fn forward(&self, context: &Context, own: &mut Own) {
-        for at in own.places(0..self.height) {
-            // SAFETY: the pass has this image and its rows; it is this thread's, and there is a barrier before
-            // anyone reads.
-            unsafe { self.image.write(context.memory, at, own.pixel(at)) };
-        }
-        for (at, known) in own.known() {
-            let map = self.known.as_ref().expect("a graph that takes it has a map for it");
-            // SAFETY: as above.
-            unsafe { map.write(context.memory, at, known) };
-        }
+        // SAFETY: the pass has these images and their rows; they are this thread's, and there is a barrier before
+        // anyone reads.
+        unsafe { self.inputs.write(context.memory, own, 0..self.height) };
         context.team.barrier();
         for stages in &self.layers {
             for stage in stages {

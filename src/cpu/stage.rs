@@ -8,10 +8,11 @@ use std::ops::Range;
 use super::buffer::Shared;
 use super::kernels::{Kernels, LANES, activate};
 use super::packed::{Packed, PackedPiece};
+use super::pixels::Own;
 use super::team::Thread;
-use crate::graph::{Activation, Epilogue, MapId};
+use crate::graph::{Activation, Epilogue, IMAGE, MapId};
 use crate::plan::layout::{Extent, Grid, Layout, Storage};
-use crate::plan::{Piece, Plan};
+use crate::plan::{Part, Piece, Plan};
 
 /// A tap of a stage.
 #[derive(Clone, Debug)]
@@ -106,11 +107,6 @@ impl Maps {
         self.grids[map][read as usize]
     }
 
-    /// The grids of a map that comes from outside.
-    pub fn entry(&self, map: MapId) -> Entry {
-        Entry(self.grids[map])
-    }
-
     /// A map as it is, if anything reads it so.
     pub fn raw(&self, map: MapId) -> Option<Grid> {
         self.grid(map, Activation::Identity)
@@ -130,7 +126,7 @@ impl Stage {
             weights,
         });
         let taps: Vec<_> = taps.collect();
-        let split = keep_sums && 0 < piece.hoisted && piece.hoisted < piece.taps;
+        let split = keep_sums && piece.row_part() == Some(Part::Hoisted);
         let sums = split.then(|| {
             let Extent { batch, width, .. } = maps.layout.extent();
             let columns = piece.steps(width);
@@ -155,8 +151,38 @@ impl Stage {
     }
 }
 
-/// A map that comes from outside, the image or what is given for every position: through each activation that it is
-/// read with.
+/// The maps that come from outside: the image, and what is given for every position.
+pub struct Inputs {
+    /// The image.
+    pub image: Entry,
+    known: Option<Entry>,
+}
+
+impl Inputs {
+    /// Those of a plan's graph.
+    pub fn new(plan: &Plan, maps: &Maps) -> Inputs {
+        let entry = |map: MapId| Entry(maps.grids[map]);
+        Inputs { image: entry(IMAGE), known: plan.graph.known.map(entry) }
+    }
+
+    /// Writes this thread's own images: the pixels of some rows, and what is given for every position.
+    ///
+    /// # Safety
+    /// As for [`Entry::write`], of all positions of these images.
+    pub unsafe fn write(&self, memory: Shared, own: &mut Own, rows: Range<usize>) {
+        for at in own.places(rows) {
+            // SAFETY: by the caller's promise.
+            unsafe { self.image.write(memory, at, own.pixel(at)) };
+        }
+        for (at, known) in own.known() {
+            let map = self.known.as_ref().expect("a graph that takes it has a map for it");
+            // SAFETY: as above.
+            unsafe { map.write(memory, at, known) };
+        }
+    }
+}
+
+/// A map that comes from outside, through each activation that it is read with.
 pub struct Entry([Option<Grid>; Activation::ALL.len()]);
 
 impl Entry {

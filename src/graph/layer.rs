@@ -132,6 +132,19 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// A tap that reads all channels of its source, so many as they are read, with as many inputs of its parameter,
+    /// for outputs of every parity. Callers change what differs.
+    pub fn new(
+        source: MapId,
+        [row, column]: [isize; 2],
+        parameter: ParameterId,
+        position: usize,
+        in_channels: usize,
+    ) -> Tap {
+        let inputs = std::iter::once(0..in_channels).collect();
+        Tap { source, row, column, parameter, position, inputs, parity: None, bias_on_ones: None }
+    }
+
     /// Channels read.
     pub fn in_channels(&self) -> usize {
         self.inputs.iter().map(|r| r.len()).sum()

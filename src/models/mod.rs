@@ -58,3 +58,12 @@ pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recip
     };
     recipe(checkpoint.path(), checkpoint.variables(), options)
 }
+
+/// What a model that is not in a checkpoint was taken for, and every difference from it.
+#[cfg(test)]
+fn mismatch(found: Result<Recipe>) -> (String, Vec<String>) {
+    match found.err() {
+        Some(crate::Error::Mismatch { expected, problems, .. }) => (expected, problems),
+        other => panic!("expected a mismatch, got {other:?}"),
+    }
+}

@@ -6,6 +6,8 @@
 //! push into the cache is the producer's store, and a pop is an index. Maps of one stride have the same columns, so
 //! that positions are as far apart in each.
 
+use std::collections::HashMap;
+
 use crate::graph::{Graph, IMAGE, MapId};
 
 /// Which rows of the maps are kept.
@@ -85,10 +87,11 @@ struct Shape {
 impl Layout {
     /// An empty block for images of some extent.
     pub fn new(graph: &Graph, storage: Storage, extent: Extent, line: usize) -> Layout {
+        let mut reached = HashMap::new();
         let shape = |(map, kept): (MapId, usize)| {
             let stride = graph.maps[map].stride;
-            let given = map == IMAGE || Some(map) == graph.known;
-            Shape { stride, kept, padding: graph.columns_reached(stride), given }
+            let padding = *reached.entry(stride).or_insert_with(|| graph.columns_reached(stride));
+            Shape { stride, kept, padding, given: map == IMAGE || Some(map) == graph.known }
         };
         let maps = graph.rows_kept().into_iter().enumerate().map(shape).collect();
         Layout { len: 0, extent, storage, line, maps }

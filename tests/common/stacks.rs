@@ -64,8 +64,7 @@ impl Stack {
                 kernels.push((inputs, id));
                 id
             });
-            let inputs = std::iter::once(0..inputs).collect();
-            taps.push(Tap { source, row, column, parameter, position, inputs, parity, bias_on_ones: None });
+            taps.push(Tap { parity, ..Tap::new(source, [row, column], parameter, position, inputs) });
         }
         let mut biases: Vec<_> = kernels.iter().map(|(_, id)| Bias::Every(*id)).collect();
         if class && self.classes > 0 {

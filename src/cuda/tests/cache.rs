@@ -4,7 +4,7 @@ use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use super::{device, noise, offset};
 use crate::cuda::abi::{Batch, Cursor, Grid};
-use crate::cuda::driver::Shape;
+use crate::cuda::driver::{Device, Shape};
 use crate::cuda::kernels::Kernel;
 use crate::cuda::loaded::elementwise;
 
@@ -63,6 +63,49 @@ fn activations() {
     }
 }
 
+/// Pushes rows of pixels of three channels, with a constant 1 behind them or not.
+///
+/// # Safety
+/// So many threads find their floats in both arrays.
+unsafe fn push(
+    device: &Device,
+    from: u64,
+    grid: &Grid,
+    batch: &Batch,
+    [rows, ones]: [i32; 2],
+    threads: usize,
+) {
+    let channels = 3i32;
+    let args = [
+        bytes_of(&from),
+        bytes_of(grid),
+        bytes_of(batch),
+        bytes_of(&rows),
+        bytes_of(&channels),
+        bytes_of(&ones),
+    ];
+    // SAFETY: the arguments of cache_push_f32; the rest by the caller's promise.
+    unsafe { device.launch(Kernel::Push, elementwise(threads), &args).unwrap() };
+}
+
+/// Pops some rows of pixels of three channels.
+///
+/// # Safety
+/// As for [`push`].
+unsafe fn pop(device: &Device, to: u64, grid: &Grid, batch: &Batch, [first, rows]: [i32; 2], threads: usize) {
+    let channels = 3i32;
+    let args = [
+        bytes_of(&to),
+        bytes_of(grid),
+        bytes_of(batch),
+        bytes_of(&first),
+        bytes_of(&rows),
+        bytes_of(&channels),
+    ];
+    // SAFETY: the arguments of cache_pop_f32; the rest by the caller's promise.
+    unsafe { device.launch(Kernel::Pop, elementwise(threads), &args).unwrap() };
+}
+
 #[test]
 fn what_is_pushed_is_popped_and_nothing_else() {
     let _turn = super::turn();
@@ -81,17 +124,8 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let mut next = noise(3);
     let pixels: Vec<f32> = (0..size * height * width * 3).map(|_| next()).collect();
     let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
-    let (from, rows, channels, ones) = (given.as_device_ptr().as_raw(), 5i32, 3i32, 1i32);
-    let args = [
-        bytes_of(&from),
-        bytes_of(&grid),
-        bytes_of(&batch),
-        bytes_of(&rows),
-        bytes_of(&channels),
-        bytes_of(&ones),
-    ];
-    // SAFETY: the arguments of cache_push_f32.
-    unsafe { device.launch(Kernel::Push, elementwise(size * 5 * width * 4), &args).unwrap() };
+    // SAFETY: the given rows lie in the image.
+    unsafe { push(&device, given.as_device_ptr().as_raw(), &grid, &batch, [5, 1], size * 5 * width * 4) };
 
     let mut found = vec![0.0; len];
     device.read(&arena, &mut found).unwrap();
@@ -109,17 +143,8 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     assert_eq!(found, expected);
 
     let popped = device.zeroed::<f32>(pixels.len()).unwrap();
-    let (to, first, rows, channels) = (popped.as_device_ptr().as_raw(), 1i32, 3i32, 3i32);
-    let args = [
-        bytes_of(&to),
-        bytes_of(&grid),
-        bytes_of(&batch),
-        bytes_of(&first),
-        bytes_of(&rows),
-        bytes_of(&channels),
-    ];
-    // SAFETY: the arguments of cache_pop_f32.
-    unsafe { device.launch(Kernel::Pop, elementwise(size * 3 * width * 3), &args).unwrap() };
+    // SAFETY: the target has room for all rows.
+    unsafe { pop(&device, popped.as_device_ptr().as_raw(), &grid, &batch, [1, 3], size * 3 * width * 3) };
     let mut found = vec![0.0; pixels.len()];
     device.read(&popped, &mut found).unwrap();
     for (i, (found, pixel)) in found.iter().zip(&pixels).enumerate() {
@@ -150,29 +175,11 @@ fn pixels_are_counted_beyond_32_bits() {
         let batch = Batch { arena: arena.as_device_ptr().as_raw(), size, height, width, ..Batch::zeroed() };
         let pixels: Vec<f32> = (0..256 * 3).map(|i| i as f32 / 256.0).collect();
         let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
-        let (from, rows, channels, ones) = (given.as_device_ptr().as_raw(), height, 3i32, 0i32);
-        let args = [
-            bytes_of(&from),
-            bytes_of(&grid),
-            bytes_of(&batch),
-            bytes_of(&rows),
-            bytes_of(&channels),
-            bytes_of(&ones),
-        ];
-        // SAFETY: the arguments of cache_push_f32; no thread has a pixel beyond the arrays.
-        unsafe { device.launch(Kernel::Push, elementwise(256 * 3), &args).unwrap() };
+        // SAFETY: no thread has a pixel beyond the arrays.
+        unsafe { push(&device, given.as_device_ptr().as_raw(), &grid, &batch, [height, 0], 256 * 3) };
         let popped = device.zeroed::<f32>(pixels.len()).unwrap();
-        let (to, first, channels) = (popped.as_device_ptr().as_raw(), 0i32, 3i32);
-        let args = [
-            bytes_of(&to),
-            bytes_of(&grid),
-            bytes_of(&batch),
-            bytes_of(&first),
-            bytes_of(&rows),
-            bytes_of(&channels),
-        ];
-        // SAFETY: the arguments of cache_pop_f32; as above.
-        unsafe { device.launch(Kernel::Pop, elementwise(256 * 3), &args).unwrap() };
+        // SAFETY: as above.
+        unsafe { pop(&device, popped.as_device_ptr().as_raw(), &grid, &batch, [0, height], 256 * 3) };
         let mut found = vec![0.0; pixels.len()];
         device.read(&popped, &mut found).unwrap();
         assert_eq!(found, pixels, "{size} images of {height}x{width}");

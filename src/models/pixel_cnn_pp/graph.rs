@@ -123,7 +123,7 @@ impl Builder {
         }
         let head = self.config.head();
         let parameter = self.parameter(ParameterKind::Dense, filters, head.logits());
-        let taps = vec![tap(ul, 0, 0, parameter, 0, filters)];
+        let taps = vec![Tap::new(ul, [0, 0], parameter, 0, filters)];
         self.layer(
             "logits".into(),
             1,
@@ -144,7 +144,8 @@ impl Builder {
     fn input_layers(&mut self) {
         let (n, channels) = (self.config.filters, self.config.image_channels());
         let conv = |b: &mut Builder, kernel| b.parameter(ParameterKind::Conv { kernel }, channels, n);
-        let image = |row, column, parameter, position| tap(IMAGE, row, column, parameter, position, channels);
+        let image =
+            |row, column, parameter, position| Tap::new(IMAGE, [row, column], parameter, position, channels);
         let with_bias = |tap: Tap| Tap { bias_on_ones: Some(tap.parameter), ..tap };
 
         let v = conv(self, [2, 3]);
@@ -192,8 +193,10 @@ impl Builder {
                 |i: usize| (0..copies).map(move |h| (h * skips.len() + i) * n..(h * skips.len() + i + 1) * n);
             let first_own = taps.iter().position(|t| t.row == 0).expect("a conv reads its own row");
             let skips = skips.iter().enumerate();
-            let skips =
-                skips.map(|(i, &source)| Tap { inputs: slices(i).collect(), ..tap(source, 0, 0, nin, 0, 0) });
+            let skips = skips.map(|(i, &source)| Tap {
+                inputs: slices(i).collect(),
+                ..Tap::new(source, [0, 0], nin, 0, 0)
+            });
             taps.splice(first_own..first_own, skips.collect::<Vec<_>>());
         }
         let layer = Layer { read, biases, ..plain(taps, conv1) };
@@ -230,7 +233,7 @@ impl Builder {
         for row in 0..2 {
             for (parity, list) in columns.iter().enumerate() {
                 for &(column, b) in *list {
-                    let t = tap(source, 0, column, parameter, row * kernel[1] + b, n);
+                    let t = Tap::new(source, [0, column], parameter, row * kernel[1] + b, n);
                     taps.push(Tap { parity: Some([row, parity]), ..t });
                 }
             }
@@ -250,24 +253,12 @@ fn conv_taps(stream: Stream, source: MapId, parameter: ParameterId, in_channels:
         Stream::Horizontal => -1..1,
     };
     let offsets = grid(-1..1, columns).enumerate();
-    offsets.map(|(p, (row, column))| tap(source, row, column, parameter, p, in_channels)).collect()
+    offsets.map(|(p, (row, column))| Tap::new(source, [row, column], parameter, p, in_channels)).collect()
 }
 
 /// Offsets in the order of the positions of a kernel.
 fn grid(rows: Range<isize>, columns: Range<isize>) -> impl Iterator<Item = (isize, isize)> {
     rows.flat_map(move |row| columns.clone().map(move |column| (row, column)))
-}
-
-fn tap(
-    source: MapId,
-    row: isize,
-    column: isize,
-    parameter: ParameterId,
-    position: usize,
-    in_channels: usize,
-) -> Tap {
-    let inputs = std::iter::once(0..in_channels).collect();
-    Tap { source, row, column, parameter, position, inputs, parity: None, bias_on_ones: None }
 }
 
 /// A layer that reads its sources as they are and stores its sum; callers change what differs.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::checkpoint::DType;
+use crate::models::mismatch;
 
 const SMALL: ModelConfig = ModelConfig {
     resnets: 2,
@@ -43,10 +44,7 @@ fn stored<'a>(recipe: &'a Recipe, tensor: &str) -> &'a str {
 }
 
 fn problems(variables: &[Variable]) -> (String, Vec<String>) {
-    match infer(variables).err() {
-        Some(Error::Mismatch { expected, problems, .. }) => (expected, problems),
-        other => panic!("expected a mismatch, got {other:?}"),
-    }
+    mismatch(infer(variables))
 }
 
 #[test]
