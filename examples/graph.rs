@@ -6,7 +6,7 @@
 //! forward pass for each pixel would make.
 
 use fast_pixel_cnn::graph::{
-    Activation, Bias, Epilogue, Graph, IMAGE, Layer, Map, MapId, Parameter, ParameterKind, Tap,
+    Activation, Bias, Epilogue, Graph, IMAGE, Input, Layer, Map, MapId, Parameter, ParameterKind, Tap,
 };
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{Device, Result, Run, Weights};
@@ -35,7 +35,13 @@ impl Builder {
         // One matrix of weights, [inputs, outputs], for each offset.
         let inputs = self.maps[source].channels * read.copies();
         let kind = ParameterKind::Conv { kernel: [1, offsets.len()] };
-        self.parameters.push(Parameter { name: format!("conv_{layer}"), kind, inputs, outputs: channels });
+        self.parameters.push(Parameter {
+            name: format!("conv_{layer}"),
+            kind,
+            inputs,
+            outputs: channels,
+            bias: true,
+        });
         self.maps.push(Map { name: format!("map {output}"), stride: 1, channels });
         let tap = |(position, &(row, column)): (usize, &(isize, isize))| {
             Tap::new(source, [row, column], parameter, position, inputs)
@@ -68,7 +74,7 @@ fn toy() -> Result<Graph> {
     // The last layer makes the logits.
     graph.layer(second, Activation::Elu, &[(0, 0)], head.logits(), None);
     // Refuses whatever is no causal network. No classes, and nothing given for every position.
-    Graph::new(graph.parameters, graph.maps, graph.layers, head, 0, None)
+    Graph::new(graph.parameters, graph.maps, graph.layers, head, 0, Input::default())
 }
 
 fn main() -> Result<()> {

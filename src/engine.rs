@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView4, s};
+use ndarray::{Array4, ArrayView2, ArrayView4, s};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -62,6 +62,9 @@ pub struct Batch<'a> {
     pub temperature: f32,
     /// What is given for every position, for a graph that has such a map: `[batch, height, width, channels]`.
     pub known: Option<ArrayView4<'a, f32>>,
+    /// The pixel that comes before the first, for a graph whose image holds the previous pixel
+    /// ([`Input`](crate::graph::Input)): `[batch, values]` in [-1, 1]. `None` for the value nearest to 0.
+    pub start: Option<ArrayView2<'a, f32>>,
     /// The given part, for completion.
     pub given: Option<Given<'a>>,
     /// Cached or naive.
@@ -220,6 +223,7 @@ impl<'a> Batch<'a> {
             noise: Noise::Philox { seed: 0, first_index: 0 },
             temperature: 1.0,
             known: None,
+            start: None,
             given: None,
             method: Method::Cached,
             keep_logits: false,
@@ -242,7 +246,8 @@ impl<'a> Batch<'a> {
         };
         let given = self.given.map(|g| Given { images: g.images.reborrow(), rows: g.rows });
         let known = self.known.map(|known| known.reborrow());
-        Batch { noise, given, known, labels: self.labels, ..*self }
+        let start = self.start.map(|start| start.reborrow());
+        Batch { noise, given, known, start, labels: self.labels, ..*self }
     }
 
     /// The images `range` of a batch, as a batch of their own.
@@ -256,8 +261,9 @@ impl<'a> Batch<'a> {
         };
         let given = self.given.as_ref().map(|g| Given { images: g.images.slice(rows), rows: g.rows });
         let known = self.known.as_ref().map(|known| known.slice(rows));
+        let start = self.start.as_ref().map(|start| start.slice(s![range.clone(), ..]));
         let labels = self.labels.map(|labels| &labels[range.clone()]);
-        Batch { size: range.len(), noise, given, known, labels, ..*self }
+        Batch { size: range.len(), noise, given, known, start, labels, ..*self }
     }
 
     /// Refuses a batch whose parts do not fit each other or the model: [`Engine::make`] begins with it.
@@ -308,7 +314,27 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        match (graph.known, &self.known) {
+        if let Some(start) = &self.start {
+            if !graph.input.previous {
+                return Err(Error::argument(
+                    "start",
+                    "none: the model reads no pixel before the first",
+                    "an array",
+                ));
+            }
+            let expected = [self.size, head.values()];
+            if start.shape() != expected {
+                return Err(Error::argument(
+                    "start",
+                    format!("shape {expected:?}"),
+                    format!("{:?}", start.shape()),
+                ));
+            }
+            if let Some(v) = start.iter().find(|v| !(-1.0..=1.0).contains(*v)) {
+                return Err(Error::argument("start", "values in [-1, 1]", v.to_string()));
+            }
+        }
+        match (graph.input.known, &self.known) {
             (None, None) => {}
             (Some(map), Some(known)) => {
                 same("conditioning", known.shape(), graph.maps[map].channels)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use fast_pixel_cnn::evaluate::{Task, evaluate};
 use fast_pixel_cnn::graph::{
-    Activation, Bias, Epilogue, Graph, IMAGE, Layer, Map, Parameter, ParameterKind, Tap,
+    Activation, Bias, Epilogue, Graph, IMAGE, Input, Layer, Map, Parameter, ParameterKind, Tap,
 };
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{Device, Engine, Result, Run, Weights};
@@ -24,7 +24,7 @@ fn sound() -> Parts {
     let map = |name: &str, channels| Map { name: name.into(), stride: 1, channels };
     let parameter = |name: &str, positions, inputs, outputs| {
         let kind = ParameterKind::Conv { kernel: [1, positions] };
-        Parameter { name: name.into(), kind, inputs, outputs }
+        Parameter { name: name.into(), kind, inputs, outputs, bias: true }
     };
     let layer = |name: &str, taps: Vec<Tap>, parameter, read, output| Layer {
         name: name.into(),
@@ -48,7 +48,7 @@ fn sound() -> Parts {
 }
 
 fn build(parts: Parts) -> Result<Graph> {
-    Graph::new(parts.parameters, parts.maps, parts.layers, parts.head, 0, None)
+    Graph::new(parts.parameters, parts.maps, parts.layers, parts.head, 0, Input::default())
 }
 
 #[test]

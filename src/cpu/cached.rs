@@ -96,9 +96,8 @@ impl Walk<'_, '_> {
         let given = self.pixels.rows_given();
         let Extent { height, width, .. } = self.block.extent;
         let mut own = self.pixels.lend(&self.block.images, &self.context.team);
-        // SAFETY: the block has these images and their rows; they are this thread's, and there is a barrier before
-        // anyone reads.
-        unsafe { self.block.inputs.write(self.context.memory, &mut own, 0..given) };
+        // SAFETY: nobody reads before the barrier.
+        unsafe { self.enter(0, &mut own) };
         self.context.team.barrier();
         for row in 0..height {
             self.clock.skip();
@@ -116,6 +115,10 @@ impl Walk<'_, '_> {
                     }
                 }
             }
+            if row + 1 < height {
+                // SAFETY: the row before is complete, and there is a barrier before anyone reads.
+                unsafe { self.enter(row + 1, &mut own) };
+            }
             if self.context.team.index == 0 {
                 // After the last row there is nothing left to stop.
                 if self.watch.is_some_and(|watch| !watch(row + 1)) && row + 1 < height {
@@ -128,6 +131,20 @@ impl Walk<'_, '_> {
                 return;
             }
         }
+    }
+
+    /// Writes what is there of a row of this thread's own images before it begins: given pixels, conditioning, and
+    /// the last pixel of the row above where the network reads the previous one.
+    ///
+    /// # Safety
+    /// As for [`Walk::run`]. The team has been at a barrier since the last layer of the row above, and there is one
+    /// before anyone reads the row.
+    unsafe fn enter(&self, row: usize, own: &mut Own) {
+        // SAFETY: the block has these images and this row, they are this thread's, and what the rings give up is no
+        // longer read.
+        unsafe {
+            self.block.inputs.write(self.context.memory, own, row, row < self.pixels.rows_given(), row)
+        };
     }
 
     /// Waits at the team's barrier after some work.
@@ -227,9 +244,11 @@ impl Walk<'_, '_> {
             let logits = unsafe { self.logits(slot, row, column) };
             own.keep_logits(logits, at);
             own.sample(logits, at);
-            // SAFETY: the block has this image and pixel; it is this thread's, and there is a barrier before
-            // anyone reads.
-            unsafe { self.block.inputs.image.write(self.context.memory, at, own.pixel(at)) };
+            if let Some(at) = own.filled_by(at) {
+                // SAFETY: the block has this image and pixel; it is this thread's, and there is a barrier before
+                // anyone reads.
+                unsafe { self.block.inputs.image.write(self.context.memory, at, own.input(at)) };
+            }
         }
     }
 

@@ -310,9 +310,15 @@ impl CpuEngine {
             let given = pixels.rows_given();
             if given > 0 {
                 if pixels.wants_logits() {
-                    let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
-                    // SAFETY: all threads come here.
-                    unsafe { thread.pass(batch.size, [0..given, 0..batch.width], keep) };
+                    let mut from = 0;
+                    while from < given {
+                        let (first, end) = thread.window(batch.height, from);
+                        let rows = from..end.min(given);
+                        from = end;
+                        let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
+                        // SAFETY: all threads come here.
+                        unsafe { thread.pass(batch.size, first, [rows, 0..batch.width], keep) };
+                    }
                 }
                 if !go_on(given) {
                     return;
@@ -324,8 +330,9 @@ impl CpuEngine {
                         own.keep_logits(logits, at);
                         own.sample(logits, at);
                     };
+                    let (first, _) = thread.window(batch.height, row);
                     // SAFETY: all threads come here.
-                    unsafe { thread.pass(batch.size, [row..row + 1, column..column + 1], draw) };
+                    unsafe { thread.pass(batch.size, first, [row..row + 1, column..column + 1], draw) };
                 }
                 if !go_on(row + 1) {
                     return;
@@ -347,15 +354,26 @@ struct NaiveThread<'a, 'p> {
 }
 
 impl NaiveThread<'_, '_> {
-    /// A full forward pass over all `size` images, in chunks; `each` sees the logits of this thread's
-    /// images in the given rows and columns, with (slot, row, column).
+    /// The first row of a pass whose logits are right at `row`, and where the rows end at which they are.
+    fn window(&self, height: usize, row: usize) -> (usize, usize) {
+        let [rows, right] = naive::window(&self.engine.plan, height);
+        let period = row / right * right;
+        match (row < rows, period + right) {
+            (true, _) => (0, rows),
+            (false, end) => (end - rows, end),
+        }
+    }
+
+    /// A full forward pass over all `size` images, in chunks, from `first_row` on; `each` sees the logits of this
+    /// thread's images in the given rows and columns, with (slot, row, column).
     ///
     /// # Safety
-    /// Every thread of the team calls this at a time, with the same `size`, rows and columns, which lie in the
-    /// batch.
+    /// Every thread of the team calls this at a time, with the same arguments. The pass's rows and the given ones lie
+    /// in the batch, the latter in the former.
     unsafe fn pass(
         &self,
         size: usize,
+        first_row: usize,
         [rows, columns]: [Range<usize>; 2],
         mut each: impl FnMut(&mut Own, &[f32], [usize; 3]),
     ) {
@@ -366,12 +384,12 @@ impl NaiveThread<'_, '_> {
             let mut own = self.pixels.lend(&images, &self.team);
             // SAFETY: block, pass and pixels fit each other, as `NaiveThread` says; threads are in step, by the
             // caller's promise, and wait at a barrier after each chunk.
-            unsafe { self.pass.forward(&context, &mut own) };
+            unsafe { self.pass.forward(&context, &mut own, first_row) };
             for slot in own.slots() {
                 for row in rows.clone() {
                     for column in columns.clone() {
                         // SAFETY: the pass is over, and the next one begins after the team has been at a barrier.
-                        let logits = unsafe { self.pass.logits(self.memory, slot, row, column) };
+                        let logits = unsafe { self.pass.logits(self.memory, slot, row - first_row, column) };
                         each(&mut own, logits, [slot, row, column]);
                     }
                 }

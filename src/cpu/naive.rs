@@ -19,17 +19,29 @@ const CHUNK_BYTES: usize = 256 << 20;
 pub struct Pass {
     /// Images in a chunk.
     pub chunk: usize,
+    /// Rows that it computes: all of an image, or, where the last of them sees no farther, fewer.
+    pub rows: usize,
     /// By layer.
     layers: Vec<Vec<Stage>>,
     inputs: Inputs,
     logits: Grid,
-    height: usize,
     width: usize,
+}
+
+/// Rows of a pass over images of some height, and how many of its last rows see all that they depend on.
+pub fn window(plan: &Plan, height: usize) -> [usize; 2] {
+    let period = plan.graph.period();
+    let above = (plan.graph.receptive_rows() - 1).next_multiple_of(period);
+    match above + period < height {
+        true => [above + period, period],
+        false => [height, height],
+    }
 }
 
 impl Pass {
     /// Images in a chunk of a batch, and the floats that a chunk takes.
     pub fn chunk(plan: &Plan, batch: usize, height: usize, width: usize) -> (usize, usize) {
+        let [height, _] = window(plan, height);
         let len = |batch| Maps::new(plan, Storage::Full, Extent { batch, height, width }).layout.len;
         let most = (CHUNK_BYTES / size_of::<f32>() / len(1)).clamp(1, batch.max(1));
         // Chunks of nearly equal size: a last one with empty places would cost as much as a full one.
@@ -39,6 +51,7 @@ impl Pass {
 
     /// Lays out passes over `chunk` images at once.
     pub fn new(plan: &Plan, packed: &Packed, chunk: usize, height: usize, width: usize) -> Pass {
+        let [height, _] = window(plan, height);
         let mut maps = Maps::new(plan, Storage::Full, Extent { batch: chunk, height, width });
         let mut stage = |piece| Stage::new(plan, piece, packed, &mut maps, false);
         let layers =
@@ -46,29 +59,29 @@ impl Pass {
         let layers = layers.collect();
         let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
         let inputs = Inputs::new(plan, &maps);
-        Pass { chunk, layers, inputs, logits, height, width }
+        Pass { chunk, rows: height, layers, inputs, logits, width }
     }
 
-    /// One thread's part of a pass over some images (at most a chunk), from its own images' pixels as they stand to
-    /// the logits. The team has been at a barrier when it returns.
+    /// One thread's part of a pass over some images (at most a chunk), from its own images' pixels as they stand,
+    /// from row `first` on, to the logits. The team has been at a barrier when it returns.
     ///
     /// # Safety
     /// - `context.memory` is a block of the length that [`Pass::chunk`] gives, `context.batch` is
     ///   the pass's `chunk`, and `context.packed` what it was planned with.
-    /// - `own` are pixels of a batch of the pass's height and width.
+    /// - `own` are pixels of a batch that has the pass's rows from `first` on, and its width.
     /// - Every thread of the team, and nobody else, calls this at a time, with the same block and its share of the
     ///   same images; the team has been at a barrier since anyone read or wrote the block.
-    pub unsafe fn forward(&self, context: &Context, own: &mut Own) {
-        // SAFETY: the pass has these images and their rows; they are this thread's, and there is a barrier before
-        // anyone reads.
-        unsafe { self.inputs.write(context.memory, own, 0..self.height) };
+    pub unsafe fn forward(&self, context: &Context, own: &mut Own, first: usize) {
+        for row in 0..self.rows {
+            // SAFETY: the pass has these images and this row; they are this thread's, and there is a barrier before
+            // anyone reads.
+            unsafe { self.inputs.write(context.memory, own, first + row, true, row) };
+        }
         context.team.barrier();
         for stages in &self.layers {
             for stage in stages {
-                let span = Span {
-                    rows: 0..stage.piece.steps(self.height),
-                    columns: 0..stage.piece.steps(self.width),
-                };
+                let span =
+                    Span { rows: 0..stage.piece.steps(self.rows), columns: 0..stage.piece.steps(self.width) };
                 // SAFETY: the layers come in order and a barrier follows each one.
                 unsafe { stage.run(context, &span, Part::Whole, None) };
             }
@@ -76,7 +89,7 @@ impl Pass {
         }
     }
 
-    /// The logits of a pixel of the chunk's image `slot`.
+    /// The logits of a pixel of the chunk's image `slot`; `row` counts from the pass's first.
     ///
     /// # Safety
     /// The block is that of a [`Pass::forward`] that is over, the pixel is of this pass's images, and nobody

@@ -13,16 +13,19 @@ use ndarray::{Array4, CowArray, Ix4};
 use super::team::Thread;
 use crate::engine::{Batch, Noise, Output};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, IMAGE, Input};
 use crate::heads::Head;
 use crate::philox;
 
 /// The images and logits of a batch, to be lent out with [`Pixels::lend`].
 pub struct Pixels<'a> {
     batch: Batch<'a>,
+    input: Input,
+    /// Channels of the image's map.
+    channels: usize,
     head: Head,
-    /// Whether the network reads a constant 1 behind the values.
-    ones: bool,
+    /// The pixel before the first of each image, where the network reads that: `[batch, values]`.
+    start: Vec<f32>,
     /// What is given for every position, `[batch, height, width, channels]`.
     known: Option<CowArray<'a, f32, Ix4>>,
     images: Vec<Mutex<Image<'a>>>,
@@ -48,8 +51,7 @@ pub struct Own<'p, 'a> {
     images: Vec<MutexGuard<'p, Image<'a>>>,
     /// The random numbers of one pixel.
     uniforms: Vec<f32>,
-    /// One pixel as the network reads it: its values and, behind them, the constant 1 that tells the image from
-    /// what lies outside.
+    /// One position of the image's map.
     input: Vec<f32>,
 }
 
@@ -77,11 +79,18 @@ impl<'a> Pixels<'a> {
             let logits = logits.as_mut().and_then(|logits| logits.next());
             Mutex::new(Image { pixels, logits })
         });
+        let values = graph.head.values();
+        let start = match &batch.start {
+            Some(start) => start.iter().copied().collect(),
+            None => vec![graph.head.nearest(0.0); batch.size * values],
+        };
         Pixels {
             images: images.collect(),
             batch: batch.reborrow(),
+            input: graph.input,
+            channels: graph.maps[IMAGE].channels,
             head: graph.head,
-            ones: graph.ones(),
+            start,
             known: batch.known.as_ref().map(|known| known.as_standard_layout()),
             wants_logits,
             stop: AtomicBool::new(false),
@@ -114,8 +123,7 @@ impl<'a> Pixels<'a> {
             Err(TryLockError::WouldBlock) => panic!("an image is drawn by one thread"),
         });
         let images = images.collect();
-        let mut input = vec![0.0; self.head.values()];
-        input.extend(self.ones.then_some(1.0));
+        let input = vec![0.0; self.channels];
         Own { pixels: self, first, slots, images, uniforms: vec![0.0; self.head.draws()], input }
     }
 
@@ -160,35 +168,51 @@ impl Own<'_, '_> {
         row * self.pixels.batch.width + column
     }
 
-    /// A pixel as the network reads it. `at` is slot, row and column.
-    pub fn pixel(&mut self, at: [usize; 3]) -> &[f32] {
+    /// What the image's map holds at a position: the encoded pixel, or the one before it. `at` is slot, row and
+    /// column; what is read has been given or drawn.
+    pub fn input(&mut self, at: [usize; 3]) -> &[f32] {
         let [slot, row, column] = at;
-        let values = self.pixels.head.values();
-        let from = values * self.offset(row, column);
-        let pixels = &self.images[slot - self.slots.start].pixels[from..from + values];
-        self.input[..values].copy_from_slice(pixels);
+        let Pixels { input, head, .. } = self.pixels;
+        let values = head.values();
+        let pixel = match (self.offset(row, column), input.previous) {
+            (0, true) => &self.pixels.start[(self.first + slot) * values..][..values],
+            (offset, previous) => {
+                let from = values * (offset - usize::from(previous));
+                &self.images[slot - self.slots.start].pixels[from..from + values]
+            }
+        };
+        input.encode(head, pixel, &mut self.input);
         &self.input
     }
 
-    /// All pixels of some rows: slot, row and column.
-    pub fn places(&self, rows: Range<usize>) -> impl Iterator<Item = [usize; 3]> + use<> {
-        let width = self.pixels.batch.width;
-        let lines = self.slots().flat_map(move |slot| rows.clone().map(move |row| (slot, row)));
-        lines.flat_map(move |(slot, row)| (0..width).map(move |column| [slot, row, column]))
+    /// The position of the image's map that the pixel at a position fills: its own or the next in the row, which
+    /// there may not be.
+    pub fn filled_by(&self, [slot, row, column]: [usize; 3]) -> Option<[usize; 3]> {
+        let column = column + usize::from(self.pixels.input.previous);
+        (column < self.pixels.batch.width).then_some([slot, row, column])
     }
 
-    /// What is given for every position of these images, with slot, row and column.
-    pub fn known(&self) -> impl Iterator<Item = ([usize; 3], &[f32])> {
+    /// The positions of the image's map in a row that are filled when the row begins: slot, row and column. All, if
+    /// the row's pixels are all there; else the first, where it holds the last pixel of the row above.
+    pub fn filled(&self, row: usize, whole: bool) -> impl Iterator<Item = [usize; 3]> + use<> {
+        let columns = match whole {
+            true => self.pixels.batch.width,
+            false => usize::from(self.pixels.input.previous),
+        };
+        self.slots().flat_map(move |slot| (0..columns).map(move |column| [slot, row, column]))
+    }
+
+    /// What is given for every position of a row of these images, with slot, row and column.
+    pub fn known(&self, row: usize) -> impl Iterator<Item = ([usize; 3], &[f32])> {
         let known = self.pixels.known.iter();
-        known.flat_map(|known| {
+        known.flat_map(move |known| {
             let channels = known.shape()[3];
             let floats = known.as_slice().expect("standard layout");
             let (height, width) = (known.shape()[1], known.shape()[2]);
-            let first = self.first;
-            self.places(0..height).map(move |at| {
-                let [slot, row, column] = at;
-                let from = (((first + slot) * height + row) * width + column) * channels;
-                (at, &floats[from..from + channels])
+            let places = self.slots().flat_map(move |slot| (0..width).map(move |column| (slot, column)));
+            places.map(move |(slot, column)| {
+                let from = (((self.first + slot) * height + row) * width + column) * channels;
+                ([slot, row, column], &floats[from..from + channels])
             })
         })
     }

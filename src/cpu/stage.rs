@@ -162,22 +162,23 @@ impl Inputs {
     /// Those of a plan's graph.
     pub fn new(plan: &Plan, maps: &Maps) -> Inputs {
         let entry = |map: MapId| Entry(maps.grids[map]);
-        Inputs { image: entry(IMAGE), known: plan.graph.known.map(entry) }
+        Inputs { image: entry(IMAGE), known: plan.graph.input.known.map(entry) }
     }
 
-    /// Writes this thread's own images: the pixels of some rows, and what is given for every position.
+    /// Writes what is there of a row of this thread's own images before the row begins: its pixels, if they are
+    /// all there (`whole`), and what is given for every position. It goes to row `to` of the maps.
     ///
     /// # Safety
-    /// As for [`Entry::write`], of all positions of these images.
-    pub unsafe fn write(&self, memory: Shared, own: &mut Own, rows: Range<usize>) {
-        for at in own.places(rows) {
+    /// As for [`Entry::write`], of all positions of that row of these images.
+    pub unsafe fn write(&self, memory: Shared, own: &mut Own, row: usize, whole: bool, to: usize) {
+        for at in own.filled(row, whole) {
             // SAFETY: by the caller's promise.
-            unsafe { self.image.write(memory, at, own.pixel(at)) };
+            unsafe { self.image.write(memory, [at[0], to, at[2]], own.input(at)) };
         }
-        for (at, known) in own.known() {
+        for ([slot, _, column], known) in own.known(row) {
             let map = self.known.as_ref().expect("a graph that takes it has a map for it");
             // SAFETY: as above.
-            unsafe { map.write(memory, at, known) };
+            unsafe { map.write(memory, [slot, to, column], known) };
         }
     }
 }

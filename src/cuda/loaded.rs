@@ -54,7 +54,7 @@ impl Extras {
 
 /// Channels of what is given for every position.
 fn known_channels(graph: &Graph) -> usize {
-    graph.known.map_or(0, |map| graph.maps[map].channels)
+    graph.input.known.map_or(0, |map| graph.maps[map].channels)
 }
 
 /// The kernels that begin and end every batch.
@@ -130,7 +130,7 @@ impl Loaded {
             cursor: device.zeroed(size_of::<Cursor>())?,
             sampler: device.zeroed(size_of::<Sampler>())?,
             pixels: device.zeroed(pixels * head.values())?,
-            known: some(graph.known.is_some(), pixels * known_channels(graph))?,
+            known: some(graph.input.known.is_some(), pixels * known_channels(graph))?,
             kept_logits: some(extras.logits, pixels * head.logits())?,
             noise: some(extras.noise, pixels * head.draws())?,
             ones: graph.ones(),

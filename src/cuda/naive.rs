@@ -78,7 +78,7 @@ impl Pass {
             })
         };
         let mut table = Table::default();
-        let mut ops: Vec<_> = [IMAGE].into_iter().chain(plan.graph.known).flat_map(activate).collect();
+        let mut ops: Vec<_> = [IMAGE].into_iter().chain(plan.graph.input.known).flat_map(activate).collect();
         for (index, layer) in plan.graph.layers.iter().enumerate() {
             let stage = |piece: usize| {
                 let what = (Part::Whole, Span::Image);
@@ -89,7 +89,7 @@ impl Pass {
             ops.extend(activate(layer.output));
         }
         let raw = |map: MapId| maps.grids[map];
-        let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.known.map(raw));
+        let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.input.known.map(raw));
         Pass { ops, table, places: Places { arena: maps.layout.len, image, known, logits } }
     }
 }

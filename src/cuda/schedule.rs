@@ -41,7 +41,7 @@ pub struct Schedule {
 
 /// Where everything lies: the maps, and for each piece the sums of a row.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
-    let mut maps = Maps::new(plan, Storage::Ring, extent);
+    let mut maps = Maps::new(plan, Storage::RingAndInputs, extent);
     let sums = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
         Some(Part::Hoisted) => {
             maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])
@@ -118,7 +118,7 @@ impl Schedule {
         }
         let table = builder.table;
         let (image, logits) = (maps.grids[IMAGE], maps.grids[plan.graph.logits()]);
-        let known = plan.graph.known.map(|map| maps.grids[map]);
+        let known = plan.graph.input.known.map(|map| maps.grids[map]);
         let (arena, period) = (maps.layout.len, steps.period);
         Schedule { arena, table, period, rows, given, pixels, image, known, logits }
     }

@@ -3,7 +3,9 @@
 //! The idea: a backend trusts a graph: that each source is made before it is read, that no position looks at what
 //! comes after it, and that all shapes fit. So a graph that does not hold to that is never built.
 
-use super::{Activation, Bias, Graph, IMAGE, Layer, MapId, Parameter, ParameterId, ParameterKind, Tap};
+use super::{
+    Activation, Bias, Encoding, Graph, IMAGE, Layer, MapId, Parameter, ParameterId, ParameterKind, Tap,
+};
 use crate::error::{Error, Result};
 use crate::heads::Head;
 
@@ -36,14 +38,22 @@ pub fn inputs(graph: &Graph) -> Result<()> {
         }
     }
     let values = graph.head.values();
-    match graph.maps.first() {
-        Some(image) if image.stride == 1 && [values, values + 1].contains(&image.channels) => {}
-        _ => {
-            let wanted = format!("stride 1 and the head's {values} channels, or one more for a constant 1");
-            return fault("map 0", format!("it is the image, which has {wanted}"));
+    let (channels, wanted) = match (graph.input.encoding, graph.head) {
+        (Encoding::Values, _) => {
+            (values..=values + 1, format!("the head's {values} channels, or one more for a constant 1"))
         }
+        (Encoding::OneHot, Head::Categorical { symbols }) => {
+            (symbols..=symbols, format!("a channel for each of {symbols} symbols"))
+        }
+        (Encoding::MuLaw, Head::Categorical { .. }) => (1..=1, "one channel, the amplitude".into()),
+        (encoding, head) => {
+            return fault("input", format!("{encoding:?} is of symbols, the head is {head:?}"));
+        }
+    };
+    if graph.maps.first().is_none_or(|image| image.stride != 1 || !channels.contains(&image.channels)) {
+        return fault("map 0", format!("it is the image, which has stride 1 and {wanted}"));
     }
-    match graph.known {
+    match graph.input.known {
         Some(map) if map == IMAGE || graph.maps.get(map).is_none_or(|m| m.stride != 1) => {
             fault("known map", "it is no map, or the image, or its stride is not 1")
         }
@@ -111,7 +121,11 @@ pub fn layer(graph: &Graph, layer: &Layer, made: &[bool]) -> Result<()> {
     }
     for bias in &layer.biases {
         let (Bias::Every(id) | Bias::PerClass(id)) = *bias;
-        parameter(graph, layer, id, matches!(bias, Bias::PerClass(_)))?;
+        let per_class = matches!(bias, Bias::PerClass(_));
+        let parameter = parameter(graph, layer, id, per_class)?;
+        if !per_class && !parameter.bias {
+            return fault(format!("parameter {} has no bias", parameter.name));
+        }
     }
     Ok(())
 }
@@ -122,7 +136,7 @@ fn parameter<'a>(graph: &'a Graph, layer: &Layer, id: ParameterId, per_class: bo
     let Some(parameter) = graph.parameters.get(id) else {
         return fault(format!("there is no parameter {id}"));
     };
-    let Parameter { name, kind, inputs, outputs } = parameter;
+    let Parameter { name, kind, inputs, outputs, .. } = parameter;
     let sums = graph.accumulators(layer);
     if *outputs != sums {
         let gated = if layer.epilogue.gated { ", values and gates" } else { "" };
@@ -153,10 +167,10 @@ fn tap(graph: &Graph, layer: &Layer, tap: &Tap) -> Result<()> {
     if tap.row.unsigned_abs() > FARTHEST || tap.column.unsigned_abs() > FARTHEST {
         return fault(format!("is farther away than {FARTHEST}"));
     }
-    // Rows below have not been generated; of this row only what lies to the left, or, but for the image itself,
-    // at the pixel. Outputs of another parity than 0 lie below the row that they look around.
+    // Rows below have not been generated; of this row only what lies to the left, or, but for the image itself
+    // where a position holds its own pixel, at the pixel. Outputs of another parity than 0 lie below the row that they look around.
     let parity = tap.parity.unwrap_or([0, 0]);
-    let last = if tap.source == IMAGE { -1 } else { 0 };
+    let last = if tap.source == IMAGE && !graph.input.previous { -1 } else { 0 };
     if tap.row > 0 || (!graph.is_known(tap, parity) && tap.column > last) {
         let allowed = format!("in its own row it may look as far as column {last:+}");
         return fault(format!("looks at pixels that come later: {allowed}"));
@@ -176,7 +190,9 @@ fn tap(graph: &Graph, layer: &Layer, tap: &Tap) -> Result<()> {
         return fault(format!("{found}, which has {inputs}: one input for each channel, none twice"));
     }
     if let Some(id) = tap.bias_on_ones {
-        self::parameter(graph, layer, id, false)?;
+        if !self::parameter(graph, layer, id, false)?.bias {
+            return fault("has a bias on the constant 1 of a parameter that has none".into());
+        }
         if tap.source != IMAGE || !graph.ones() || layer.read != Activation::Identity {
             return fault("has a bias on the constant 1, which only the image has, read as it is".into());
         }

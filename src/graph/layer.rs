@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::heads::{Head, categorical, mu_law};
+
 /// The kind of a parameter, which fixes the shapes of its arrays and how its norm is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterKind {
@@ -35,11 +37,14 @@ pub struct Parameter {
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
+    /// Whether it has a bias: an array `b` of its own.
+    pub bias: bool,
 }
 
 impl Parameter {
-    /// The arrays that make the parameter, by name (`conv2d_0/V`) and shape: `V`, `g` and `b`, or `W`, in the shape
-    /// of `V`, and `b` where weight normalisation is `folded`; `hw` of [`ParameterKind::PerClass`].
+    /// The arrays that make the parameter, by name (`conv2d_0/V`) and shape: `V` and `g`, or `W`, in the shape of
+    /// `V`, where weight normalisation is `folded`, and `b` where it has a bias; `hw` of
+    /// [`ParameterKind::PerClass`].
     pub fn arrays(&self, folded: bool) -> Vec<(String, Vec<usize>)> {
         let shape = match self.kind {
             ParameterKind::Conv { kernel: [h, w] } => vec![h, w, self.inputs, self.outputs],
@@ -49,10 +54,12 @@ impl Parameter {
                 return vec![(format!("{}/hw", self.name), vec![self.inputs, self.outputs])];
             }
         };
-        let (kernel, rest) = if folded { ("W", &["b"][..]) } else { ("V", &["g", "b"][..]) };
+        let kernel = if folded { "W" } else { "V" };
         let array = |part: &str, shape: Vec<usize>| (format!("{}/{part}", self.name), shape);
-        let rest = rest.iter().map(|part| array(part, vec![self.outputs]));
-        std::iter::once(array(kernel, shape)).chain(rest).collect()
+        let mut arrays = vec![array(kernel, shape)];
+        arrays.extend((!folded).then(|| array("g", vec![self.outputs])));
+        arrays.extend(self.bias.then(|| array("b", vec![self.outputs])));
+        arrays
     }
 
     /// Positions of the kernel: `height * width`, 1 for a dense layer.
@@ -78,6 +85,54 @@ pub struct Map {
     pub stride: usize,
     /// Channels before any activation.
     pub channels: usize,
+}
+
+/// What comes into a graph from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// How a pixel that is generated enters the image's map.
+    pub encoding: Encoding,
+    /// Whether a position of the image's map holds not its own pixel but the one generated just before it, in the
+    /// order of rows and columns; the first holds the pixel that a run starts from. A layer may then look at the
+    /// position that it makes. Outside of the image the map is zero all the same.
+    pub previous: bool,
+    /// A map that is given for every position before the first is generated: conditioning.
+    pub known: Option<MapId>,
+}
+
+impl Input {
+    /// Writes a pixel `[values]` as the image's map has it, `[channels]`. A symbol is the one whose value is nearest.
+    ///
+    /// # Panics
+    /// If there are more values than channels, or none.
+    pub fn encode(&self, head: &Head, pixel: &[f32], channels: &mut [f32]) {
+        match self.encoding {
+            Encoding::Values => {
+                channels.fill(1.0);
+                channels[..pixel.len()].copy_from_slice(pixel);
+            }
+            Encoding::OneHot => {
+                channels.fill(0.0);
+                channels[categorical::symbol(pixel[0], channels.len())] = 1.0;
+            }
+            Encoding::MuLaw => {
+                let symbols = head.logits();
+                channels[0] = mu_law::decode(categorical::symbol(pixel[0], symbols), symbols);
+            }
+        }
+    }
+}
+
+/// How a pixel is written into the image's map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Its values, then, if the map has one channel more, a constant 1.
+    #[default]
+    Values,
+    /// Of a symbol: 1 in its own channel, 0 in those of all others. A tap is a look-up then.
+    OneHot,
+    /// The amplitude that a symbol stands for by the mu-law: one channel in [-1, 1].
+    MuLaw,
 }
 
 /// How a layer reads its sources.

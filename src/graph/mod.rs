@@ -14,7 +14,7 @@ pub use layer::*;
 use crate::error::Result;
 use crate::heads::Head;
 
-/// The map of the image that is generated: the head's values, then, if the graph has it, a constant 1.
+/// The map of the image that is generated, as [`Input`] says.
 pub const IMAGE: MapId = 0;
 
 /// A network: parameters, maps, layers, and what the numbers of its last map mean.
@@ -24,8 +24,8 @@ pub struct Graph {
     pub parameters: Vec<Parameter>,
     /// Maps; 0 is the image.
     pub maps: Vec<Map>,
-    /// A map that is given for every position before the first is generated: conditioning.
-    pub known: Option<MapId>,
+    /// What comes from outside.
+    pub input: Input,
     /// Layers in an order in which each one's sources come before it. The last one makes the logits.
     pub layers: Vec<Layer>,
     /// What the logits mean.
@@ -48,12 +48,12 @@ impl Graph {
         layers: Vec<Layer>,
         head: Head,
         classes: usize,
-        known: Option<MapId>,
+        input: Input,
     ) -> Result<Graph> {
-        let row_known = (0..maps.len()).map(|map| Some(map) == known).collect();
-        let mut graph = Graph { parameters, maps, known, layers: Vec::new(), head, classes, row_known };
+        let row_known = (0..maps.len()).map(|map| Some(map) == input.known).collect();
+        let mut graph = Graph { parameters, maps, input, layers: Vec::new(), head, classes, row_known };
         check::inputs(&graph)?;
-        let mut made: Vec<_> = (0..graph.maps.len()).map(|map| map == IMAGE || Some(map) == known).collect();
+        let mut made: Vec<_> = (0..graph.maps.len()).map(|map| graph.is_given(map)).collect();
         for mut layer in layers {
             check::layer(&graph, &layer, &made)?;
             layer.taps.sort_by_key(|tap| !graph.is_known(tap, [0, 0]));
@@ -74,7 +74,12 @@ impl Graph {
 
     /// Whether the image has a channel that is 1 within it and 0 outside.
     pub fn ones(&self) -> bool {
-        self.maps[IMAGE].channels > self.head.values()
+        self.input.encoding == Encoding::Values && self.maps[IMAGE].channels > self.head.values()
+    }
+
+    /// Whether a map comes from outside rather than from a layer.
+    pub fn is_given(&self, map: MapId) -> bool {
+        map == IMAGE || Some(map) == self.input.known
     }
 
     /// Number of trained numbers.

@@ -41,6 +41,27 @@ impl Graph {
         rows
     }
 
+    /// Rows of the image on which a row of the output depends, that row included; more than there are where it is
+    /// all of them.
+    pub fn receptive_rows(&self) -> usize {
+        let mut above = vec![0; self.maps.len()];
+        for layer in self.layers.iter().rev() {
+            let from = above[layer.output];
+            let ratio = self.steps(layer)[1];
+            for tap in &layer.taps {
+                let stride = self.maps[tap.source].stride;
+                // An output of a narrower stride looks around the source's row above it.
+                let around = if ratio > 1 { stride - 1 } else { 0 };
+                let rows = from + around + tap.row.unsigned_abs() * stride;
+                above[tap.source] = above[tap.source].max(rows);
+            }
+            if let Some(add) = layer.epilogue.add {
+                above[add] = above[add].max(from);
+            }
+        }
+        1 + above.into_iter().max().unwrap_or(0)
+    }
+
     /// Columns beyond the left and the right end of a row that taps reach in any map of a stride.
     pub fn columns_reached(&self, stride: usize) -> [usize; 2] {
         let taps = self.layers.iter().flat_map(|l| &l.taps).filter(|t| self.maps[t.source].stride == stride);
@@ -72,7 +93,7 @@ impl Graph {
                 read[add].push(Activation::Identity);
             }
         }
-        for map in [self.logits(), IMAGE].into_iter().chain(self.known) {
+        for map in [self.logits(), IMAGE].into_iter().chain(self.input.known) {
             read[map].push(Activation::Identity);
         }
         for activations in &mut read {

@@ -8,13 +8,16 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Graph, IMAGE, MapId};
+use crate::graph::{Graph, MapId};
 
 /// Which rows of the maps are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// The rows that are still read, as rings.
     Ring,
+    /// As rings too, but all rows of the maps that come from outside: they are written before the first pass, and the
+    /// image is the result.
+    RingAndInputs,
     /// All rows.
     Full,
 }
@@ -79,8 +82,7 @@ struct Shape {
     kept: usize,
     /// Columns of padding on the left and on the right.
     padding: [usize; 2],
-    /// Whether it comes from outside: it is written before the first pass, and the image is the result, so that
-    /// all its rows stay.
+    /// Whether it comes from outside.
     given: bool,
 }
 
@@ -91,7 +93,7 @@ impl Layout {
         let shape = |(map, kept): (MapId, usize)| {
             let stride = graph.maps[map].stride;
             let padding = *reached.entry(stride).or_insert_with(|| graph.columns_reached(stride));
-            Shape { stride, kept, padding, given: map == IMAGE || Some(map) == graph.known }
+            Shape { stride, kept, padding, given: graph.is_given(map) }
         };
         let maps = graph.rows_kept().into_iter().enumerate().map(shape).collect();
         Layout { len: 0, extent, storage, line, maps }
@@ -102,7 +104,8 @@ impl Layout {
         let Extent { batch, height, width } = self.extent;
         let Shape { stride, kept, padding: [left, right], given } = self.maps[map];
         let (rows, above) = match self.storage {
-            Storage::Ring if !given => (kept, kept),
+            Storage::Ring => (kept, kept),
+            Storage::RingAndInputs if !given => (kept, kept),
             _ => (height / stride + kept - 1, kept - 1),
         };
         let columns = left + width / stride + right;

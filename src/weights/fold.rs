@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn parameter(kind: ParameterKind, inputs: usize, outputs: usize) -> Parameter {
-        Parameter { name: "v".into(), kind, inputs, outputs }
+        Parameter { name: "v".into(), kind, inputs, outputs, bias: true }
     }
 
     #[test]

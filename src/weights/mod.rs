@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Format};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Parameter};
+use crate::graph::{Graph, Parameter, ParameterKind};
 use crate::models::{self, ModelConfig, Recipe};
 use read::read;
 
@@ -218,15 +218,19 @@ impl Weights {
     /// # Panics
     /// If `parameter` is not of this model or is a class term.
     pub fn fold(&self, parameter: &Parameter) -> Result<Folded> {
-        let read = |(name, shape): &(String, Vec<usize>)| self.read(parameter, name, shape);
-        match &parameter.arrays(self.source.folded)[..] {
-            [v, g, b] => {
-                let (v, g, b) = (read(v)?, read(g)?, read(b)?);
-                Ok(fold::fold(parameter, v.into_owned(), &g, b.into_owned()))
-            }
-            [w, b] => Ok(fold::ordered(parameter, read(w)?.into_owned(), read(b)?.into_owned())),
-            _ => panic!("{} is a class term", parameter.name),
-        }
+        assert_ne!(parameter.kind, ParameterKind::PerClass, "{} is a class term", parameter.name);
+        let arrays = parameter.arrays(self.source.folded);
+        let mut arrays = arrays.iter().map(|(name, shape)| self.read(parameter, name, shape));
+        let mut next = || {
+            arrays.next().expect("a parameter's arrays: a kernel, its gain, its bias").map(Cow::into_owned)
+        };
+        let kernel = next()?;
+        let gain = (!self.source.folded).then(&mut next).transpose()?;
+        let bias = if parameter.bias { next()? } else { vec![0.0; parameter.outputs] };
+        Ok(match gain {
+            Some(gain) => fold::fold(parameter, kernel, &gain, bias),
+            None => fold::ordered(parameter, kernel, bias),
+        })
     }
 
     /// The class term, `hw`: `[classes, outputs]`.

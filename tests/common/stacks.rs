@@ -22,13 +22,20 @@ struct Stack {
     layers: Vec<Layer>,
     head: Head,
     classes: usize,
-    known: Option<MapId>,
+    input: Input,
 }
 
 impl Stack {
     fn new(head: Head, classes: usize) -> Stack {
         let image = Map { name: "image".into(), stride: 1, channels: head.values() + 1 };
-        Stack { parameters: Vec::new(), maps: vec![image], layers: Vec::new(), head, classes, known: None }
+        Stack {
+            parameters: Vec::new(),
+            maps: vec![image],
+            layers: Vec::new(),
+            head,
+            classes,
+            input: Input::default(),
+        }
     }
 
     fn map(&mut self, stride: usize, channels: usize) -> MapId {
@@ -39,7 +46,7 @@ impl Stack {
 
     fn parameter(&mut self, kind: ParameterKind, inputs: usize, outputs: usize) -> ParameterId {
         let name = format!("p{}", self.parameters.len());
-        self.parameters.push(Parameter { name, kind, inputs, outputs });
+        self.parameters.push(Parameter { name, kind, inputs, outputs, bias: true });
         self.parameters.len() - 1
     }
 
@@ -115,7 +122,7 @@ impl Stack {
     fn logits(mut self, source: MapId) -> Graph {
         let shape = [1, self.head.logits()];
         self.layer(shape, Activation::Elu, &[(source, 0, 0, None)], Epilogue::default(), false);
-        Graph::new(self.parameters, self.maps, self.layers, self.head, self.classes, self.known)
+        Graph::new(self.parameters, self.maps, self.layers, self.head, self.classes, self.input)
             .expect("a causal graph")
     }
 }
@@ -173,6 +180,10 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
         stacks.push((["both streams", "both, stride 2", "both, stride 4"][down], s.logits(x)));
     }
     stacks.push(("another model", other(classes)));
+    let symbols = Head::Categorical { symbols: 21 };
+    stacks.push(("previous symbols", previous(symbols, Encoding::OneHot, 21, classes)));
+    stacks.push(("previous amplitudes", previous(symbols, Encoding::MuLaw, 1, classes)));
+    stacks.push(("previous pixels", previous(mixture, Encoding::Values, 4, classes)));
     if classes == 0 {
         // Pixels for which nothing is left, and rows that begin with nothing.
         stacks.push(("to the left", single(&[[0, -1], [0, -2]])));
@@ -196,7 +207,7 @@ pub const KNOWN: usize = 5;
 fn other(classes: usize) -> Graph {
     let mut s = Stack::new(Head::Categorical { symbols: 11 }, classes);
     let known = s.map(1, KNOWN);
-    s.known = Some(known);
+    s.input.known = Some(known);
     let relu = Activation::Relu;
     let gate = Epilogue { tanh: true, gated: true, add: None };
     let sum = |map| Epilogue { tanh: false, gated: false, add: Some(map) };
@@ -223,13 +234,34 @@ fn other(classes: usize) -> Graph {
     s.logits(skip)
 }
 
+/// A WaveNet in small, with columns too: every position of the image holds the pixel before it, layers look back
+/// farther and farther, and what they make is summed at the end.
+fn previous(head: Head, encoding: Encoding, channels: usize, classes: usize) -> Graph {
+    let mut s = Stack::new(head, classes);
+    s.maps[IMAGE].channels = channels;
+    s.input = Input { encoding, previous: true, known: None };
+    let offsets = [(IMAGE, -2, 1, None), (IMAGE, -1, 0, None), (IMAGE, 0, -1, None), (IMAGE, 0, 0, None)];
+    let mut x = s.layer([1, CHANNELS], Activation::Identity, &offsets, Epilogue::default(), false);
+    let mut gates = Vec::new();
+    for dilation in [1, 4, 20] {
+        let gate = Epilogue { tanh: true, gated: true, add: None };
+        let offsets = [(x, -dilation, 0, None), (x, 0, 0, None)];
+        gates.push(s.layer([1, 7], Activation::Identity, &offsets, gate, true));
+        let sum = Epilogue { add: Some(x), ..Epilogue::default() };
+        x = s.layer([1, CHANNELS], Activation::Identity, &[(gates[gates.len() - 1], 0, 0, None)], sum, false);
+    }
+    let offsets: Vec<Offset> = gates.iter().map(|&gate| (gate, 0, 0, None)).collect();
+    let skip = s.layer([1, 33], Activation::Identity, &offsets, Epilogue::default(), false);
+    s.logits(skip)
+}
+
 /// A graph that reads the image, with or without its constant 1, and what is given for every position through an
 /// activation, beside what another layer makes of them; at so many places above and a few others.
 pub fn reading(head: Head, read: Activation, places: usize, ones: bool) -> Graph {
     let mut s = Stack::new(head, 0);
     s.maps[IMAGE].channels = head.values() + usize::from(ones);
     let known = s.map(1, KNOWN);
-    s.known = Some(known);
+    s.input.known = Some(known);
     let offsets = [(IMAGE, -1, 0, None), (IMAGE, 0, -1, None)];
     let first = s.layer([1, 9], Activation::Identity, &offsets, Epilogue::default(), false);
     let above = |i: isize| (IMAGE, -1 - i / 7, i % 7 - 3, None);
@@ -250,7 +282,7 @@ fn single(at: &[[isize; 2]]) -> Graph {
 
 /// Numbers in [-1, 1] for every position, for a graph that is given some.
 pub fn known(graph: &Graph, size: usize, height: usize, width: usize) -> Option<Array4<f32>> {
-    let channels = graph.maps[graph.known?].channels;
+    let channels = graph.maps[graph.input.known?].channels;
     let number = |(n, r, c, k)| ((n * 31 + r * 17 + c * 7 + k * 3) % 41) as f32 / 20.0 - 1.0;
     Some(Array4::from_shape_fn((size, height, width, channels), number))
 }
@@ -265,10 +297,28 @@ pub fn forward(
     let graph = weights.graph();
     let (height, width, _) = image.dim();
     let mut maps: Vec<Vec<f64>> = vec![Vec::new(); graph.maps.len()];
-    for pixel in image.lanes(Axis(2)) {
-        maps[IMAGE].extend(pixel.iter().map(|x| f64::from(*x)).chain(graph.ones().then_some(1.0)));
+    let mut pixels: Vec<Vec<f32>> = image.lanes(Axis(2)).into_iter().map(|pixel| pixel.to_vec()).collect();
+    if graph.input.previous {
+        pixels.insert(0, vec![graph.head.nearest(0.0); graph.head.values()]);
+        pixels.pop();
     }
-    if let Some(map) = graph.known {
+    for pixel in pixels {
+        // Of q symbols the value of the i-th is 2 i / (q - 1) - 1, and mu is q - 1.
+        let mu = graph.head.logits() as f64 - 1.0;
+        let symbol = ((f64::from(pixel[0]) + 1.0) / 2.0 * mu).round();
+        let values = pixel.iter().map(|x| f64::from(*x));
+        match graph.input.encoding {
+            Encoding::Values => maps[IMAGE].extend(values.chain(graph.ones().then_some(1.0))),
+            Encoding::OneHot => {
+                maps[IMAGE].extend((0..=mu as usize).map(|i| f64::from(u8::from(i as f64 == symbol))))
+            }
+            Encoding::MuLaw => {
+                let y = 2.0 * symbol / mu - 1.0;
+                maps[IMAGE].push(y.signum() * ((1.0 + mu).powf(y.abs()) - 1.0) / mu);
+            }
+        }
+    }
+    if let Some(map) = graph.input.known {
         maps[map].extend(known.iter().map(|x| f64::from(*x)));
     }
     let at = |maps: &[Vec<f64>], map: MapId, read: Activation, [r, c]: [isize; 2]| -> Vec<f64> {

@@ -43,6 +43,7 @@ fn a_panic_in_one_team_ends_the_others_at_their_next_row() {
         keep_logits: false,
         temperature: 1.0,
         known: None,
+        start: None,
     };
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.make(&batch, &watch)));
     assert!(made.is_err(), "a class that does not exist was made");

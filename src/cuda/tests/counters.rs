@@ -30,6 +30,7 @@ fn batch(size: usize, height: usize, width: usize) -> Batch<'static> {
         noise: Noise::Philox { seed: 1, first_index: 0 },
         temperature: 1.0,
         known: None,
+        start: None,
         given: None,
         method: Method::Cached,
         keep_logits: false,

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::ModelConfig;
 use crate::graph::{
-    Activation, Bias, Epilogue, Graph, IMAGE, Layer, Map, MapId, Parameter, ParameterId, ParameterKind, Tap,
+    Activation, Bias, Epilogue, Graph, IMAGE, Input, Layer, Map, MapId, Parameter, ParameterId,
+    ParameterKind, Tap,
 };
 
 /// One of the two streams.
@@ -73,7 +74,7 @@ impl Builder {
         };
         let name = format!("{prefix}_{}", self.counts[slot]);
         self.counts[slot] += 1;
-        self.parameters.push(Parameter { name, kind, inputs, outputs });
+        self.parameters.push(Parameter { name, kind, inputs, outputs, bias: true });
         self.parameters.len() - 1
     }
 
@@ -130,7 +131,7 @@ impl Builder {
             head.logits(),
             Layer { read: Activation::Elu, ..plain(taps, parameter) },
         );
-        Graph::new(self.parameters, self.maps, self.layers, head, self.config.classes, None)
+        Graph::new(self.parameters, self.maps, self.layers, head, self.config.classes, Input::default())
             .expect("PixelCNN++ is causal")
     }
 
