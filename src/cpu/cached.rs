@@ -14,15 +14,20 @@ use super::pixels::{Own, Pixels};
 use super::stage::{Context, Inputs, Maps, Span, Stage};
 use crate::engine::Watch;
 use crate::error::Result;
-use crate::plan::Plan;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::steps::{Run, Step, Steps};
+use crate::plan::{Part, Plan};
+
+/// Multiply-adds of a stage below which one thread runs it alone: another's half would take less than the barrier.
+const ALONE: usize = 1 << 14;
 
 /// What one team needs for its images: stages with resolved addresses, and the length of the memory.
 pub struct Block<'a> {
     steps: &'a Steps,
     /// By piece.
     stages: Vec<Stage>,
+    /// By piece, for its hoisted part on a row and for its part at a pixel: whether one thread runs it alone.
+    alone: Vec<[bool; 2]>,
     inputs: Inputs,
     logits: Grid,
     images: Range<usize>,
@@ -42,10 +47,18 @@ impl<'a> Block<'a> {
         let extent = Extent { batch: images.len(), height, width };
         let mut maps = Maps::new(plan, Storage::Ring, extent);
         let stages = (0..plan.pieces.len()).map(|piece| Stage::new(plan, piece, packed, &mut maps, true));
-        let stages = stages.collect();
+        let stages: Vec<_> = stages.collect();
+        let alone = |stage: &Stage| {
+            let small = |part: Option<Part>, positions| {
+                part.is_some_and(|part| stage.multiply_adds(part, positions) < ALONE)
+            };
+            let row = images.len() * stage.piece.steps(width);
+            [small(stage.piece.row_part(), row), small(stage.piece.pixel_part(), images.len())]
+        };
+        let alone = stages.iter().map(alone).collect();
         let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
         let inputs = Inputs::new(plan, &maps);
-        Block { steps, stages, inputs, logits, images, extent, len: maps.layout.len }
+        Block { steps, stages, alone, inputs, logits, images, extent, len: maps.layout.len }
     }
 
     /// Bytes that the block takes.
@@ -111,7 +124,11 @@ impl Walk<'_, '_> {
                     for column in 0..width {
                         self.pixel(row, column);
                         self.sample(row, column, &mut own);
-                        self.barrier(Phase::Sampling);
+                        // After the last pixel there is the row's barrier.
+                        match column + 1 < width {
+                            true => self.barrier(Phase::Sampling),
+                            false => self.clock.note(Phase::Sampling),
+                        }
                     }
                 }
             }
@@ -127,6 +144,7 @@ impl Walk<'_, '_> {
                 stop.store(self.pixels.stopped() || self.context.team.abandoned(), Relaxed);
             }
             self.context.team.barrier();
+            self.clock.note(Phase::Waiting);
             if stop.load(Relaxed) {
                 return;
             }
@@ -160,13 +178,22 @@ impl Walk<'_, '_> {
     /// As for [`Walk::run`]; the steps before it are complete.
     unsafe fn on_row(&self, step: &Step, row: usize) {
         for run in step {
-            let stage = &self.block.stages[run.piece];
-            let row = stage.piece.step(0, row).expect("the step runs at this row");
-            let columns = 0..stage.piece.steps(self.block.extent.width);
-            let span = Span { rows: row..row + 1, columns };
             // SAFETY: by the caller's promise.
-            unsafe { stage.run(&self.context, &span, run.part, None) };
+            unsafe { self.run_on_row(&self.context, run, row) };
         }
+    }
+
+    /// Runs a part of a piece on a whole row.
+    ///
+    /// # Safety
+    /// As for [`Walk::on_row`]; `context` is the walk's, or that of a thread that runs it alone.
+    unsafe fn run_on_row(&self, context: &Context, run: &Run, row: usize) {
+        let stage = &self.block.stages[run.piece];
+        let row = stage.piece.step(0, row).expect("the step runs at this row");
+        let columns = 0..stage.piece.steps(self.block.extent.width);
+        let span = Span { rows: row..row + 1, columns };
+        // SAFETY: by the caller's promise.
+        unsafe { stage.run(context, &span, run.part, None) };
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
@@ -203,8 +230,20 @@ impl Walk<'_, '_> {
             unsafe { self.on_row(step, row) };
             self.barrier(Phase::Row);
         }
-        // SAFETY: hoisted parts read only what stood before them.
-        unsafe { self.on_row(&steps.hoisted[row % steps.period], row) };
+        let mut alone = 0;
+        for run in &steps.hoisted[row % steps.period] {
+            // Small ones are dealt out, a thread each.
+            let mut context = self.context;
+            if self.block.alone[run.piece][0] {
+                alone += 1;
+                if alone % context.team.count != context.team.index {
+                    continue;
+                }
+                context.team = context.team.alone();
+            }
+            // SAFETY: hoisted parts read only what stood before them.
+            unsafe { self.run_on_row(&context, run, row) };
+        }
         self.barrier(Phase::Hoist);
     }
 
@@ -219,17 +258,28 @@ impl Walk<'_, '_> {
         // What comes next is asked for while this is computed.
         let after = self.block.steps.pixel(row, column + 1).first();
         let mut next = steps.iter().chain(after).flatten().skip(1);
-        for step in steps {
+        let alone = Context { team: self.context.team.alone(), ..self.context };
+        // Steps of one small stage are the first thread's, and between two of them there is nothing to wait for.
+        let first_s = |step: &Step| step.iter().all(|run| self.block.alone[run.piece][1]);
+        for (i, step) in steps.iter().enumerate() {
+            let own = first_s(step);
             for run in step {
                 let s = stage(run);
                 let at = (s.piece.step(0, row), s.piece.step(1, column));
                 let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
                 let span = Span { rows: row..row + 1, columns: column..column + 1 };
                 let next = next.next().map(|run| (stage(run), run.part));
-                // SAFETY: the steps come in order and a barrier follows each one.
-                unsafe { s.run(&self.context, &span, run.part, next) };
+                if own && self.context.team.index > 0 {
+                    continue;
+                }
+                let context = if own { &alone } else { &self.context };
+                // SAFETY: the steps come in order and a barrier follows each one, but between two that one thread
+                // runs alone.
+                unsafe { s.run(context, &span, run.part, next) };
             }
-            self.barrier(Phase::Pixels);
+            if !own || steps.get(i + 1).is_none_or(|next| !first_s(next)) {
+                self.barrier(Phase::Pixels);
+            }
         }
     }
 

@@ -63,6 +63,7 @@ pub struct Stage {
 }
 
 /// What all stages of a batch share.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The kernels to run.
     pub kernels: Kernels,
@@ -148,6 +149,14 @@ impl Stage {
         assert_eq!(packed.unit, if layer.epilogue.gated { 2 } else { 1 });
         let (piece, epilogue) = (piece.clone(), layer.epilogue);
         Stage { piece, packed, taps, epilogue, outputs, output_columns, add, channels, sums }
+    }
+}
+
+impl Stage {
+    /// Multiply-adds of a part at so many positions.
+    pub fn multiply_adds(&self, part: Part, positions: usize) -> usize {
+        let inputs = self.taps[self.piece.part(part)].iter().map(|tap| tap.in_channels).sum::<usize>();
+        inputs * self.packed.accumulators * positions
     }
 }
 

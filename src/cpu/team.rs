@@ -136,6 +136,11 @@ impl Thread<'_> {
         self.barrier.wait();
     }
 
+    /// The same thread as a team of its own.
+    pub fn alone(&self) -> Self {
+        Thread { index: 0, count: 1, ..*self }
+    }
+
     /// Whether a thread of any team has panicked, so that nobody will see what the others make. The own
     /// team ends at its next barrier; other teams ask.
     pub fn abandoned(&self) -> bool {

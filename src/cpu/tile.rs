@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{BURST, EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Target, Tile};
+use super::kernels::{BURST, EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Shape, Target, Tile};
 use super::packed::Panels;
 use super::stage::{Context, Span, Stage, StageTap};
 use super::team::{Thread, share};
@@ -46,19 +46,40 @@ impl Stage {
             assert!(span.rows.len() == 1 && span.columns.end <= columns);
             assert!(part == Part::Rest || span.columns == all);
         }
-        let count = context.batch * span.rows.len() * span.columns.len();
-        let (units, positions) = self.share(&context.team, count);
+        let work = Work { context, stage: self, taps, part, span };
+        let (units, positions) = self.share(&context.team, work.positions());
         if positions.is_empty() {
             return;
         }
-        let unit = self.packed.unit;
-        let shape = context.kernels.shape(positions.len(), units.len() * unit, unit);
-        let work = Work { context, stage: self, taps, part, span };
-        let groups = || chunks(&units, shape.panels / unit);
+        let shape = context.kernels.shape(positions.len(), units.len() * self.packed.unit, self.packed.unit);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match positions.len() <= shape.rows {
+                true => self.blocks::<1>(&work, &units, &positions, shape, next),
+                false => self.blocks::<BLOCK_TILES>(&work, &units, &positions, shape, next),
+            }
+        }
+    }
+
+    /// Some units of outputs at some positions, in blocks of so many tiles: what is worked out for a block's tiles is
+    /// held on the stack, which a single tile should not pay for.
+    ///
+    /// # Safety
+    /// As for [`Stage::run`], of which this is a thread's share.
+    unsafe fn blocks<const TILES: usize>(
+        &self,
+        work: &Work,
+        units: &Range<usize>,
+        positions: &Range<usize>,
+        shape: Shape,
+        next: Option<(&Stage, Part)>,
+    ) {
+        let (context, unit, part) = (work.context, self.packed.unit, work.part);
+        let groups = || chunks(units, shape.panels / unit);
         // A block of inputs stays in the core's cache while all units of weights pass by.
-        let mut blocks = chunks(&positions, shape.rows * BLOCK_TILES).peekable();
+        let mut blocks = chunks(positions, shape.rows * TILES).peekable();
         while let Some(block) = blocks.next() {
-            let rows: [Rows; BLOCK_TILES] = std::array::from_fn(|t| {
+            let rows: [Rows; TILES] = std::array::from_fn(|t| {
                 let first = block.end.min(block.start + t * shape.rows);
                 work.rows(first..block.end.min(first + shape.rows))
             });
@@ -73,7 +94,7 @@ impl Stage {
                     match (&next_group, next) {
                         (Some(next), _) => prefetch.weights(context, self, part, next, (t, tiles)),
                         (None, Some((stage, part))) => {
-                            let first = stage.first_group(context, count);
+                            let first = stage.first_group(context, work.positions());
                             prefetch.weights(context, stage, part, &first, (t, tiles));
                         }
                         (None, None) => {}
@@ -197,6 +218,11 @@ struct Place {
 }
 
 impl Work<'_> {
+    /// Positions of the rectangle.
+    fn positions(&self) -> usize {
+        self.context.batch * self.span.rows.len() * self.span.columns.len()
+    }
+
     fn place(&self, position: usize) -> Place {
         let (rows, columns) = (self.span.rows.len(), self.span.columns.len());
         let (line, column) = (position / columns, position % columns);

@@ -73,21 +73,24 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
             let weights = segment.weights.add(first_panel * t.panel_stride);
             // The panels pass one after the other, and the first pass has asked for all that is wanted.
             let bursts = if first_panel == 0 { segment.bursts } else { 0 };
-            for k in 0..segment.in_channels {
-                if k % STEP == 0 && k / STEP < bursts {
+            let weights: [*const f32; PANELS] = std::array::from_fn(|p| weights.add(p * t.panel_stride));
+            let steps = segment.in_channels / STEP;
+            for step in 0..steps {
+                if step < bursts {
                     for line in 0..BURST {
-                        let prefetch = segment.prefetch.wrapping_add((k / STEP * BURST + line) * LANES);
+                        let prefetch = segment.prefetch.wrapping_add((step * BURST + line) * LANES);
                         _mm_prefetch::<_MM_HINT_T1>(prefetch.cast());
                     }
                 }
-                for p in 0..PANELS {
-                    let w = row::<BF16>(weights.add(p * t.panel_stride), k);
-                    for m in 0..ROWS {
-                        let x = _mm256_set1_ps(*inputs[m].add(k));
-                        for h in 0..2 {
-                            sums[m][p][h] = _mm256_fmadd_ps(x, w[h], sums[m][p][h]);
-                        }
-                    }
+                for k in (step * STEP..(step + 1) * STEP).step_by(2) {
+                    input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k);
+                    input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k + 1);
+                }
+            }
+            for k in steps * STEP..segment.in_channels {
+                match k % 2 {
+                    0 => input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k),
+                    _ => input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k),
                 }
             }
         }
@@ -102,28 +105,40 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
     }
 }
 
-/// The weights of input `k` in a panel.
+/// Adds the products of input `k`, whose parity is known when it is compiled. A register of weights is used up before
+/// the next one is loaded: with the sums there is no room for more.
 ///
 /// # Safety
-/// The processor has the instruction set, and the panel's weights have that input.
+/// The processor has the instruction set, and `inputs` and the panels' `weights` have that input.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn row<const BF16: bool>(panel: *const f32, k: usize) -> [__m256; 2] {
+unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const ODD: bool>(
+    sums: &mut [[[__m256; 2]; PANELS]; ROWS],
+    inputs: &[*const f32; ROWS],
+    weights: &[*const f32; PANELS],
+    k: usize,
+) {
     const HALF: usize = LANES / 2;
     // SAFETY: by the caller's promise.
     unsafe {
-        if !BF16 {
-            let row = panel.add(k * LANES);
-            return [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(HALF))];
+        for p in 0..PANELS {
+            for h in 0..2 {
+                let w = match (BF16, ODD) {
+                    (false, _) => _mm256_loadu_ps(weights[p].add(k * LANES + h * HALF)),
+                    (true, odd) => {
+                        let pairs = _mm256_loadu_si256(weights[p].add(k / 2 * LANES + h * HALF).cast());
+                        _mm256_castsi256_ps(match odd {
+                            false => _mm256_slli_epi32::<16>(pairs),
+                            true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+                        })
+                    }
+                };
+                for m in 0..ROWS {
+                    let x = _mm256_set1_ps(*inputs[m].add(k));
+                    sums[m][p][h] = _mm256_fmadd_ps(x, w, sums[m][p][h]);
+                }
+            }
         }
-        let pairs = panel.add(k / 2 * LANES);
-        [pairs, pairs.add(HALF)].map(|pairs| {
-            let pairs = _mm256_loadu_si256(pairs.cast());
-            _mm256_castsi256_ps(match k % 2 {
-                0 => _mm256_slli_epi32::<16>(pairs),
-                _ => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
-            })
-        })
     }
 }
 

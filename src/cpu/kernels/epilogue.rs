@@ -68,7 +68,11 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
                     store(at(target).add(f.channels), &negative, lanes);
                 }
                 if let Some(target) = relus {
-                    store(at(target), &x.map(relu), lanes);
+                    let mut positive = x;
+                    for x in &mut positive {
+                        *x = relu(*x);
+                    }
+                    store(at(target), &positive, lanes);
                 }
                 if let Some(target) = elu {
                     store(at(target), &concat_elu(&x).0, lanes);
@@ -92,8 +96,11 @@ unsafe fn output(
     // SAFETY: by the caller's promise.
     unsafe {
         let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
+        // Not `x.map`: a closure is compiled without the instruction set of this function.
         if f.epilogue.tanh {
-            x = x.map(tanh);
+            for x in &mut x {
+                *x = tanh(*x);
+            }
         }
         let add = match f.add {
             Some(target) => load(at(target), lanes),
