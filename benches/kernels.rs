@@ -97,7 +97,7 @@ impl TileBench {
     fn run(&self, kernels: &Kernels) {
         let lines = self.precision.lines(DEPTH);
         let init = [0.0; 10 * LANES];
-        let mut sums = vec![0.0; self.rows * self.panels * LANES];
+        let mut accumulators = vec![0.0; self.rows * self.panels * LANES];
         let kernel = kernels.tile(self.rows, self.panels, self.precision);
         for tile in self.weights.chunks_exact(self.panels * TAPS * lines * LANES) {
             let segments: [Segment; TAPS] = std::array::from_fn(|t| Segment {
@@ -113,34 +113,34 @@ impl TileBench {
                 offsets: std::array::from_fn(|m| m * DEPTH),
                 init: [init.as_ptr(); MAX_ROWS],
                 panel_stride: TAPS * lines * LANES,
-                sums: sums.as_mut_ptr(),
-                sums_stride: self.panels * LANES,
+                accumulators: accumulators.as_mut_ptr(),
+                accumulator_stride: self.panels * LANES,
             };
             // SAFETY: the slices have the extents of a `Tile`, and the shape comes from `Kernels::shape`.
             unsafe { kernel(&tile) };
         }
-        std::hint::black_box(&sums);
+        std::hint::black_box(&accumulators);
     }
 }
 
 /// The gate with concat_elu, which has an exponential for each sigmoid and each elu: outputs for each
 /// second. The bound is two fused multiply-adds' time for each of the about 25 operations of both.
-fn finish(c: &mut Criterion) {
+fn epilogue(c: &mut Criterion) {
     const FILTERS: usize = 160;
     const OPERATIONS: f64 = 2.0 * 25.0;
     for kernels in Isa::ALL.into_iter().filter_map(Kernels::new) {
         let flops = peak_flops(&kernels, 1).expect("one thread");
-        let (rows, units) = (12, FILTERS / LANES);
-        let sums = vec![0.3; rows * 2 * units * LANES];
+        let (rows, vectors) = (12, FILTERS / LANES);
+        let accumulators = vec![0.3; rows * 2 * vectors * LANES];
         let (mut residual, mut raw) = (vec![0.1; rows * FILTERS], vec![0.0; rows * FILTERS]);
         let mut activated = vec![0.0; rows * 2 * FILTERS];
         let positions: Vec<usize> = (0..rows).collect();
         let args = EpilogueArgs {
-            sums: sums.as_ptr(),
-            sums_stride: 2 * units * LANES,
+            accumulators: accumulators.as_ptr(),
+            accumulator_stride: 2 * vectors * LANES,
             positions: &positions,
-            units,
-            first_unit: 0,
+            vectors,
+            first_vector: 0,
             channels: FILTERS,
             epilogue: Epilogue { gated: true, add: Some(0), tanh: false },
             add: Some(Target { base: residual.as_mut_ptr(), channels: FILTERS }),
@@ -151,12 +151,12 @@ fn finish(c: &mut Criterion) {
                 Some(Target { base: activated.as_mut_ptr(), channels: 2 * FILTERS }),
             ],
         };
-        let name = format!("{} finish", kernels.isa().name());
+        let name = format!("{} epilogue", kernels.isa().name());
         // SAFETY: the vectors have the extents of a `EpilogueArgs`.
         let run = || unsafe { kernels.epilogue()(&args) };
         share(c, &name, (rows * FILTERS) as f64, flops / OPERATIONS, "G outputs/s", run);
     }
 }
 
-criterion_group!(benches, tiles, finish);
+criterion_group!(benches, tiles, epilogue);
 criterion_main!(benches);

@@ -6,16 +6,16 @@
 
 #include "masked_conv.cuh"
 
-template <int FORM>
+template <int ACTIVATION>
 __device__ __forceinline__ void activate_all(const float4* source, float4* target, size_t positions, int channels) {
     int quads = channels / 4;
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= positions * quads) return;
     size_t position = i / quads;
     float4 x = source[i], negative = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    activate(FORM, x, negative);
-    target[FORM == CONCAT_ELU ? i + position * quads : i] = x;
-    if (FORM == CONCAT_ELU) target[i + (position + 1) * quads] = negative;
+    activate(ACTIVATION, x, negative);
+    target[ACTIVATION == CONCAT_ELU ? i + position * quads : i] = x;
+    if (ACTIVATION == CONCAT_ELU) target[i + (position + 1) * quads] = negative;
 }
 
 extern "C" __global__ void concat_elu_f32(const float4* source, float4* target, size_t positions, int channels) {

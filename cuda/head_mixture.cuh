@@ -1,7 +1,7 @@
 // A mixture of logistics over one or three channels, as in `src/heads/mixture_of_logistics.rs`.
 //
-// The idea: the lanes of a warp share out the components and agree on the best by shuffles; a lane for each channel
-// makes its logistic number; then the channels follow from one another.
+// The idea: the components are divided among the lanes of a warp, which find the best by shuffles; one lane for each
+// channel draws its logistic number; then each channel is computed from those before it.
 
 #pragma once
 

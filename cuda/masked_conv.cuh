@@ -1,8 +1,8 @@
-// What the two forms of the shifted convolutions share: how a sum begins, what it is made of, how it ends.
+// What the gemv and the gemm kernel share: the accumulators' initial value, the terms, the epilogue.
 //
-// The idea: an output is `begin`, then the sum of one chunk after the other, each chunk's sum made by
-// itself from zero with fused multiply-adds in the order of its rows, then `finish`. Whoever keeps to that
-// makes the same bits, however the work is cut.
+// The idea: an accumulator starts from `initial` and adds the sums of the chunks in their order; each chunk's sum
+// starts from zero and takes fused multiply-adds in the order of the chunk's rows; then `store_output`. A kernel that
+// keeps this order computes the same bits, however it divides the work.
 
 #pragma once
 
@@ -24,21 +24,21 @@ __device__ __forceinline__ void load_inputs(const Stage& stage, const Tap& tap, 
     from += channel;
     // Other blocks have written it: not from this multiprocessor's cache.
     x = __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
-    if (stage.form == STORED) {
+    if (stage.activation == STORED) {
         negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.source.channels / 2));
     }
 }
 
-// What was loaded, in the form in which the stage reads it.
-__device__ __forceinline__ void activate(int form, float4& x, float4& negative) {
-    if (form == CONCAT_ELU) {
+// Applies the stage's activation to what `load_inputs` has loaded.
+__device__ __forceinline__ void activate(int activation, float4& x, float4& negative) {
+    if (activation == CONCAT_ELU) {
         concat_elu(x.x, x.x, negative.x);
         concat_elu(x.y, x.y, negative.y);
         concat_elu(x.z, x.z, negative.z);
         concat_elu(x.w, x.w, negative.w);
-    } else if (form == ELU) {
+    } else if (activation == ELU) {
         x = make_float4(elu(x.x), elu(x.y), elu(x.z), elu(x.w));
-    } else if (form == RELU) {
+    } else if (activation == RELU) {
         x = make_float4(relu(x.x), relu(x.y), relu(x.z), relu(x.w));
     }
 }
@@ -51,9 +51,9 @@ __device__ __forceinline__ void multiply_add(float4& sum, float x, float4 w) {
     sum.w = __fmaf_rn(x, w.w, sum.w);
 }
 
-// Where a stage's sums of a position begin: [batch][columns][slices * SLICE].
-__device__ __forceinline__ size_t sums_at(const Stage& stage, Position at) {
-    return stage.sums + (size_t(at.image) * stage.columns + at.column) * (stage.slices * SLICE);
+// Where the stored accumulators of a position lie: [batch][columns][slices * SLICE].
+__device__ __forceinline__ size_t accumulators_at(const Stage& stage, Position at) {
+    return stage.accumulators + (size_t(at.image) * stage.columns + at.column) * (stage.slices * SLICE);
 }
 
 // For a float and for the float4 of a slice: tanh; `add + value * sigmoid(gate)`; the sum.
@@ -74,7 +74,7 @@ __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
 }
 
-// The output of a finished sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
+// The output of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
 // where it has none.
 template <class T>
 __device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
@@ -83,24 +83,28 @@ __device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add
     return stage.adds ? plus(value, add) : value;
 }
 
-// What a sum begins with. T is a float, or the float4 of a whole slice (o = 0).
+// The initial value of an accumulator: the bias, or what the row phase has stored. T is a float, or the float4 of a
+// whole slice (o = 0).
 template <class T>
-__device__ __forceinline__ T begin(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+__device__ __forceinline__ T initial(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
     int output = slice * SLICE + o;
-    if (stage.from_sums) return __ldcg(reinterpret_cast<const T*>(batch.arena + sums_at(stage, at) + output));
+    if (stage.loads_accumulators) {
+        return __ldcg(reinterpret_cast<const T*>(batch.arena + accumulators_at(stage, at) + output));
+    }
     size_t bias = stage.bias + size_t(batch.classes[at.image]) * (stage.slices * SLICE);
     return __ldg(reinterpret_cast<const T*>(batch.weights + bias + output));
 }
 
-// What becomes of it in the row phase, if the pixel phase has more to add.
+// In the row phase, if the pixel phase has more taps to add: stores the accumulator.
 template <class T>
-__device__ __forceinline__ void keep_sum(const Stage& stage, const Batch& batch, Position at, int slice, int o, T sum) {
-    *reinterpret_cast<T*>(batch.arena + sums_at(stage, at) + slice * SLICE + o) = sum;
+__device__ __forceinline__ void store_accumulator(const Stage& stage, const Batch& batch, Position at, int slice, int o,
+                                                  T sum) {
+    *reinterpret_cast<T*>(batch.arena + accumulators_at(stage, at) + slice * SLICE + o) = sum;
 }
 
-// What becomes of it else: an output. A gated stage has the gate's sum in `gate`.
+// Else: applies the epilogue and stores the output. A gated stage has the gate's sum in `gate`.
 template <class T>
-__device__ __forceinline__ void finish(const Stage& stage, const Batch& batch, Position at, int slice, int o, T value,
+__device__ __forceinline__ void store_output(const Stage& stage, const Batch& batch, Position at, int slice, int o, T value,
                                        T gate) {
     int row = at.row * stage.output_step + stage.parity_row;
     int column = at.column * stage.output_step + stage.parity_column;

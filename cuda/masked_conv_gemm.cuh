@@ -1,10 +1,10 @@
 // The shifted convolutions on many positions: a matrix product, bound by multiplying.
 //
-// The idea: a block makes a tile of 64 positions x 64 outputs and walks over the inputs two chunks at a
-// time: while it multiplies what lies in shared memory, the next two chunks are on their way into
-// registers. A thread has 8 positions x 4 outputs, each twice: the sum of the chunk at hand and the sum of
-// the chunks before. That second one costs an addition for every 8 or 16 multiply-adds and makes the
-// order of summation that of `masked_conv_gemv.cuh`, and so the bits.
+// The idea: a block computes a tile of 64 positions x 64 outputs and steps over the inputs two chunks at a
+// time: while it multiplies the chunks in shared memory, it loads the next two into registers. A thread has
+// 8 positions x 4 outputs, and for each two accumulators: the sum of the current chunk and the sum of the
+// chunks before. The second one costs an addition for every 8 or 16 multiply-adds and makes the order of
+// summation that of `masked_conv_gemv.cuh`, and so the bits.
 
 #pragma once
 
@@ -21,7 +21,7 @@ constexpr int MINE = 8;       // positions of a thread
 constexpr int INPUT = ROWS_TILE + 4;
 // Floats from one chunk's weights to the next, shifted by a share of the banks for the same reason.
 constexpr int CHUNK_WEIGHTS = 2 * CHUNK * SLICES * SLICE + 32 / STEP;
-// Rows of weights that the threads bring at a time.
+// Rows of weights that the threads load at a time.
 constexpr int ROWS_AT_ONCE = THREADS / (STEP * SLICES);
 
 struct Shared {
@@ -30,8 +30,8 @@ struct Shared {
     float4 weights[STEP * CHUNK_WEIGHTS / SLICE]; // [chunk][row of the chunk][slice]
 };
 
-// A step on its way: a thread's pieces of inputs, as they are stored, and of weights.
-// Only where the form may be STORED are there registers for the negatives.
+// The next step's data in registers: a thread's share of the inputs, as they are stored, and of the weights.
+// STORES: the activation may be STORED; only then are there registers for the negatives.
 template <int ROWS, bool STORES>
 struct Step {
     float4 positive[STEP];
@@ -70,13 +70,13 @@ __device__ __forceinline__ void load(Step<ROWS, STORES>& step, const Stage& stag
 }
 
 template <int ROWS, bool STORES>
-__device__ __forceinline__ void store(Shared& s, const Step<ROWS, STORES>& step, int form) {
+__device__ __forceinline__ void store(Shared& s, const Step<ROWS, STORES>& step, int activation) {
     int half = threadIdx.x & 1, position = threadIdx.x >> 1;
 #pragma unroll
     for (int c = 0; c < STEP; c++) {
         float* to = s.inputs + (c * 2 * CHUNK + 4 * half) * INPUT + position;
         float4 x = step.positive[c], y = step.negative[STORES ? c : 0];
-        activate(form, x, y);
+        activate(activation, x, y);
         to[0] = x.x;
         to[INPUT] = x.y;
         to[2 * INPUT] = x.z;
@@ -108,7 +108,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     for (int m = 0; m < MINE; m++) {
         bool mine = tile + my_rows + m < end && slice + my_slice < stage.slices;
         Position at = position(stage, batch, mine ? tile + my_rows + m : tile, row, column);
-        totals[m] = mine ? begin<float4>(stage, batch, at, slice + my_slice, 0) : zero;
+        totals[m] = mine ? initial<float4>(stage, batch, at, slice + my_slice, 0) : zero;
     }
     int loads = tile + (threadIdx.x >> 1);
     bool live = loads < end;
@@ -117,16 +117,16 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     load(step, stage, batch, from, live, slice, 0);
     for (int first = 0; first < stage.chunks; first += STEP) {
         __syncthreads();
-        store(s, step, stage.form);
+        store(s, step, stage.activation);
         __syncthreads();
         if (first + STEP < stage.chunks) load(step, stage, batch, from, live, slice, first + STEP);
         int chunks = min(STEP, stage.chunks - first);
         for (int c = 0; c < chunks; c++) {
             const float* inputs = s.inputs + c * 2 * CHUNK * INPUT + my_rows;
             const float4* weights = s.weights + c * (CHUNK_WEIGHTS / SLICE) + my_slice;
-            float4 sums[MINE];
+            float4 chunk_sums[MINE];
 #pragma unroll
-            for (int m = 0; m < MINE; m++) sums[m] = zero;
+            for (int m = 0; m < MINE; m++) chunk_sums[m] = zero;
 #pragma unroll
             for (int k = 0; k < ROWS; k++) {
                 float4 low = *reinterpret_cast<const float4*>(inputs + k * INPUT);
@@ -134,18 +134,18 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 float4 w = weights[k * SLICES];
                 const float xs[MINE] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-                for (int m = 0; m < MINE; m++) multiply_add(sums[m], xs[m], w);
+                for (int m = 0; m < MINE; m++) multiply_add(chunk_sums[m], xs[m], w);
             }
 #pragma unroll
-            for (int m = 0; m < MINE; m++) totals[m] = plus(totals[m], sums[m]);
+            for (int m = 0; m < MINE; m++) totals[m] = plus(totals[m], chunk_sums[m]);
         }
     }
 #pragma unroll
     for (int m = 0; m < MINE; m++) {
         bool mine = tile + my_rows + m < end && slice + my_slice < stage.slices;
         Position at = position(stage, batch, mine ? tile + my_rows + m : tile, row, column);
-        if (stage.to_sums) {
-            if (mine) keep_sum(stage, batch, at, slice + my_slice, 0, totals[m]);
+        if (stage.stores_accumulators) {
+            if (mine) store_accumulator(stage, batch, at, slice + my_slice, 0, totals[m]);
             continue;
         }
         float4 gate = zero;
@@ -157,13 +157,13 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             gate.w = __shfl_down_sync(0xffffffff, totals[m].w, 1);
             mine = mine && my_slice % 2 == 0;
         }
-        if (mine) finish(stage, batch, at, slice + my_slice, 0, totals[m], gate);
+        if (mine) store_output(stage, batch, at, slice + my_slice, 0, totals[m], gate);
     }
 }
 
 } // namespace gemm
 
-// One tile of a stage, while the image stands at (row, column). STORES: the form may be STORED.
+// One tile of a stage, while the image stands at (row, column). STORES: the activation may be STORED.
 template <bool STORES>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
@@ -172,7 +172,7 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.form >= CONCAT_ELU) {
+    if (stage.activation >= CONCAT_ELU) {
         gemm::run<2 * CHUNK, STORES>(s, stage, batch, slice, tile, end, row, column);
     } else {
         gemm::run<CHUNK, false>(s, stage, batch, slice, tile, end, row, column);

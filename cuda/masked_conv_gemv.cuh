@@ -1,9 +1,9 @@
 // The shifted convolutions on few positions: a matrix times a few vectors, bound by reading the matrix.
 //
-// The idea: a block owns `group` slices of the outputs and cuts the sum over inputs into its chunks, one
-// for each thread. A thread holds its chunk's weights in registers (all loads are under way before
-// anything waits), takes one tile of positions after the other through them, and leaves the chunk's sum
-// in shared memory, where one thread for each output adds the chunks up in their order. That order is
+// The idea: a block owns `group` slices of the outputs and splits the sum over inputs into chunks, one for
+// each thread. A thread holds its chunk's weights in registers (all loads are issued before the first is
+// waited for), multiplies one tile of positions after the other by them, and writes the chunk's sum to
+// shared memory, where one thread for each output adds the chunks up in their order. That order is
 // the same in `masked_conv_gemm.cuh`, and so are the bits, whichever of the two a stage runs through.
 
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace gemv {
 
-constexpr int TILE = 4; // positions that share a look at the weights
+constexpr int TILE = 4; // positions that are multiplied by the weights at a time
 
 struct Shared {
     // The sources' channels of a tile: [TILE][lanes][CHUNK] each, see `place`.
@@ -20,15 +20,15 @@ struct Shared {
     float4 negative[TILE * THREADS * CHUNK / 4];
     // The chunks' sums: [lanes][TILE][group][SLICE], with a gate [lanes][2][TILE][group / 2][SLICE]: first the
     // values, then the gates. And one slice more behind each chunk, to keep banks apart.
-    float4 sums[THREADS * (TILE + 1)];
+    float4 chunk_sums[THREADS * (TILE + 1)];
 };
 
 // Where half a chunk (16 bytes) lies. The halves of every other four chunks are swapped, so that eight
-// threads meet eight different groups of banks, whether they read one half of their own chunks or write
+// threads access eight different groups of banks, whether they read one half of their own chunks or write
 // both halves of four chunks.
 __device__ __forceinline__ float4* place(float4* side, int lanes, int m, int lane, int half) {
-    int unit = 2 * (m * lanes + lane) + (half ^ ((lane >> 2) & 1));
-    return side + unit;
+    int index = 2 * (m * lanes + lane) + (half ^ ((lane >> 2) & 1));
+    return side + index;
 }
 
 // The rows of one chunk's weights for one slice.
@@ -49,7 +49,7 @@ __device__ __forceinline__ void multiply_add(float4& sum, float4 x, const float4
     ::multiply_add(sum, x.w, w[3]);
 }
 
-// Brings the sources' channels of a tile into shared memory, activated. `first` is the first of `lanes`
+// Copies the sources' channels of a tile to shared memory, through the stage's activation. `first` is the first of `lanes`
 // chunks, of which `chunks` are there.
 __device__ __forceinline__ void stage_inputs(Shared& s, const Stage& stage, const Batch& batch, int row, int column,
                                              int tile, int live, int first, int chunks) {
@@ -62,9 +62,9 @@ __device__ __forceinline__ void stage_inputs(Shared& s, const Stage& stage, cons
         for (int m = 0; m < live; m++) {
             float4 positive, negative;
             load_inputs(stage, tap, batch, position(stage, batch, tile + m, row, column), channel, positive, negative);
-            activate(stage.form, positive, negative);
+            activate(stage.activation, positive, negative);
             *place(s.positive, stage.lanes, m, lane, half) = positive;
-            if (stage.form >= CONCAT_ELU) *place(s.negative, stage.lanes, m, lane, half) = negative;
+            if (stage.activation >= CONCAT_ELU) *place(s.negative, stage.lanes, m, lane, half) = negative;
         }
     }
 }
@@ -94,8 +94,8 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         float value = 0.0f, gate = 0.0f;
         if (adds_here) {
             at = position(stage, batch, tile + m_out, row, column);
-            value = begin<float>(stage, batch, at, slice + slice_out, o);
-            if (stage.gated) gate = begin<float>(stage, batch, at, slice + slice_out + 1, o);
+            value = initial<float>(stage, batch, at, slice + slice_out, o);
+            if (stage.gated) gate = initial<float>(stage, batch, at, slice + slice_out + 1, o);
         }
         for (int first = 0; first < stage.chunks; first += lanes) {
             int chunks = min(lanes, stage.chunks - first);
@@ -116,12 +116,12 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                         multiply_add(sum, *place(s.negative, lanes, m, lane, 1), w + ROWS - 4);
                     }
                     int slot = of_group % width * to_gates + m * to_position + of_group / width;
-                    s.sums[lane * to_chunk + slot] = sum;
+                    s.chunk_sums[lane * to_chunk + slot] = sum;
                 }
             }
             __syncthreads();
             if (adds_here) {
-                const float* from = reinterpret_cast<const float*>(s.sums) + m_out * outputs + rest;
+                const float* from = reinterpret_cast<const float*>(s.chunk_sums) + m_out * outputs + rest;
 #pragma unroll 8
                 for (int c = 0; c < chunks; c++) {
                     value = __fadd_rn(value, from[c * to_chunk * SLICE]);
@@ -130,11 +130,11 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             }
         }
         if (!adds_here) continue;
-        if (stage.to_sums) {
-            keep_sum(stage, batch, at, slice + slice_out, o, value);
-            if (stage.gated) keep_sum(stage, batch, at, slice + slice_out + 1, o, gate);
+        if (stage.stores_accumulators) {
+            store_accumulator(stage, batch, at, slice + slice_out, o, value);
+            if (stage.gated) store_accumulator(stage, batch, at, slice + slice_out + 1, o, gate);
         } else {
-            finish(stage, batch, at, slice + slice_out, o, value, gate);
+            store_output(stage, batch, at, slice + slice_out, o, value, gate);
         }
     }
 }
@@ -151,7 +151,7 @@ __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.form >= CONCAT_ELU) {
+    if (stage.activation >= CONCAT_ELU) {
         gemv::run<2 * CHUNK>(s, stage, batch, slice, tile, end, row, column);
     } else {
         gemv::run<CHUNK>(s, stage, batch, slice, tile, end, row, column);

@@ -1,10 +1,10 @@
 // A whole row of a batch in one cooperative launch.
 //
 // The idea: what the host would launch stage by stage is a table here, and between two stages that depend
-// on each other all blocks meet at a barrier in memory, which costs a fraction of a launch. A block gets
-// the same slices of the weights at every pixel, and consecutive stages are dealt out from where the one
-// before ended: so each multiprocessor reads its own even share of the weights over and over, which its
-// cache may hold.
+// on each other all blocks wait at a barrier in global memory, which costs a fraction of a launch. A block gets
+// the same slices of the weights at every pixel, and a stage's items go to the blocks after the one where
+// the stage before ended: so each multiprocessor reads the same even share of the weights at every pixel, which
+// its cache may hold.
 
 #include "grid_barrier.cuh"
 #include "masked_conv_gemv.cuh"
@@ -18,7 +18,7 @@ struct Entry {
     int x;     // groups of slices
     int items; // times groups of positions
     int start; // items of the entries before it
-    int join;  // whether all blocks meet after it
+    int join;  // whether a barrier of all blocks follows
 };
 static_assert(sizeof(Entry) == 24);
 
@@ -29,7 +29,7 @@ struct Program {
 };
 static_assert(sizeof(Program) == 8);
 
-// What a row runs: a program to begin with, then one for each pixel, by its column modulo the period.
+// What a row runs: first the program of the row phase, then one for each pixel, by its column modulo the period.
 struct Programs {
     const Entry* entries;
     const Program* row;
@@ -56,21 +56,21 @@ persistent_f32(const float4* records, Programs programs, const Sampler* sampler,
     store_parts(record, batch, load_part(record, batch));
     __syncthreads();
     int next = 0; // which of the pixels' programs comes after this one
-    // What the row begins with stands where a column -1 would.
+    // Column -1 stands for the row phase, which runs before the first pixel.
     for (int column = -1; column < batch.width; column++) {
         for (int last = program.first + program.count - 1, i = program.first; i <= last; i++) {
             int first = (blockIdx.x + blocks - entry.start % blocks) % blocks;
             for (int item = first; item < entry.items; item += blocks) {
                 int y = item / entry.x, x = item - y * entry.x;
-                // No barrier of the block between two items: both kernels keep what one item still reads
-                // apart from what the next first writes, and a stage's items are all of one kind.
+                // No __syncthreads between two items: in both kernels the shared memory that one item still reads
+                // is not what the next one first writes, and a stage's items all run through the same kernel.
                 if (entry.gemm) {
                     masked_conv_gemm<false>(shared.gemm, stage, batch, x, y, row, column);
                 } else {
                     masked_conv_gemv(shared.gemv, stage, batch, x, y, row, column);
                 }
             }
-            // What comes next depends on nothing that is computed: its record is on its way while the blocks meet.
+            // The next stage's record depends on nothing that is computed: it is loaded while the blocks wait.
             if (i == last) {
                 program = programs.pixels[next];
                 next = next + 1 == programs.period ? 0 : next + 1;

@@ -1,4 +1,4 @@
-// What drawing a pixel is told, and its random numbers.
+// The arguments of sampling, and a pixel's random numbers.
 //
 // The idea: the numbers of a pixel depend on nothing but the seed and its place, or are given; who draws asks for
 // one by its index.

@@ -10,21 +10,21 @@
 
 #pragma once
 
-// Weights come in chunks: 8 channels of a source, in the order in which an output is summed. With
-// concat_elu a chunk has 16 rows of weights, 8 for the channels and 8 for their negatives.
+// The channels of a source are summed in chunks of 8. With concat_elu a chunk has 16 rows of weights, 8 for the
+// channels and 8 for their negatives.
 constexpr int CHUNK = 8;
-// Outputs are sliced: a row of a slice is one load of 16 bytes.
+// Outputs come in slices of 4: a slice of one row of weights is one load of 16 bytes.
 constexpr int SLICE = 4;
-// Threads of every block that sums.
+// Threads of a block of the convolution kernels.
 constexpr int THREADS = 128;
 
-// How a source is read.
-enum Form : int {
+// The activation through which a source is read.
+enum Activation : int {
     IDENTITY = 0,   // as it is
     ELU = 1,        // through elu
     RELU = 2,       // through relu
     CONCAT_ELU = 3, // through concat_elu
-    STORED = 4,     // concat_elu that `concat_elu_f32` has stored: [elu(x), elu(-x)]
+    STORED = 4,     // `concat_elu_f32` has stored [elu(x), elu(-x)]: read as it is, with the negatives' weights
 };
 
 // On which positions a stage runs.
@@ -55,24 +55,25 @@ struct Tap {
 };
 static_assert(sizeof(Tap) == 48);
 
-// A layer's sum over some taps, and what becomes of it. In memory its taps lie behind it, and together they are a
-// record; the records of a table are all as long as the longest.
+// A layer's sum over some taps, and its epilogue. In memory its taps follow it, and together they are a record; all
+// records of a table have the length of the longest.
 // Weights: [slices][rows of a chunk][chunks][SLICE]. A gated layer alternates slices of values and gates.
 struct alignas(16) Stage {
     Grid output;
     Grid add;                // what is added to the output, if `adds`
     unsigned long long bias; // [classes][slices * SLICE], floats from the start of the weights
-    unsigned long long sums; // [batch][columns][slices * SLICE], floats from the start of the arena
+    // Of the hoisted taps: [batch][columns][slices * SLICE], floats from the start of the arena.
+    unsigned long long accumulators;
     int tap_count;
     int chunks;
     int slices;
-    int form;
-    int span;
+    int activation; // an Activation
+    int span;       // a Span
     int tanh;
     int gated;
     int adds;
-    int from_sums;   // begins with what the row phase has summed instead of the bias
-    int to_sums;     // ends as such sums instead of the output
+    int loads_accumulators;  // starts from the accumulators that the row phase has stored instead of the bias
+    int stores_accumulators; // stores its accumulators for the pixel phase instead of an output
     int input_step;  // positions of the sources for one step of the stage
     int output_step; // positions of the output
     int parity_row;  // of the outputs, below `output_step`
@@ -103,7 +104,7 @@ static_assert(sizeof(Cursor) == 16);
 
 // What all kernels of a batch share.
 struct Batch {
-    float* arena;         // grids and sums
+    float* arena;         // grids and accumulators
     const float* weights; // weights and biases
     const int* classes;   // [batch]
     Cursor* cursor;
@@ -114,10 +115,10 @@ struct Batch {
 };
 static_assert(sizeof(Batch) == 48);
 
-// A block reads its stage's record from shared memory: brought there at once, it costs one round trip, where one
-// field after the other would cost one for each that depends on another. Thread t brings part t: `load_part` asks
-// for it, `store_parts` stores it when it is wanted and the stage before is done. Only a stage of forty taps or
-// more has parts beyond those, which are fetched then.
+// Each block copies its stage's record to shared memory with one coalesced load, instead of a chain of dependent
+// loads from global memory: thread t takes the 16-byte part t. `load_part` issues the load; `store_parts` writes the
+// part to shared memory, once the previous stage no longer reads its own record. Only a stage of forty taps or more
+// has more parts than the block has threads; `store_parts` copies the rest.
 extern __shared__ float4 shared_record[];
 
 __device__ __forceinline__ const Stage& shared_stage() {

@@ -78,7 +78,7 @@ pub struct Batch<'a> {
 pub struct Output {
     /// `[batch, height, width, values]` in [-1, 1], as sampled: not rounded to bytes.
     pub images: Array4<f32>,
-    /// The logits met on the way, `[batch, height, width, logits]`, if they were asked for.
+    /// The logits from which the pixels were drawn, `[batch, height, width, logits]`, if they were asked for.
     pub logits: Option<Array4<f32>>,
 }
 
@@ -98,8 +98,8 @@ pub trait Engine {
     /// Bytes that the weights take, as the engine holds them.
     fn weight_bytes(&self) -> u64;
 
-    /// Bytes that a batch needs beyond the weights, without [`Output::logits`]; what is beyond counting is
-    /// `u64::MAX`. 0 for a batch of none. A larger batch may need less.
+    /// Bytes that a batch needs beyond the weights, without [`Output::logits`]; `u64::MAX` on
+    /// overflow. 0 for an empty batch. A larger batch may need less.
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64;
 
     /// Bytes that a batch may take; `None` if that is not known. Unless an engine says otherwise, what the
@@ -125,8 +125,8 @@ pub trait Engine {
     /// # Errors
     /// [`Error::Argument`] for sizes and labels that do not fit; what the device refuses.
     fn logits(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<Array4<f32>> {
-        let made = self.make(&Batch::teacher_forced(images, labels), &|_| true)?;
-        Ok(made.logits.expect("the logits were asked for"))
+        let output = self.make(&Batch::teacher_forced(images, labels), &|_| true)?;
+        Ok(output.logits.expect("the logits were asked for"))
     }
 
     /// Makes a batch of images. `watch` is called on one thread.
@@ -137,7 +137,7 @@ pub trait Engine {
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output>;
 }
 
-/// What [`Device::open`](crate::device::Device::open) gives is an engine too: all is asked of the one within.
+/// What [`Device::open`](crate::device::Device::open) gives is an engine too: calls go to the engine in it.
 impl<E: Engine + ?Sized> Engine for Box<E> {
     fn name(&self) -> String {
         (**self).name()
@@ -186,7 +186,7 @@ pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses labels that do not fit a model of so many classes or the batch.
+/// Refuses labels that do not fit a model of `classes` classes or a batch of `size` images.
 #[doc(hidden)]
 pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Result<()> {
     match (classes, labels) {

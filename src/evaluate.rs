@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::{media::images, memory};
 
-/// Images in a batch, if so many fit into memory. More would not be faster.
+/// Images in a batch, or fewer where memory is short. More would not be faster.
 const BATCH: usize = 16;
 
 /// What to evaluate: [`Task::new`], and what differs from its defaults.

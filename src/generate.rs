@@ -133,7 +133,7 @@ const KEPT_PER_IMAGE: u64 = 4 + 8;
 pub type Finished<'a> = Box<dyn FnMut(usize, ArrayView4<f32>) -> Result<()> + 'a>;
 
 impl<'a> Run<'a> {
-    /// A run of so many images of 32x32 from seed 0 and index 0 on, 16 at a time, cached, at temperature 1, of all
+    /// A run of `count` images of 32x32 from seed 0 and index 0 on, 16 at a time, cached, at temperature 1, of all
     /// classes in turn where the model has classes, and kept.
     pub fn new(count: usize) -> Run<'a> {
         Run {
@@ -166,12 +166,12 @@ impl<'a> Run<'a> {
         Run { classes: Some(Classes::One(class)), ..self }
     }
 
-    /// So many images at a time, at least 1: more take more memory, and up to a point less time for each.
+    /// Images in a batch, at least 1: more take more memory, and up to a point less time for each.
     pub fn batch_size(self, batch_size: usize) -> Self {
         Run { batch_size, ..self }
     }
 
-    /// Images of so many rows and columns of pixels, multiples of the graph's period.
+    /// The images' rows and columns of pixels, multiples of the graph's period.
     pub fn size(self, height: usize, width: usize) -> Self {
         Run { height, width, ..self }
     }
@@ -186,8 +186,8 @@ impl<'a> Run<'a> {
         Run { temperature, ..self }
     }
 
-    /// Completes images `[N, height, width, values]` in [-1, 1]: keeps so many rows from the top and makes the rest. N
-    /// is the run's count, or 1 for one image that is completed in as many ways.
+    /// Completes images `[N, height, width, values]` in [-1, 1]: keeps `rows` rows from the top and generates the
+    /// rest. N is the run's count, or 1 for one image that is completed in as many ways.
     pub fn given(self, images: ArrayView4<'a, f32>, rows: usize) -> Self {
         Run { given: Some(Given { images, rows }), ..self }
     }
@@ -327,17 +327,17 @@ impl<'a> Run<'a> {
             };
             let start = Instant::now();
             let whole = self.whole(labels.as_deref());
-            let made = match engine.make(&whole.part(done..end), &watch) {
-                Ok(made) => made.images,
+            let images = match engine.make(&whole.part(done..end), &watch) {
+                Ok(output) => output.images,
                 Err(Error::Interrupted) => break,
                 Err(error) => return Err(error),
             };
             batch_seconds.push(start.elapsed().as_secs_f64());
             if let Some(finished) = &mut hooks.finished {
-                finished(done, made.view())?;
+                finished(done, images.view())?;
             }
             if self.keep {
-                values.extend(made);
+                values.extend(images);
             }
             done = end;
         }
@@ -426,10 +426,10 @@ pub const RACE_PASSES: usize = 3;
 /// # Errors
 /// The engine's own.
 #[doc(hidden)]
-pub fn race(engine: &mut dyn Engine, run: &Run, made: &Generated) -> Result<Race> {
+pub fn race(engine: &mut dyn Engine, run: &Run, generated: &Generated) -> Result<Race> {
     let mut seconds_of_pass = |range: Range<usize>| {
-        let images = made.images.slice_axis(Axis(0), range.clone().into());
-        let labels = made.labels.as_ref().map(|labels| &labels[range]);
+        let images = generated.images.slice_axis(Axis(0), range.clone().into());
+        let labels = generated.labels.as_ref().map(|labels| &labels[range]);
         let mut seconds = [0.0; RACE_PASSES];
         engine.logits(images, labels)?;
         for seconds in &mut seconds {
@@ -440,7 +440,7 @@ pub fn race(engine: &mut dyn Engine, run: &Run, made: &Generated) -> Result<Race
         seconds.sort_by(f64::total_cmp);
         Ok(seconds[RACE_PASSES / 2])
     };
-    let count = made.images.dim().0;
+    let count = generated.images.dim().0;
     let (full, rest) = (count / run.batch_size, count % run.batch_size);
     // All full batches cost the same.
     let mut passes = 0.0;
@@ -451,5 +451,5 @@ pub fn race(engine: &mut dyn Engine, run: &Run, made: &Generated) -> Result<Race
         passes += seconds_of_pass(count - rest..count)?;
     }
     let pixels = (run.height - run.given.map_or(0, |given| given.rows)) * run.width;
-    Ok(Race { naive_seconds: passes * pixels as f64, cached_seconds: made.batch_seconds.iter().sum() })
+    Ok(Race { naive_seconds: passes * pixels as f64, cached_seconds: generated.batch_seconds.iter().sum() })
 }

@@ -41,8 +41,8 @@
 //!
 //! # The order of the modules
 //!
-//! Data flows one way: checkpoint -> model -> weights -> plan -> engine -> images. The modules stand on floors, and each
-//! rests only on those below it:
+//! Data flows one way: checkpoint -> model -> weights -> plan -> engine -> images. The modules are layers, and each
+//! uses only those below it:
 //!
 //! - [`device`] opens an engine by name
 //! - [`cpu`] and `cuda`, the backends; [`generate`] and [`evaluate`] drive any

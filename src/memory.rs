@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_advised_fits_and_of_the_sizes_tried_it_is_the_largest() {
-        // Any shape of need, as from an engine that makes so many at a time.
+        // Any shape of need, as from an engine that generates a fixed number of images at a time.
         let needs: [fn(usize) -> bool; 5] =
             [|n| n < 5000, |n| n % 100 == 7, |n| n == 99 || n <= 75, |n| n > 3000, |_| false];
         for fits in needs {

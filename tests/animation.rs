@@ -128,8 +128,8 @@ fn shows(picture: ArrayView3<u8>, grid: &Array3<u8>, scale: usize, side: usize, 
     assert_eq!(picture.dim(), grid.dim());
     for ((y, x, c), value) in picture.indexed_iter() {
         let [row, column] = [y, x].map(|at| at / scale % (side + images::GAP));
-        let made = row >= side || column >= side || row * side + column < shown;
-        let expected = if made { grid[[y, x, c]] } else { GREY };
+        let done = row >= side || column >= side || row * side + column < shown;
+        let expected = if done { grid[[y, x, c]] } else { GREY };
         assert_eq!(*value, expected, "row {row}, column {column}, with {shown} pixels shown");
     }
 }
@@ -139,8 +139,8 @@ fn the_images_of_a_run_fill_in_together_pixel_by_pixel() {
     let tiny = tiny();
     for name in ["a.png", "a.APNG", "a.gif"] {
         // Four images in two batches: a grid of 2 by 2, so 18 pixels wide, and enlarged 8 times.
-        let made = animate(name, &["-c", &tiny, "-i", "8", "-n", "4", "-b", "3", "--json"]).succeeds();
-        let (film, grid) = (made.film(), made.grid(8));
+        let animated = animate(name, &["-c", &tiny, "-i", "8", "-n", "4", "-b", "3", "--json"]).succeeds();
+        let (film, grid) = (animated.film(), animated.grid(8));
         assert_eq!(film.pictures.len(), 65);
         for (shown, picture) in film.pictures.iter().enumerate() {
             shows(picture.view(), &grid, 8, 8, shown);
@@ -151,16 +151,16 @@ fn the_images_of_a_run_fill_in_together_pixel_by_pixel() {
         assert!((3000..5000).contains(&filling), "{filling}");
         // Two rows of images are 10 of 18 rows apart, two columns 10 of 18.
         assert!(film.largest <= (11.0f64 / 18.0).powi(2) + 1e-9, "{}", film.largest);
-        let json: Value = serde_json::from_str(&made.run.stdout).unwrap();
-        assert_eq!(json["files"][3], made.file().display().to_string());
+        let json: Value = serde_json::from_str(&animated.run.stdout).unwrap();
+        assert_eq!(json["files"][3], animated.file().display().to_string());
         assert_eq!(json["side_by_side"], Value::Null);
     }
 }
 
 #[test]
 fn large_images_take_several_pixels_in_a_frame_and_the_file_stays_small() {
-    let made = animate("a.png", &["-n", "23", "-b", "10", "--first-index", "4"]).succeeds();
-    let (film, grid) = (made.film(), made.grid(1));
+    let animated = animate("a.png", &["-n", "23", "-b", "10", "--first-index", "4"]).succeeds();
+    let (film, grid) = (animated.film(), animated.grid(1));
     assert_eq!(film.pictures.len(), 111);
     assert_eq!(film.pictures[110], grid);
     // The cells before the first image are empty from the start.
@@ -168,9 +168,9 @@ fn large_images_take_several_pixels_in_a_frame_and_the_file_stays_small() {
     assert!(film.pictures[0].slice(s![..32, 4 * 34..4 * 34 + 32, ..]).iter().all(|&b| b == GREY));
     let total: u32 = film.holds.iter().sum();
     assert!((5000..8000).contains(&total), "{total}");
-    let bytes = fs::metadata(made.file()).unwrap().len();
+    let bytes = fs::metadata(animated.file()).unwrap().len();
     assert!(bytes < 200_000, "{bytes}");
-    assert!(made.run.stdout.trim_end().ends_with("a.png"), "{}", made.run.stdout);
+    assert!(animated.run.stdout.trim_end().ends_with("a.png"), "{}", animated.run.stdout);
 }
 
 #[test]
@@ -179,8 +179,9 @@ fn kept_rows_are_there_from_the_start() {
     let count = images::read(&[&given], None, 3).unwrap().dim().0;
     for (rows, frames) in [(3, 41), (8, 1)] {
         let kept = rows.to_string();
-        let made = animate("a.png", &["-c", &tiny, "--complete", &given, "--keep-rows", &kept]).succeeds();
-        let (film, grid) = (made.film(), made.grid(8));
+        let animated =
+            animate("a.png", &["-c", &tiny, "--complete", &given, "--keep-rows", &kept]).succeeds();
+        let (film, grid) = (animated.film(), animated.grid(8));
         assert_eq!(grid.len_of(Axis(0)), (8 * count.div_ceil(2) + 2 * (count.div_ceil(2) - 1)) * 8);
         assert_eq!(film.pictures.len(), frames);
         shows(film.pictures[0].view(), &grid, 8, 8, rows * 8);
@@ -193,15 +194,15 @@ fn naive_beside_cached_shows_both_at_their_own_speed() {
     let tiny = tiny();
     for name in ["race.png", "race.gif"] {
         let args = ["-c", &tiny, "-i", "32", "-n", "6", "-b", "4", "--json", "--side-by-side"];
-        let made = animate(name, &args).succeeds();
-        let json: Value = serde_json::from_str(&made.run.stdout).unwrap();
+        let animated = animate(name, &args).succeeds();
+        let json: Value = serde_json::from_str(&animated.run.stdout).unwrap();
         let number = |key: &str| json["side_by_side"][key].as_f64().unwrap();
         assert_eq!(number("naive_passes"), 3.0);
         assert_eq!(number("cached_seconds"), json["seconds"].as_f64().unwrap());
         let speedup = number("naive_seconds") / number("cached_seconds");
         assert!((number("speedup") / speedup - 1.0).abs() < 1e-9 && speedup > 8.0, "{speedup}");
 
-        let (film, mut grid) = (made.film(), made.grid(3));
+        let (film, mut grid) = (animated.film(), animated.grid(3));
         let (height, width, _) = grid.dim();
         // Beside each other, images have light gaps.
         let light = film.pictures[0][[0, 0, 0]];
@@ -233,8 +234,8 @@ fn naive_beside_cached_shows_both_at_their_own_speed() {
             let picture = side(last, left);
             picture.indexed_iter().all(|((y, x, c), value)| {
                 let [row, column] = [y, x].map(|at| at / 3 % 34);
-                let made = row >= 32 || column >= 32 || row * 32 + column < shown;
-                name.ends_with("gif") && made || *value == if made { grid[[y, x, c]] } else { GREY }
+                let done = row >= 32 || column >= 32 || row * 32 + column < shown;
+                name.ends_with("gif") && done || *value == if done { grid[[y, x, c]] } else { GREY }
             })
         });
         assert!(shown.is_some_and(|shown| shown > 0), "{naive}");
@@ -256,9 +257,9 @@ fn what_cannot_be_written_is_refused_before_anything_is_generated() {
     // Hours of work, were it begun.
     let long = ["-n", "3000", "-b", "8", "--naive"];
     let refused = |name: &str, args: &[&str], parts: &[&str]| {
-        let made = animate(name, args);
-        made.run.fails_with(parts);
-        assert_eq!(fs::read_dir(made.dir.path()).unwrap().count(), 0);
+        let animated = animate(name, args);
+        animated.run.fails_with(parts);
+        assert_eq!(fs::read_dir(animated.dir.path()).unwrap().count(), 0);
     };
     for name in ["a", "a.jpg", "gif", "a.gif.mp4"] {
         refused(name, &long, &[name, "ends in .png or .gif"]);

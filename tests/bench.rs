@@ -45,8 +45,8 @@ fn the_report_has_a_row_for_each_batch_and_its_numbers_fit_each_other() {
 
 /// The cells of the rows of a table for one batch.
 fn cells(stdout: &str, batch: usize) -> Vec<Vec<String>> {
-    let begin = format!("| {batch} |");
-    let rows = stdout.lines().filter(|l| l.starts_with(&begin));
+    let start = format!("| {batch} |");
+    let rows = stdout.lines().filter(|l| l.starts_with(&start));
     rows.map(|l| l.trim_matches('|').split('|').map(|c| c.trim().to_string()).collect()).collect()
 }
 
@@ -61,7 +61,7 @@ fn explain_predicts_each_way_of_sharing_and_the_first_is_the_fastest() {
         let seconds: Vec<f64> = rows.iter().map(|r| r.last().unwrap().parse().unwrap()).collect();
         assert!(seconds[0] <= seconds[1], "{}", done.stdout);
     }
-    // A model this small is not worth meeting for, and 200 images are more than are made at a time.
+    // A model this small is not worth splitting over threads, and 200 images are more than one block.
     let [teams, block] = if cores() > 1 { ["2 of 1", "50"] } else { ["1 of 1", "29"] };
     assert_eq!(cells(&done.stdout, 200)[0][1..4], ["images", teams, block]);
 }

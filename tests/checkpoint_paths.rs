@@ -222,8 +222,8 @@ fn what_is_missing_is_named() {
 #[test]
 fn special_files_are_not_waited_for() {
     let directory = Directory::new().with_v1("a");
-    let made = std::process::Command::new("mkfifo").arg(directory.path("p")).status();
-    if made.is_ok_and(|status| status.success()) {
+    let created = std::process::Command::new("mkfifo").arg(directory.path("p")).status();
+    if created.is_ok_and(|status| status.success()) {
         assert_eq!(directory.refusal("p"), "p: a named pipe; give a regular file");
         assert_eq!(directory.opened("").0, "a");
         fs::rename(directory.path("p"), directory.path("checkpoint")).unwrap();

@@ -141,8 +141,8 @@ fn given_pytorch_s_noise_the_images_are_pytorch_s() {
             let (size, height, width, _) = noise.dim();
             let batch =
                 Batch { noise: Noise::Given(noise.view()), method, ..Batch::new(size, height, width) };
-            let made = engine.make(&batch, &|_| true).unwrap();
-            let off = largest(&made.images, &expected);
+            let output = engine.make(&batch, &|_| true).unwrap();
+            let off = largest(&output.images, &expected);
             println!("{model}, {method:?}: images within {off:e}");
             assert!(off <= tolerance);
         }
@@ -436,8 +436,8 @@ fn every_program_takes_them() {
     fs::copy(rgb("model.safetensors"), directory.path().join("model.safetensors")).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_string();
     let (checkpoint, images) = (text(&rgb("wrapped_parametrized.pth")), text(&rgb("images_u8.npy")));
-    let (logits, made) = (text(&rgb("logits.npy")), text(out.path()));
-    run("generate", &["-c", &checkpoint, "-n", "2", "-i", "8", "-v", &made]).succeeds();
+    let (logits, output) = (text(&rgb("logits.npy")), text(out.path()));
+    run("generate", &["-c", &checkpoint, "-n", "2", "-i", "8", "-v", &output]).succeeds();
     let args = ["-c", &checkpoint, "--images", &images, "--compare-logits", &logits];
     let alone = run("evaluate", &args).succeeds();
     // A directory stands for the file in it.

@@ -57,11 +57,12 @@ fn a_layer_of_too_many_taps_is_refused() {
 #[test]
 fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
     let weights = Weights::synthetic(ModelConfig::PAPER, 1);
-    let make = |engine: &mut dyn Engine| {
+    let generate = |engine: &mut dyn Engine| {
         let batch = Batch { keep_logits: true, ..Batch::new(2, 4, 4) };
         engine.make(&batch, &|_| true).unwrap()
     };
-    let [launch, persistent] = [Strategy::Launch, Strategy::Persistent].map(|s| make(&mut cuda(&weights, s)));
+    let [launch, persistent] =
+        [Strategy::Launch, Strategy::Persistent].map(|s| generate(&mut cuda(&weights, s)));
     assert!(bits(&launch.images) == bits(&persistent.images));
     assert!(bits(launch.logits.as_ref().unwrap()) == bits(&persistent.logits.unwrap()));
     let on_cpu = cpu(&weights).logits(launch.images.view(), None).unwrap();
@@ -77,9 +78,9 @@ fn images_are_near_the_cpu_s() {
     for temperature in [0.3, 1.0, 2.0] {
         let noise = Noise::Philox { seed: 2702, first_index: 10 };
         let batch = Batch { labels: Some(&[3, 0]), noise, temperature, ..Batch::new(2, 4, 4) };
-        let made = cuda(&weights, Strategy::Auto).make(&batch, &|_| true).unwrap();
+        let output = cuda(&weights, Strategy::Auto).make(&batch, &|_| true).unwrap();
         let expected = cpu(&weights).make(&batch, &|_| true).unwrap();
-        let off = largest(&made.images, &expected.images);
+        let off = largest(&output.images, &expected.images);
         println!("temperature {temperature}: images within {off:e} of the CPU's");
         assert!(off <= 1e-4);
     }

@@ -209,7 +209,7 @@ fn a_device_that_is_not_there_is_an_error() {
 fn every_device_makes_the_same_images() {
     let mut images = Vec::new();
     let directory = tempfile::tempdir().unwrap();
-    let mut make = |settings: &[(&str, &str)], flags: &[&str]| {
+    let mut generate = |settings: &[(&str, &str)], flags: &[&str]| {
         let out = directory.path().join(images.len().to_string());
         let flags = [flags, &["-b", "2", "-v", out.to_str().unwrap()]].concat();
         let Some(device) = generate(settings, &flags) else { return };
@@ -217,13 +217,13 @@ fn every_device_makes_the_same_images() {
         images.push(std::fs::read(out.join("samples.npy")).unwrap());
     };
     for device in ["k40", "v100", "a100", "h100"] {
-        make(&[("VGPU_DEVICE", device)], &[]);
+        generate(&[("VGPU_DEVICE", device)], &[]);
     }
     // So few multiprocessors that a block has several shares of a stage to do, one after the other, and
     // that small stages are done in tiles as well.
     for multiprocessors in ["1", "3"] {
         for strategy in ["launch", "persistent"] {
-            make(&[("VGPU_MULTIPROCESSORS", multiprocessors)], &["--strategy", strategy]);
+            generate(&[("VGPU_MULTIPROCESSORS", multiprocessors)], &["--strategy", strategy]);
         }
     }
     assert!(images.iter().all(|i| *i == images[0]));

@@ -171,15 +171,15 @@ fn given_noise_repeats_the_reference_s_images() {
         npy::read_f32(Path::new(&file)).unwrap().into_dimensionality::<Ix4>().unwrap()
     };
     let (tiny, noise) = (tiny(), argument("tiny/gen"));
-    let made = samples(&["-c", &tiny, "--noise", &noise]);
-    assert!(near(&made, &expected("tiny")));
-    assert_eq!(samples(&["-c", &tiny, "--noise", &noise, "-b", "1", "--naive"]), made);
+    let generated = samples(&["-c", &tiny, "--noise", &noise]);
+    assert!(near(&generated, &expected("tiny")));
+    assert_eq!(samples(&["-c", &tiny, "--noise", &noise, "-b", "1", "--naive"]), generated);
     let (cond, noise) = (cond(), argument("cond/gen"));
     let labels = npy::read_labels(Path::new(&argument("cond/labels.npy"))).unwrap();
     for (i, label) in labels.iter().enumerate() {
-        let made = samples(&["-c", &cond, "--noise", &noise, "--class", &label.to_string()]);
+        let generated = samples(&["-c", &cond, "--noise", &noise, "--class", &label.to_string()]);
         let image = |all: &Array4<f32>| all.slice(s![i..=i, .., .., ..]).to_owned();
-        assert!(near(&image(&made), &image(&expected("cond"))));
+        assert!(near(&image(&generated), &image(&expected("cond"))));
     }
     let wrong = |args: &[&str], parts: &[&str]| {
         generate(&[&["-c", &tiny, "--noise"], args].concat()).run.fails_with(parts);

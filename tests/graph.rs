@@ -116,17 +116,17 @@ fn a_graph_of_one_s_own_runs_with_weights_of_one_s_own() {
     let arrays: HashMap<_, _> =
         names.iter().map(|name| (name.to_string(), random.array(name).unwrap().to_vec())).collect();
     let own = Weights::from_arrays(graph(), arrays.clone(), false).unwrap();
-    let mut made = Vec::new();
+    let mut images = Vec::new();
     for weights in [&random, &own] {
         let mut engine = Device::Cpu.open(weights).unwrap();
-        made.push(Run::new(3).seed(4).size(5, 7).generate(&mut engine).unwrap().images);
+        images.push(Run::new(3).seed(4).size(5, 7).generate(&mut engine).unwrap().images);
     }
-    assert_eq!(made[0], made[1]);
+    assert_eq!(images[0], images[1]);
     // Bytes stand for the nearest symbol, so that a file of them is scored as the floats are.
     let mut engine = Device::Cpu.open(&own).unwrap();
-    let bytes: Array4<u8> = fast_pixel_cnn::media::images::to_bytes(made[0].view());
+    let bytes: Array4<u8> = fast_pixel_cnn::media::images::to_bytes(images[0].view());
     let scores = evaluate(&mut engine, &Task::new(bytes.view())).unwrap();
-    assert_eq!(scores.nats, engine.nats(made[0].view(), None).unwrap());
+    assert_eq!(scores.nats, engine.nats(images[0].view(), None).unwrap());
 
     for (change, expected) in [
         (("second/b", None), "arrays: expected second/b [5], found none of that name"),

@@ -14,7 +14,7 @@ fn array(name: &str) -> Array4<f32> {
     array.into_dimensionality::<Ix4>().unwrap()
 }
 
-/// A mixture over three channels that has so many logits.
+/// A mixture over three channels that has `logits` logits.
 fn mixture(logits: usize) -> Head {
     Head::MixtureOfLogistics { mixtures: logits / 10, channels: 3 }
 }

@@ -78,10 +78,10 @@ fn what_is_kept_of_a_run_is_what_its_arrays_take() {
     for size in [[4, 4], [8, 12], [16, 8]] {
         for keep in [true, false] {
             let run = Run { keep, ..run(24, 1, size, Method::Cached) };
-            let made = run.generate(&mut engine).unwrap();
-            let images = size_of_val(made.images.as_slice().unwrap());
+            let generated = run.generate(&mut engine).unwrap();
+            let images = size_of_val(generated.images.as_slice().unwrap());
             // And a class, for a model that has classes.
-            let small = size_of_val(&made.batch_seconds[..]) + run.count * size_of::<u32>();
+            let small = size_of_val(&generated.batch_seconds[..]) + run.count * size_of::<u32>();
             assert_eq!(kept(&engine, &run), (images + small) as u64, "{size:?}");
         }
     }

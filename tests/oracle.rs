@@ -240,7 +240,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
         let batch =
             Batch { labels, noise: Noise::Given(noise.view()), temperature, ..Batch::new(2, height, width) };
         let mut engine = CpuEngine::new(&weights, &Options::default()).unwrap();
-        let made = engine.make(&batch, &|_| true).unwrap().images;
+        let output = engine.make(&batch, &|_| true).unwrap().images;
         for i in 0..2 {
             let of = |all: &Array4<f32>| -> Vec<f64> {
                 all.outer_iter().nth(i).unwrap().iter().map(|x| f64::from(*x)).collect()
@@ -251,7 +251,7 @@ fn the_engine_s_images_are_the_oracle_s_on_other_sizes_and_models() {
             let temperature = f64::from(temperature);
             let (exact, _) =
                 plain::generate(config, &parameter, temperature, uniforms, [height, width], class);
-            let off = largest(&of(&made), &exact);
+            let off = largest(&of(&output), &exact);
             println!("{config}, {height}x{width}, temperature {temperature}: image within {off:e}");
             assert!(off < 1e-5);
         }

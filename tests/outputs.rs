@@ -290,14 +290,14 @@ mod ended {
         for directory in ["", "images"] {
             fs::write(place.at(directory).join(".fast-pixel-cnn-Ab3dE6gH.draft"), "half").unwrap();
         }
-        let made = images(&place);
+        let count = images(&place);
         // The same series, with the demo model.
         let out = place.out().display().to_string();
         run("generate", &["-n", "2", "-v", &out, "--format", "images,png"]).succeeds();
         assert_eq!(place.names(""), [".generate.json", "images", "samples.png"]);
         let names = place.names("images");
-        assert_eq!((names.len(), images(&place)), (made, made), "{names:?}");
+        assert_eq!((names.len(), images(&place)), (count, count), "{names:?}");
         let whole: Vec<_> = names.iter().map(|name| place.at("images").join(name)).collect();
-        assert_eq!(images::read(&whole, None, 3).unwrap().dim().0, made);
+        assert_eq!(images::read(&whole, None, 3).unwrap().dim().0, count);
     }
 }

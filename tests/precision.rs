@@ -92,9 +92,9 @@ fn with_bfloat16_weights_an_image_is_one_array_of_bits_too() {
                     println!("not run: portable, naive, {threads} threads, which takes minutes");
                     continue;
                 }
-                let made = bits(&generate(&mut engine, 7, &labels, method).images);
-                let expected = expected.get_or_insert_with(|| made.clone());
-                assert!(made == *expected, "{isa:?}, {threads} threads, {method:?}");
+                let images = bits(&generate(&mut engine, 7, &labels, method).images);
+                let expected = expected.get_or_insert_with(|| images.clone());
+                assert!(images == *expected, "{isa:?}, {threads} threads, {method:?}");
             }
             let alone = generate(&mut engine, 8, &labels[1..2], Method::Cached).images;
             let one = expected.as_ref().unwrap();
@@ -116,7 +116,7 @@ fn a_batch_larger_than_what_is_made_at_a_time_is_the_same_images() {
     for (threads, split) in [(1, Split::Images), (2, Split::Images), (2, Split::Outputs)] {
         let mut engine = engine(threads, isa, Some(split), Precision::F32);
         let way = engine.ways(labels.len(), 8, 12).0[0];
-        assert!(way.block < labels.len(), "all images are made at a time");
+        assert!(way.block < labels.len(), "the batch is one block");
         let all = generate(&mut engine, 0, &labels, Method::Cached).images;
         for image in [0, 31, 32, 38, 64, 74] {
             let alone = generate(&mut engine, image as u64, &labels[image..image + 1], Method::Cached).images;

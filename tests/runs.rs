@@ -79,7 +79,7 @@ fn seven<'a>() -> Run<'a> {
     Run::new(7).batch_size(3).size(4, 8).first_index(5).seed(100)
 }
 
-fn make(engine: &mut Fake, run: &Run) -> Result<Generated> {
+fn generate(engine: &mut Fake, run: &Run) -> Result<Generated> {
     run.generate_with(engine, Hooks { available: Some(1 << 30), ..Hooks::default() })
 }
 
@@ -90,24 +90,24 @@ fn firsts(images: &Array4<f32>) -> Vec<f32> {
 #[test]
 fn an_image_depends_on_its_index_however_the_run_is_split() {
     let mut engine = fake(4);
-    let whole = make(&mut engine, &seven()).unwrap();
+    let whole = generate(&mut engine, &seven()).unwrap();
     assert_eq!(engine.sizes, [3, 3, 1]);
     assert_eq!(whole.labels.as_deref(), Some(&[1, 2, 3, 0, 1, 2, 3][..]));
     let expected = [105, 106, 107, 108, 109, 110, 111].map(|noise| noise as f32);
     let classes = [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0];
-    let sums: Vec<f32> = expected.iter().zip(classes).map(|(n, c)| n + 1000.0 * c).collect();
-    assert_eq!(firsts(&whole.images), sums);
+    let expected: Vec<f32> = expected.iter().zip(classes).map(|(n, c)| n + 1000.0 * c).collect();
+    assert_eq!(firsts(&whole.images), expected);
     assert_eq!((whole.batch_seconds.len(), whole.interrupted), (3, false));
     for batch_size in [1, 2, 7, usize::MAX] {
-        let other = make(&mut fake(4), &Run { batch_size, ..seven() }).unwrap();
+        let other = generate(&mut fake(4), &Run { batch_size, ..seven() }).unwrap();
         assert_eq!(other.images, whole.images);
     }
     let tail = Run { first_index: 9, count: 3, ..seven() };
-    let tail = make(&mut fake(4), &tail).unwrap();
-    assert_eq!(firsts(&tail.images), sums[4..]);
+    let tail = generate(&mut fake(4), &tail).unwrap();
+    assert_eq!(firsts(&tail.images), expected[4..]);
     let one = Run { classes: Some(Classes::One(2)), ..seven() };
-    assert_eq!(make(&mut fake(4), &one).unwrap().labels, Some(vec![2; 7]));
-    assert_eq!(make(&mut fake(0), &seven()).unwrap().labels, None);
+    assert_eq!(generate(&mut fake(4), &one).unwrap().labels, Some(vec![2; 7]));
+    assert_eq!(generate(&mut fake(0), &seven()).unwrap().labels, None);
 }
 
 #[test]
@@ -119,15 +119,15 @@ fn given_noise_and_images_are_cut_with_the_batches() {
     let noise = concatenate(Axis(3), &[mixture.view(), logistic.view()]).unwrap();
     let noise = RunNoise::Given(noise.view());
     let given = Some(Given { images: images.view(), rows: 2 });
-    let made = make(&mut fake(0), &Run { noise, given, ..seven() }).unwrap();
-    for (i, value) in firsts(&made.images).into_iter().enumerate() {
+    let generated = generate(&mut fake(0), &Run { noise, given, ..seven() }).unwrap();
+    for (i, value) in firsts(&generated.images).into_iter().enumerate() {
         assert!((value - (0.11 - 0.125) * (i + 1) as f32).abs() < 1e-6);
     }
     // One given image is for all, another number of them an error, as is noise for another count.
     let first = images.slice_axis(Axis(0), (0..1).into());
     let given = Given { images: first, rows: 4 };
-    let made = make(&mut fake(0), &Run { given: Some(given), ..seven() }).unwrap();
-    assert_eq!(firsts(&made.images)[6], 111.0 - 0.125);
+    let generated = generate(&mut fake(0), &Run { given: Some(given), ..seven() }).unwrap();
+    assert_eq!(firsts(&generated.images)[6], 111.0 - 0.125);
     let two = Given { images: images.slice_axis(Axis(0), (0..2).into()), rows: 4 };
     let wrong = [
         Run { given: Some(two), ..seven() },
@@ -138,7 +138,7 @@ fn given_noise_and_images_are_cut_with_the_batches() {
     ];
     for run in wrong {
         let mut engine = fake(0);
-        let error = make(&mut engine, &run).unwrap_err();
+        let error = generate(&mut engine, &run).unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{error}");
         assert!(engine.sizes.is_empty());
     }
@@ -161,12 +161,12 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
     ];
     for (classes, run, name) in wrong {
         let mut engine = fake(classes);
-        let message = make(&mut engine, &run).unwrap_err().to_string();
+        let message = generate(&mut engine, &run).unwrap_err().to_string();
         assert!(message.starts_with(&format!("{name}: ")), "{message}");
         assert!(engine.sizes.is_empty());
     }
     let last = Run { first_index: (1 << 32) - 7, ..seven() };
-    assert!(make(&mut fake(0), &last).is_ok());
+    assert!(generate(&mut fake(0), &last).is_ok());
 }
 
 #[test]
@@ -205,18 +205,18 @@ fn an_interrupted_run_keeps_its_finished_batches() {
         }
     };
     let hooks = || Hooks { stop: Some(&stop), progress: Some(&progress), ..Hooks::default() };
-    let made = seven().generate_with(&mut fake(4), hooks()).unwrap();
-    assert!(made.interrupted);
-    assert_eq!(made.images.dim(), (3, 4, 8, 3));
-    assert_eq!(made.labels, Some(vec![1, 2, 3]));
-    assert_eq!(made.batch_seconds.len(), 1);
+    let generated = seven().generate_with(&mut fake(4), hooks()).unwrap();
+    assert!(generated.interrupted);
+    assert_eq!(generated.images.dim(), (3, 4, 8, 3));
+    assert_eq!(generated.labels, Some(vec![1, 2, 3]));
+    assert_eq!(generated.batch_seconds.len(), 1);
     let none = seven().generate_with(&mut fake(4), hooks()).unwrap();
     assert!(none.interrupted && none.images.is_empty() && none.batch_seconds.is_empty());
 }
 
 #[test]
 fn batches_are_handed_on_as_they_are_finished_and_only_kept_where_asked() {
-    let whole = make(&mut fake(4), &seven()).unwrap();
+    let whole = generate(&mut fake(4), &seven()).unwrap();
     for keep in [true, false] {
         let (mut seen, mut values) = (Vec::new(), Vec::new());
         let finished = |first, images: ArrayView4<f32>| {
@@ -226,9 +226,9 @@ fn batches_are_handed_on_as_they_are_finished_and_only_kept_where_asked() {
         };
         let run = Run { keep, ..seven() };
         let hooks = Hooks { finished: Some(Box::new(finished)), ..Hooks::default() };
-        let made = run.generate_with(&mut fake(4), hooks).unwrap();
-        assert_eq!((made.count, made.images.dim().0), (7, if keep { 7 } else { 0 }));
-        assert_eq!(made.labels, whole.labels);
+        let generated = run.generate_with(&mut fake(4), hooks).unwrap();
+        assert_eq!((generated.count, generated.images.dim().0), (7, if keep { 7 } else { 0 }));
+        assert_eq!(generated.labels, whole.labels);
         assert_eq!(seen, [(0, 3), (3, 3), (6, 1)]);
         assert!(values.iter().eq(&whole.images));
     }
@@ -263,8 +263,8 @@ fn a_boxed_engine_is_the_engine_in_it() {
     assert_eq!(Engine::available(&engine), Some(5 * BYTES_PER_IMAGE));
     assert_eq!(Engine::nats(&mut engine, Array4::zeros((2, 4, 4, 3)).view(), None).unwrap(), [1.0, 1.0]);
     assert!(matches!(seven().batch_size(7).generate(&mut engine), Err(Error::Memory { fits: 4, .. })));
-    let made = seven().generate(&mut engine).unwrap();
-    assert_eq!(made.images, make(&mut fake(4), &seven()).unwrap().images);
+    let generated = seven().generate(&mut engine).unwrap();
+    assert_eq!(generated.images, generate(&mut fake(4), &seven()).unwrap().images);
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn a_picture_has_a_column_for_each_class_that_there_is_in_turn() {
     assert_eq!(size(4, seven().class(2)), [4 * 6 - 2, 2 * 10 - 2]);
     assert_eq!(size(0, seven()), [4 * 6 - 2, 2 * 10 - 2]);
 
-    let made = Run { keep: false, ..seven() }.generate(&mut fake(0)).unwrap();
+    let generated = Run { keep: false, ..seven() }.generate(&mut fake(0)).unwrap();
     let file = place.path().join("none.png");
-    let error = made.save_png(&file).unwrap_err().to_string();
+    let error = generated.save_png(&file).unwrap_err().to_string();
     assert!(error.starts_with("images: none were") && !file.exists(), "{error}");
 }

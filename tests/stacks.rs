@@ -45,7 +45,7 @@ fn with_bfloat16_weights_cached_equals_naive_too() {
             let given = Batch::teacher_forced(all[0].images.view(), batch.labels);
             let given = Batch { known: batch.known, ..given };
             let exact = open(Precision::F32, Isa::Portable).make(&given, &|_| true).expect("sound batch");
-            let [a, b] = [&exact, &all[0]].map(|made| made.logits.as_ref().expect("asked for"));
+            let [a, b] = [&exact, &all[0]].map(|output| output.logits.as_ref().expect("asked for"));
             let off = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(off < 0.05, "{name}, {classes} classes: off by {off:e}");
             moved += usize::from(off > 0.0);

@@ -33,13 +33,20 @@ fn batch(labels: &[u32], first_index: u64, temperature: f32, method: Method) -> 
 #[test]
 fn an_image_is_one_array_of_bits_at_every_temperature() {
     let labels = [3, 0, 2, 1, 3];
-    let make = |threads: usize, batch: Batch| bits(&engine(threads).make(&batch, &|_| true).unwrap().images);
+    let generate =
+        |threads: usize, batch: Batch| bits(&engine(threads).make(&batch, &|_| true).unwrap().images);
     let mut all = Vec::new();
     for temperature in [0.01, 0.7, 1.0, 3.0] {
-        let cached = make(2, batch(&labels, 10, temperature, Method::Cached));
-        assert!(cached == make(1, batch(&labels, 10, temperature, Method::Naive)), "{temperature}, naive");
-        assert!(cached == make(3, batch(&labels, 10, temperature, Method::Cached)), "{temperature}, threads");
-        let alone = make(2, batch(&labels[2..3], 12, temperature, Method::Cached));
+        let cached = generate(2, batch(&labels, 10, temperature, Method::Cached));
+        assert!(
+            cached == generate(1, batch(&labels, 10, temperature, Method::Naive)),
+            "{temperature}, naive"
+        );
+        assert!(
+            cached == generate(3, batch(&labels, 10, temperature, Method::Cached)),
+            "{temperature}, threads"
+        );
+        let alone = generate(2, batch(&labels[2..3], 12, temperature, Method::Cached));
         let image = cached.len() / labels.len();
         assert!(cached[2 * image..3 * image] == alone, "{temperature}, alone");
         all.push(cached);
@@ -50,15 +57,15 @@ fn an_image_is_one_array_of_bits_at_every_temperature() {
 
 #[test]
 fn a_run_has_the_temperature_in_all_its_batches() {
-    let make = |batch_size: usize, temperature: f32| {
+    let generate = |batch_size: usize, temperature: f32| {
         let run = Run::new(5).batch_size(batch_size).size(4, 4).first_index(3).seed(1);
         run.temperature(temperature).generate(&mut engine(1))
     };
-    let images = |batch_size, temperature| make(batch_size, temperature).unwrap().images;
+    let images = |batch_size, temperature| generate(batch_size, temperature).unwrap().images;
     assert!(bits(&images(5, 0.5)) == bits(&images(2, 0.5)));
     assert!(bits(&images(5, 0.5)) != bits(&images(5, 1.0)));
     for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let error = make(5, wrong).unwrap_err().to_string();
+        let error = generate(5, wrong).unwrap_err().to_string();
         assert!(error.starts_with("temperature: expected a finite number above 0, found"), "{error}");
     }
 }
@@ -67,10 +74,10 @@ fn a_run_has_the_temperature_in_all_its_batches() {
 fn the_program_takes_a_temperature_and_reports_it() {
     let dir = tempfile::tempdir().unwrap();
     let weights = golden::models::argument("cond/v2/params.ckpt");
-    let mut made = 0;
+    let mut runs = 0;
     let mut generate = |flags: &[&str]| {
-        made += 1;
-        let out = dir.path().join(made.to_string());
+        runs += 1;
+        let out = dir.path().join(runs.to_string());
         let base = ["-c", &weights, "-i", "8", "-n", "3", "--json", "-v", out.to_str().unwrap()];
         let run = run::run("generate", &[&base[..], flags].concat()).succeeds();
         let json: Value = serde_json::from_str(&run.stdout).unwrap();

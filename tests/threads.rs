@@ -28,10 +28,10 @@ fn every_program_runs_on_as_many_threads_as_there_are_cores_and_says_so_once() {
             let threads = asked.to_string();
             let done = run(program, &[&["-c", &weights, "--threads", &threads], args].concat()).succeeds();
             let warnings: Vec<_> = done.stderr.lines().filter(|l| l.starts_with("warning: ")).collect();
-            let begin = format!("warning: --threads {asked}: this process has {cores} core");
+            let start = format!("warning: --threads {asked}: this process has {cores} core");
             match warnings[..] {
                 [] => assert_eq!(asked, cores, "{program}"),
-                [one] => assert!(asked > cores && one.starts_with(&begin), "{program}: {one}"),
+                [one] => assert!(asked > cores && one.starts_with(&start), "{program}: {one}"),
                 _ => panic!("{program}: {}", done.stderr),
             }
             // The bench's report has a number, the others' the engine's name.

@@ -3,7 +3,7 @@
 #
 # The idea: an inner loop takes four inputs of each row, the lanes of a register: it is the shortest stretch
 # that ends with a branch backwards and has multiply-adds with the last lane. Its multiply-adds name as many
-# inputs as the tile has rows, and as many sums as it has registers.
+# inputs as the tile has rows, and as many accumulators as it has registers.
 function number(hex,    n, i) {
     n = 0
     for (i = 1; i <= length(hex); i++) n = n * 16 + index("0123456789abcdef", substr(hex, i, 1)) - 1
@@ -20,14 +20,14 @@ function loop(    i, j, from, shortest) {
     }
     return shortest
 }
-function measure(    i, j, part, sums, inputs, registers, rows) {
+function measure(    i, j, part, accumulators, inputs, registers, rows) {
     fmla = single = double = turned = stack = other = registers = rows = 0
     for (i = first; i <= last; i++) {
         if (text[i] ~ /\[sp/) stack++
         if (text[i] ~ /^fmla/) {
             fmla++
             split(text[i], part, /[\t ,]+/)
-            if (!(part[2] in sums)) { sums[part[2]]; registers++ }
+            if (!(part[2] in accumulators)) { accumulators[part[2]]; registers++ }
             sub(/\..*/, "", part[4])
             if (!(part[4] in inputs)) { inputs[part[4]]; rows++ }
         } else if (text[i] ~ /^(ldr|ldur)\tq/) single++

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{Read, Result};
 
-/// Values are read in pieces of so many, so that a piece is still in the cache for what is done with it.
+/// Values in a piece: they are read piece by piece, so that a piece is still in the cache when it is converted.
 const PIECE: usize = 1 << 16;
 
 /// The type of a variable's values.

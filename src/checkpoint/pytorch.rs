@@ -182,7 +182,7 @@ fn damaged(file: &Path) -> impl FnOnce(zip::result::ZipError) -> Error {
     }
 }
 
-/// A file of which no more than so many bytes are given.
+/// A file that gives a limited number of bytes.
 struct Rationed<'a> {
     source: File,
     left: &'a Cell<u64>,

@@ -80,8 +80,8 @@ impl<'a> Block<'a> {
     }
 }
 
-/// One thread's walk through the generation of its team's images. What its methods take for granted is said
-/// once, at [`Walk::run`].
+/// One thread's walk through the generation of its team's images. Its methods' preconditions are
+/// stated once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
     /// What to do.
     pub block: &'a Block<'a>,
@@ -89,9 +89,9 @@ pub struct Walk<'a, 'p> {
     pub context: Context<'a>,
     /// The images.
     pub pixels: &'a Pixels<'p>,
-    /// Called after each row by the thread that is given it.
+    /// Progress callback, called after each row by the one thread that has it.
     pub watch: Option<Watch<'a>>,
-    /// Notes what this thread does.
+    /// Records how long this thread spends on what.
     pub clock: Clock,
 }
 
@@ -241,7 +241,7 @@ impl Walk<'_, '_> {
                 }
                 context.team = context.team.alone();
             }
-            // SAFETY: hoisted parts read only what stood before them.
+            // SAFETY: hoisted parts read only what was complete before them.
             unsafe { self.run_on_row(&context, run, row) };
         }
         self.barrier(Phase::Hoist);
@@ -255,7 +255,7 @@ impl Walk<'_, '_> {
     unsafe fn pixel(&self, row: usize, column: usize) {
         let stage = |run: &Run| &self.block.stages[run.piece];
         let steps = self.block.steps.pixel(row, column);
-        // What comes next is asked for while this is computed.
+        // Each step prefetches the next one's weights.
         let after = self.block.steps.pixel(row, column + 1).first();
         let mut next = steps.iter().chain(after).flatten().skip(1);
         let alone = Context { team: self.context.team.alone(), ..self.context };

@@ -1,9 +1,9 @@
 //! Picks how to split a batch over threads from an analytical cost model: predicted, not tried.
 //!
-//! The idea: a generation is a few products that each wait for the slower of two things, the
-//! multiplications or the weights' way from memory, and, where threads work on one image together, for
-//! one another. So a way's time is a sum of maxima over strides and phases, from the rates of an
-//! ordinary core. They need not be this machine's: only the order of the ways matters.
+//! The idea: a generation is a few matrix products, each bound by the slower of the multiply-adds and the
+//! reading of the weights; where threads work on one image together, barriers come on top. So the predicted
+//! time is a sum of maxima over strides and phases, from the rates of an ordinary core. They need not be this
+//! machine's: only the order of the candidates matters.
 
 use super::kernels::{Isa, Precision};
 use super::tile::MANY_POSITIONS;
@@ -11,7 +11,7 @@ use super::{Split, team};
 use crate::graph::{Graph, Layer, Tap};
 
 /// Images that a team makes at a time. More would multiply no faster (the pixel phase is a product with
-/// as many rows), and their sums and rings would push the weights out of the cache.
+/// as many rows), and their accumulators and rings would push the weights out of the cache.
 pub const BLOCK_IMAGES: usize = 32;
 
 /// What an ordinary core does in a second.
@@ -19,15 +19,15 @@ pub const BLOCK_IMAGES: usize = 32;
 pub struct Rates {
     /// Floating point operations.
     pub flops: f64,
-    /// Bytes read from its own cache.
+    /// Bytes read from its private cache.
     pub near: f64,
-    /// Bytes read from the cache that cores share, or from memory.
+    /// Bytes read from the shared cache, or from memory.
     pub far: f64,
-    /// Bytes that its own cache holds of the weights.
+    /// Bytes of weights that fit into its private cache.
     pub near_bytes: f64,
-    /// Bytes read that another core has just written.
+    /// Bytes read that another core has just written: cross-core bandwidth.
     pub handed: f64,
-    /// Seconds that a team's barrier takes, with the wait for the last.
+    /// Seconds that a team's barrier takes, with the wait for the last thread.
     pub barrier: f64,
 }
 
@@ -71,7 +71,7 @@ impl Way {
         self.row + self.pixel + self.barrier
     }
 
-    /// How many times in a row images are made, to make a batch of so many.
+    /// Blocks of images that a batch of `batch` images takes, one after the other.
     pub fn blocks(&self, batch: usize) -> usize {
         batch.div_ceil(self.block)
     }

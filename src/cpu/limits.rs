@@ -58,20 +58,20 @@ pub fn read_bandwidth(kernels: &Kernels, threads: usize, bytes: usize) -> Result
     })
 }
 
-/// Work per second of a team. `work(index, rounds)` does so many rounds and returns how much that was.
+/// Work per second of a team. `work(index, rounds)` does that many rounds and returns the amount of work.
 fn rate(threads: usize, work: impl Fn(usize, usize) -> f64 + Sync) -> Result<f64> {
     let timed = |rounds: usize| -> Result<(f64, f64)> {
         let done = std::sync::Mutex::new(0.0);
-        let begin = std::sync::Mutex::new(None);
+        let start = std::sync::Mutex::new(None);
         team::run(&[threads], |_, thread| {
             work(thread.index, 1);
             thread.barrier();
-            begin.lock().expect("no panics").get_or_insert_with(Instant::now);
+            start.lock().expect("no panics").get_or_insert_with(Instant::now);
             let mine = work(thread.index, rounds);
             *done.lock().expect("no panics") += mine;
         })?;
-        let begin = begin.into_inner().expect("no panics").expect("set by the first thread");
-        Ok((begin.elapsed().as_secs_f64(), done.into_inner().expect("no panics")))
+        let start = start.into_inner().expect("no panics").expect("set by the first thread");
+        Ok((start.elapsed().as_secs_f64(), done.into_inner().expect("no panics")))
     };
     let mut rounds = 1;
     while timed(rounds)?.0 < REPEAT_SECONDS {

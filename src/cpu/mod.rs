@@ -84,12 +84,12 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// Reads and packs the weights, each variable once, a layer at a time on each thread: besides what is
-    /// packed there is never more than a few layers in memory.
+    /// Reads and packs the weights, each parameter once, a layer at a time on each thread, so that beside
+    /// the packed weights at most a few layers are in memory.
     ///
     /// # Errors
     /// [`Error::Argument`] for 0 threads or an instruction set that the processor lacks; as for
-    /// [`Weights::fold`], the first variable of the network's that is wrong; [`Error::Threads`],
+    /// [`Weights::fold`], the graph's first parameter that is wrong; [`Error::Threads`],
     /// [`Error::Allocate`].
     pub fn new(weights: &Weights, options: &Options) -> Result<CpuEngine> {
         let threads = match options.threads {
@@ -157,8 +157,8 @@ impl CpuEngine {
     pub fn phases(&mut self, batch: &Batch) -> Result<Phases> {
         batch.check(self.graph())?;
         let start = Instant::now();
-        let mut made = pixels::allocate(batch, &self.plan.graph.head);
-        let pixels = Pixels::new(batch, &self.plan.graph, &mut made);
+        let mut output = pixels::allocate(batch, &self.plan.graph.head);
+        let pixels = Pixels::new(batch, &self.plan.graph, &mut output);
         let phases = Mutex::new(Phases::default());
         self.make_cached(batch, &pixels, &|_| true, Some(&phases))?;
         pixels.finish()?;
@@ -210,12 +210,12 @@ impl CpuEngine {
         Ok(())
     }
 
-    /// What a team needs to make some images of a batch.
+    /// What a team needs to generate some images of a batch.
     fn block(&self, images: Range<usize>, height: usize, width: usize) -> cached::Block<'_> {
         cached::Block::new(&self.plan, &self.steps, &self.packed, images, [height, width])
     }
 
-    /// Bytes of the blocks of all teams while the most images of a batch are made at a time.
+    /// Bytes of the blocks of all teams, when the largest number of images is generated at a time.
     fn cached_bytes(&self, size: usize, height: usize, width: usize) -> u64 {
         let way = self.way(size, height, width);
         let images = size.div_ceil(way.blocks(size));
@@ -229,7 +229,7 @@ impl CpuEngine {
         bytes(share, teams - larger).saturating_add(bytes(share + 1, larger))
     }
 
-    /// Generates some images of a batch, as many as are made at a time.
+    /// Generates a block of images, those that are generated at a time.
     fn make_block(
         &self,
         batch: &Batch,
@@ -281,7 +281,7 @@ impl CpuEngine {
         let mut block = kept.map_or_else(|| Buffer::zeroed(len), |(_, block)| Ok(block))?;
         let pass = naive::Pass::new(&self.plan, &self.packed, chunk, height, width);
         let memory = block.share();
-        // Places of a last, short chunk that hold no image are computed and not looked at.
+        // Unused slots of a last, short chunk are computed and ignored.
         let mut classes = self.classes(batch.labels, 0..batch.size);
         classes.resize(batch.size.next_multiple_of(chunk), 0);
         let engine = &*self;
@@ -434,14 +434,14 @@ impl Engine for CpuEngine {
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         batch.check(self.graph())?;
-        let mut made = pixels::allocate(batch, &self.plan.graph.head);
-        let pixels = Pixels::new(batch, &self.plan.graph, &mut made);
+        let mut output = pixels::allocate(batch, &self.plan.graph.head);
+        let pixels = Pixels::new(batch, &self.plan.graph, &mut output);
         match batch.method {
             Method::Cached => self.make_cached(batch, &pixels, watch, None)?,
             Method::Naive => self.make_naive(batch, &pixels, watch)?,
         }
         pixels.finish()?;
-        Ok(made)
+        Ok(output)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The full forward pass: every layer on all positions, one layer after the other.
 //!
-//! The idea: this is what the cached engine is measured against, so it is a matrix product as good as
-//! the machine allows, not a straw man: packed weights, panels that stay in the cache while all rows of
-//! the image pass by, the activation fused into the producer. Images go through in chunks that keep
-//! the maps' memory bounded; a pass costs the same for each.
+//! The idea: this is the baseline of the cached engine, so it is a matrix product as fast as the machine allows:
+//! packed weights, panels that stay in the cache while all rows of the image are multiplied by them, the
+//! activation fused into the producer. Images are processed in chunks, which bounds the maps' memory; a pass
+//! costs the same for each.
 
 use super::buffer::Shared;
 use super::packed::Packed;

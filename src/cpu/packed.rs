@@ -2,7 +2,7 @@
 //!
 //! The idea: weight norm is folded and the taps of a layer are laid behind one another once, at load,
 //! as panels `[inputs of all taps][16 outputs]`. A layer with a gate alternates panels of values and of
-//! gates, so that both halves of an output meet in one tile. What the row phase reads and what the pixel
+//! gates, so that a value and its gate are in one tile. What the row phase reads and what the pixel
 //! phase reads are apart, so that the latter is one stretch of memory, in the order of its use, and may
 //! be stored in half the bytes.
 
@@ -46,10 +46,10 @@ pub struct PackedPiece {
     pub pixel: Panels,
     /// Where the first panel's weights for each tap begin, in floats.
     pub taps: Vec<usize>,
-    /// Units of outputs: one panel each, or a panel of values and one of gates.
-    pub units: usize,
-    /// Panels of a unit, 1 or 2.
-    pub unit: usize,
+    /// Vectors of [`LANES`] outputs.
+    pub vectors: usize,
+    /// Panels of a vector: 1, or with a gate 2, values and gates.
+    pub halves: usize,
     /// Channels of the sum.
     pub accumulators: usize,
     /// Where the biases begin: `[classes, at least 1][panels][LANES]`.
@@ -59,19 +59,19 @@ pub struct PackedPiece {
 impl PackedPiece {
     /// Panels of the piece.
     pub fn panels(&self) -> usize {
-        self.units * self.unit
+        self.vectors * self.halves
     }
 
-    /// Floats of one row of sums.
+    /// Floats of one position's accumulators.
     pub fn width(&self) -> usize {
         self.panels() * LANES
     }
 
     /// The channels of the sum that a panel holds, from lane 0 on: at most [`LANES`].
     fn outputs(&self, panel: usize) -> Range<usize> {
-        let channels = self.accumulators / self.unit;
-        let first = panel / self.unit * LANES;
-        let half = panel % self.unit * channels;
+        let channels = self.accumulators / self.halves;
+        let first = panel / self.halves * LANES;
+        let half = panel % self.halves * channels;
         half + first..half + channels.min(first + LANES)
     }
 }
@@ -86,7 +86,7 @@ pub struct Packed {
 
 impl Packed {
     /// Reads, folds and packs the weights of a graph, those of the pixel phase in the given precision,
-    /// on so many threads: each takes a layer at a time.
+    /// on `threads` threads: each takes a layer at a time.
     ///
     /// # Errors
     /// As for [`Weights::fold`]: of several parameters that are wrong the first of the graph's, whichever
@@ -97,19 +97,19 @@ impl Packed {
         // Layers lie one behind the other, all of them for the row phase and then for the pixel phase.
         let (rows, pixels) = floats.as_mut_slice().split_at_mut(boundary);
         let mut rest = [rows, pixels];
-        let begin = |piece: usize| {
+        let start_of = |piece: usize| {
             pieces.get(piece).map_or([boundary, len], |packed| [packed.row.start, packed.pixel.start])
         };
         let mut jobs = Vec::new();
         for layer in 0..plan.graph.layers.len() {
             let own = plan.pieces_of(layer);
-            let (begin, end) = (begin(own.start), begin(own.end));
+            let (start, end) = (start_of(own.start), start_of(own.end));
             let floats = std::array::from_fn(|i| {
-                let (own, others) = std::mem::take(&mut rest[i]).split_at_mut(end[i] - begin[i]);
+                let (own, others) = std::mem::take(&mut rest[i]).split_at_mut(end[i] - start[i]);
                 rest[i] = others;
                 own
             });
-            jobs.push(Job { layer, pieces: own, begin, floats });
+            jobs.push(Job { layer, pieces: own, start, floats });
         }
         let threads = threads.min(jobs.len()).max(1);
         let jobs = Mutex::new(jobs.into_iter());
@@ -145,8 +145,8 @@ fn places(plan: &Plan, precision: Precision) -> (Vec<PackedPiece>, [usize; 2]) {
     let place = |piece: &Piece| {
         let layer = plan.layer(piece);
         let accumulators = plan.graph.accumulators(layer);
-        let unit = if layer.epilogue.gated { 2 } else { 1 };
-        let units = (accumulators / unit).div_ceil(LANES);
+        let halves = if layer.epilogue.gated { 2 } else { 1 };
+        let vectors = (accumulators / halves).div_ceil(LANES);
         // Lines before each tap's, within its phase.
         let mut phases =
             [Precision::F32, precision].map(|precision| Panels { start: 0, lines: 0, precision });
@@ -158,7 +158,7 @@ fn places(plan: &Plan, precision: Precision) -> (Vec<PackedPiece>, [usize; 2]) {
         });
         let taps = taps.collect();
         let [row, pixel] = phases;
-        PackedPiece { row, pixel, taps, units, unit, accumulators, biases: 0 }
+        PackedPiece { row, pixel, taps, vectors, halves, accumulators, biases: 0 }
     };
     let mut pieces: Vec<_> = plan.pieces.iter().map(place).collect();
     let mut len = 0;
@@ -185,7 +185,7 @@ struct Job<'a> {
     layer: usize,
     pieces: Range<usize>,
     /// Where its floats for the row phase and for the pixel phase begin among those of all layers.
-    begin: [usize; 2],
+    start: [usize; 2],
     /// Its floats.
     floats: [&'a mut [f32]; 2],
 }
@@ -210,7 +210,7 @@ impl Job<'_> {
         for (index, (tap, start)) in plan.taps(piece).zip(&packed.taps).enumerate() {
             let phase = usize::from(index >= piece.hoisted);
             let panels = [&packed.row, &packed.pixel][phase];
-            let (floats, start) = (&mut *self.floats[phase], start - self.begin[phase]);
+            let (floats, start) = (&mut *self.floats[phase], start - self.start[phase]);
             for (i, row) in weights.rows(tap).enumerate() {
                 for panel in 0..packed.panels() {
                     let row = &row[packed.outputs(panel)];
@@ -231,7 +231,7 @@ impl Job<'_> {
             let biases = weights.biases(class);
             for panel in 0..packed.panels() {
                 let biases = &biases[packed.outputs(panel)];
-                let to = packed.biases - self.begin[0] + class * packed.width() + panel * LANES;
+                let to = packed.biases - self.start[0] + class * packed.width() + panel * LANES;
                 self.floats[0][to..to + biases.len()].copy_from_slice(biases);
             }
         }

@@ -1,4 +1,4 @@
-//! The images of a batch while they grow: given pixels in, sampled pixels out, and the logits met.
+//! The images of a batch while they grow: given pixels in, sampled pixels and their logits out.
 //!
 //! The idea: sampling one pixel of one image is the same for naive and cached, so both go through
 //! [`Own::sample`]; it depends on nothing but that image's logits and its own random numbers. Images are what
@@ -42,7 +42,7 @@ struct Image<'a> {
     logits: Option<&'a mut [f32]>,
 }
 
-/// The images that one thread of a team draws. No other has them as long as this lives.
+/// The images that one thread of a team draws. No other thread has access to them while this lives.
 pub struct Own<'p, 'a> {
     pixels: &'p Pixels<'a>,
     /// The image that is the team's slot 0.
@@ -62,20 +62,20 @@ pub fn allocate(batch: &Batch, head: &Head) -> Output {
 }
 
 impl<'a> Pixels<'a> {
-    /// Fills the given rows of `made` and takes its images apart.
-    pub fn new(batch: &'a Batch<'_>, graph: &Graph, made: &'a mut Output) -> Pixels<'a> {
+    /// Fills the given rows of `output` and splits it into images.
+    pub fn new(batch: &'a Batch<'_>, graph: &Graph, output: &'a mut Output) -> Pixels<'a> {
         if let Some(given) = &batch.given {
             let rows = ndarray::s![.., ..given.rows, .., ..];
-            made.images.slice_mut(rows).assign(&given.images.slice(rows));
+            output.images.slice_mut(rows).assign(&given.images.slice(rows));
         }
         let each = |array: &'a mut Array4<f32>| {
             let floats = array.as_slice_mut().expect("a new array is contiguous");
             let image = floats.len() / batch.size;
             floats.chunks_exact_mut(image)
         };
-        let wants_logits = made.logits.is_some();
-        let mut logits = made.logits.as_mut().map(each);
-        let images = each(&mut made.images).map(|pixels| {
+        let wants_logits = output.logits.is_some();
+        let mut logits = output.logits.as_mut().map(each);
+        let images = each(&mut output.images).map(|pixels| {
             let logits = logits.as_mut().and_then(|logits| logits.next());
             Mutex::new(Image { pixels, logits })
         });
@@ -103,7 +103,7 @@ impl<'a> Pixels<'a> {
         self.batch.given.map_or(0, |g| g.rows)
     }
 
-    /// Whether the logits met on the way are wanted.
+    /// Whether the logits are to be returned.
     pub fn wants_logits(&self) -> bool {
         self.wants_logits
     }
@@ -118,7 +118,7 @@ impl<'a> Pixels<'a> {
         let own = self.images[first + slots.start..first + slots.end].iter();
         let images = own.map(|image| match image.try_lock() {
             Ok(image) => image,
-            // Whoever panicked with it has ended the run.
+            // A thread that panicked while it held the lock has ended the run.
             Err(TryLockError::Poisoned(image)) => image.into_inner(),
             Err(TryLockError::WouldBlock) => panic!("an image is drawn by one thread"),
         });
@@ -128,7 +128,7 @@ impl<'a> Pixels<'a> {
     }
 
     /// Stops all threads. Of several pixels the first in the order of generation is reported, rather
-    /// than the first that a thread came upon, as far as the threads got.
+    /// than the first that a thread found, as far as the threads got.
     fn fail(&self, error: Error) {
         let order = |error: &Error| match *error {
             Error::NotFinite { image, row, column } => (0, row, column, image),

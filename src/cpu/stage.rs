@@ -58,8 +58,8 @@ pub struct Stage {
     pub add: Option<Grid>,
     /// Channels of the output.
     pub channels: usize,
-    /// Where the row's sums begin, `[batch][columns][width]`, and how many columns there are.
-    pub sums: Option<(usize, usize)>,
+    /// Where the accumulators of the hoisted taps lie, `[batch][columns][width]`, and how many columns there are.
+    pub accumulators: Option<(usize, usize)>,
 }
 
 /// What all stages of a batch share.
@@ -73,9 +73,9 @@ pub struct Context<'a> {
     pub batch: usize,
     /// The class of each image, all 0 for an unconditional model.
     pub classes: &'a [usize],
-    /// Grids and sums.
+    /// Grids and the accumulators of hoisted taps.
     pub memory: Shared<'a>,
-    /// How the outputs of a stage are cut among the team.
+    /// This thread and its team, among which the outputs of a stage are divided.
     pub team: Thread<'a>,
 }
 
@@ -115,8 +115,14 @@ impl Maps {
 }
 
 impl Stage {
-    /// Resolves a piece; with `keep_sums` there is room for the sums of a row.
-    pub fn new(plan: &Plan, index: usize, packed: &Packed, maps: &mut Maps, keep_sums: bool) -> Stage {
+    /// Resolves a piece; with `keep_accumulators` there is room for a row of hoisted accumulators.
+    pub fn new(
+        plan: &Plan,
+        index: usize,
+        packed: &Packed,
+        maps: &mut Maps,
+        keep_accumulators: bool,
+    ) -> Stage {
         let (piece, packed) = (&plan.pieces[index], packed.pieces[index].clone());
         let layer = plan.layer(piece);
         let taps = plan.taps(piece).zip(&packed.taps).map(|(tap, &weights)| StageTap {
@@ -127,8 +133,8 @@ impl Stage {
             weights,
         });
         let taps: Vec<_> = taps.collect();
-        let split = keep_sums && piece.row_part() == Some(Part::Hoisted);
-        let sums = split.then(|| {
+        let split = keep_accumulators && piece.row_part() == Some(Part::Hoisted);
+        let accumulators = split.then(|| {
             let Extent { batch, width, .. } = maps.layout.extent();
             let columns = piece.steps(width);
             (maps.layout.reserve(&[batch, columns, packed.width()]), columns)
@@ -137,18 +143,18 @@ impl Stage {
         let outputs = Activation::ALL.map(|activation| maps.grid(layer.output, activation));
         let output_columns = outputs.iter().chain([&add]).flatten().next().map_or(0, |g| g.columns);
         let channels = plan.graph.maps[layer.output].channels;
-        // What a tile takes for granted: from one place to another it is as many positions in the grid of every
-        // tap, and in that of every output; and a position has what is read and written there.
+        // Preconditions of a tile: the grids of all taps have the same columns, and so have those of all outputs;
+        // and a position has the channels that are read and written there.
         assert!(
             taps.iter().all(|t| t.grid.columns == taps[0].grid.columns && t.in_channels <= t.grid.channels)
         );
         let stored = outputs.iter().zip(Activation::ALL).chain([(&add, Activation::Identity)]);
         let mut stored = stored.filter_map(|(grid, a)| grid.as_ref().map(|g| (g, a.copies())));
         assert!(stored.all(|(g, copies)| (g.columns, g.channels) == (output_columns, copies * channels)));
-        assert_eq!(packed.units, channels.div_ceil(LANES));
-        assert_eq!(packed.unit, if layer.epilogue.gated { 2 } else { 1 });
+        assert_eq!(packed.vectors, channels.div_ceil(LANES));
+        assert_eq!(packed.halves, if layer.epilogue.gated { 2 } else { 1 });
         let (piece, epilogue) = (piece.clone(), layer.epilogue);
-        Stage { piece, packed, taps, epilogue, outputs, output_columns, add, channels, sums }
+        Stage { piece, packed, taps, epilogue, outputs, output_columns, add, channels, accumulators }
     }
 }
 
@@ -208,7 +214,7 @@ impl Entry {
             // SAFETY: by the caller's promise; the grid has the channels of this activation.
             let to = unsafe { memory.at(to, channels.len() * read.copies()) };
             for (i, x) in activate(read, channels).enumerate() {
-                // SAFETY: as many as were asked for.
+                // SAFETY: `to` has room for them, see above.
                 unsafe { to.add(i).write(x) };
             }
         }

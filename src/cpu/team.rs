@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 const PATIENCE: usize = 1000;
 /// A sleep longer than this, longer than any stage, means that another process has had the core.
 const IN_VAIN: Duration = Duration::from_millis(1);
-/// So many waits in a row that outlasted the full spin mean so too, however short the sleeps were: where threads
-/// share a core, the last one arrives as soon as the others sleep. On cores of their own a thread outlasts the spin
+/// This many waits in a row that outlasted the full spin mean it too, however short the sleeps were: where threads
+/// share a core, the last one arrives as soon as the others sleep. On cores of their own a wait outlasts the spin
 /// now and then, seldom twice in a row.
 const SLEPT_IN_A_ROW: usize = 4;
 /// Turns of the spin loop after such a wait.

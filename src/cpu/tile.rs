@@ -1,8 +1,8 @@
-//! Runs a stage: cuts it among the team and into tiles, from positions and units of outputs to addresses, and
-//! through the kernels.
+//! Runs a stage: divides it among the team's threads and into tiles, turns positions and vectors of outputs into
+//! addresses, and calls the kernels.
 //!
-//! The idea: a kernel sees pointers and counts only. And since the kernels work as fast as data come,
-//! each tile is told what the next ones will read, to ask for it while it works.
+//! The idea: a kernel sees pointers and counts only. And since the kernels are bound by memory, each tile gets
+//! the addresses that the next ones will read, and prefetches them while it works.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ const BLOCK_TILES: usize = 12;
 /// From this many positions per thread on, threads split the positions; below, they split the output channels.
 pub const MANY_POSITIONS: usize = 96;
 
-/// Taps that a kernel sums at a time.
+/// Most taps of one call of a kernel.
 const SEGMENTS: usize = 8;
 
 impl Stage {
@@ -28,40 +28,41 @@ impl Stage {
     ///
     /// # Panics
     /// If the stage has no such part; if the span of a part of it is not one row, and of
-    /// [`Part::Hoisted`] all columns of one: its sums follow one another from image to image.
+    /// [`Part::Hoisted`] all columns of one: its accumulators are contiguous from image to image.
     ///
     /// # Safety
     /// - The stage was made with a layout of which `context.memory` is a block, for `context.batch` images.
     /// - The span lies in the image. With rings it is one row, and what the taps read above it is still there.
-    /// - The sources hold what the part reads, and the row's sums what [`Part::Rest`] goes on from. The team
-    ///   has been at a barrier since any of it was written.
+    /// - The sources hold what the part reads, and the hoisted accumulators what [`Part::Rest`] continues from.
+    ///   The team has been at a barrier since any of it was written.
     /// - Every thread of the team calls this with the same stage, span and part. Until the team's next barrier
     ///   nobody writes what this reads or touches what it writes, but threads their own shares of it.
     pub unsafe fn run(&self, context: &Context, span: &Span, part: Part, next: Option<(&Stage, Part)>) {
         let taps = self.piece.part(part);
         assert!(!taps.is_empty(), "the stage has no {part:?} part");
         if part != Part::Whole {
-            let (_, columns) = self.sums.expect("only a stage with sums runs in parts");
+            let (_, columns) =
+                self.accumulators.expect("only a stage that stores accumulators runs in parts");
             let all = 0..columns;
             assert!(span.rows.len() == 1 && span.columns.end <= columns);
             assert!(part == Part::Rest || span.columns == all);
         }
         let work = Work { context, stage: self, taps, part, span };
-        let (units, positions) = self.share(&context.team, work.positions());
+        let (vectors, positions) = self.share(&context.team, work.positions());
         if positions.is_empty() {
             return;
         }
-        let shape = context.kernels.shape(positions.len(), units.len() * self.packed.unit, self.packed.unit);
+        let shape = context.kernels.shape(positions.len(), vectors.len() * self.packed.halves, self.packed.halves);
         // SAFETY: by the caller's promise.
         unsafe {
             match positions.len() <= shape.rows {
-                true => self.blocks::<1>(&work, &units, &positions, shape, next),
-                false => self.blocks::<BLOCK_TILES>(&work, &units, &positions, shape, next),
+                true => self.blocks::<1>(&work, &vectors, &positions, shape, next),
+                false => self.blocks::<BLOCK_TILES>(&work, &vectors, &positions, shape, next),
             }
         }
     }
 
-    /// Some units of outputs at some positions, in blocks of so many tiles: what is worked out for a block's tiles is
+    /// Some vectors of outputs at some positions, in blocks of so many tiles: what is worked out for a block's tiles is
     /// held on the stack, which a single tile should not pay for.
     ///
     /// # Safety
@@ -69,14 +70,14 @@ impl Stage {
     unsafe fn blocks<const TILES: usize>(
         &self,
         work: &Work,
-        units: &Range<usize>,
+        vectors: &Range<usize>,
         positions: &Range<usize>,
         shape: Shape,
         next: Option<(&Stage, Part)>,
     ) {
-        let (context, unit, part) = (work.context, self.packed.unit, work.part);
-        let groups = || chunks(units, shape.panels / unit);
-        // A block of inputs stays in the core's cache while all units of weights pass by.
+        let (context, halves, part) = (work.context, self.packed.halves, work.part);
+        let ranges = || chunks(vectors, shape.panels / halves);
+        // A block of inputs stays in the core's cache while the weights of all outputs pass over it.
         let mut blocks = chunks(positions, shape.rows * TILES).peekable();
         while let Some(block) = blocks.next() {
             let rows: [Rows; TILES] = std::array::from_fn(|t| {
@@ -84,56 +85,56 @@ impl Stage {
                 work.rows(first..block.end.min(first + shape.rows))
             });
             let tiles = block.len().div_ceil(shape.rows);
-            for (g, group) in groups().enumerate() {
-                let next_group = groups().nth(g + 1).or_else(|| blocks.peek().and(groups().next()));
+            for (r, range) in ranges().enumerate() {
+                let next_range = ranges().nth(r + 1).or_else(|| blocks.peek().and(ranges().next()));
                 for t in 0..tiles {
                     let mut prefetch = Prefetch::default();
-                    if g == 0 && t + 1 < tiles {
+                    if r == 0 && t + 1 < tiles {
                         work.prefetch_inputs(&mut prefetch, &rows[t + 1]);
                     }
-                    match (&next_group, next) {
+                    match (&next_range, next) {
                         (Some(next), _) => prefetch.weights(context, self, part, next, (t, tiles)),
                         (None, Some((stage, part))) => {
-                            let first = stage.first_group(context, work.positions());
+                            let first = stage.first_range(context, work.positions());
                             prefetch.weights(context, stage, part, &first, (t, tiles));
                         }
                         (None, None) => {}
                     }
-                    // SAFETY: the units and rows are of this thread's share, and threads' shares do not
+                    // SAFETY: the vectors and rows are of this thread's share, and threads' shares do not
                     // overlap; the rest by the caller's promise.
-                    unsafe { work.tile(&group, &rows[t], &prefetch) };
+                    unsafe { work.tile(&range, &rows[t], &prefetch) };
                 }
             }
         }
     }
 
-    /// The units that this thread will begin with on so many positions.
-    fn first_group(&self, context: &Context, positions: usize) -> Range<usize> {
-        let (units, positions) = self.share(&context.team, positions);
+    /// The vectors that this thread computes first in a stage of `positions` positions.
+    fn first_range(&self, context: &Context, positions: usize) -> Range<usize> {
+        let (vectors, positions) = self.share(&context.team, positions);
         if positions.is_empty() {
             return 0..0;
         }
-        let unit = self.packed.unit;
-        let shape = context.kernels.shape(positions.len(), units.len() * unit, unit);
-        units.start..units.end.min(units.start + shape.panels / unit)
+        let halves = self.packed.halves;
+        let shape = context.kernels.shape(positions.len(), vectors.len() * halves, halves);
+        vectors.start..vectors.end.min(vectors.start + shape.panels / halves)
     }
 
-    /// This thread's units of outputs and positions. Many positions are shared out, so that each thread
-    /// goes on with what it has made itself: to read what the other core has just written takes longer
-    /// than the work on it. Few positions are left whole, and the units are shared out with the weights,
-    /// whose transfer counts then.
+    /// This thread's vectors of outputs and positions. Many positions are divided among the threads, so that each
+    /// thread reads what it has written itself: to fetch what another core has just written takes longer than
+    /// the arithmetic on it. With few positions the outputs are divided instead, and with them the weights, since
+    /// reading the weights is then what takes time.
     fn share(&self, team: &Thread, positions: usize) -> (Range<usize>, Range<usize>) {
-        let units = self.packed.units;
-        let by_unit = match positions >= team.count * MANY_POSITIONS {
+        let vectors = self.packed.vectors;
+        let by_vector = match positions >= team.count * MANY_POSITIONS {
             true => 1,
-            false => team.count.min(units),
+            false => team.count.min(vectors),
         };
-        let by_position = team.count / by_unit;
-        if team.index >= by_unit * by_position {
+        let by_position = team.count / by_vector;
+        if team.index >= by_vector * by_position {
             return (0..0, 0..0);
         }
-        let units = share(units, team.index % by_unit, by_unit);
-        (units, share(positions, team.index / by_unit, by_position))
+        let vectors = share(vectors, team.index % by_vector, by_vector);
+        (vectors, share(positions, team.index / by_vector, by_position))
     }
 }
 
@@ -157,7 +158,7 @@ struct Work<'a> {
     span: &'a Span,
 }
 
-/// Stretches of cache lines to ask for. A tile takes what its segments have room for.
+/// Stretches of cache lines to prefetch. A tile takes what its segments have room for.
 #[derive(Default)]
 struct Prefetch {
     stretches: [(usize, usize); SEGMENTS],
@@ -173,19 +174,19 @@ impl Prefetch {
         }
     }
 
-    /// Asks for a share of the weights for some units of outputs: `(index, count)`.
+    /// Prefetches share `index` of `count` of the weights for some vectors of outputs.
     fn weights(
         &mut self,
         context: &Context,
         stage: &Stage,
         part: Part,
-        units: &Range<usize>,
+        vectors: &Range<usize>,
         (index, count): (usize, usize),
     ) {
         let packed = &stage.packed;
         let mut of = |panels: &Panels| {
-            let lines = share(units.len() * packed.unit * panels.lines, index, count);
-            let from = panels.start + units.start * packed.unit * panels.stride() + lines.start * LANES;
+            let lines = share(vectors.len() * packed.halves * panels.lines, index, count);
+            let from = panels.start + vectors.start * packed.halves * panels.stride() + lines.start * LANES;
             self.push(context.packed.floats.as_slice()[from..].as_ptr(), lines.len());
         };
         if part != Part::Rest {
@@ -197,7 +198,7 @@ impl Prefetch {
     }
 }
 
-/// The rows of a tile: what is the same for all units of outputs.
+/// The rows of a tile: what is the same for all outputs.
 #[derive(Clone, Copy, Default)]
 struct Rows {
     /// How many.
@@ -275,7 +276,7 @@ impl Work<'_> {
         tap.grid.at(0, row, column)
     }
 
-    /// Asks for the inputs of some rows: those that lie together with the first.
+    /// Prefetches the inputs of some rows: those that are contiguous with the first.
     fn prefetch_inputs(&self, prefetch: &mut Prefetch, rows: &Rows) {
         let (first, last) = (rows.offsets[0], rows.offsets[rows.count - 1]);
         // At the end of a row of an image the padding lies between.
@@ -293,16 +294,16 @@ impl Work<'_> {
         }
     }
 
-    /// Computes `units` of the outputs at some positions.
+    /// Computes `vectors` of outputs at some positions.
     ///
     /// # Safety
-    /// As for [`Stage::run`]; `units` and `rows`, which [`Work::rows`] made and which are at least one, are
+    /// As for [`Stage::run`]; `vectors` and `rows`, which [`Work::rows`] made and which are at least one, are
     /// of this thread's share.
-    unsafe fn tile(&self, units: &Range<usize>, rows: &Rows, prefetch: &Prefetch) {
+    unsafe fn tile(&self, vectors: &Range<usize>, rows: &Rows, prefetch: &Prefetch) {
         let (stage, context) = (self.stage, self.context);
         let packed = &stage.packed;
-        let panels = units.len() * packed.unit;
-        let first_panel = units.start * packed.unit;
+        let panels = vectors.len() * packed.halves;
+        let first_panel = vectors.start * packed.halves;
 
         let mut init = [std::ptr::null(); MAX_ROWS];
         for (init, place) in init.iter_mut().zip(&rows.places[..rows.count]) {
@@ -312,14 +313,16 @@ impl Work<'_> {
                     context.packed.floats.as_slice()[packed.biases + bias..][..panels * LANES].as_ptr()
                 }
                 // SAFETY: a place of the span, as of all `rows`.
-                Part::Rest => unsafe { self.sums(*place, first_panel, panels).cast_const() },
+                Part::Rest => unsafe { self.accumulators(*place, first_panel, panels).cast_const() },
             };
         }
         let mut scratch = std::mem::MaybeUninit::<[f32; MAX_ROWS * MAX_PANELS * LANES]>::uninit();
-        let (sums, sums_stride) = match self.part {
-            // SAFETY: as above. Each row's sums follow those of the row before, since the span is a whole
-            // row.
-            Part::Hoisted => unsafe { (self.sums(rows.places[0], first_panel, panels), packed.width()) },
+        let (accumulators, accumulator_stride) = match self.part {
+            // SAFETY: as above. Each row's accumulators follow those of the row before, since the span is a
+            // whole row.
+            Part::Hoisted => unsafe {
+                (self.accumulators(rows.places[0], first_panel, panels), packed.width())
+            },
             Part::Whole | Part::Rest => (scratch.as_mut_ptr().cast(), panels * LANES),
         };
 
@@ -336,21 +339,21 @@ impl Work<'_> {
                     *segment = unsafe { self.segment(tap, part, first_panel, panels, rows, &mut prefetch) };
                 }
                 let (offsets, panel_stride) = (rows.offsets, part.stride());
-                let tile = Tile { segments, offsets, init, panel_stride, sums, sums_stride };
+                let tile = Tile { segments, offsets, init, panel_stride, accumulators, accumulator_stride };
                 // SAFETY: the kernels exist only where the processor has their instruction set. Weights and
-                // biases are slices of that length; inputs and kept sums are in the block, by the caller's
-                // promise. `sums` is this thread's own, and apart from all that is read but `init`, which
-                // from the second round on is the same place.
+                // biases are slices of that length; inputs and stored accumulators are in the block, by the
+                // caller's promise. `accumulators` is this thread's own, and overlaps nothing that is read but
+                // `init`, which from the second round on is the same place.
                 unsafe { context.kernels.tile(rows.count, panels, part.precision)(&tile) };
-                // What comes next goes on from these sums, in place.
+                // The next segments continue from these accumulators, in place.
                 for (i, init) in init[..rows.count].iter_mut().enumerate() {
-                    *init = sums.wrapping_add(i * sums_stride);
+                    *init = accumulators.wrapping_add(i * accumulator_stride);
                 }
             }
         }
         if self.part != Part::Hoisted {
-            // SAFETY: by the caller's promise. A part has a tap, so that the sums are written.
-            unsafe { self.epilogue(units, rows, sums, sums_stride) };
+            // SAFETY: by the caller's promise. A part has a tap, so the accumulators are written.
+            unsafe { self.epilogue(vectors, rows, accumulators, accumulator_stride) };
         }
     }
 
@@ -383,11 +386,17 @@ impl Work<'_> {
         }
     }
 
-    /// Turns finished sums into outputs.
+    /// Turns complete accumulators into outputs.
     ///
     /// # Safety
-    /// As for [`Work::tile`]; the sums of these units and rows are complete.
-    unsafe fn epilogue(&self, units: &Range<usize>, rows: &Rows, sums: *const f32, sums_stride: usize) {
+    /// As for [`Work::tile`]; the accumulators of these vectors and rows are complete.
+    unsafe fn epilogue(
+        &self,
+        vectors: &Range<usize>,
+        rows: &Rows,
+        accumulators: *const f32,
+        accumulator_stride: usize,
+    ) {
         let (stage, context) = (self.stage, self.context);
         let [row, column] = [0, 1].map(|axis| {
             let first = [&self.span.rows, &self.span.columns][axis].start;
@@ -403,27 +412,28 @@ impl Work<'_> {
             })
         };
         let args = EpilogueArgs {
-            sums,
-            sums_stride,
+            accumulators,
+            accumulator_stride,
             positions,
-            units: units.len(),
-            first_unit: units.start,
+            vectors: vectors.len(),
+            first_vector: vectors.start,
             channels: stage.channels,
             epilogue: stage.epilogue,
             add: target(stage.add),
             outputs: stage.outputs.map(target),
         };
-        // SAFETY: the instruction set as above. The units are some of the layer's; grids have the channels that
+        // SAFETY: the instruction set as above. The vectors are some of the layer's; grids have the channels that
         // `Stage::new` has checked; and a layer's output is another map than what it adds.
         unsafe { context.kernels.epilogue()(&args) }
     }
 
-    /// The row's sums at a place, `panels * LANES` floats.
+    /// The stored accumulators of a place, `panels * LANES` floats.
     ///
     /// # Safety
     /// As for [`Work::tile`]; the place is one of the span, and the panels are some of the layer's.
-    unsafe fn sums(&self, place: Place, first_panel: usize, panels: usize) -> *mut f32 {
-        let (base, columns) = self.stage.sums.expect("only stages that keep sums are split");
+    unsafe fn accumulators(&self, place: Place, first_panel: usize, panels: usize) -> *mut f32 {
+        let (base, columns) =
+            self.stage.accumulators.expect("only stages that store accumulators run in parts");
         let position = place.image * columns + self.span.columns.start + place.column;
         let offset = base + position * self.stage.packed.width() + first_panel * LANES;
         // SAFETY: by the caller's promise.
@@ -431,7 +441,7 @@ impl Work<'_> {
     }
 }
 
-/// Deals the stretches out to segments.
+/// Distributes the stretches over the segments.
 struct Queue<'a> {
     prefetch: &'a Prefetch,
     next: usize,
@@ -439,7 +449,7 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// The next lines to ask for, in at most so many bursts.
+    /// The next lines to prefetch, in at most `bursts` bursts.
     fn take(&mut self, bursts: usize) -> (*const f32, usize) {
         if self.next == self.prefetch.count || bursts == 0 {
             return (std::ptr::null(), 0);

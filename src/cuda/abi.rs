@@ -11,15 +11,15 @@ use crate::graph::Activation;
 use crate::heads;
 use crate::plan::layout;
 
-/// Channels of a source that are summed as one.
+/// Channels of a source in a chunk: they are summed before they are added to the accumulator.
 pub const CHUNK: usize = 8;
 /// Outputs that are stored side by side.
 pub const SLICE: usize = 4;
-/// Threads of a block that sums.
+/// Threads of a block of the convolution kernels.
 pub const THREADS: usize = 128;
 /// Bytes of a part of a record: what a thread copies.
 pub const PART: usize = 16;
-/// Positions that share a look at the weights in `masked_conv_gemv`.
+/// Positions that `masked_conv_gemv` multiplies by the weights at a time.
 pub const GEMV_TILE: usize = 4;
 /// Positions of a block of `masked_conv_gemm`.
 pub const GEMM_TILE: usize = 64;
@@ -28,10 +28,10 @@ pub const GEMM_SLICES: usize = 16;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 43008;
-/// Most taps of a stage: their record lies in the rest of the 48 KiB that every device gives a block.
+/// Most taps of a stage: its record fits into the rest of the 48 KiB of shared memory that every device has.
 pub const MAX_TAPS: usize = ((48 << 10) - GEMV_SHARED - size_of::<Stage>()) / size_of::<Tap>();
 
-/// `enum Form`, how a source is read: an [`Activation`], or this, the stored outcome of concat_elu.
+/// `enum Activation`: an [`Activation`], or this, which reads what concat_elu has stored.
 pub const STORED: i32 = Activation::ALL.len() as i32;
 
 /// `enum Span`: the positions on which a stage runs.
@@ -87,17 +87,17 @@ pub struct Stage {
     pub output: Grid,
     pub add: Grid,
     pub bias: u64,
-    pub sums: u64,
+    pub accumulators: u64,
     pub tap_count: i32,
     pub chunks: i32,
     pub slices: i32,
-    pub form: i32,
+    pub activation: i32,
     pub span: i32,
     pub tanh: i32,
     pub gated: i32,
     pub adds: i32,
-    pub from_sums: i32,
-    pub to_sums: i32,
+    pub loads_accumulators: i32,
+    pub stores_accumulators: i32,
     pub input_step: i32,
     pub output_step: i32,
     pub parity_row: i32,

@@ -1,4 +1,4 @@
-//! What stands for the CUDA engine in a build without it: the same types, none of which can be had.
+//! The CUDA engine's types in a build without CUDA: they have no values.
 
 use super::{Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::weights::Weights;
 
-/// An engine that cannot be had in this build.
+/// The CUDA engine, of which this build has none.
 pub enum CudaEngine {}
 
 /// Number of devices; `None` without a driver, as in this build.

@@ -52,11 +52,11 @@ struct Tables {
     counter: Buffer<u32>,
 }
 
-/// Numbers in the counter's buffer: what a fill writes at a time.
+/// Words of the barrier counter's buffer: one, padded to the 16 bytes that `cache_reset_f32` writes at a time.
 const COUNTER: usize = 4;
 
 /// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
-/// the persistent kernel fits every multiprocessor that its PTX is for: that is asked when it is compiled.)
+/// the persistent kernel fits every multiprocessor of the architectures that its PTX is for; `Cached::new` checks it.)
 ///
 /// # Errors
 /// [`Error::Device`] for one that the device cannot do.
@@ -167,7 +167,7 @@ impl Cached {
         }
         self.begin(device, batch)?;
         let first = device.mark()?;
-        // The host is a row ahead of the device.
+        // The host queues one row ahead of the device.
         let mut behind = None;
         for row in 0..batch.height {
             if profile.as_ref().is_some_and(|p| p.start == row) {
@@ -200,7 +200,7 @@ impl Cached {
         Ok((self.loaded.finish(device)?, seconds))
     }
 
-    /// Brings a batch of this shape to the device.
+    /// Uploads a batch of this shape.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -225,7 +225,7 @@ impl Cached {
         }
     }
 
-    /// What a row begins with, where the host has a say between the phases.
+    /// Runs the row phase of a row, for the strategies in which the host launches it.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -242,7 +242,7 @@ impl Cached {
         self.launch(device, hoisted)
     }
 
-    /// The pixels of a row, from the first on, where the host has a say between the phases.
+    /// Runs the pixel phase of a row, for the strategies in which the host launches it.
     ///
     /// # Errors
     /// [`Error::Device`].

@@ -1,8 +1,8 @@
 //! The device as this engine uses it: one context, one stream, kernels by name, launches, graphs.
 //!
-//! The idea: everything that talks to the driver stands here, most of it through the crate `cust` and what
-//! that has no wrapper for (graphs, cooperative launches) through its raw bindings; errors come out
-//! as [`Error::Device`] with what was attempted.
+//! The idea: all calls of the driver are here, most of them through the crate `cust`; what it does not wrap
+//! (graphs, cooperative launches) goes through its raw bindings. Errors become [`Error::Device`] with what was
+//! attempted.
 
 use std::ptr;
 
@@ -211,7 +211,7 @@ impl Device {
         self.check(code, &format!("launch {name}"))
     }
 
-    /// Blocks of a kernel that all run at once, of so many threads and bytes of shared memory of their own.
+    /// Blocks of a kernel that can run at once, each of `threads` threads and `shared` bytes of dynamic shared memory.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -340,7 +340,7 @@ impl Drop for Graph {
 
 fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
     let attribute = |a| handle.get_attribute(a);
-    // Newer drivers need not know what only a table of `bench` is made of.
+    // Only a table of `bench` needs these, so that a driver may lack them.
     let reported = |a| handle.get_attribute(a).map_or(0, |n| n.max(0));
     let (mut driver, mut cooperative) = (0, 0);
     // SAFETY: the driver writes a number each.

@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::weights::Weights;
 
-/// Images that go through a full forward pass together: enough for any device to be busy.
+/// Images of one full forward pass: enough to occupy any device.
 const NAIVE_IMAGES: usize = 16;
 
 /// The CUDA engine with the weights of one model.
@@ -37,7 +37,7 @@ pub struct CudaEngine {
 }
 
 impl CudaEngine {
-    /// Opens the device of that number and brings the weights there.
+    /// Opens the device of that number and uploads the weights.
     ///
     /// # Errors
     /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
@@ -89,9 +89,9 @@ impl CudaEngine {
         // What is done once for all batches of a shape stays out of the profile.
         self.make_cached(batch, &|_| true)?;
         let (_, _, cached) = self.cached.as_mut().expect("a batch of this shape was made");
-        let (made, seconds) = cached.make(&self.device, batch, &|_| true, Some(rows))?;
+        let (output, seconds) = cached.make(&self.device, batch, &|_| true, Some(rows))?;
         self.seconds = seconds;
-        Ok(made)
+        Ok(output)
     }
 
     /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it.
@@ -124,12 +124,12 @@ impl CudaEngine {
             self.cached = Some((extent, extras, cached));
         }
         let (_, _, cached) = self.cached.as_mut().expect("it was made above");
-        let (made, seconds) = cached.make(&self.device, batch, watch, None)?;
+        let (output, seconds) = cached.make(&self.device, batch, watch, None)?;
         self.seconds = seconds;
-        Ok(made)
+        Ok(output)
     }
 
-    /// A pass object for batches of that shape.
+    /// The full forward pass for batches of that shape, planned when the shape is new.
     fn naive(&mut self, extent: Extent, extras: Extras) -> Result<(&Device, &mut Naive)> {
         self.cached = None;
         if self.naive.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
@@ -153,8 +153,8 @@ impl CudaEngine {
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             // Rows of the whole batch: as if all parts grew together.
             let rows = |rows: usize| watch((share * batch.height + rows) / shares);
-            let (made, seconds) = naive.make(device, &part, &rows)?;
-            parts.push(made);
+            let (output, seconds) = naive.make(device, &part, &rows)?;
+            parts.push(output);
             total += seconds;
         }
         self.seconds = total;

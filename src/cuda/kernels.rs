@@ -1,7 +1,7 @@
 //! The kernels by name, the PTX they are in, and what arguments that PTX says they take.
 //!
-//! The idea: the driver copies as many bytes from each argument's address as the kernel's declaration names,
-//! whatever stands there. So the declarations are read from the PTX, and every launch is held to them.
+//! The idea: the driver copies as many bytes from each argument's address as the kernel's declaration says,
+//! without any check. So the declarations are read from the PTX, and every launch is held to them.
 
 include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 

@@ -17,7 +17,7 @@ use crate::graph::Graph;
 use crate::heads::Head;
 use crate::plan::layout::Extent;
 
-/// Threads of a block of the kernels that have a thread for each number.
+/// Block size of the element-wise kernels.
 const ELEMENTWISE: usize = 256;
 /// Warps of the sampler's block, at most.
 const SAMPLER_WARPS: usize = 32;
@@ -95,7 +95,7 @@ pub struct Places {
     pub logits: Grid,
 }
 
-/// The launch of a kernel that has a thread for each number.
+/// The launch of an element-wise kernel, with a thread for each element.
 pub fn elementwise(numbers: usize) -> Shape {
     Shape::row(numbers.div_ceil(ELEMENTWISE) as u32, ELEMENTWISE as u32)
 }
@@ -236,7 +236,7 @@ impl Loaded {
         let blocks = (quads as usize).div_ceil(ELEMENTWISE).clamp(1, most);
         let shape = Shape::row(blocks as u32, ELEMENTWISE as u32);
         let args = [bytes_of(&address), bytes_of(&quads)];
-        // SAFETY: the arguments of cache_reset_f32; the caller's memory has so many bytes.
+        // SAFETY: the arguments of cache_reset_f32; the caller's memory has that many bytes.
         unsafe { device.launch(Kernel::Reset, shape, &args) }
     }
 

@@ -150,7 +150,7 @@ impl Naive {
         let count = positions as u64;
         let shape = elementwise(positions * channels as usize / 4);
         let args = [bytes_of(&source), bytes_of(&target), bytes_of(&count), bytes_of(&channels)];
-        // SAFETY: the arguments of concat_elu_f32 and its like; both grids have so many positions.
+        // SAFETY: the arguments of concat_elu_f32 and its like; both grids have that many positions.
         unsafe { device.launch(kernel, shape, &args) }
     }
 
@@ -160,7 +160,7 @@ impl Naive {
     /// As for [`crate::engine::Engine::make`].
     pub fn make(&mut self, device: &Device, batch: &Batch, watch: Watch) -> Result<(Output, f64)> {
         self.loaded.begin(device, batch)?;
-        let begin = device.mark()?;
+        let start = device.mark()?;
         let given = batch.given.map_or(0, |g| g.rows);
         if given > 0 {
             if batch.keep_logits {
@@ -184,8 +184,8 @@ impl Naive {
             }
         }
         let end = device.mark()?;
-        let made = self.loaded.finish(device)?;
-        Ok((made, device.between(&begin, &end)?))
+        let output = self.loaded.finish(device)?;
+        Ok((output, device.between(&start, &end)?))
     }
 
     /// The log-likelihoods of the pixels of a batch whose pixels are all given: `[batch, height, width]`.

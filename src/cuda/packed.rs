@@ -2,8 +2,8 @@
 //!
 //! The idea: `[slices][rows of a chunk][chunks][4 outputs]`, so that neighbouring threads, which have
 //! neighbouring chunks, read neighbouring bytes. What the row phase reads and what the pixel phase reads
-//! are apart. A gated layer alternates slices of values and of gates, so that both halves of an output
-//! meet in one block.
+//! are apart. A gated layer alternates slices of values and of gates, so that one block has a value and its
+//! gate.
 
 use super::abi::{CHUNK, SLICE};
 use crate::error::Result;
@@ -33,8 +33,8 @@ pub struct PackedPiece {
     pub bias: usize,
     /// Slices of outputs.
     pub slices: usize,
-    /// Slices of an output: 2 where its gate has one.
-    pub unit: usize,
+    /// Slices of 4 outputs: 1, or with a gate 2, values and gates.
+    pub halves: usize,
     /// Rows of weights of a chunk: 16 with concat_elu, else 8.
     pub rows: usize,
     /// Channels of the sum.
@@ -42,7 +42,7 @@ pub struct PackedPiece {
 }
 
 impl PackedPiece {
-    /// Floats of the sums of one position.
+    /// Floats of the accumulators of one position.
     pub fn width(&self) -> usize {
         self.slices * SLICE
     }
@@ -51,13 +51,13 @@ impl PackedPiece {
         self.slices * self.rows * phase.chunks * SLICE
     }
 
-    /// For each float of a row of sums the channel of the sum, or none where it is padding.
+    /// For each float of a position's accumulators its channel, or none where it is padding.
     fn channels(&self) -> impl Iterator<Item = Option<usize>> {
-        let half = self.accumulators / self.unit;
+        let half = self.accumulators / self.halves;
         (0..self.width()).map(move |place| {
             let (slice, o) = (place / SLICE, place % SLICE);
-            let channel = slice / self.unit * SLICE + o;
-            (channel < half).then_some(slice % self.unit * half + channel)
+            let channel = slice / self.halves * SLICE + o;
+            (channel < half).then_some(slice % self.halves * half + channel)
         })
     }
 }
@@ -71,7 +71,7 @@ pub struct Packed {
     pub len: usize,
 }
 
-/// Chunks of a source of so many channels.
+/// Chunks of a source of `channels` channels.
 pub fn chunks(channels: usize) -> usize {
     channels.div_ceil(CHUNK)
 }
@@ -84,8 +84,8 @@ impl Packed {
         for piece in &plan.pieces {
             let layer = plan.layer(piece);
             let accumulators = plan.graph.accumulators(layer);
-            let unit = if layer.epilogue.gated { 2 } else { 1 };
-            let slices = (accumulators / unit).div_ceil(SLICE) * unit;
+            let halves = if layer.epilogue.gated { 2 } else { 1 };
+            let slices = (accumulators / halves).div_ceil(SLICE) * halves;
             let rows = layer.read.copies() * CHUNK;
             let mut phases = [Phase::default(); 2];
             // Floats before each tap's, within its phase.
@@ -97,7 +97,7 @@ impl Packed {
             });
             let taps = taps.collect();
             let [row, pixel] = phases;
-            packed.pieces.push(PackedPiece { row, pixel, taps, bias: 0, slices, unit, rows, accumulators });
+            packed.pieces.push(PackedPiece { row, pixel, taps, bias: 0, slices, halves, rows, accumulators });
         }
         let mut reserve = |floats: usize| {
             packed.len += floats.next_multiple_of(32);
@@ -174,7 +174,7 @@ fn pack(
     floats
 }
 
-/// What sums begin with: `[classes][slices][SLICE]`.
+/// The accumulators' initial values: `[classes][slices][SLICE]`.
 fn biases(packed: &PackedPiece, classes: usize, weights: &LayerWeights) -> Vec<f32> {
     let of_class = |class| {
         let biases = weights.biases(class);

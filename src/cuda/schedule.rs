@@ -24,10 +24,10 @@ pub struct Schedule {
     pub table: Table,
     /// Rows and columns after which everything repeats.
     pub period: usize,
-    /// What a row begins with, by row modulo the period: the maps that are known then, and all that the other layers
-    /// can sum.
+    /// The launches of the row phase, by row modulo the period: the maps that are known then, and all that the other
+    /// layers can sum.
     pub rows: Vec<[Launches; 2]>,
-    /// What a row is made by whose pixels are all known, by row modulo the period. The last makes the logits.
+    /// The launches of a row whose pixels are all known, by row modulo the period. The last makes the logits.
     pub given: Vec<Launches>,
     /// What a pixel needs, by row and column modulo the period.
     pub pixels: Vec<Vec<Launches>>,
@@ -39,17 +39,17 @@ pub struct Schedule {
     pub logits: Grid,
 }
 
-/// Where everything lies: the maps, and for each piece the sums of a row.
+/// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
     let mut maps = Maps::new(plan, Storage::RingAndInputs, extent);
-    let sums = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
+    let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
         Some(Part::Hoisted) => {
             maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])
         }
         _ => 0,
     });
-    let sums = sums.collect();
-    (maps, sums)
+    let accumulators = accumulators.collect();
+    (maps, accumulators)
 }
 
 /// Bytes on the device that a batch needs beyond the weights.
@@ -63,7 +63,7 @@ struct Builder<'a> {
     packed: &'a Packed,
     maps: &'a Maps,
     /// By piece.
-    sums: &'a [usize],
+    accumulators: &'a [usize],
     multiprocessors: usize,
     table: Table,
     launches: HashMap<(Step, Span), usize>,
@@ -79,9 +79,9 @@ impl Builder<'_> {
             return launch;
         }
         let stages = step.iter().map(|run| {
-            let (packed, sums) = (&self.packed.pieces[run.piece], self.sums[run.piece]);
+            let (packed, accumulators) = (&self.packed.pieces[run.piece], self.accumulators[run.piece]);
             let source = |map, read| on_load(self.maps, map, read);
-            Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), sums, source)
+            Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
         let launch = self.table.add(stages.collect(), self.maps.layout.extent().batch, self.multiprocessors);
         self.launches.insert((step.clone(), span), launch);
@@ -90,7 +90,7 @@ impl Builder<'_> {
 }
 
 impl Schedule {
-    /// Plans a batch for a device with so many multiprocessors.
+    /// Plans a batch for a device with `multiprocessors` multiprocessors.
     pub fn new(
         plan: &Plan,
         steps: &Steps,
@@ -98,20 +98,20 @@ impl Schedule {
         extent: Extent,
         multiprocessors: usize,
     ) -> Schedule {
-        let (maps, sums) = lay_out(plan, packed, extent);
+        let (maps, accumulators) = lay_out(plan, packed, extent);
         let mut builder = Builder {
             plan,
             packed,
             maps: &maps,
-            sums: &sums,
+            accumulators: &accumulators,
             multiprocessors,
             table: Table::default(),
             launches: HashMap::new(),
         };
         let (mut rows, mut given, mut pixels) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..steps.period {
-            let begin = [&steps.known[row][..], std::slice::from_ref(&steps.hoisted[row])];
-            rows.push(begin.map(|steps| builder.launches(steps, Span::Row)));
+            let first = [&steps.known[row][..], std::slice::from_ref(&steps.hoisted[row])];
+            rows.push(first.map(|steps| builder.launches(steps, Span::Row)));
             given.push(builder.launches(&steps.given[row], Span::Row));
             let columns = 0..steps.period;
             pixels.push(columns.map(|c| builder.launches(steps.pixel(row, c), Span::Pixel)).collect());

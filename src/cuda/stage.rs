@@ -33,13 +33,13 @@ impl Maps {
         maps
     }
 
-    /// Places a grid like a map's, of so many floats a position.
+    /// Places a grid like a map's, of `channels` floats a position.
     pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
         self.layout.place(map, channels).into()
     }
 }
 
-/// Floats of a position with so many channels.
+/// Floats of a position of `channels` channels.
 pub fn padded(channels: usize) -> usize {
     channels.next_multiple_of(abi::CHUNK)
 }
@@ -54,15 +54,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A piece on a part of its taps and a span. `sums` is where the row's sums begin. `source` tells the grid from
-    /// which a map is read through an activation, and the form in which it stands there.
+    /// A piece on a part of its taps and a span. `accumulators` is where those of its hoisted taps are stored.
+    /// `source` gives the grid from which a map is read through an activation, and the activation that is left
+    /// to apply, an `abi::Stage::activation`.
     pub fn new(
         plan: &Plan,
         index: usize,
         packed: &PackedPiece,
         maps: &Maps,
         (part, span): (Part, Span),
-        sums: usize,
+        accumulators: usize,
         source: impl Fn(MapId, Activation) -> (Grid, i32),
     ) -> Stage {
         let piece = &plan.pieces[index];
@@ -74,8 +75,8 @@ impl Stage {
             if !of_part.contains(&i) {
                 continue;
             }
-            let (grid, form) = source(tap.source, layer.read);
-            header.form = form;
+            let (grid, activation) = source(tap.source, layer.read);
+            header.activation = activation;
             taps.push(Tap {
                 source: grid,
                 weights: *weights as u64,
@@ -93,11 +94,11 @@ impl Stage {
         }
         header.tanh = i32::from(layer.epilogue.tanh);
         header.gated = i32::from(layer.epilogue.gated);
-        (header.bias, header.sums) = (packed.bias as u64, sums as u64);
+        (header.bias, header.accumulators) = (packed.bias as u64, accumulators as u64);
         header.slices = packed.slices as i32;
         header.span = span as i32;
-        header.from_sums = i32::from(part == Part::Rest);
-        header.to_sums = i32::from(part == Part::Hoisted);
+        header.loads_accumulators = i32::from(part == Part::Rest);
+        header.stores_accumulators = i32::from(part == Part::Hoisted);
         header.input_step = piece.source_step as i32;
         header.output_step = piece.output_step as i32;
         [header.parity_row, header.parity_column] = piece.parity.map(|parity| parity as i32);
@@ -149,12 +150,12 @@ impl Stage {
     }
 }
 
-/// How a map that is stored as it is is read through an activation: the grid, and the form.
+/// How a map without a stored activation is read: its own grid, and the activation, applied on load.
 pub fn on_load(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
     (maps.grids[map], read as i32)
 }
 
-/// How a map is read whose outcome of an activation is stored in `grid`.
+/// How a map is read whose values through an activation are stored in `grid`: nothing is left to apply.
 pub fn stored(grid: Grid, read: Activation) -> (Grid, i32) {
     (grid, if read == Activation::ConcatElu { STORED } else { Activation::Identity as i32 })
 }

@@ -62,7 +62,7 @@ pub fn inputs(graph: &Graph) -> Result<()> {
 }
 
 /// The whole, when all layers are there.
-pub fn outputs(graph: &Graph, made: &[bool]) -> Result<()> {
+pub fn outputs(graph: &Graph, computed: &[bool]) -> Result<()> {
     let Some(last) = graph.layers.last() else { return fault("layers", "there are none") };
     let (logits, wanted) = (&graph.maps[last.output], graph.head.logits());
     if logits.channels != wanted || logits.stride != 1 {
@@ -70,18 +70,18 @@ pub fn outputs(graph: &Graph, made: &[bool]) -> Result<()> {
         let fault = format!("the last layer makes {found}, the head takes {wanted} of stride 1");
         return self::fault(format!("layer {}", last.name), fault);
     }
-    match made.iter().position(|made| !made) {
+    match computed.iter().position(|computed| !computed) {
         Some(map) => fault(format!("map {}", graph.maps[map].name), "no layer makes it"),
         None => Ok(()),
     }
 }
 
 /// One layer, when those before it are there.
-pub fn layer(graph: &Graph, layer: &Layer, made: &[bool]) -> Result<()> {
+pub fn layer(graph: &Graph, layer: &Layer, computed: &[bool]) -> Result<()> {
     let fault = |what: String| fault(format!("layer {}", layer.name), what);
     let name = |map: MapId| graph.maps.get(map).map_or("that is none", |map| &map.name);
-    let is_made = |map: MapId| made.get(map).copied().unwrap_or(false);
-    if layer.output >= made.len() || is_made(layer.output) {
+    let is_computed = |map: MapId| computed.get(map).copied().unwrap_or(false);
+    if layer.output >= computed.len() || is_computed(layer.output) {
         return fault(format!(
             "it makes map {} ({}), which is none or made already",
             layer.output,
@@ -90,7 +90,7 @@ pub fn layer(graph: &Graph, layer: &Layer, made: &[bool]) -> Result<()> {
     }
     let Some(first) = layer.taps.first() else { return fault("it has no taps".into()) };
     let read = layer.taps.iter().map(|tap| tap.source).chain(layer.epilogue.add);
-    if let Some(map) = read.into_iter().find(|&map| !is_made(map)) {
+    if let Some(map) = read.into_iter().find(|&map| !is_computed(map)) {
         return fault(format!("it reads map {map} ({}), which no earlier layer makes", name(map)));
     }
     let stride = |map: MapId| graph.maps[map].stride;
@@ -137,10 +137,12 @@ fn parameter<'a>(graph: &'a Graph, layer: &Layer, id: ParameterId, per_class: bo
         return fault(format!("there is no parameter {id}"));
     };
     let Parameter { name, kind, inputs, outputs, .. } = parameter;
-    let sums = graph.accumulators(layer);
-    if *outputs != sums {
+    let accumulators = graph.accumulators(layer);
+    if *outputs != accumulators {
         let gated = if layer.epilogue.gated { ", values and gates" } else { "" };
-        return fault(format!("parameter {name} has {outputs} outputs, the sum has {sums} channels{gated}"));
+        return fault(format!(
+            "parameter {name} has {outputs} outputs, the sum has {accumulators} channels{gated}"
+        ));
     }
     if (*kind == ParameterKind::PerClass) != per_class {
         return fault(format!(

@@ -187,8 +187,8 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A tap that reads all channels of its source, so many as they are read, with as many inputs of its parameter,
-    /// for outputs of every parity. Callers change what differs.
+    /// A tap that reads all channels of its source (twice as many through concat_elu) with as many inputs of its
+    /// parameter, for outputs of every parity. Callers change what differs.
     pub fn new(
         source: MapId,
         [row, column]: [isize; 2],

@@ -53,17 +53,17 @@ impl Graph {
         let row_known = (0..maps.len()).map(|map| Some(map) == input.known).collect();
         let mut graph = Graph { parameters, maps, input, layers: Vec::new(), head, classes, row_known };
         check::inputs(&graph)?;
-        let mut made: Vec<_> = (0..graph.maps.len()).map(|map| graph.is_given(map)).collect();
+        let mut computed: Vec<_> = (0..graph.maps.len()).map(|map| graph.is_given(map)).collect();
         for mut layer in layers {
-            check::layer(&graph, &layer, &made)?;
+            check::layer(&graph, &layer, &computed)?;
             layer.taps.sort_by_key(|tap| !graph.is_known(tap, [0, 0]));
             let whole =
                 |&parity: &[usize; 2]| graph.hoisted_taps(&layer, parity) == layer.taps_of(parity).count();
             graph.row_known[layer.output] = graph.parities(&layer).iter().all(whole);
-            made[layer.output] = true;
+            computed[layer.output] = true;
             graph.layers.push(layer);
         }
-        check::outputs(&graph, &made)?;
+        check::outputs(&graph, &computed)?;
         Ok(graph)
     }
 

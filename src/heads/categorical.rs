@@ -5,13 +5,13 @@
 
 use super::LogSumExp;
 
-/// The value of a symbol, of so many.
+/// The value of a symbol: 0 to `symbols - 1` are spread evenly over [-1, 1].
 pub fn value(symbol: usize, symbols: usize) -> f32 {
     let half = (symbols - 1) as f32 / 2.0;
     (symbol as f32 - half) / half
 }
 
-/// The symbol, of so many, whose value is nearest.
+/// The symbol, below `symbols`, whose value is nearest.
 pub fn symbol(value: f32, symbols: usize) -> usize {
     let half = (symbols - 1) as f32 / 2.0;
     ((value * half + half).round() as usize).min(symbols - 1)

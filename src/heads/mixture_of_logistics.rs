@@ -37,7 +37,7 @@ struct Component {
     coefficients: [f32; 3],
 }
 
-/// Component `k` of logits for so many channels.
+/// Component `k` of the logits of a mixture over `channels` channels.
 fn component(logits: &[f32], channels: usize, k: usize) -> Component {
     let mixtures = logits.len() / logits_per_component(channels);
     let mut found = Component { means: [0.0; 3], log_scales: [0.0; 3], coefficients: [0.0; 3] };

@@ -164,7 +164,7 @@ fn encode_rows(
     Ok(png.finish()?)
 }
 
-/// Reads images of one size and of so many channels, 3 or 1, from files, as one stack `[N, H, W, C]` in the order
+/// Reads images of one size and of `channels` channels, 3 or 1, from files, as one stack `[N, H, W, C]` in the order
 /// given. Each is a PNG, or an `.npy` or `.npz` of type uint8 and shape `[H, W, C]` or `[N, H, W, C]`; gray images
 /// may also have the shape `[N, H, W]` or `[H, W]`, and be PNG of colors that are all gray. The contents tell the
 /// kind, not the name. Of an `.npz` it is the array with the key, else the only one, else the one called `data`,

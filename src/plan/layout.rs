@@ -65,7 +65,7 @@ impl Grid {
 /// Places grids and other arrays in one block of floats.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// Floats needed; what is beyond counting is `usize::MAX` or little less, which no allocation is granted.
+    /// Floats needed; it saturates near `usize::MAX`, which no allocator grants.
     pub len: usize,
     extent: Extent,
     storage: Storage,
@@ -99,7 +99,7 @@ impl Layout {
         Layout { len: 0, extent, storage, line, maps }
     }
 
-    /// Places a grid for a map, of so many floats a position.
+    /// Places a grid for a map, of `channels` floats a position.
     pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
         let Extent { batch, height, width } = self.extent;
         let Shape { stride, kept, padding: [left, right], given } = self.maps[map];

@@ -1,6 +1,6 @@
 //! A graph made ready for any backend, once.
 //!
-//! The idea: a backend works on pieces. A piece is a layer for outputs of one parity, with its taps parted into
+//! The idea: a backend works on pieces. A piece is a layer for outputs of one parity, with its taps divided into
 //! those of the row phase and those of the pixel phase. Where maps lie is in [`layout`], which pieces run when in
 //! [`steps`], what a piece's weights are in [`weights`]; a backend adds its own packing and its kernels.
 
@@ -17,9 +17,9 @@ use crate::graph::{Graph, Layer, Tap};
 pub enum Part {
     /// All: from the bias to the outputs.
     Whole,
-    /// Those of the row phase: from the bias to sums that are kept for the row.
+    /// Those of the row phase: from the bias to accumulators that are stored for the row.
     Hoisted,
-    /// The others: from the row's sums to the outputs.
+    /// The others: from the stored accumulators to the outputs.
     Rest,
 }
 
@@ -80,7 +80,7 @@ impl Piece {
         (at % self.pixels() == self.parity[axis] * self.stride).then_some(at / self.pixels())
     }
 
-    /// Steps that cover so many rows or columns of the image.
+    /// Steps that cover `size` rows or columns of the image.
     pub fn steps(&self, size: usize) -> usize {
         size / self.pixels()
     }

@@ -1,7 +1,7 @@
 //! The weights of one layer, in the order of its sum.
 //!
 //! The idea: packing is a backend's, but what is packed is not: which row of which kernel belongs to an input of a
-//! tap, and what a sum begins with.
+//! tap, and the accumulators' initial values.
 
 use std::borrow::Cow;
 
@@ -72,10 +72,10 @@ impl<'a> LayerWeights<'a> {
         })
     }
 
-    /// What a sum begins with for images of a class: `[accumulators]`. Class 0 if there are none.
+    /// The accumulators' initial values for images of a class: `[accumulators]`. Class 0 if there are none.
     pub fn biases(&self, class: usize) -> Vec<f32> {
-        let mut sums = vec![0.0; self.graph.accumulators(self.layer)];
-        let mut add = |terms: &[f32]| sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        let mut biases = vec![0.0; self.graph.accumulators(self.layer)];
+        let mut add = |terms: &[f32]| biases.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
         for bias in &self.layer.biases {
             if let Bias::Every(id) = *bias {
                 add(&self.folded(id).bias);
@@ -85,6 +85,6 @@ impl<'a> LayerWeights<'a> {
         for terms in &self.class_terms {
             add(&terms[class * outputs..(class + 1) * outputs]);
         }
-        sums
+        biases
     }
 }

@@ -80,9 +80,12 @@ pub fn logits_and_likelihoods_are_the_reference_s(ways: &[Way]) {
             println!("{directory}, {name}: logits within {off:e}, nats within {relative:e} relative");
             assert!(off <= 1e-4 && relative <= 1e-5, "{directory}, {name}");
             let cached = Batch { method: Method::Cached, ..Batch::teacher_forced(images.view(), labels) };
-            let made = engine.make(&cached, &|_| true).unwrap();
-            assert!(bits(&made.images) == bits(&images), "{directory}, {name}: the images do not stay");
-            assert!(bits(&made.logits.unwrap()) == bits(&logits), "{directory}, {name}: cached is not naive");
+            let output = engine.make(&cached, &|_| true).unwrap();
+            assert!(bits(&output.images) == bits(&images), "{directory}, {name}: the images do not stay");
+            assert!(
+                bits(&output.logits.unwrap()) == bits(&logits),
+                "{directory}, {name}: cached is not naive"
+            );
             let first = first.get_or_insert_with(|| bits(&logits));
             assert!(*first == bits(&logits), "{directory}, {name}: not the bits of {}", ways[0].name);
         }
@@ -114,15 +117,16 @@ pub fn an_image_is_one_array_of_bits_whatever_makes_it(ways: &[Way]) {
             let mut engine = open(&weights);
             let all = generate(&mut *engine, 10, &labels, size, Method::Cached);
             let logits = bits(all.logits.as_ref().unwrap());
-            let same = |made: &Output| {
-                bits(&made.images) == bits(&all.images) && bits(made.logits.as_ref().unwrap()) == logits
+            let same = |output: &Output| {
+                bits(&output.images) == bits(&all.images) && bits(output.logits.as_ref().unwrap()) == logits
             };
             if !slow || size == [4, 4] {
                 let naive = generate(&mut *engine, 10, &labels, size, Method::Naive);
                 assert!(same(&naive), "{name}, {size:?}, naive");
             }
             // Alone, and elsewhere in another batch; twice, with what stands ready from before.
-            let at = |made: &Output, i: usize| bits(&made.images.slice(s![i..i + 1, .., .., ..]).to_owned());
+            let at =
+                |output: &Output, i: usize| bits(&output.images.slice(s![i..i + 1, .., .., ..]).to_owned());
             for _ in 0..2 {
                 let alone = generate(&mut *engine, 12, &labels[2..3], size, Method::Cached);
                 assert!(at(&alone, 0) == at(&all, 2), "{name}, {size:?}, alone");
@@ -153,13 +157,13 @@ pub fn a_temperature_is_one_array_of_bits_too(ways: &[Way]) {
         let mut all = Vec::new();
         for Way { name, open, .. } in ways {
             let mut engine = open(&weights);
-            let mut make = |batch: &Batch| engine.make(batch, &|_| true).unwrap().images;
-            let made = make(&batch);
-            let second = made.slice(s![1.., .., .., ..]).to_owned();
-            assert!(bits(&make(&alone)) == bits(&second), "{temperature}, {name}, alone");
-            let naive = make(&Batch { method: Method::Naive, ..batch });
-            assert!(bits(&naive) == bits(&made), "{temperature}, {name}, naive");
-            all.push(bits(&made));
+            let mut generate = |batch: &Batch| engine.make(batch, &|_| true).unwrap().images;
+            let output = generate(&batch);
+            let second = output.slice(s![1.., .., .., ..]).to_owned();
+            assert!(bits(&generate(&alone)) == bits(&second), "{temperature}, {name}, alone");
+            let naive = generate(&Batch { method: Method::Naive, ..batch });
+            assert!(bits(&naive) == bits(&output), "{temperature}, {name}, naive");
+            all.push(bits(&output));
         }
         all.dedup();
         assert_eq!(all.len(), 1, "{temperature}: not the same by every way");
@@ -190,9 +194,9 @@ pub fn given_rows_stay_and_the_rest_does_not_depend_on_how_they_came(ways: &[Way
                     keep_logits: true,
                     ..Batch::new(2, height, width)
                 };
-                let made = engine.make(&batch, &|_| true).unwrap();
-                assert!(bits(&made.images) == bits(&whole.images), "{name}, {method:?}, {rows} rows");
-                let logits = (made.logits.unwrap(), whole.logits.as_ref().unwrap());
+                let output = engine.make(&batch, &|_| true).unwrap();
+                assert!(bits(&output.images) == bits(&whole.images), "{name}, {method:?}, {rows} rows");
+                let logits = (output.logits.unwrap(), whole.logits.as_ref().unwrap());
                 assert!(bits(&logits.0) == bits(logits.1), "{name}, {method:?}, {rows} rows");
             }
         }
@@ -223,21 +227,21 @@ pub fn rows_of_another_image_stay_and_steer_the_rest(ways: &[Way]) {
                 engine.make(&batch, &|_| true).unwrap()
             };
             let (above, below) = (s![.., ..rows, .., ..], s![.., rows.., .., ..]);
-            let made = complete(2702, Method::Cached);
-            assert_eq!(made.images.slice(above), other.slice(above), "{name}, {rows} rows");
-            let steered = made.images.slice(below) != free.slice(below);
+            let output = complete(2702, Method::Cached);
+            assert_eq!(output.images.slice(above), other.slice(above), "{name}, {rows} rows");
+            let steered = output.images.slice(below) != free.slice(below);
             assert_eq!(steered, (1..height).contains(&rows), "{name}, {rows} rows");
-            let logits = made.logits.unwrap();
+            let logits = output.logits.unwrap();
             if !slow {
                 let naive = complete(2702, Method::Naive);
-                assert!(bits(&made.images) == bits(&naive.images), "{name}, {rows} rows");
+                assert!(bits(&output.images) == bits(&naive.images), "{name}, {rows} rows");
                 assert!(bits(&logits) == bits(&naive.logits.unwrap()), "{name}, {rows} rows");
             }
             // Another seed changes what is made, and neither the given rows nor their logits.
             let again = complete(2703, Method::Cached);
             assert_eq!(again.images.slice(above), other.slice(above), "{name}, {rows} rows");
             assert_eq!(again.logits.unwrap().slice(above), logits.slice(above), "{name}, {rows} rows");
-            let differs = again.images.slice(below) != made.images.slice(below);
+            let differs = again.images.slice(below) != output.images.slice(below);
             assert_eq!(differs, rows < height, "{name}, {rows} rows");
         }
     }
@@ -309,7 +313,7 @@ fn stack(way: &Way, weights: &Weights, place: &str, first: &[Output]) -> Vec<Out
     let mut all: Vec<Output> = Vec::new();
     for rows in [0, height / 2, height] {
         // Rows of images that were drawn otherwise.
-        let other = all.first().map(|made| made.images.mapv(|x| -x));
+        let other = all.first().map(|output| output.images.mapv(|x| -x));
         let given = other.as_ref().map(|other| Given { images: other.view(), rows });
         let batch = Batch { given, ..batch.reborrow() };
         let cached = engine.make(&batch, &|_| true).expect("sound batch");

@@ -70,9 +70,9 @@ pub fn generate_as_the_reference(engine: &mut dyn Engine, directory: &str, metho
         keep_logits: true,
         ..Batch::new(size, height, width)
     };
-    let made = engine.make(&batch, &|_| true).unwrap();
-    let off = largest(&made.images, &file("x_gen"));
-    let off_logits = largest(&made.logits.unwrap(), &file("logits_during_gen"));
+    let output = engine.make(&batch, &|_| true).unwrap();
+    let off = largest(&output.images, &file("x_gen"));
+    let off_logits = largest(&output.logits.unwrap(), &file("logits_during_gen"));
     println!("{directory}, {name}: images within {off:e}, logits within {off_logits:e}");
     assert!(off <= 1e-4 && off_logits <= 1e-4);
 }

@@ -59,7 +59,7 @@ impl Stack {
         epilogue: Epilogue,
         class: bool,
     ) -> MapId {
-        let sums = if epilogue.gated { 2 * channels } else { channels };
+        let accumulators = if epilogue.gated { 2 * channels } else { channels };
         let mut kernels: Vec<(usize, ParameterId)> = Vec::new();
         let mut taps = Vec::new();
         for (position, &(source, row, column, parity)) in offsets.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Stack {
             let kernel = kernels.iter().find(|(channels, _)| *channels == inputs).map(|(_, id)| *id);
             let parameter = kernel.unwrap_or_else(|| {
                 let kind = ParameterKind::Conv { kernel: [1, offsets.len()] };
-                let id = self.parameter(kind, inputs, sums);
+                let id = self.parameter(kind, inputs, accumulators);
                 kernels.push((inputs, id));
                 id
             });
@@ -75,7 +75,7 @@ impl Stack {
         }
         let mut biases: Vec<_> = kernels.iter().map(|(_, id)| Bias::Every(*id)).collect();
         if class && self.classes > 0 {
-            biases.push(Bias::PerClass(self.parameter(ParameterKind::PerClass, self.classes, sums)));
+            biases.push(Bias::PerClass(self.parameter(ParameterKind::PerClass, self.classes, accumulators)));
         }
         let output = self.map(stride, channels);
         let name = format!("layer {output}");
@@ -256,7 +256,7 @@ fn previous(head: Head, encoding: Encoding, channels: usize, classes: usize) -> 
 }
 
 /// A graph that reads the image, with or without its constant 1, and what is given for every position through an
-/// activation, beside what another layer makes of them; at so many places above and a few others.
+/// activation, beside another layer's output; with `places` taps above and a few others.
 pub fn reading(head: Head, read: Activation, places: usize, ones: bool) -> Graph {
     let mut s = Stack::new(head, 0);
     s.maps[IMAGE].channels = head.values() + usize::from(ones);
@@ -338,24 +338,24 @@ pub fn forward(
     };
     for layer in &graph.layers {
         let Map { stride, channels, .. } = graph.maps[layer.output];
-        let sums = if layer.epilogue.gated { 2 * channels } else { channels };
+        let accumulators = if layer.epilogue.gated { 2 * channels } else { channels };
         let fold = |id: ParameterId| weights.fold(&graph.parameters[id]).expect("held");
-        let mut begin = vec![0.0; sums];
+        let mut initial = vec![0.0; accumulators];
         for bias in &layer.biases {
             let terms = match *bias {
                 Bias::Every(id) => fold(id).bias,
                 Bias::PerClass(id) => {
                     let all = weights.class_term(&graph.parameters[id]).expect("held");
-                    all[class * sums..(class + 1) * sums].to_vec()
+                    all[class * accumulators..(class + 1) * accumulators].to_vec()
                 }
             };
-            begin.iter_mut().zip(terms).for_each(|(sum, term)| *sum += f64::from(term));
+            initial.iter_mut().zip(terms).for_each(|(sum, term)| *sum += f64::from(term));
         }
         let kernels: Vec<_> = layer.taps.iter().map(|tap| fold(tap.parameter).kernel).collect();
         let source = graph.maps[layer.taps[0].source].stride;
         let mut output = Vec::new();
         for (r, c) in (0..height / stride).flat_map(|r| (0..width / stride).map(move |c| (r, c))) {
-            let mut sum = begin.clone();
+            let mut sum = initial.clone();
             for (tap, kernel) in layer.taps.iter().zip(&kernels) {
                 let ratio = (source / stride).max(1);
                 if tap.parity.is_some_and(|parity| parity != [r % ratio, c % ratio]) {
@@ -365,7 +365,7 @@ pub fn forward(
                 let x = at(&maps, tap.source, layer.read, [around[0] + tap.row, around[1] + tap.column]);
                 let inputs = graph.parameters[tap.parameter].inputs;
                 for (x, input) in x.iter().zip(tap.inputs.iter().cloned().flatten()) {
-                    let row = &kernel[(tap.position * inputs + input) * sums..][..sums];
+                    let row = &kernel[(tap.position * inputs + input) * accumulators..][..accumulators];
                     sum.iter_mut().zip(row).for_each(|(sum, w)| *sum += x * f64::from(*w));
                 }
             }

@@ -162,19 +162,19 @@ impl Model<'_> {
         let mut y = Map::zeros(x.height / stride, x.width / stride, outputs);
         for i in 0..y.height {
             for j in 0..y.width {
-                let mut sums = kernel.bias.clone();
+                let mut accumulators = kernel.bias.clone();
                 for a in 0..rows {
                     for b in 0..columns {
                         let row = (stride * i + a) as isize - (rows as isize - 1);
                         let column = (stride * j + b) as isize - left as isize;
                         for (input, value) in x.at(row, column).into_iter().enumerate() {
-                            for (output, sum) in sums.iter_mut().enumerate() {
+                            for (output, sum) in accumulators.iter_mut().enumerate() {
                                 *sum += value * kernel.weight(a, b, input, output);
                             }
                         }
                     }
                 }
-                y.at_mut(i, j).copy_from_slice(&sums);
+                y.at_mut(i, j).copy_from_slice(&accumulators);
             }
         }
         y

@@ -84,10 +84,10 @@ pub struct Writer {
 impl Writer {
     /// Adds sealed bytes to the file and returns their handle.
     pub fn put(&mut self, sealed: Vec<u8>) -> Vec<u8> {
-        let begin = self.bytes.len();
+        let start = self.bytes.len();
         self.bytes.extend(&sealed);
-        self.sealed.push(begin..self.bytes.len());
-        handle(begin as u64, sealed.len() as u64 - 5)
+        self.sealed.push(start..self.bytes.len());
+        handle(start as u64, sealed.len() as u64 - 5)
     }
 
     /// Adds a data block of any contents and its entry in the index.

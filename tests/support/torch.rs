@@ -43,11 +43,11 @@ pub fn safetensors_of(header: &str, data: &[u8]) -> Vec<u8> {
 pub fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
     let (mut entries, mut data) = (Vec::new(), Vec::new());
     for Tensor { name, dtype, shape, bytes } in tensors {
-        let begin = data.len();
+        let start = data.len();
         data.extend(bytes);
         let end = data.len();
         entries.push(format!(
-            "\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{begin},{end}]}}"
+            "\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
         ));
     }
     safetensors_of(&format!("{{{}}}", entries.join(",")), &data)

@@ -128,15 +128,15 @@ impl Bench for Measured {
     }
 
     fn cached(&mut self, batch: &Batch) -> Result<f64> {
-        let begin = Instant::now();
+        let start = Instant::now();
         self.engine.make(batch, &|_| true)?;
-        Ok(begin.elapsed().as_secs_f64())
+        Ok(start.elapsed().as_secs_f64())
     }
 
     fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64> {
-        let begin = Instant::now();
+        let start = Instant::now();
         self.engine.logits(images, labels)?;
-        Ok(begin.elapsed().as_secs_f64())
+        Ok(start.elapsed().as_secs_f64())
     }
 
     fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2] {

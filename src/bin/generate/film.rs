@@ -39,13 +39,13 @@ pub fn animate(
     args: &Args,
     engine: &mut dyn Engine,
     run: &Run,
-    made: &Generated,
+    generated: &Generated,
     written: &mut Vec<PathBuf>,
 ) -> Result<Option<Race>> {
-    let Some(file) = args.animate.as_ref().filter(|_| !made.images.is_empty()) else { return Ok(None) };
-    let race = args.side_by_side.then(|| generate::race(engine, run, made)).transpose()?;
-    let scene = scene(run, made.grid, made.count);
-    let bytes = images::to_bytes(made.images.view());
+    let Some(file) = args.animate.as_ref().filter(|_| !generated.images.is_empty()) else { return Ok(None) };
+    let race = args.side_by_side.then(|| generate::race(engine, run, generated)).transpose()?;
+    let scene = scene(run, generated.grid, generated.count);
+    let bytes = images::to_bytes(generated.images.view());
     animation::write(file, &scene, bytes.view(), race.map(|race| [race.naive_seconds, race.cached_seconds]))?;
     written.push(file.clone());
     Ok(race)

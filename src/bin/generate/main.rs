@@ -46,13 +46,13 @@ fn body(args: &Args) -> Result<ExitCode> {
     let batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
     let hooks =
         Hooks { stop: Some(&signals.stop), finished: Some(Box::new(batch)), available, progress: None };
-    let made = with_progress(&mut engine, &run, args.quiet, hooks)?;
-    let mut written = outputs.finish(&made)?;
-    let race = animate(args, &mut engine, &run, &made, &mut written)?;
-    let told = report(args, config.as_ref(), &engine, &run, &made, race, &written);
-    if made.interrupted {
+    let generated = with_progress(&mut engine, &run, args.quiet, hooks)?;
+    let mut written = outputs.finish(&generated)?;
+    let race = animate(args, &mut engine, &run, &generated, &mut written)?;
+    let told = report(args, config.as_ref(), &engine, &run, &generated, race, &written);
+    if generated.interrupted {
         // Whatever became of the terminal that was to be told.
-        cli::warn(format_args!("interrupted: {} of {} images were finished", made.count, run.count));
+        cli::warn(format_args!("interrupted: {} of {} images were finished", generated.count, run.count));
         return Ok(ExitCode::from(signals.status()));
     }
     told.map(|()| ExitCode::SUCCESS)

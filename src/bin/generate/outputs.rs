@@ -192,23 +192,23 @@ impl Outputs {
     }
 
     /// Writes what was made, if anything was, and returns the files and directories written.
-    pub fn finish(&mut self, made: &Generated) -> Result<Vec<PathBuf>> {
-        if made.count == 0 {
+    pub fn finish(&mut self, generated: &Generated) -> Result<Vec<PathBuf>> {
+        if generated.count == 0 {
             return Ok(Vec::new());
         }
-        let names = self.names(made.labels.is_some());
+        let names = self.names(generated.labels.is_some());
         let draft = |name: &&'static str| {
             let draft = Draft::write(&self.dir.join(name), |writer| match *name {
-                GRID => images::encode_grid(writer, &made.grid, made.images.view()),
+                GRID => images::encode_grid(writer, &generated.grid, generated.images.view()),
                 BYTES => npy::write_to(
                     writer,
-                    made.images.shape(),
-                    made.images.iter().map(|&x| images::to_byte(x)),
+                    generated.images.shape(),
+                    generated.images.iter().map(|&x| images::to_byte(x)),
                 ),
-                FLOATS => npy::write_to(writer, made.images.shape(), made.images.iter().copied()),
+                FLOATS => npy::write_to(writer, generated.images.shape(), generated.images.iter().copied()),
                 _ => {
-                    let labels = made.labels.iter().flatten().map(|&label| i64::from(label));
-                    npy::write_to(writer, &[made.count], labels)
+                    let labels = generated.labels.iter().flatten().map(|&label| i64::from(label));
+                    npy::write_to(writer, &[generated.count], labels)
                 }
             });
             Ok((*name, draft?))

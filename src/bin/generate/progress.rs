@@ -36,9 +36,9 @@ pub fn with_progress(engine: &mut dyn Engine, run: &Run, quiet: bool, hooks: Hoo
             cli::note("progress", line);
         }
     };
-    let made = run.generate_with(engine, Hooks { progress: Some(&progress), ..hooks });
+    let generated = run.generate_with(engine, Hooks { progress: Some(&progress), ..hooks });
     bar.finish_and_clear();
-    made
+    generated
 }
 
 /// Rows of all images of a run.

@@ -56,12 +56,12 @@ pub fn report(
     model: Option<&ModelConfig>,
     engine: &dyn Engine,
     run: &Run,
-    made: &Generated,
+    generated: &Generated,
     race: Option<Race>,
     files: &[PathBuf],
 ) -> Result<()> {
-    let (count, height, width) = (made.count, run.height, run.width);
-    let seconds: f64 = made.batch_seconds.iter().sum();
+    let (count, height, width) = (generated.count, run.height, run.width);
+    let seconds: f64 = generated.batch_seconds.iter().sum();
     let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
     if !args.json {
         let size = Size([height, width]);
@@ -96,13 +96,13 @@ pub fn report(
         first_index: run.first_index,
         count,
         image_size: [height, width],
-        classes: made.labels.as_deref(),
-        interrupted: made.interrupted,
+        classes: generated.labels.as_deref(),
+        interrupted: generated.interrupted,
         batch_size: size,
         weight_bytes: engine.weight_bytes(),
         batch_bytes: engine.batch_bytes(run.method, size, height, width),
         peak_resident_bytes: memory::peak_resident(),
-        batch_seconds: &made.batch_seconds,
+        batch_seconds: &generated.batch_seconds,
         seconds,
         images_per_second,
         side_by_side: race.map(|race| SideBySide {

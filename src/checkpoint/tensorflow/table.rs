@@ -126,9 +126,9 @@ impl<'a> Entries<'a> {
         self.key.truncate(shared);
         self.key.extend_from_slice(delta);
         self.started = true;
-        let begin = self.data.len() - rest.len();
-        self.next = begin + length as usize;
-        Ok(Some(begin..self.next))
+        let start = self.data.len() - rest.len();
+        self.next = start + length as usize;
+        Ok(Some(start..self.next))
     }
 }
 
@@ -308,8 +308,8 @@ impl<R: Read + Seek> Table<R> {
     }
 
     fn index_key(&self, number: usize) -> &[u8] {
-        let begin = number.checked_sub(1).map_or(0, |before| self.blocks[before].key_end);
-        &self.keys[begin..self.blocks[number].key_end]
+        let start = number.checked_sub(1).map_or(0, |before| self.blocks[before].key_end);
+        &self.keys[start..self.blocks[number].key_end]
     }
 
     /// A block's keys lie above the index's key for the block before and reach at most its own: with

@@ -8,7 +8,7 @@ use super::{
     TileFn, tile_table,
 };
 
-/// Tiles whose sums leave registers for the weights and an input.
+/// Tiles whose accumulators leave registers for the weights and an input.
 pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
     tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4],
@@ -20,7 +20,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     )
 }
 
-/// The tile to prefer for so many rows.
+/// The tile to prefer for `rows` rows.
 pub fn shape(rows: usize) -> Shape {
     let panels = match rows {
         1 => 4,
@@ -59,11 +59,11 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
     // SAFETY: by the caller's promise; a prefetch may miss.
     unsafe {
         let skip = first_panel * LANES;
-        let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
+        let mut accumulators = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for h in 0..2 {
-                    sums[m][p][h] = _mm256_loadu_ps(t.init[m].add(skip + p * LANES + h * HALF));
+                    accumulators[m][p][h] = _mm256_loadu_ps(t.init[m].add(skip + p * LANES + h * HALF));
                 }
             }
         }
@@ -83,22 +83,22 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
                     }
                 }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {
-                    input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k);
-                    input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k + 1);
+                    input::<ROWS, PANELS, BF16, false>(&mut accumulators, &inputs, &weights, k);
+                    input::<ROWS, PANELS, BF16, true>(&mut accumulators, &inputs, &weights, k + 1);
                 }
             }
             for k in steps * STEP..segment.in_channels {
                 match k % 2 {
-                    0 => input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k),
-                    _ => input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k),
+                    0 => input::<ROWS, PANELS, BF16, false>(&mut accumulators, &inputs, &weights, k),
+                    _ => input::<ROWS, PANELS, BF16, true>(&mut accumulators, &inputs, &weights, k),
                 }
             }
         }
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for h in 0..2 {
-                    let to = t.sums.add(m * t.sums_stride + skip + p * LANES + h * HALF);
-                    _mm256_storeu_ps(to, sums[m][p][h]);
+                    let to = t.accumulators.add(m * t.accumulator_stride + skip + p * LANES + h * HALF);
+                    _mm256_storeu_ps(to, accumulators[m][p][h]);
                 }
             }
         }
@@ -106,14 +106,14 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
 }
 
 /// Adds the products of input `k`, whose parity is known when it is compiled. A register of weights is used up before
-/// the next one is loaded: with the sums there is no room for more.
+/// the next one is loaded: with the accumulators there is no room for more.
 ///
 /// # Safety
 /// The processor has the instruction set, and `inputs` and the panels' `weights` have that input.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const ODD: bool>(
-    sums: &mut [[[__m256; 2]; PANELS]; ROWS],
+    accumulators: &mut [[[__m256; 2]; PANELS]; ROWS],
     inputs: &[*const f32; ROWS],
     weights: &[*const f32; PANELS],
     k: usize,
@@ -135,7 +135,7 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
                 };
                 for m in 0..ROWS {
                     let x = _mm256_set1_ps(*inputs[m].add(k));
-                    sums[m][p][h] = _mm256_fmadd_ps(x, w, sums[m][p][h]);
+                    accumulators[m][p][h] = _mm256_fmadd_ps(x, w, accumulators[m][p][h]);
                 }
             }
         }
@@ -152,7 +152,7 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
     unsafe { super::epilogue::epilogue(f) }
 }
 
-/// See [`super::Kernels::multiply_add`]. The sums of 12 panels are more than 16 registers hold, so they
+/// See [`super::Kernels::multiply_add`]. The accumulators of 12 panels are more than 16 registers hold, so they
 /// grow half by half.
 ///
 /// # Safety
@@ -160,13 +160,13 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn multiply_add(rounds: usize) -> f32 {
     let (scale, step) = std::hint::black_box((_mm256_set1_ps(0.999), _mm256_set1_ps(0.001)));
-    let mut sums = [_mm256_set1_ps(1.0); MULTIPLY_ADD_CHAINS];
+    let mut accumulators = [_mm256_set1_ps(1.0); MULTIPLY_ADD_CHAINS];
     for _ in 0..2 * rounds * MULTIPLY_ADD_STEPS {
-        for sum in &mut sums {
+        for sum in &mut accumulators {
             *sum = _mm256_fmadd_ps(*sum, scale, step);
         }
     }
-    total(sums)
+    total(accumulators)
 }
 
 /// See [`super::Kernels::read`].
@@ -176,21 +176,21 @@ pub unsafe fn multiply_add(rounds: usize) -> f32 {
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn read(floats: &[f32]) -> f32 {
     const HALF: usize = LANES / 2;
-    let mut sums = [_mm256_setzero_ps(); 8];
+    let mut accumulators = [_mm256_setzero_ps(); 8];
     for lines in floats.as_chunks::<{ HALF * 8 }>().0 {
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for (i, sum) in accumulators.iter_mut().enumerate() {
             // SAFETY: eight registers of floats are in the chunk.
             *sum = _mm256_add_ps(*sum, unsafe { _mm256_loadu_ps(lines.as_ptr().add(i * HALF)) });
         }
     }
-    total(sums)
+    total(accumulators)
 }
 
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn total<const N: usize>(sums: [__m256; N]) -> f32 {
+fn total<const N: usize>(accumulators: [__m256; N]) -> f32 {
     let mut all = _mm256_setzero_ps();
-    for sum in sums {
+    for sum in accumulators {
         all = _mm256_add_ps(all, sum);
     }
     let mut lanes = [0.0; LANES / 2];

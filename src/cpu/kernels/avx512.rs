@@ -7,7 +7,7 @@ use super::{
     TileFn, tile_table,
 };
 
-/// Tiles whose sums, weights and one broadcast input fit into 32 registers.
+/// Tiles whose accumulators, weights and one broadcast input fit into 32 registers.
 pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
     tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
@@ -25,7 +25,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     )
 }
 
-/// The tile to prefer for so many rows.
+/// The tile to prefer for `rows` rows.
 pub fn shape(rows: usize) -> Shape {
     let panels = match rows {
         1 | 2 => 10,
@@ -45,10 +45,10 @@ pub fn shape(rows: usize) -> Shape {
 unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise; a prefetch may miss.
     unsafe {
-        let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+        let mut accumulators = [[_mm512_setzero_ps(); PANELS]; ROWS];
         for m in 0..ROWS {
             for p in 0..PANELS {
-                sums[m][p] = _mm512_loadu_ps(t.init[m].add(p * LANES));
+                accumulators[m][p] = _mm512_loadu_ps(t.init[m].add(p * LANES));
             }
         }
         for segment in t.segments {
@@ -65,20 +65,23 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
                     }
                 }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {
-                    input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k);
-                    input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k + 1);
+                    input::<ROWS, PANELS, BF16, false>(&mut accumulators, &inputs, &weights, k);
+                    input::<ROWS, PANELS, BF16, true>(&mut accumulators, &inputs, &weights, k + 1);
                 }
             }
             for k in steps * STEP..segment.in_channels {
                 match k % 2 {
-                    0 => input::<ROWS, PANELS, BF16, false>(&mut sums, &inputs, &weights, k),
-                    _ => input::<ROWS, PANELS, BF16, true>(&mut sums, &inputs, &weights, k),
+                    0 => input::<ROWS, PANELS, BF16, false>(&mut accumulators, &inputs, &weights, k),
+                    _ => input::<ROWS, PANELS, BF16, true>(&mut accumulators, &inputs, &weights, k),
                 }
             }
         }
         for m in 0..ROWS {
             for p in 0..PANELS {
-                _mm512_storeu_ps(t.sums.add(m * t.sums_stride + p * LANES), sums[m][p]);
+                _mm512_storeu_ps(
+                    t.accumulators.add(m * t.accumulator_stride + p * LANES),
+                    accumulators[m][p],
+                );
             }
         }
     }
@@ -91,7 +94,7 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const ODD: bool>(
-    sums: &mut [[__m512; PANELS]; ROWS],
+    accumulators: &mut [[__m512; PANELS]; ROWS],
     inputs: &[*const f32; ROWS],
     weights: &[*const f32; PANELS],
     k: usize,
@@ -112,7 +115,7 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
         for m in 0..ROWS {
             let x = _mm512_set1_ps(*inputs[m].add(k));
             for p in 0..PANELS {
-                sums[m][p] = _mm512_fmadd_ps(x, w[p], sums[m][p]);
+                accumulators[m][p] = _mm512_fmadd_ps(x, w[p], accumulators[m][p]);
             }
         }
     }
@@ -135,13 +138,13 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
 #[target_feature(enable = "avx512f")]
 pub unsafe fn multiply_add(rounds: usize) -> f32 {
     let (scale, step) = std::hint::black_box((_mm512_set1_ps(0.999), _mm512_set1_ps(0.001)));
-    let mut sums = [_mm512_set1_ps(1.0); MULTIPLY_ADD_CHAINS];
+    let mut accumulators = [_mm512_set1_ps(1.0); MULTIPLY_ADD_CHAINS];
     for _ in 0..rounds * MULTIPLY_ADD_STEPS {
-        for sum in &mut sums {
+        for sum in &mut accumulators {
             *sum = _mm512_fmadd_ps(*sum, scale, step);
         }
     }
-    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+    accumulators.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
 }
 
 /// See [`super::Kernels::read`].
@@ -150,12 +153,12 @@ pub unsafe fn multiply_add(rounds: usize) -> f32 {
 /// The processor has the instruction set.
 #[target_feature(enable = "avx512f")]
 pub unsafe fn read(floats: &[f32]) -> f32 {
-    let mut sums = [_mm512_setzero_ps(); 8];
+    let mut accumulators = [_mm512_setzero_ps(); 8];
     for lines in floats.as_chunks::<{ LANES * 8 }>().0 {
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for (i, sum) in accumulators.iter_mut().enumerate() {
             // SAFETY: eight registers of floats are in the chunk.
             *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(lines.as_ptr().add(i * LANES)) });
         }
     }
-    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+    accumulators.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
 }

@@ -1,8 +1,8 @@
-//! From sums to outputs: gate and residual, activation, and the stores into the grids that later
+//! From accumulators to outputs: gate and residual, activation, and the stores into the grids that later
 //! layers read.
 //!
-//! The idea: a tensor is stored once by its producer in every form its readers want, so nothing is
-//! activated twice and the caches are filled without a copy.
+//! The idea: the kernel that produces a map stores it once through each activation that a later layer reads it
+//! with, so nothing is activated twice and the caches are filled without a copy.
 
 use super::LANES;
 use super::math::{elu_tail, sigmoid, tanh};
@@ -17,23 +17,23 @@ pub struct Target {
     pub channels: usize,
 }
 
-/// A tile of finished sums and where the outputs go. Unit u of the tile covers the output channels
-/// `LANES * (first_unit + u) ..`, of which those below `channels` exist; it is one panel of sums, or
+/// A tile of finished accumulators and where the outputs go. Vector v of the tile is the output channels
+/// `LANES * (first_vector + v) ..`, of which those below `channels` exist; it has one panel of accumulators, or
 /// with a gate two: values and gates.
 pub struct EpilogueArgs<'a> {
-    /// Sums: row m at `sums + m * sums_stride`.
-    pub sums: *const f32,
-    /// Floats from one row of sums to the next.
-    pub sums_stride: usize,
+    /// Row m at `accumulators + m * accumulator_stride`.
+    pub accumulators: *const f32,
+    /// Floats from one row of accumulators to the next.
+    pub accumulator_stride: usize,
     /// Position of each row in the target grids.
     pub positions: &'a [usize],
-    /// Units of the tile.
-    pub units: usize,
-    /// Index of the first unit in the layer.
-    pub first_unit: usize,
+    /// Vectors of [`LANES`] outputs in the tile.
+    pub vectors: usize,
+    /// Index of the first vector in the layer.
+    pub first_vector: usize,
     /// Channels of the output.
     pub channels: usize,
-    /// What becomes of the sums.
+    /// What turns accumulators into outputs.
     pub epilogue: Epilogue,
     /// The grid of what the epilogue adds.
     pub add: Option<Target>,
@@ -41,23 +41,28 @@ pub struct EpilogueArgs<'a> {
     pub outputs: [Option<Target>; Activation::ALL.len()],
 }
 
-/// Ends a tile's sums; see [`EpilogueArgs`]. Inlined into one function for each instruction set.
+/// Computes a tile's outputs; see [`EpilogueArgs`]. Inlined into one function for each instruction set.
 ///
 /// # Safety
 /// As for [`super::EpilogueFn`], but for the instruction set, which is the caller's.
 #[inline(always)]
 pub unsafe fn epilogue(f: &EpilogueArgs) {
-    let panels = if f.epilogue.gated { 2 } else { 1 };
+    let halves = if f.epilogue.gated { 2 } else { 1 };
     for (m, &position) in f.positions.iter().enumerate() {
-        for unit in 0..f.units {
-            let first = (f.first_unit + unit) * LANES;
+        for vector in 0..f.vectors {
+            let first = (f.first_vector + vector) * LANES;
             let lanes = LANES.min(f.channels - first);
-            // SAFETY: by the caller's promise the tile has `positions.len()` rows of `units * panels` panels
-            // of sums, a position of a target has `channels` channels (twice that through concat_elu), and
-            // `first` is below `channels`, so that `lanes` channels from there on exist.
+            // SAFETY: by the caller's promise the tile has `positions.len()` rows of `vectors *
+            // halves` panels of accumulators, a position of a target has `channels` channels (twice that
+            // through concat_elu), and `first` is below `channels`, so that `lanes` channels from there on exist.
             unsafe {
                 let at = |target: Target| target.base.add(position * target.channels + first);
-                let x = output(f, f.sums.add(m * f.sums_stride + unit * panels * LANES), lanes, at);
+                let x = output(
+                    f,
+                    f.accumulators.add(m * f.accumulator_stride + vector * halves * LANES),
+                    lanes,
+                    at,
+                );
                 let [identity, elu, relus, concat] = f.outputs;
                 if let Some(target) = identity {
                     store(at(target), &x, lanes);
@@ -82,20 +87,21 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
     }
 }
 
-/// The outputs of a unit from its sums: `add + value * sigmoid(gate)`, or what of it the layer has.
+/// [`LANES`] outputs from their accumulators: `add + value * sigmoid(gate)`, or what of it the layer has.
 ///
 /// # Safety
-/// The unit's panels of sums are readable, and where `at` says `lanes` floats of what is added.
+/// Their panels of accumulators, one or with a gate two, are readable, and where
+/// `at` says `lanes` floats of what is added.
 #[inline(always)]
 unsafe fn output(
     f: &EpilogueArgs,
-    sums: *const f32,
+    accumulators: *const f32,
     lanes: usize,
     at: impl Fn(Target) -> *mut f32,
 ) -> [f32; LANES] {
     // SAFETY: by the caller's promise.
     unsafe {
-        let mut x: [f32; LANES] = sums.cast::<[f32; LANES]>().read_unaligned();
+        let mut x: [f32; LANES] = accumulators.cast::<[f32; LANES]>().read_unaligned();
         // Not `x.map`: a closure is compiled without the instruction set of this function.
         if f.epilogue.tanh {
             for x in &mut x {
@@ -107,7 +113,7 @@ unsafe fn output(
             None => [0.0; LANES],
         };
         if f.epilogue.gated {
-            let gates: [f32; LANES] = sums.add(LANES).cast::<[f32; LANES]>().read_unaligned();
+            let gates: [f32; LANES] = accumulators.add(LANES).cast::<[f32; LANES]>().read_unaligned();
             for i in 0..LANES {
                 x[i] = x[i].mul_add(sigmoid(gates[i]), add[i]);
             }

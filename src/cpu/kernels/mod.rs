@@ -36,7 +36,7 @@ pub const BURST: usize = 8;
 
 /// Steps of one round of [`Kernels::multiply_add`].
 const MULTIPLY_ADD_STEPS: usize = 1000;
-/// Sums of [`LANES`] lanes that grow side by side there. A fused multiply-add takes four or five cycles
+/// Independent accumulators of [`LANES`] lanes there. A fused multiply-add takes four or five cycles
 /// and two can begin in each, so fewer than ten registers would wait for one another.
 const MULTIPLY_ADD_CHAINS: usize = 12;
 
@@ -98,7 +98,7 @@ impl Isa {
     }
 }
 
-/// How the weights of the pixel phase are stored. Sums and activations are float32 either way.
+/// How the weights of the pixel phase are stored. Accumulators and activations are float32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// float32: an input's row of a panel is one cache line.
@@ -165,22 +165,22 @@ impl Segment {
     };
 }
 
-/// A tile of a matrix product: `sums[m][p] = init[m][p] + inputs[m] . weights[p]` for some rows m and
-/// panels p, the segments one after the other.
+/// A tile of a matrix product: for some rows m and panels p
+/// `accumulators[m][p] = init[m][p] + inputs[m] . weights[p]`, the segments one after the other.
 pub struct Tile<'a> {
     /// The inputs, in the order of summation.
     pub segments: &'a [Segment],
     /// Where each row's inputs begin, in positions from a segment's `inputs`.
     pub offsets: [usize; MAX_ROWS],
-    /// Where each row's sums begin to grow: `[panels][LANES]` each; biases, sums kept elsewhere, or the
-    /// row's own place in `sums`, to go on from what stands there.
+    /// Initial values of each row's accumulators, `[panels][LANES]` each: biases, accumulators stored elsewhere, or
+    /// the row's own place in `accumulators`, to continue from what it holds.
     pub init: [*const f32; MAX_ROWS],
     /// Floats from one panel's weights to the next one's.
     pub panel_stride: usize,
-    /// Where the sums go: row m at `sums + m * sums_stride`, `[panels][LANES]`.
-    pub sums: *mut f32,
-    /// Floats from one row of sums to the next.
-    pub sums_stride: usize,
+    /// Where the results are stored: row m at `accumulators + m * accumulator_stride`, `[panels][LANES]`.
+    pub accumulators: *mut f32,
+    /// Floats from one row of accumulators to the next.
+    pub accumulator_stride: usize,
 }
 
 /// Computes a tile.
@@ -188,21 +188,22 @@ pub struct Tile<'a> {
 /// # Safety
 /// - The instruction set is available.
 /// - For each of the kernel's rows and panels every pointer is valid for the extents described at [`Tile`]:
-///   `init` and the weights to read, each row's inputs to read, `sums` to write, and `sums_stride` is
-///   at least `panels * LANES`. Rows and panels that the kernel does not have need no valid pointer.
-/// - `sums` overlaps no inputs and no weights. A row's `init` is either that row's place in `sums`, from its
-///   first float on, or overlaps no row's.
-/// - Nobody writes what is read, or touches `sums`, meanwhile.
+///   `init` and the weights to read, each row's inputs to read, `accumulators` to write, and
+///   `accumulator_stride` is at least `panels * LANES`. Rows and panels that the kernel does not have need
+///   no valid pointer.
+/// - `accumulators` overlaps no inputs and no weights. A row's `init` is either that row's place in
+///   `accumulators`, from its first float on, or overlaps no row's.
+/// - Nobody writes what is read, or touches `accumulators`, meanwhile.
 type TileFn = unsafe fn(&Tile);
 
-/// Turns a tile of sums into outputs.
+/// Turns a tile of accumulators into outputs.
 ///
 /// # Safety
 /// - The instruction set is available.
-/// - Every pointer is valid for the extents described at [`EpilogueArgs`]: for each of its positions `units` units of
-///   sums to read, and in each target `channels` channels, twice as many through
+/// - Every pointer is valid for the extents described at [`EpilogueArgs`]: for each of its positions the
+///   accumulators of `vectors` vectors to read, and in each target `channels` channels, twice as many through
 ///   [`Activation::ConcatElu`](crate::graph::Activation::ConcatElu); `add` to read, the outputs to write.
-/// - Each unit has an output: `LANES * (first_unit + units - 1) < channels`.
+/// - Each vector has an output: `LANES * (first_vector + vectors - 1) < channels`.
 /// - What is written overlaps nothing that is read, and nobody else touches it meanwhile.
 type EpilogueFn = unsafe fn(&EpilogueArgs);
 
@@ -267,15 +268,16 @@ impl Kernels {
         self.isa
     }
 
-    /// The largest tile for a product of so many rows and panels. `unit` panels (1 or 2) stay together.
-    pub fn shape(&self, rows: usize, panels: usize, unit: usize) -> Shape {
+    /// The largest tile for a product of `rows` rows and `panels` panels. `halves` panels (1, or 2 with a gate) stay
+    /// together.
+    pub fn shape(&self, rows: usize, panels: usize, halves: usize) -> Shape {
         let mut shape = (self.shapes)(rows);
         // Tiles of nearly equal height: 16 rows are two tiles of 8, not 12 and 4.
         shape.rows = rows.div_ceil(rows.div_ceil(shape.rows));
         shape.panels = (self.shapes)(shape.rows).panels.min(panels);
-        shape.panels = (shape.panels - shape.panels % unit).max(unit);
+        shape.panels = (shape.panels - shape.panels % halves).max(halves);
         while (self.tile)(shape.rows, shape.panels, Precision::F32).is_none() {
-            shape.panels -= unit;
+            shape.panels -= halves;
         }
         shape
     }

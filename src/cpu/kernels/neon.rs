@@ -20,7 +20,7 @@ const PANEL: usize = LANES / REGISTER;
 /// A step's inputs are the lanes of a register.
 const _: () = assert!(STEP == REGISTER);
 
-/// Tiles whose sums leave registers for the inputs and for weights.
+/// Tiles whose accumulators leave registers for the inputs and for weights.
 pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
     tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4],
@@ -31,7 +31,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     )
 }
 
-/// The tile to prefer for so many rows.
+/// The tile to prefer for `rows` rows.
 pub fn shape(rows: usize) -> Shape {
     let panels = match rows {
         1 => 4,
@@ -70,11 +70,11 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
         let skip = first_panel * LANES;
-        let mut sums = [[[vdupq_n_f32(0.0); PANEL]; PANELS]; ROWS];
+        let mut accumulators = [[[vdupq_n_f32(0.0); PANEL]; PANELS]; ROWS];
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for r in 0..PANEL {
-                    sums[m][p][r] = vld1q_f32(t.init[m].add(skip + p * LANES + r * REGISTER));
+                    accumulators[m][p][r] = vld1q_f32(t.init[m].add(skip + p * LANES + r * REGISTER));
                 }
             }
         }
@@ -94,15 +94,15 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
                 }
                 let k = step * STEP;
                 let x: [float32x4_t; ROWS] = std::array::from_fn(|m| vld1q_f32(inputs[m].add(k)));
-                pair::<ROWS, PANELS, BF16, 0, 1>(&mut sums, &x, &weights, k);
-                pair::<ROWS, PANELS, BF16, 2, 3>(&mut sums, &x, &weights, k + 2);
+                pair::<ROWS, PANELS, BF16, 0, 1>(&mut accumulators, &x, &weights, k);
+                pair::<ROWS, PANELS, BF16, 2, 3>(&mut accumulators, &x, &weights, k + 2);
             }
             for k in steps * STEP..segment.in_channels {
                 for p in 0..PANELS {
                     for r in 0..PANEL {
                         let w = row::<BF16>(weights[p].add(r * REGISTER), k);
                         for m in 0..ROWS {
-                            sums[m][p][r] = vfmaq_n_f32(sums[m][p][r], w, *inputs[m].add(k));
+                            accumulators[m][p][r] = vfmaq_n_f32(accumulators[m][p][r], w, *inputs[m].add(k));
                         }
                     }
                 }
@@ -111,15 +111,15 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for r in 0..PANEL {
-                    let to = t.sums.add(m * t.sums_stride + skip + p * LANES + r * REGISTER);
-                    vst1q_f32(to, sums[m][p][r]);
+                    let to = t.accumulators.add(m * t.accumulator_stride + skip + p * LANES + r * REGISTER);
+                    vst1q_f32(to, accumulators[m][p][r]);
                 }
             }
         }
     }
 }
 
-/// Adds the products of two inputs, `k` and `k + 1`, which are two lanes of `x`. A register of sums takes
+/// Adds the products of two inputs, `k` and `k + 1`, which are two lanes of `x`. A register of accumulators takes
 /// both before the next one does, so that of bfloat16's lines only a part is in registers at a time.
 ///
 /// # Safety
@@ -127,7 +127,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn pair<const ROWS: usize, const PANELS: usize, const BF16: bool, const LANE: i32, const NEXT: i32>(
-    sums: &mut [[[float32x4_t; PANEL]; PANELS]; ROWS],
+    accumulators: &mut [[[float32x4_t; PANEL]; PANELS]; ROWS],
     x: &[float32x4_t; ROWS],
     weights: &[*const f32; PANELS],
     k: usize,
@@ -137,10 +137,10 @@ unsafe fn pair<const ROWS: usize, const PANELS: usize, const BF16: bool, const L
             // SAFETY: by the caller's promise.
             let [w, next] = [k, k + 1].map(|k| unsafe { row::<BF16>(weights[p].add(r * REGISTER), k) });
             for m in 0..ROWS {
-                sums[m][p][r] = vfmaq_laneq_f32::<LANE>(sums[m][p][r], w, x[m]);
+                accumulators[m][p][r] = vfmaq_laneq_f32::<LANE>(accumulators[m][p][r], w, x[m]);
             }
             for m in 0..ROWS {
-                sums[m][p][r] = vfmaq_laneq_f32::<NEXT>(sums[m][p][r], next, x[m]);
+                accumulators[m][p][r] = vfmaq_laneq_f32::<NEXT>(accumulators[m][p][r], next, x[m]);
             }
         }
     }
@@ -183,7 +183,7 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
     unsafe { super::epilogue::epilogue(f) }
 }
 
-/// See [`super::Kernels::multiply_add`]. The sums of 12 panels are more than 32 registers hold, so they
+/// See [`super::Kernels::multiply_add`]. The accumulators of 12 panels are more than 32 registers hold, so they
 /// grow half by half.
 ///
 /// # Safety
@@ -192,14 +192,14 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
 pub unsafe fn multiply_add(rounds: usize) -> f32 {
     const HALVES: usize = 2;
     let (scale, step) = std::hint::black_box((vdupq_n_f32(0.999), vdupq_n_f32(0.001)));
-    let mut sums = [vdupq_n_f32(1.0); MULTIPLY_ADD_CHAINS * PANEL / HALVES];
+    let mut accumulators = [vdupq_n_f32(1.0); MULTIPLY_ADD_CHAINS * PANEL / HALVES];
     for _ in 0..HALVES * rounds * MULTIPLY_ADD_STEPS {
-        for sum in &mut sums {
+        for sum in &mut accumulators {
             // The instruction adds to its register: `sum * scale + step` would copy `step` first.
             *sum = vfmaq_f32(*sum, scale, step);
         }
     }
-    total(sums)
+    total(accumulators)
 }
 
 /// See [`super::Kernels::read`].
@@ -208,18 +208,18 @@ pub unsafe fn multiply_add(rounds: usize) -> f32 {
 /// The processor has the instruction set.
 #[target_feature(enable = "neon")]
 pub unsafe fn read(floats: &[f32]) -> f32 {
-    let mut sums = [vdupq_n_f32(0.0); 16];
+    let mut accumulators = [vdupq_n_f32(0.0); 16];
     for lines in floats.as_chunks::<{ REGISTER * 16 }>().0 {
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for (i, sum) in accumulators.iter_mut().enumerate() {
             // SAFETY: sixteen registers of floats are in the chunk.
             *sum = vaddq_f32(*sum, unsafe { vld1q_f32(lines.as_ptr().add(i * REGISTER)) });
         }
     }
-    total(sums)
+    total(accumulators)
 }
 
 #[target_feature(enable = "neon")]
 #[inline]
-fn total<const N: usize>(sums: [float32x4_t; N]) -> f32 {
-    sums.into_iter().map(|sum| vaddvq_f32(sum)).sum()
+fn total<const N: usize>(accumulators: [float32x4_t; N]) -> f32 {
+    accumulators.into_iter().map(|sum| vaddvq_f32(sum)).sum()
 }

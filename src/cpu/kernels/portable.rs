@@ -4,7 +4,7 @@ use super::{
     EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Shape, Tile, TileFn, tile_table,
 };
 
-/// One row at a time; up to two panels, the values and gates of a unit.
+/// One row at a time; up to two panels, the values and gates of 16 outputs.
 pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
     tile_table!(product, (rows, panels, precision), 1 x [1, 2])
 }
@@ -23,7 +23,8 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
         for p in 0..PANELS {
             // SAFETY: the extents are those of `Tile`, by the caller's promise.
             unsafe {
-                let mut sums: [f32; LANES] = t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
+                let mut accumulators: [f32; LANES] =
+                    t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
                 for segment in t.segments {
                     let inputs = segment.inputs.add(t.offsets[m] * segment.stride);
                     let weights = segment.weights.add(p * t.panel_stride);
@@ -31,11 +32,14 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
                         let x = *inputs.add(k);
                         let w = row::<BF16>(weights, k);
                         for i in 0..LANES {
-                            sums[i] = x.mul_add(w[i], sums[i]);
+                            accumulators[i] = x.mul_add(w[i], accumulators[i]);
                         }
                     }
                 }
-                t.sums.add(m * t.sums_stride + p * LANES).cast::<[f32; LANES]>().write_unaligned(sums);
+                t.accumulators
+                    .add(m * t.accumulator_stride + p * LANES)
+                    .cast::<[f32; LANES]>()
+                    .write_unaligned(accumulators);
             }
         }
     }
@@ -71,15 +75,15 @@ pub unsafe fn epilogue(f: &EpilogueArgs) {
 /// Safe to call; `unsafe` only to match the pointer type in [`super::Kernels`].
 pub unsafe fn multiply_add(rounds: usize) -> f32 {
     let (scale, step) = std::hint::black_box((0.999_f32, 0.001_f32));
-    let mut sums = [[1.0_f32; LANES]; MULTIPLY_ADD_CHAINS];
+    let mut accumulators = [[1.0_f32; LANES]; MULTIPLY_ADD_CHAINS];
     for _ in 0..rounds * MULTIPLY_ADD_STEPS {
-        for sum in &mut sums {
+        for sum in &mut accumulators {
             for lane in sum {
                 *lane = lane.mul_add(scale, step);
             }
         }
     }
-    sums.as_flattened().iter().sum()
+    accumulators.as_flattened().iter().sum()
 }
 
 /// See [`super::Kernels::read`].
@@ -87,13 +91,13 @@ pub unsafe fn multiply_add(rounds: usize) -> f32 {
 /// # Safety
 /// Safe to call; `unsafe` only to match the pointer type in [`super::Kernels`].
 pub unsafe fn read(floats: &[f32]) -> f32 {
-    let mut sums = [[0.0_f32; LANES]; 8];
+    let mut accumulators = [[0.0_f32; LANES]; 8];
     for lines in floats.chunks_exact(LANES * 8) {
-        for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(LANES)) {
+        for (sum, line) in accumulators.iter_mut().zip(lines.chunks_exact(LANES)) {
             for (sum, x) in sum.iter_mut().zip(line) {
                 *sum += x;
             }
         }
     }
-    sums.as_flattened().iter().sum()
+    accumulators.as_flattened().iter().sum()
 }

@@ -21,11 +21,11 @@ fn available() -> impl Iterator<Item = Kernels> {
     Isa::ALL.into_iter().filter_map(Kernels::new)
 }
 
-/// `sums[m][o] = init[m][o] + inputs[m] . weights[o]`, one fused multiply-add after the other.
+/// `accumulators[m][o] = init[m][o] + inputs[m] . weights[o]`, one fused multiply-add after the other.
 fn tile(inputs: &[&[f32]], weights: &[f32], init: &[f32]) -> Vec<f32> {
     let depth = inputs[0].len();
-    let mut sums = init.to_vec();
-    for (m, row) in sums.chunks_exact_mut(init.len() / inputs.len()).enumerate() {
+    let mut accumulators = init.to_vec();
+    for (m, row) in accumulators.chunks_exact_mut(init.len() / inputs.len()).enumerate() {
         for (o, sum) in row.iter_mut().enumerate() {
             for k in 0..depth {
                 let weight = weights[(o / LANES * depth + k) * LANES + o % LANES];
@@ -33,7 +33,7 @@ fn tile(inputs: &[&[f32]], weights: &[f32], init: &[f32]) -> Vec<f32> {
             }
         }
     }
-    sums
+    accumulators
 }
 
 /// `weights[panel][input][LANES]` as a kernel reads them, and the numbers that they then stand for. The
@@ -87,12 +87,12 @@ fn tiles(precision: Precision) {
                 let weights = numbers(2, panels * depth * LANES);
                 let (lines, weights) = stored(&weights, panels, &depths, precision);
                 let init = numbers(3, rows * panels * LANES);
-                let mut sums = vec![f32::NAN; rows * panels * LANES + 1];
+                let mut accumulators = vec![f32::NAN; rows * panels * LANES + 1];
 
                 let (mut first, mut line) = (0, 0);
                 let segments = depths.map(|depth| {
                     let weights = lines[line * LANES..].as_ptr();
-                    // To ask for something is never wrong, wherever it lies.
+                    // A prefetch of any address is harmless.
                     let (prefetch, bursts) = (std::ptr::null(), depth);
                     let inputs = inputs[first..].as_ptr();
                     let segment =
@@ -106,8 +106,8 @@ fn tiles(precision: Precision) {
                     offsets: [0; MAX_ROWS],
                     init: [std::ptr::null(); MAX_ROWS],
                     panel_stride: line * LANES,
-                    sums: sums.as_mut_ptr(),
-                    sums_stride: panels * LANES,
+                    accumulators: accumulators.as_mut_ptr(),
+                    accumulator_stride: panels * LANES,
                 };
                 for m in 0..rows {
                     tile_args.offsets[m] = offset(m);
@@ -119,8 +119,12 @@ fn tiles(precision: Precision) {
                 let rows_of: Vec<_> = (0..rows).map(|m| &inputs[offset(m)..][..depth]).collect();
                 let expected = tile(&rows_of, &weights, &init);
                 let name = kernels.isa().name();
-                assert_eq!(bits(&sums[..expected.len()]), bits(&expected), "{name}, {rows} x {panels}");
-                assert!(sums[expected.len()].is_nan(), "{name}, {rows} x {panels} writes too far");
+                assert_eq!(
+                    bits(&accumulators[..expected.len()]),
+                    bits(&expected),
+                    "{name}, {rows} x {panels}"
+                );
+                assert!(accumulators[expected.len()].is_nan(), "{name}, {rows} x {panels} writes too far");
             }
         }
         assert!(shapes > 0);
@@ -141,14 +145,14 @@ fn instruction_sets_are_those_of_the_architecture() {
 fn chosen_shapes_exist_and_keep_units_together() {
     for kernels in available() {
         for rows in 1..100 {
-            for unit in [1, 2] {
-                for units in 1..30 {
-                    let shape = kernels.shape(rows, units * unit, unit);
-                    assert!(shape.panels % unit == 0 && shape.panels > 0 && shape.rows <= rows);
+            for halves in [1, 2] {
+                for vectors in 1..30 {
+                    let shape = kernels.shape(rows, vectors * halves, halves);
+                    assert!(shape.panels % halves == 0 && shape.panels > 0 && shape.rows <= rows);
                     assert!(shape.rows <= MAX_ROWS && shape.panels <= MAX_PANELS);
                     // What is left over at the right and at the bottom must have a kernel too.
                     for rows in 1..=shape.rows {
-                        let panels = (unit..=shape.panels).step_by(unit);
+                        let panels = (halves..=shape.panels).step_by(halves);
                         for panels in panels {
                             assert!(
                                 (kernels.tile)(rows, panels, Precision::F32).is_some(),
@@ -194,11 +198,11 @@ fn the_epilogue_equals_the_scalar_one() {
 }
 
 fn epilogue_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
-    let (units, rows) = (channels.div_ceil(LANES), 3);
+    let (vectors, rows) = (channels.div_ceil(LANES), 3);
     let panels = if epilogue.gated { 2 } else { 1 };
-    let stride = units * panels * LANES + 2;
+    let stride = vectors * panels * LANES + 2;
     let positions = [4, 0, 2];
-    let sums: Vec<f32> = numbers(1, rows * stride).iter().map(|x| 6.0 * x).collect();
+    let accumulators: Vec<f32> = numbers(1, rows * stride).iter().map(|x| 6.0 * x).collect();
     let mut added = numbers(2, 5 * channels);
     let mut out = Activation::ALL.map(|read| vec![f32::NAN; 5 * channels * read.copies()]);
     let mut expected = out.clone();
@@ -207,11 +211,11 @@ fn epilogue_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
         Some(Target { base, channels: channels * read.copies() })
     };
     let args = EpilogueArgs {
-        sums: sums.as_ptr(),
-        sums_stride: stride,
+        accumulators: accumulators.as_ptr(),
+        accumulator_stride: stride,
         positions: &positions,
-        units,
-        first_unit: 0,
+        vectors,
+        first_vector: 0,
         channels,
         epilogue,
         add: epilogue.add.map(|_| Target { base: added.as_mut_ptr(), channels }),
@@ -223,10 +227,10 @@ fn epilogue_case(kernels: &Kernels, epilogue: Epilogue, channels: usize) {
     for (m, &position) in positions.iter().enumerate() {
         for channel in 0..channels {
             let at = m * stride + channel / LANES * panels * LANES + channel % LANES;
-            let gate = if epilogue.gated { sums[at + LANES] } else { 0.0 };
+            let gate = if epilogue.gated { accumulators[at + LANES] } else { 0.0 };
             let add = epilogue.add.map_or(0.0, |_| added[position * channels + channel]);
             for read in Activation::ALL {
-                let halves = output(epilogue, sums[at], gate, add, read);
+                let halves = output(epilogue, accumulators[at], gate, add, read);
                 for (half, x) in halves.into_iter().enumerate().take(read.copies()) {
                     expected[read as usize][(position * read.copies() + half) * channels + channel] = x;
                 }

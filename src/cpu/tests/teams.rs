@@ -45,8 +45,8 @@ fn a_panic_in_one_team_ends_the_others_at_their_next_row() {
         known: None,
         start: None,
     };
-    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.make(&batch, &watch)));
-    assert!(made.is_err(), "a class that does not exist was made");
+    let output = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.make(&batch, &watch)));
+    assert!(output.is_err(), "a class that does not exist was made");
     let rows = rows.into_inner();
     assert!((1..batch.height).contains(&rows), "the other team made {rows} of {} rows", batch.height);
 }

@@ -48,7 +48,7 @@ fn skipped() -> bool {
     !vgpu::is_virtual()
 }
 
-/// Dependent stages of a pixel where one, two and three levels run: two for each resnet, one each for down,
+/// Dependent stages of a pixel at which maps of one, two and three strides have a position: two for each resnet, one each for down,
 /// up, input, logits and sampling.
 const STAGES: [usize; 3] = [25, 49, 71];
 
@@ -63,8 +63,8 @@ fn barriers_of_a_pixel_are_its_dependent_stages() {
     let mut total = 0;
     for (i, program) in pixels.iter().enumerate() {
         let (row, column) = (i / PERIOD, i % PERIOD);
-        let levels = [4, 2, 1].map(|l| row.is_multiple_of(l) && column.is_multiple_of(l));
-        let stages = STAGES[2 - levels.iter().position(|runs| *runs).unwrap()];
+        let strides = [4, 2, 1].map(|s| row.is_multiple_of(s) && column.is_multiple_of(s));
+        let stages = STAGES[2 - strides.iter().position(|runs| *runs).unwrap()];
         let entries = &entries[program.first as usize..][..program.count as usize];
         let barriers = entries.iter().filter(|e| e.join == 1).count() + 1;
         assert!(barriers.abs_diff(stages) <= 2, "({row}, {column}): {barriers} barriers, {stages} stages");
@@ -99,7 +99,7 @@ struct Counted {
     conflicts: u64,
     shared: u64,
     /// Instructions of warps: multiplying and adding, all.
-    sums: u64,
+    f32: u64,
     all: u64,
     launches: u64,
 }
@@ -125,7 +125,7 @@ impl Counted {
             }
             for (class, count) in kernel["instructions"].as_object().unwrap() {
                 self.all += number(count, "/warps");
-                self.sums += if class == "f32" { number(count, "/warps") } else { 0 };
+                self.f32 += if class == "f32" { number(count, "/warps") } else { 0 };
             }
         }
     }
@@ -134,7 +134,7 @@ impl Counted {
         self.sectors[i] as f64 / self.ideal[i] as f64
     }
 
-    /// A row of the table in `docs/performance.md`, for each of so many parts.
+    /// A row of the table in `docs/performance.md`, as an average over `parts`.
     fn print(&self, what: &str, parts: f64, least: f64) {
         let each = |n: u64| n as f64 / parts;
         println!(
@@ -149,7 +149,7 @@ impl Counted {
             each(self.shared),
             self.conflicts,
             each(self.all),
-            100.0 * self.sums as f64 / self.all as f64,
+            100.0 * self.f32 as f64 / self.all as f64,
         );
     }
 }
@@ -168,7 +168,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
          | shared requests | conflicts | instructions | float32 |"
     );
-    // The second batch is counted without what its rows begin with, so that it takes no longer.
+    // The second batch is counted without its row phases, so that the test takes no longer.
     for (size, width) in [(1, 32), (8, PERIOD)] {
         let extent = Extent { batch: size, height: PERIOD, width };
         let mut cached =

@@ -24,8 +24,8 @@ struct Bench {
     weights: Weights,
     packed: Packed,
     maps: Maps,
-    /// Sums for a layer's widest row.
-    sums: usize,
+    /// Where hoisted accumulators lie: room for a row of any layer.
+    hoisted: usize,
     arena: Vec<f32>,
     labels: [i32; EXTENT.batch],
     floats: Buffer<f32>,
@@ -41,7 +41,7 @@ impl Bench {
         packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
         let mut maps = Maps::new(&plan, storage, EXTENT);
         let widest = packed.pieces.iter().map(|p| p.width()).max().unwrap();
-        let sums = maps.layout.reserve(&[EXTENT.batch, EXTENT.width, widest]);
+        let hoisted = maps.layout.reserve(&[EXTENT.batch, EXTENT.width, widest]);
         let mut arena = vec![0.0; maps.layout.len];
         let mut next = noise(9);
         for (grid, map) in maps.grids.iter().zip(&plan.graph.maps) {
@@ -55,9 +55,9 @@ impl Bench {
                 }
             }
         }
-        arena[sums..].fill_with(&mut next);
+        arena[hoisted..].fill_with(&mut next);
         let labels = [0, 1, 2].map(|i| i % config.classes.max(1) as i32);
-        Bench { device, config, plan, weights, packed, maps, sums, arena, labels, floats }
+        Bench { device, config, plan, weights, packed, maps, hoisted, arena, labels, floats }
     }
 
     /// The arena after a stage has run at a place of the image.
@@ -104,7 +104,7 @@ impl Bench {
         }
     }
 
-    /// The oracle: sums and outputs of a stage at one position, by their place in the arena.
+    /// The oracle: accumulators or outputs of a stage at one position, by their place in the arena.
     fn masked_conv(&self, index: usize, part: Part, [image, row, column]: [usize; 3]) -> Vec<(usize, f64)> {
         let (piece, graph) = (&self.plan.pieces[index], &self.plan.graph);
         let layer = self.plan.layer(piece);
@@ -113,27 +113,27 @@ impl Bench {
         };
         let columns = piece.steps(EXTENT.width);
         let fold = |id: usize| self.weights.fold(&graph.parameters[id]).unwrap();
-        // Where the row's sum of an output lies: a gated layer alternates slices of values and gates.
-        let (n, accumulators) = (graph.maps[layer.output].channels, graph.accumulators(layer));
+        // Where an output's accumulator is stored: a gated layer alternates slices of values and gates.
+        let (n, count) = (graph.maps[layer.output].channels, graph.accumulators(layer));
         let place = |o: usize| {
             let (half, channel) = (o / n, o % n);
-            let slice = if accumulators > n { channel / SLICE * 2 + half } else { channel / SLICE };
+            let slice = if count > n { channel / SLICE * 2 + half } else { channel / SLICE };
             let width = self.packed.pieces[index].width();
-            self.sums + (image * columns + column) * width + slice * SLICE + channel % SLICE
+            self.hoisted + (image * columns + column) * width + slice * SLICE + channel % SLICE
         };
         let class = self.labels[image] as usize;
         let term = |bias: &Bias, o: usize| match *bias {
             Bias::Every(id) => f64::from(fold(id).bias[o]),
             Bias::PerClass(id) => {
                 let terms = self.weights.class_term(&graph.parameters[id]).unwrap();
-                f64::from(terms[class * accumulators + o])
+                f64::from(terms[class * count + o])
             }
         };
-        let begin = |o: usize| match part {
+        let initial = |o: usize| match part {
             Part::Rest => f64::from(self.arena[place(o)]),
             _ => layer.biases.iter().map(|bias| term(bias, o)).sum::<f64>(),
         };
-        let mut sums: Vec<f64> = (0..accumulators).map(begin).collect();
+        let mut accumulators: Vec<f64> = (0..count).map(initial).collect();
         let taps = piece.part(part);
         for tap in self.plan.taps(piece).skip(taps.start).take(taps.len()) {
             let parameter = &graph.parameters[tap.parameter];
@@ -145,7 +145,7 @@ impl Bench {
                 let x = self.arena[at(tap.source, r, c, i % channels)];
                 let x = Self::read(layer.read, x, i / channels);
                 let on_ones = tap.bias_on_ones.filter(|_| i + 1 == tap.in_channels()).map(fold);
-                for (o, sum) in sums.iter_mut().enumerate() {
+                for (o, sum) in accumulators.iter_mut().enumerate() {
                     let w = folded.kernel[(tap.position * parameter.inputs + input) * parameter.outputs + o];
                     *sum += x * f64::from(w);
                     *sum += on_ones.as_ref().map_or(0.0, |folded| x * f64::from(folded.bias[o]));
@@ -153,25 +153,25 @@ impl Bench {
             }
         }
         if part == Part::Hoisted {
-            return sums.into_iter().enumerate().map(|(o, sum)| (place(o), sum)).collect();
+            return accumulators.into_iter().enumerate().map(|(o, sum)| (place(o), sum)).collect();
         }
         let r = (row * piece.output_step + piece.parity[0]) as i32;
         let c = (column * piece.output_step + piece.parity[1]) as i32;
         let outputs = (0..n).map(|o| {
-            let value = if layer.epilogue.tanh { sums[o].tanh() } else { sums[o] };
-            let gate = if layer.epilogue.gated { 1.0 / (1.0 + (-sums[n + o]).exp()) } else { 1.0 };
+            let value = if layer.epilogue.tanh { accumulators[o].tanh() } else { accumulators[o] };
+            let gate = if layer.epilogue.gated { 1.0 / (1.0 + (-accumulators[n + o]).exp()) } else { 1.0 };
             let add = layer.epilogue.add.map_or(0.0, |map| f64::from(self.arena[at(map, r, c, o)]));
             (at(layer.output, r, c, o), value * gate + add)
         });
         outputs.collect()
     }
 
-    /// Runs a stage in both forms and compares.
+    /// Runs a stage through both kernels and compares.
     fn check(&self, index: usize, part: Part, span: Span) {
         let piece: &Piece = &self.plan.pieces[index];
         let source = |map, read| on_load(&self.maps, map, read);
         let packed = &self.packed.pieces[index];
-        let stage = Stage::new(&self.plan, index, packed, &self.maps, (part, span), self.sums, source);
+        let stage = Stage::new(&self.plan, index, packed, &self.maps, (part, span), self.hoisted, source);
         // The first place in the lower right at which the stage runs.
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
@@ -184,7 +184,7 @@ impl Bench {
         });
         let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
         let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{name}: the two forms differ");
+        assert!(same, "{name}: the two kernels differ");
         let (rows, columns) = match span {
             Span::Pixel => (steps[0]..steps[0] + 1, steps[1]..steps[1] + 1),
             Span::Row => (steps[0]..steps[0] + 1, 0..piece.steps(EXTENT.width)),
@@ -199,7 +199,7 @@ impl Bench {
                         assert!(off < 2e-5, "{name} at {image}, {row}, {column}: off by {off:e}");
                         left[at] = gemv[at];
                     }
-                    // What pads a slice of sums is noise here, zeros in an engine; so is what it makes.
+                    // The padding of stored accumulators is noise here, zeros in an engine; so are the outputs from it.
                     if part == Part::Rest {
                         let channels = self.plan.graph.maps[self.plan.layer(piece).output].channels;
                         let (at, _) = self.masked_conv(index, part, [image, row, column])[0];
@@ -209,8 +209,8 @@ impl Bench {
                 }
             }
         }
-        // Nothing else was written, but for the padding of sums to whole slices.
-        let others = left.iter().zip(&gemv).enumerate().filter(|(at, _)| *at < self.sums);
+        // Nothing else was written, but for the accumulators' padding to whole slices.
+        let others = left.iter().zip(&gemv).enumerate().filter(|(at, _)| *at < self.hoisted);
         let touched = others.filter(|(_, (a, b))| a.to_bits() != b.to_bits() && **b != 0.0).count();
         assert_eq!(touched, 0, "{name}: {touched} floats beside the outputs were written");
     }

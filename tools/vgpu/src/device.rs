@@ -33,9 +33,9 @@ pub struct Device {
     pub memory: u64,
     /// Clock of the multiprocessors, in kHz.
     pub clock: u32,
-    /// Clock of the memory, in kHz, and bits of its bus.
+    /// Clock of the memory, in kHz.
     pub memory_clock: u32,
-    /// See above.
+    /// Bits of the memory's bus.
     pub bus_bits: u32,
     /// Whether there are cooperative launches.
     pub cooperative: bool,

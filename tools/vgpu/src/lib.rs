@@ -4,7 +4,7 @@
 //! crate is such a library. It executes that very text, warp by warp, so a machine without a GPU tells
 //! whether the shipped code is right: out of bounds, never written, racing, badly synchronised.
 //!
-//! Data flows one way; the modules stand on floors, and each rests only on those below it:
+//! Data flows one way; the modules are layers, and each uses only those below it:
 //!
 //! - [`driver`]: the functions of `cuda.h`, on one state
 //! - [`report`], [`device`]: what a program did, and what it can ask of the device

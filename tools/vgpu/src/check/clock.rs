@@ -82,7 +82,7 @@ pub struct GridOrder {
 }
 
 impl GridOrder {
-    /// For a launch of so many warps, at a time.
+    /// For a launch of `warps` warps that starts at time `start`.
     pub fn new(on: bool, start: u64, warps: u64) -> GridOrder {
         let warps = warps.min(1 << Cell::WARP_BITS) as u32;
         GridOrder {

@@ -158,7 +158,7 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// For a segment of so many bytes.
+    /// For a segment of `bytes` bytes.
     pub fn new(bytes: u64) -> Shadow {
         let grains = bytes.div_ceil(4) as usize;
         let readers = vec![[Cell::default(); 2]; grains];

@@ -28,7 +28,7 @@ pub struct Steps {
 pub const WORD: u64 = 4;
 
 impl Steps {
-    /// For so many bytes.
+    /// For `bytes` bytes.
     pub fn new(bytes: u64) -> Steps {
         Steps { words: vec![Stored::default(); bytes.div_ceil(WORD) as usize] }
     }

@@ -132,7 +132,7 @@ fn now(state: &mut State, work: Work) -> Result<(), Code> {
 }
 
 /// # Safety
-/// `from` points to so many bytes.
+/// `from` points to `bytes` bytes.
 unsafe fn upload(to: u64, from: *const u8, bytes: usize) -> Result<Work, Code> {
     if from.is_null() && bytes > 0 {
         return Err(Code::INVALID_VALUE);

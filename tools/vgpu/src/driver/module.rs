@@ -69,7 +69,7 @@ pub unsafe extern "C" fn cuModuleLoadDataEx(
             Err((code, log)) => {
                 eprintln!("vgpu: {log}");
                 let option = |wanted: u32| {
-                    // SAFETY: the program promised so many options and values.
+                    // SAFETY: the program promised that many options and values.
                     let found = (0..option_count as usize).find(|&i| unsafe { *options.add(i) } == wanted);
                     // SAFETY: as above.
                     found.map(|i| unsafe { *values.add(i) })

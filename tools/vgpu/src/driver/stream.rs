@@ -109,7 +109,7 @@ impl State {
             }
             Work::Download { from, to, bytes } => {
                 self.usage.downloads.add(bytes as u64);
-                // SAFETY: the program promised so many bytes there until it has waited for the stream.
+                // SAFETY: the program promised that many bytes there until it has waited for the stream.
                 let to = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
                 self.memory.read(from, to)
             }

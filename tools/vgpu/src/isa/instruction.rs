@@ -38,7 +38,7 @@ pub enum Kind {
     Copy(Box<Copy>),
     /// `cp.async.commit_group`
     CopyCommit,
-    /// `cp.async.wait_group`: waits until at most so many groups are under way.
+    /// `cp.async.wait_group`: waits until at most this many groups are pending.
     CopyWait(u32),
     /// `membar` and `fence`; whether it reaches beyond the block.
     Fence(bool),

@@ -20,7 +20,7 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 pub(super) enum Name {
     /// A virtual register.
     Register(Slot, Width),
-    /// `%f<12>`: the first of so many.
+    /// `%f<12>`: the first register, its width, the number of registers.
     Family(u32, Width, u32),
     /// A variable and its address within its space.
     Variable(Space, u64),

@@ -134,7 +134,7 @@ impl Kernel {
         self.params.iter().map(|p| p.offset + p.size).max().unwrap_or(0)
     }
 
-    /// Bytes of shared memory with so many dynamic ones: those begin at a multiple of 16.
+    /// Bytes of shared memory with `dynamic` bytes of dynamic memory, which begin at a multiple of 16.
     pub fn shared_with(&self, dynamic: u32) -> u32 {
         if dynamic == 0 { self.static_shared } else { self.static_shared.next_multiple_of(16) + dynamic }
     }

@@ -135,7 +135,7 @@ pub fn alloc(bytes: usize) -> Result<u64, u32> {
 
 /// Copies words to the device.
 pub fn upload(to: u64, words: &[u32]) -> u32 {
-    // SAFETY: so many bytes are there.
+    // SAFETY: that many bytes are there.
     unsafe { cuMemcpyHtoD_v2(to, words.as_ptr().cast(), size_of_val(words)) }
 }
 
@@ -165,7 +165,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// So many blocks of so many threads, on the default stream.
+    /// `grid` blocks of `block` threads, on the default stream.
     pub fn new(grid: u32, block: u32) -> Shape {
         Shape { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, stream: 0, cooperative: false }
     }

@@ -142,7 +142,7 @@ fn graphs_are_captured_and_replayed() {
 fn order() -> Vec<u32> {
     let ticket = kernel("ticket");
     let out = alloc(4 * 65).unwrap();
-    // SAFETY: so many bytes are there.
+    // SAFETY: 260 bytes are there.
     unsafe { assert_eq!(cuMemcpyHtoD_v2(out, [0_u8; 260].as_ptr(), 260), 0) };
     assert_eq!(launch(ticket, Shape::new(64, 1), &[out]), 0);
     download(out + 4, 64).unwrap()

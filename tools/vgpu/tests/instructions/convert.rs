@@ -121,7 +121,7 @@ fn floats_to_integers() {
     }
 }
 
-/// A whole number with so many bits.
+/// A whole number rounded to `bits` bits.
 fn rounded(value: i128, bits: u32, mode: &str) -> f64 {
     let magnitude = value.unsigned_abs();
     let excess = (128 - magnitude.leading_zeros()).saturating_sub(bits);
@@ -164,7 +164,7 @@ fn integers_to_floats() {
     each_integer!(to_half);
 }
 
-/// A value with so many bits of fraction and a lowest exponent; `mode` as in the opcodes, and "rna" for ties
+/// A value with `bits` bits of fraction and a lowest exponent; `mode` as in the opcodes, and "rna" for ties
 /// away from zero.
 fn fraction(x: f64, bits: i32, lowest: i32, mode: &str) -> f64 {
     if !x.is_finite() || x == 0.0 {

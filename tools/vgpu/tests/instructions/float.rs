@@ -192,7 +192,7 @@ const F16: [(u16, f64); 6] = [
 const BF16: [(u16, f64); 5] =
     [(0x0000, 0.0), (0x3f80, 1.0), (0x3f81, 1.007_812_5), (0xc0a0, -5.0), (0x4380, 256.0)];
 
-/// The nearest number with so many bits of fraction, ties to even; all here are normal.
+/// The nearest number with `fraction` bits of fraction, ties to even; all here are normal.
 fn nearest(exact: f64, fraction: i32) -> f64 {
     if exact == 0.0 {
         return 0.0;

@@ -27,7 +27,7 @@ pub fn input(thread: u32) -> [u32; 16] {
     std::array::from_fn(|k| 0x0102_0304_u32.wrapping_mul(16 * thread + k as u32 + 1))
 }
 
-/// Runs a body on so many threads and gives what each wrote.
+/// Runs a body on `threads` threads and returns what each wrote.
 pub fn run(body: &str, threads: u32) -> Vec<Vec<u32>> {
     let mut device = Device::new(&kernel("", body));
     let words: Vec<u32> = (0..threads).flat_map(input).collect();
