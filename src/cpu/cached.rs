@@ -4,6 +4,7 @@
 //! the whole row; a pixel then only adds its left and own taps. All threads walk through this schedule side by side,
 //! each with its share of every layer's outputs, and wait at a barrier after each step.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -12,14 +13,20 @@ use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
 use super::stage::{Context, Inputs, Maps, Span, Stage};
+use super::team::{Progress, Thread, share};
+use super::tile::{Next, SEGMENTS, Share};
 use crate::engine::Watch;
 use crate::error::Result;
+use crate::graph::MapId;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::steps::{Run, Step, Steps};
 use crate::plan::{Part, Plan};
 
 /// Multiply-adds of a stage below which one thread runs it alone: another's half would take less than the barrier.
 const ALONE: usize = 1 << 14;
+
+/// What a step that one thread runs alone takes, in multiply-adds of a stage that all share: mostly the way there.
+const ALONE_COST: usize = 5000;
 
 /// What one team needs for its images: stages with resolved addresses, and the length of the memory.
 pub struct Block<'a> {
@@ -28,6 +35,10 @@ pub struct Block<'a> {
     stages: Vec<Stage>,
     /// By piece, for its hoisted part on a row and for its part at a pixel: whether one thread runs it alone.
     alone: Vec<[bool; 2]>,
+    /// The steps of a pixel between barriers, by row and column modulo the period.
+    stretches: Vec<Vec<Vec<Stretch>>>,
+    /// How many steps the first thread has run alone so far, where others follow it.
+    progress: Progress,
     inputs: Inputs,
     logits: Grid,
     images: Range<usize>,
@@ -55,10 +66,60 @@ impl<'a> Block<'a> {
             let row = images.len() * stage.piece.steps(width);
             [small(stage.piece.row_part(), row), small(stage.piece.pixel_part(), images.len())]
         };
-        let alone = stages.iter().map(alone).collect();
+        let alone: Vec<_> = stages.iter().map(alone).collect();
+        let small = |step: &Step| step.iter().all(|run| alone[run.piece][1]);
+        let stretches =
+            steps.pixels.iter().map(|row| row.iter().map(|steps| stretches(plan, steps, small)).collect());
+        let (stretches, progress) = (stretches.collect(), Progress::default());
         let logits = maps.raw(plan.graph.logits()).expect("the logits are stored as they are");
         let inputs = Inputs::new(plan, &maps);
-        Block { steps, stages, alone, inputs, logits, images, extent, len: maps.layout.len }
+        Block {
+            steps,
+            stages,
+            alone,
+            stretches,
+            progress,
+            inputs,
+            logits,
+            images,
+            extent,
+            len: maps.layout.len,
+        }
+    }
+
+    /// How many steps the first thread runs alone before it comes to a piece that others have begun.
+    fn before(&self, piece: usize) -> Option<usize> {
+        let mut stretches = self.stretches.iter().enumerate().flat_map(|(row, columns)| {
+            columns
+                .iter()
+                .enumerate()
+                .flat_map(move |(column, all)| all.iter().map(move |s| (row, column, s)))
+        });
+        stretches.find_map(|(row, column, stretch)| match stretch {
+            Stretch::Followed { alone, .. } => {
+                (self.steps.pixels[row][column][alone.end][0].piece == piece).then_some(alone.len())
+            }
+            _ => None,
+        })
+    }
+
+    /// A thread's vectors of a stage that others begin while the first one runs some steps alone: so many that all end
+    /// at the same time.
+    fn vectors(&self, stage: &Stage, before: usize, team: &Thread) -> Range<usize> {
+        let part = stage.piece.pixel_part().expect("a part at a pixel");
+        let work = stage.multiply_adds(part, self.images.len()) as f64;
+        let others = (team.count - 1) as f64;
+        let late = (before * ALONE_COST) as f64;
+        let own = ((work / others - late) / (work + work / others)).clamp(0.0, 1.0);
+        let vectors = stage.packed.vectors;
+        let first = (own * vectors as f64).round() as usize;
+        match team.index {
+            0 => 0..first,
+            index => {
+                let of = share(vectors - first, index - 1, team.count - 1);
+                first + of.start..first + of.end
+            }
+        }
     }
 
     /// Bytes that the block takes.
@@ -80,19 +141,121 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Consecutive steps of a pixel, with a barrier after the last.
+#[derive(Debug)]
+enum Stretch {
+    /// A step that all threads share.
+    Shared(usize),
+    /// Steps of small stages, all of them the first thread's.
+    Alone(Range<usize>),
+    /// Such steps and the one after them, which sums many taps of what they make: the other threads sum those already
+    /// that are there.
+    Followed {
+        /// The steps of the first thread.
+        alone: Range<usize>,
+        /// Parts of the taps of the step after them, and how many of its steps the first thread must have run.
+        parts: Vec<(Range<usize>, usize)>,
+    },
+}
+
+/// Cuts the steps of a pixel into stretches. `small`: whether all stages of a step are run by one thread alone.
+fn stretches(plan: &Plan, steps: &[Step], small: impl Fn(&Step) -> bool) -> Vec<Stretch> {
+    let mut stretches = Vec::new();
+    let mut at = 0;
+    while at < steps.len() {
+        let alone = at..at + steps[at..].iter().take_while(|step| small(step)).count();
+        let parts = match steps.get(alone.end).map(Vec::as_slice) {
+            Some([run]) if !alone.is_empty() => parts(plan, run, &steps[alone.clone()]),
+            _ => Vec::new(),
+        };
+        if !parts.is_empty() {
+            at = alone.end + 1;
+            stretches.push(Stretch::Followed { alone, parts });
+        } else if !alone.is_empty() {
+            at = alone.end;
+            stretches.push(Stretch::Alone(alone));
+        } else {
+            stretches.push(Stretch::Shared(at));
+            at += 1;
+        }
+    }
+    stretches
+}
+
+/// The taps of a run in parts, each with the number of `before`'s steps that make what it reads. None if all would wait
+/// for the last of them, or the stage does not store its accumulators.
+fn parts(plan: &Plan, run: &Run, before: &[Step]) -> Vec<(Range<usize>, usize)> {
+    let piece = &plan.pieces[run.piece];
+    let taps: Vec<_> = plan.taps(piece).collect();
+    let made_by = |map: MapId| {
+        let makes = |step: &Step| step.iter().any(|run| plan.layer(&plan.pieces[run.piece]).output == map);
+        before.iter().rposition(makes).map_or(0, |step| step + 1)
+    };
+    let range = piece.part(run.part);
+    if piece.taps <= SEGMENTS {
+        return Vec::new();
+    }
+    let starts = range.clone().step_by(SEGMENTS);
+    let parts = starts.map(|start| {
+        let part = start..range.end.min(start + SEGMENTS);
+        let steps = taps[part.clone()].iter().map(|tap| made_by(tap.source)).max();
+        (part, steps.expect("a part has taps"))
+    });
+    let parts: Vec<_> = parts.collect();
+    if parts[0].1 == before.len() { Vec::new() } else { parts }
+}
+
 /// One thread's walk through the generation of its team's images. Its methods' preconditions are
 /// stated once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
     /// What to do.
-    pub block: &'a Block<'a>,
+    block: &'a Block<'a>,
     /// What all stages share.
-    pub context: Context<'a>,
+    context: Context<'a>,
+    /// By piece, what this thread computes of its hoisted part on a row and of its part at a pixel.
+    shares: Vec<[Share; 2]>,
     /// The images.
-    pub pixels: &'a Pixels<'p>,
+    pixels: &'a Pixels<'p>,
     /// Progress callback, called after each row by the one thread that has it.
-    pub watch: Option<Watch<'a>>,
+    watch: Option<Watch<'a>>,
     /// Records how long this thread spends on what.
     pub clock: Clock,
+    /// What the block's progress was at the last step that was followed.
+    followed: Cell<usize>,
+}
+
+impl<'a, 'p> Walk<'a, 'p> {
+    /// A walk through a block by one thread, that of `context`.
+    pub fn new(
+        block: &'a Block<'a>,
+        context: Context<'a>,
+        pixels: &'a Pixels<'p>,
+        watch: Option<Watch<'a>>,
+        clock: Clock,
+    ) -> Walk<'a, 'p> {
+        let (team, kernels) = (&context.team, &context.kernels);
+        // Small hoisted parts are dealt out to the threads in turn; small parts at a pixel are the first thread's.
+        let mut dealt = 0;
+        let shares = block.stages.iter().enumerate().zip(&block.alone).map(|((piece, stage), alone)| {
+            let row = context.batch * stage.piece.steps(block.extent.width);
+            let of = |alone: bool, turn: usize, positions: usize| match (alone, turn == team.index) {
+                (false, _) => stage.share(kernels, team, positions),
+                (true, true) => stage.share(kernels, &team.alone(), positions),
+                (true, false) => Share::default(),
+            };
+            dealt += usize::from(alone[0]);
+            let pixel = match block.before(piece) {
+                // The first thread comes to it late, and takes less.
+                Some(before) if team.count > 1 => {
+                    stage.share_of(kernels, block.vectors(stage, before, team), 0..context.batch)
+                }
+                _ => of(alone[1], 0, context.batch),
+            };
+            [of(alone[0], dealt % team.count, row), pixel]
+        });
+        let shares = shares.collect();
+        Walk { block, context, shares, pixels, watch, clock, followed: Cell::new(0) }
+    }
 }
 
 impl Walk<'_, '_> {
@@ -178,22 +341,25 @@ impl Walk<'_, '_> {
     /// As for [`Walk::run`]; the steps before it are complete.
     unsafe fn on_row(&self, step: &Step, row: usize) {
         for run in step {
+            let stage = &self.block.stages[run.piece];
+            let positions = self.context.batch * stage.piece.steps(self.block.extent.width);
+            let share = stage.share(&self.context.kernels, &self.context.team, positions);
             // SAFETY: by the caller's promise.
-            unsafe { self.run_on_row(&self.context, run, row) };
+            unsafe { self.run_on_row(run, &share, row) };
         }
     }
 
-    /// Runs a part of a piece on a whole row.
+    /// Runs this thread's share of a part of a piece on a whole row.
     ///
     /// # Safety
-    /// As for [`Walk::on_row`]; `context` is the walk's, or that of a thread that runs it alone.
-    unsafe fn run_on_row(&self, context: &Context, run: &Run, row: usize) {
+    /// As for [`Walk::on_row`].
+    unsafe fn run_on_row(&self, run: &Run, share: &Share, row: usize) {
         let stage = &self.block.stages[run.piece];
         let row = stage.piece.step(0, row).expect("the step runs at this row");
         let columns = 0..stage.piece.steps(self.block.extent.width);
         let span = Span { rows: row..row + 1, columns };
         // SAFETY: by the caller's promise.
-        unsafe { stage.run(context, &span, run.part, None) };
+        unsafe { stage.run(&self.context, &span, stage.piece.part(run.part), share, None) };
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
@@ -230,19 +396,9 @@ impl Walk<'_, '_> {
             unsafe { self.on_row(step, row) };
             self.barrier(Phase::Row);
         }
-        let mut alone = 0;
         for run in &steps.hoisted[row % steps.period] {
-            // Small ones are dealt out, a thread each.
-            let mut context = self.context;
-            if self.block.alone[run.piece][0] {
-                alone += 1;
-                if alone % context.team.count != context.team.index {
-                    continue;
-                }
-                context.team = context.team.alone();
-            }
             // SAFETY: hoisted parts read only what was complete before them.
-            unsafe { self.run_on_row(&context, run, row) };
+            unsafe { self.run_on_row(run, &self.shares[run.piece][0], row) };
         }
         self.barrier(Phase::Hoist);
     }
@@ -253,34 +409,98 @@ impl Walk<'_, '_> {
     /// As for [`Walk::run`]. The row has begun, the pixel is the first of it that has not been generated,
     /// every thread of the team calls this, and it has been at a barrier since the pixel before was entered.
     unsafe fn pixel(&self, row: usize, column: usize) {
-        let stage = |run: &Run| &self.block.stages[run.piece];
-        let steps = self.block.steps.pixel(row, column);
-        // Each step prefetches the next one's weights.
-        let after = self.block.steps.pixel(row, column + 1).first();
-        let mut next = steps.iter().chain(after).flatten().skip(1);
-        let alone = Context { team: self.context.team.alone(), ..self.context };
-        // Steps of one small stage are the first thread's, and between two of them there is nothing to wait for.
-        let first_s = |step: &Step| step.iter().all(|run| self.block.alone[run.piece][1]);
-        for (i, step) in steps.iter().enumerate() {
-            let own = first_s(step);
-            for run in step {
-                let s = stage(run);
-                let at = (s.piece.step(0, row), s.piece.step(1, column));
-                let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
-                let span = Span { rows: row..row + 1, columns: column..column + 1 };
-                let next = next.next().map(|run| (stage(run), run.part));
-                if own && self.context.team.index > 0 {
-                    continue;
+        let (block, period) = (self.block, self.block.steps.period);
+        let steps = block.steps.pixel(row, column);
+        let stretches = &block.stretches[row % period][column % period];
+        let first = |steps: &'_ [Step]| steps.first().map(|step| step[0]);
+        for stretch in stretches {
+            // SAFETY: the steps come in order and a barrier follows each stretch. Within one, steps are the first
+            // thread's, or others' that have seen that it has done what they read.
+            unsafe {
+                match stretch {
+                    Stretch::Shared(i) => {
+                        let after =
+                            first(&steps[i + 1..]).or_else(|| first(block.steps.pixel(row, column + 1)));
+                        self.at_pixel(&steps[*i], after, row, column);
+                    }
+                    Stretch::Alone(alone) => self.alone(steps, alone, row, column),
+                    Stretch::Followed { alone, .. } if self.context.team.count == 1 => {
+                        self.alone(steps, alone, row, column);
+                        self.at_pixel(&steps[alone.end], first(&steps[alone.end + 1..]), row, column);
+                    }
+                    Stretch::Followed { alone, parts } => {
+                        let run = steps[alone.end][0];
+                        match self.context.team.index {
+                            0 => {
+                                self.alone(steps, alone, row, column);
+                                self.at_pixel(&steps[alone.end], first(&steps[alone.end + 1..]), row, column);
+                            }
+                            _ => {
+                                for (taps, steps) in parts {
+                                    self.context.team.follow(&block.progress, self.followed.get() + steps);
+                                    self.taps_at_pixel(&run, taps.clone(), None, row, column);
+                                }
+                            }
+                        }
+                        self.followed.set(self.followed.get() + alone.len());
+                    }
                 }
-                let context = if own { &alone } else { &self.context };
-                // SAFETY: the steps come in order and a barrier follows each one, but between two that one thread
-                // runs alone.
-                unsafe { s.run(context, &span, run.part, next) };
             }
-            if !own || steps.get(i + 1).is_none_or(|next| !first_s(next)) {
-                self.barrier(Phase::Pixels);
-            }
+            self.barrier(Phase::Pixels);
         }
+    }
+
+    /// Steps that the first thread runs alone at a pixel, which tells those that follow it.
+    ///
+    /// # Safety
+    /// As for [`Walk::pixel`]; the steps before them are complete.
+    unsafe fn alone(&self, steps: &[Step], alone: &Range<usize>, row: usize, column: usize) {
+        if self.context.team.index > 0 {
+            return;
+        }
+        for (i, step) in steps[alone.clone()].iter().enumerate() {
+            let after = steps.get(alone.start + i + 1).map(|step| step[0]);
+            // SAFETY: the steps come in order, and this thread has run those before.
+            unsafe { self.at_pixel(step, after, row, column) };
+            self.block.progress.reach(self.followed.get() + i + 1);
+        }
+    }
+
+    /// This thread's shares of a step at a pixel. The weights of what comes after it are prefetched.
+    ///
+    /// # Safety
+    /// As for [`Walk::pixel`]; the steps before it are complete.
+    unsafe fn at_pixel(&self, step: &Step, after: Option<Run>, row: usize, column: usize) {
+        for (i, run) in step.iter().enumerate() {
+            let taps = |run: &Run| self.block.stages[run.piece].piece.part(run.part);
+            let next = step.get(i + 1).copied().or(after).map(|run| Next {
+                stage: &self.block.stages[run.piece],
+                taps: taps(&run),
+                share: &self.shares[run.piece][1],
+            });
+            // SAFETY: by the caller's promise; runs of a step do not depend on each other.
+            unsafe { self.taps_at_pixel(run, taps(run), next, row, column) };
+        }
+    }
+
+    /// This thread's share of some taps of a piece at a pixel.
+    ///
+    /// # Safety
+    /// As for [`Walk::pixel`]; what the taps read is complete.
+    unsafe fn taps_at_pixel(
+        &self,
+        run: &Run,
+        taps: Range<usize>,
+        next: Option<Next>,
+        row: usize,
+        column: usize,
+    ) {
+        let stage = &self.block.stages[run.piece];
+        let at = (stage.piece.step(0, row), stage.piece.step(1, column));
+        let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
+        let span = Span { rows: row..row + 1, columns: column..column + 1 };
+        // SAFETY: by the caller's promise.
+        unsafe { stage.run(&self.context, &span, taps, &self.shares[run.piece][1], next) };
     }
 
     /// Draws this thread's images' pixels and feeds them back.

@@ -257,7 +257,7 @@ impl CpuEngine {
             let first = team + 1 == teams && thread.index == 0;
             let (watch, phases) = (first.then_some(watch), phases.filter(|_| first));
             let clock = phases::Clock::new(phases.is_some());
-            let walk = cached::Walk { block, context, pixels, watch, clock };
+            let walk = cached::Walk::new(block, context, pixels, watch, clock);
             // SAFETY: each team has a block and new memory of its own, and a walk of each thread; the images of
             // blocks are apart.
             unsafe { walk.run(&stops[team]) };

@@ -9,8 +9,8 @@ use super::buffer::Shared;
 use super::packed::Packed;
 use super::pixels::Own;
 use super::stage::{Context, Inputs, Maps, Span, Stage};
+use crate::plan::Plan;
 use crate::plan::layout::{Extent, Grid, Storage};
-use crate::plan::{Part, Plan};
 
 /// Bytes that the maps of a chunk may take, unless a single image takes more.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -82,8 +82,10 @@ impl Pass {
             for stage in stages {
                 let span =
                     Span { rows: 0..stage.piece.steps(self.rows), columns: 0..stage.piece.steps(self.width) };
+                let positions = context.batch * span.rows.len() * span.columns.len();
+                let share = stage.share(&context.kernels, &context.team, positions);
                 // SAFETY: the layers come in order and a barrier follows each one.
-                unsafe { stage.run(context, &span, Part::Whole, None) };
+                unsafe { stage.run(context, &span, 0..stage.piece.taps, &share, None) };
             }
             context.team.barrier();
         }

@@ -10,6 +10,7 @@ use super::kernels::{Kernels, LANES, activate};
 use super::packed::{Packed, PackedPiece};
 use super::pixels::Own;
 use super::team::Thread;
+use super::tile::SEGMENTS;
 use crate::graph::{Activation, Epilogue, IMAGE, MapId};
 use crate::plan::layout::{Extent, Grid, Layout, Storage};
 use crate::plan::{Part, Piece, Plan};
@@ -63,7 +64,6 @@ pub struct Stage {
 }
 
 /// What all stages of a batch share.
-#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The kernels to run.
     pub kernels: Kernels,
@@ -133,7 +133,7 @@ impl Stage {
             weights,
         });
         let taps: Vec<_> = taps.collect();
-        let split = keep_accumulators && piece.row_part() == Some(Part::Hoisted);
+        let split = keep_accumulators && (piece.row_part() == Some(Part::Hoisted) || piece.taps > SEGMENTS);
         let accumulators = split.then(|| {
             let Extent { batch, width, .. } = maps.layout.extent();
             let columns = piece.steps(width);

@@ -3,7 +3,7 @@
 //! The idea: generation has some 33,000 dependent stages for each image, each a few microseconds long,
 //! so threads are started once for a batch and wait at a barrier after each stage. The barrier spins
 //! for a bounded time, since the others are nearly always about to arrive, and then sleeps. When several waits in a
-//! row outlast the spin (another process holds a core), threads spin less for the next 1000 barriers: a thread that
+//! row outlast the spin (another process holds a core), threads spin less for the next 200 barriers: a thread that
 //! sleeps gets its core back sooner than one that has spent its time on spinning. It never yields: that would give
 //! a core away for as long as the other process likes.
 
@@ -24,8 +24,8 @@ const IN_VAIN: Duration = Duration::from_millis(1);
 const SLEPT_IN_A_ROW: usize = 4;
 /// Turns of the spin loop after such a wait.
 const IMPATIENCE: usize = 250;
-/// For how many waits it lasts: some tens of milliseconds.
-const IMPATIENT_WAITS: usize = 1000;
+/// For how many waits it lasts: some milliseconds.
+const IMPATIENT_WAITS: usize = 200;
 
 /// A barrier for a fixed number of threads.
 pub struct Barrier {
@@ -118,6 +118,17 @@ impl Barrier {
     }
 }
 
+/// How far a thread has come, for others that follow it.
+#[derive(Default)]
+pub struct Progress(AtomicUsize);
+
+impl Progress {
+    /// Tells that the thread has come so far. What it wrote before is visible to those that wait for that.
+    pub fn reach(&self, place: usize) {
+        self.0.store(place, Release);
+    }
+}
+
 /// One thread of a team.
 #[derive(Clone, Copy)]
 pub struct Thread<'a> {
@@ -134,6 +145,23 @@ impl Thread<'_> {
     /// visible to all.
     pub fn barrier(&self) {
         self.barrier.wait();
+    }
+
+    /// Waits until another thread of the team has come so far.
+    ///
+    /// # Panics
+    /// If a thread has panicked.
+    pub fn follow(&self, progress: &Progress, place: usize) {
+        let mut turns = 0;
+        while progress.0.load(Acquire) < place {
+            assert!(!self.abandoned(), "another thread of the team panicked");
+            turns += 1;
+            match turns < PATIENCE {
+                true => std::hint::spin_loop(),
+                // It may be that the other one is waiting for this core.
+                false => std::thread::yield_now(),
+            }
+        }
     }
 
     /// The same thread as a team of its own.

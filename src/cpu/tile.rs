@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
-use super::kernels::{BURST, EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Shape, Target, Tile};
+use super::kernels::{
+    BURST, EpilogueArgs, Kernels, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Shape, Target, Tile,
+};
 use super::packed::Panels;
 use super::stage::{Context, Span, Stage, StageTap};
 use super::team::{Thread, share};
-use crate::plan::Part;
 use crate::plan::layout::Grid;
 
 /// Cache block: the inputs of this many tiles stay in L2 while all output panels pass over them.
@@ -20,44 +21,48 @@ const BLOCK_TILES: usize = 12;
 pub const MANY_POSITIONS: usize = 96;
 
 /// Most taps of one call of a kernel.
-const SEGMENTS: usize = 8;
+pub const SEGMENTS: usize = 8;
 
 impl Stage {
-    /// This thread's share of the stage. `next` is what will run on as many positions after it, if that is
-    /// known.
+    /// A thread's share of some of the stage's taps: from the biases or the stored accumulators to those or, with the
+    /// last tap, to the outputs. `next` is what will run on as many positions after it, if that is known.
     ///
     /// # Panics
-    /// If the stage has no such part; if the span of a part of it is not one row, and of
-    /// [`Part::Hoisted`] all columns of one: its accumulators are contiguous from image to image.
+    /// If there are no such taps; if they are not all, and the stage stores no accumulators or the span is neither one
+    /// position nor all columns of one row of each image.
     ///
     /// # Safety
     /// - The stage was made with a layout of which `context.memory` is a block, for `context.batch` images.
     /// - The span lies in the image. With rings it is one row, and what the taps read above it is still there.
-    /// - The sources hold what the part reads, and the hoisted accumulators what [`Part::Rest`] continues from.
-    ///   The team has been at a barrier since any of it was written.
-    /// - Every thread of the team calls this with the same stage, span and part. Until the team's next barrier
-    ///   nobody writes what this reads or touches what it writes, but threads their own shares of it.
-    pub unsafe fn run(&self, context: &Context, span: &Span, part: Part, next: Option<(&Stage, Part)>) {
-        let taps = self.piece.part(part);
-        assert!(!taps.is_empty(), "the stage has no {part:?} part");
-        if part != Part::Whole {
+    /// - The sources hold what the taps read, and the stored accumulators the sum of the taps before them. This thread
+    ///   has been at a barrier since another wrote any of it, or has otherwise seen that it was written.
+    /// - `share` is this thread's of as many positions as the span has; every thread of the team calls this with the
+    ///   same stage, span and taps, or the one that runs it alone. Until the team's next barrier nobody writes what
+    ///   this reads or touches what it writes, but threads their own shares of it.
+    pub unsafe fn run(
+        &self,
+        context: &Context,
+        span: &Span,
+        taps: Range<usize>,
+        share: &Share,
+        next: Option<Next>,
+    ) {
+        assert!(!taps.is_empty() && taps.end <= self.piece.taps, "the stage has no taps {taps:?}");
+        if taps.len() < self.piece.taps {
             let (_, columns) =
                 self.accumulators.expect("only a stage that stores accumulators runs in parts");
-            let all = 0..columns;
             assert!(span.rows.len() == 1 && span.columns.end <= columns);
-            assert!(part == Part::Rest || span.columns == all);
+            assert!(span.columns.len() == 1 || span.columns.len() == columns);
         }
-        let work = Work { context, stage: self, taps, part, span };
-        let (vectors, positions) = self.share(&context.team, work.positions());
-        if positions.is_empty() {
+        let work = Work { context, stage: self, taps, span };
+        if share.positions.is_empty() {
             return;
         }
-        let shape = context.kernels.shape(positions.len(), vectors.len() * self.packed.halves, self.packed.halves);
         // SAFETY: by the caller's promise.
         unsafe {
-            match positions.len() <= shape.rows {
-                true => self.blocks::<1>(&work, &vectors, &positions, shape, next),
-                false => self.blocks::<BLOCK_TILES>(&work, &vectors, &positions, shape, next),
+            match share.positions.len() <= share.shape.rows {
+                true => self.blocks::<1>(&work, share, next),
+                false => self.blocks::<BLOCK_TILES>(&work, share, next),
             }
         }
     }
@@ -67,16 +72,10 @@ impl Stage {
     ///
     /// # Safety
     /// As for [`Stage::run`], of which this is a thread's share.
-    unsafe fn blocks<const TILES: usize>(
-        &self,
-        work: &Work,
-        vectors: &Range<usize>,
-        positions: &Range<usize>,
-        shape: Shape,
-        next: Option<(&Stage, Part)>,
-    ) {
-        let (context, halves, part) = (work.context, self.packed.halves, work.part);
-        let ranges = || chunks(vectors, shape.panels / halves);
+    unsafe fn blocks<const TILES: usize>(&self, work: &Work, share: &Share, next: Option<Next>) {
+        let Share { vectors, positions, shape, .. } = share;
+        let context = work.context;
+        let ranges = || chunks(vectors, shape.panels / self.packed.halves);
         // A block of inputs stays in the core's cache while the weights of all outputs pass over it.
         let mut blocks = chunks(positions, shape.rows * TILES).peekable();
         while let Some(block) = blocks.next() {
@@ -92,11 +91,10 @@ impl Stage {
                     if r == 0 && t + 1 < tiles {
                         work.prefetch_inputs(&mut prefetch, &rows[t + 1]);
                     }
-                    match (&next_range, next) {
-                        (Some(next), _) => prefetch.weights(context, self, part, next, (t, tiles)),
-                        (None, Some((stage, part))) => {
-                            let first = stage.first_range(context, work.positions());
-                            prefetch.weights(context, stage, part, &first, (t, tiles));
+                    match (&next_range, &next) {
+                        (Some(next), _) => prefetch.weights(context, self, &work.taps, next, (t, tiles)),
+                        (None, Some(Next { stage, taps, share })) => {
+                            prefetch.weights(context, stage, taps, &share.first, (t, tiles));
                         }
                         (None, None) => {}
                     }
@@ -108,22 +106,11 @@ impl Stage {
         }
     }
 
-    /// The vectors that this thread computes first in a stage of `positions` positions.
-    fn first_range(&self, context: &Context, positions: usize) -> Range<usize> {
-        let (vectors, positions) = self.share(&context.team, positions);
-        if positions.is_empty() {
-            return 0..0;
-        }
-        let halves = self.packed.halves;
-        let shape = context.kernels.shape(positions.len(), vectors.len() * halves, halves);
-        vectors.start..vectors.end.min(vectors.start + shape.panels / halves)
-    }
-
-    /// This thread's vectors of outputs and positions. Many positions are divided among the threads, so that each
+    /// A thread's share of the stage at so many positions. Many positions are divided among the threads, so that each
     /// thread reads what it has written itself: to fetch what another core has just written takes longer than
     /// the arithmetic on it. With few positions the outputs are divided instead, and with them the weights, since
     /// reading the weights is then what takes time.
-    fn share(&self, team: &Thread, positions: usize) -> (Range<usize>, Range<usize>) {
+    pub fn share(&self, kernels: &Kernels, team: &Thread, positions: usize) -> Share {
         let vectors = self.packed.vectors;
         let by_vector = match positions >= team.count * MANY_POSITIONS {
             true => 1,
@@ -131,11 +118,45 @@ impl Stage {
         };
         let by_position = team.count / by_vector;
         if team.index >= by_vector * by_position {
-            return (0..0, 0..0);
+            return Share::default();
         }
         let vectors = share(vectors, team.index % by_vector, by_vector);
-        (vectors, share(positions, team.index / by_vector, by_position))
+        self.share_of(kernels, vectors, share(positions, team.index / by_vector, by_position))
     }
+
+    /// The share of a thread that computes these vectors of outputs at these positions.
+    pub fn share_of(&self, kernels: &Kernels, vectors: Range<usize>, positions: Range<usize>) -> Share {
+        if positions.is_empty() || vectors.is_empty() {
+            return Share::default();
+        }
+        let halves = self.packed.halves;
+        let shape = kernels.shape(positions.len(), vectors.len() * halves, halves);
+        let first = vectors.start..vectors.end.min(vectors.start + shape.panels / halves);
+        Share { vectors, positions, shape, first }
+    }
+}
+
+/// What a thread computes of a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Share {
+    /// Vectors of outputs.
+    vectors: Range<usize>,
+    /// Positions of the span. Empty where there is nothing to do.
+    positions: Range<usize>,
+    /// The tiles into which it is cut.
+    shape: Shape,
+    /// The vectors of the first tile.
+    first: Range<usize>,
+}
+
+/// What runs after a stage, whose weights are prefetched.
+pub struct Next<'a> {
+    /// The stage.
+    pub stage: &'a Stage,
+    /// Its taps.
+    pub taps: Range<usize>,
+    /// What the thread computes of it.
+    pub share: &'a Share,
 }
 
 /// Consecutive pieces of a range, all of `size` but the last.
@@ -152,8 +173,6 @@ struct Work<'a> {
     stage: &'a Stage,
     /// The taps to sum.
     taps: Range<usize>,
-    /// Which part `taps` is.
-    part: Part,
     /// The rectangle.
     span: &'a Span,
 }
@@ -179,21 +198,36 @@ impl Prefetch {
         &mut self,
         context: &Context,
         stage: &Stage,
-        part: Part,
+        taps: &Range<usize>,
         vectors: &Range<usize>,
         (index, count): (usize, usize),
     ) {
         let packed = &stage.packed;
-        let mut of = |panels: &Panels| {
-            let lines = share(vectors.len() * packed.halves * panels.lines, index, count);
-            let from = panels.start + vectors.start * packed.halves * panels.stride() + lines.start * LANES;
-            self.push(context.packed.floats.as_slice()[from..].as_ptr(), lines.len());
-        };
-        if part != Part::Rest {
-            of(&packed.row);
-        }
-        if part != Part::Hoisted {
-            of(&packed.pixel);
+        let hoisted = stage.piece.hoisted;
+        let phases = [(&packed.row, 0..hoisted), (&packed.pixel, hoisted..stage.piece.taps)];
+        for (panels, all) in phases {
+            let taps = taps.start.max(all.start)..taps.end.min(all.end);
+            if taps.is_empty() {
+                continue;
+            }
+            let mut push = |from: usize, lines: usize| {
+                let lines = share(lines, index, count);
+                let from = from + lines.start * LANES;
+                self.push(context.packed.floats.as_slice()[from..].as_ptr(), lines.len());
+            };
+            let (first, panel_count) = (vectors.start * packed.halves, vectors.len() * packed.halves);
+            if panel_count == 0 {
+                continue;
+            }
+            let panel = |panel: usize| stage.taps[taps.start].weights + panel * panels.stride();
+            if taps == all {
+                push(panel(first), panel_count * panels.lines);
+            } else {
+                let last = &stage.taps[taps.end - 1];
+                let end = last.weights + panels.precision.lines(last.in_channels) * LANES;
+                let lines = (end - stage.taps[taps.start].weights) / LANES;
+                (first..first + panel_count).for_each(|i| push(panel(i), lines));
+            }
         }
     }
 }
@@ -219,11 +253,6 @@ struct Place {
 }
 
 impl Work<'_> {
-    /// Positions of the rectangle.
-    fn positions(&self) -> usize {
-        self.context.batch * self.span.rows.len() * self.span.columns.len()
-    }
-
     fn place(&self, position: usize) -> Place {
         let (rows, columns) = (self.span.rows.len(), self.span.columns.len());
         let (line, column) = (position / columns, position % columns);
@@ -307,23 +336,25 @@ impl Work<'_> {
 
         let mut init = [std::ptr::null(); MAX_ROWS];
         for (init, place) in init.iter_mut().zip(&rows.places[..rows.count]) {
-            *init = match self.part {
-                Part::Whole | Part::Hoisted => {
+            *init = match self.taps.start {
+                0 => {
                     let bias = context.classes[place.image] * packed.width() + first_panel * LANES;
                     context.packed.floats.as_slice()[packed.biases + bias..][..panels * LANES].as_ptr()
                 }
                 // SAFETY: a place of the span, as of all `rows`.
-                Part::Rest => unsafe { self.accumulators(*place, first_panel, panels).cast_const() },
+                _ => unsafe { self.accumulators(*place, first_panel, panels).cast_const() },
             };
         }
         let mut scratch = std::mem::MaybeUninit::<[f32; MAX_ROWS * MAX_PANELS * LANES]>::uninit();
-        let (accumulators, accumulator_stride) = match self.part {
-            // SAFETY: as above. Each row's accumulators follow those of the row before, since the span is a
-            // whole row.
-            Part::Hoisted => unsafe {
-                (self.accumulators(rows.places[0], first_panel, panels), packed.width())
+        let last = self.taps.end == stage.piece.taps;
+        let (accumulators, accumulator_stride) = match last {
+            true => (scratch.as_mut_ptr().cast(), panels * LANES),
+            // SAFETY: as above. A span has all columns or one, so that its places are equally far apart.
+            false => unsafe {
+                let (_, columns) = stage.accumulators.expect("only such a stage runs in parts");
+                let apart = columns / self.span.columns.len();
+                (self.accumulators(rows.places[0], first_panel, panels), apart * packed.width())
             },
-            Part::Whole | Part::Rest => (scratch.as_mut_ptr().cast(), panels * LANES),
         };
 
         let mut prefetch = Queue { prefetch, next: 0, taken: 0 };
@@ -351,8 +382,8 @@ impl Work<'_> {
                 }
             }
         }
-        if self.part != Part::Hoisted {
-            // SAFETY: by the caller's promise. A part has a tap, so the accumulators are written.
+        if last {
+            // SAFETY: by the caller's promise. There is a tap, so the accumulators are written.
             unsafe { self.epilogue(vectors, rows, accumulators, accumulator_stride) };
         }
     }

@@ -56,7 +56,9 @@ impl Grid {
     pub fn at(&self, image: usize, row: isize, column: isize) -> usize {
         let row = row + self.above as isize;
         debug_assert!(row >= 0 && image < self.batch && column < self.columns as isize);
-        let line = (row as usize % self.rows * self.batch + image) * self.columns;
+        // Rows are fewer than 2^32, and such numbers are divided in a fraction of the time.
+        let slot = (row as u32 % self.rows as u32) as usize;
+        let line = (slot * self.batch + image) * self.columns;
         let position = line as isize + column;
         self.base.wrapping_add_signed(position * self.channels as isize)
     }

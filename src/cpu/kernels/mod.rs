@@ -224,7 +224,7 @@ pub struct Kernels {
 }
 
 /// What a kernel can hold in registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Rows of a tile.
     pub rows: usize,
