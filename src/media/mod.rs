@@ -15,3 +15,4 @@ mod font;
 pub mod images;
 #[doc(hidden)]
 pub mod npy;
+pub mod sounds;
