@@ -360,3 +360,83 @@ fn random_mutations_do_no_harm() {
     }
     assert!(refused > 10_000 && read > 5_000 && resampled > 100, "{refused} {read} {resampled}");
 }
+
+#[cfg(feature = "cli")]
+mod plot {
+    use super::*;
+    use fast_pixel_cnn::media::images;
+    use fast_pixel_cnn::media::sounds::plot::{self, Labelled};
+
+    /// A tone that rises from 200 Hz to nearly half the rate, and grows louder.
+    fn chirp(rate: u32, length: usize) -> Vec<f32> {
+        let sample = |i: usize| {
+            let (t, whole) = (i as f64 / f64::from(rate), length as f64 / f64::from(rate));
+            let hertz = 200.0 + (0.45 * f64::from(rate) - 200.0) * t / whole / 2.0;
+            (0.6 * t / whole * (TAU * hertz * t).sin()) as f32
+        };
+        (0..length).map(sample).collect()
+    }
+
+    fn draw(path: &Path, count: usize) -> Vec<f32> {
+        let sound = chirp(8000, 4800);
+        let labels: Vec<String> = (0..count).map(|i| format!("class {i} <&>")).collect();
+        let sounds: Vec<Labelled> =
+            labels.iter().map(|label| Labelled { label, samples: &sound[..] }).collect();
+        plot::write(path, 8000, &sounds).unwrap();
+        sound
+    }
+
+    #[test]
+    fn a_rising_tone_rises_in_its_picture() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chirp.PNG");
+        draw(&path, 1);
+        let picture = images::read(&[&path], None, 3).unwrap();
+        let (_, height, width, _) = picture.dim();
+        let dark = |y: usize, x: usize| picture[[0, y, x, 0]] < 60;
+        // The spectrogram is the lower part of the picture, above the numbers.
+        let (top, bottom) = (height - 84 - 128, height - 84);
+        let darkest = |x: usize| {
+            let rows: Vec<usize> = (top..bottom).filter(|y| dark(*y, x)).collect();
+            rows.iter().sum::<usize>() / rows.len().max(1)
+        };
+        let found: Vec<usize> = (1..7).map(|sixth| darkest(84 + 720 * sixth / 7)).collect();
+        assert!(found.windows(2).all(|pair| pair[0] > pair[1] + 6), "{found:?} of {width}x{height}");
+    }
+
+    #[test]
+    fn an_svg_has_words_as_words_and_spectrograms_as_pictures() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chirp.svg");
+        draw(&path, 12);
+        let svg = fs::read_to_string(&path).unwrap();
+        assert!(svg.ends_with("</svg>\n") && svg.matches("</svg>").count() == 1);
+        assert_eq!(svg.matches("<image ").count(), 12);
+        for words in [
+            "class 11 &lt;&amp;&gt;",
+            "4 kHz",
+            "0.6",
+            "seconds",
+            "waveforms to 0.60, loudness from -70 dB to 0",
+        ] {
+            assert!(svg.contains(words), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let error = plot::check_name(&at("a.gif")).unwrap_err().to_string();
+        assert!(error.contains("a.gif") && error.contains("ends in .svg or .png"), "{error}");
+        let one = Labelled { label: "a", samples: &[0.0] };
+        let none = Labelled { label: "b", samples: &[] };
+        for sounds in [&[][..], &[one, none], &[one; plot::MOST + 1]] {
+            assert!(matches!(plot::write(&at("a.png"), 8000, sounds), Err(Error::Argument { .. })));
+        }
+        assert!(matches!(plot::write(&at("a.png"), 0, &[one]), Err(Error::Argument { .. })));
+        // Silence of one sample and many sounds are no trouble.
+        plot::write(&at("a.png"), 8000, &[one; plot::MOST]).unwrap();
+        plot::write(&at("b.svg"), 768_000, &[one]).unwrap();
+    }
+}

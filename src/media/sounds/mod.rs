@@ -5,6 +5,13 @@
 //! checked.
 
 mod codes;
+#[cfg(feature = "cli")]
+mod fourier;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod plot;
+#[cfg(feature = "cli")]
+mod raster;
 mod resample;
 mod wav;
 
