@@ -27,7 +27,7 @@
 //! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options |
 //! | [`generate`] | runs of images: seed, class, size, completion, progress and stopping |
 //! | [`evaluate`] | likelihoods and classes of given images |
-//! | [`media`] | images as bytes and floats, and the files that hold them |
+//! | [`media`] | images as bytes and floats, sounds as amplitudes and codes, and the files that hold them |
 //! | [`engine`] | the trait that engines have, and single batches with all that can be asked of one |
 //! | [`models`], [`graph`], [`heads`] | architectures, the language that they are written in, distributions of a pixel |
 //! | [`checkpoint`] | any arrays of a trainer's files, by name |

@@ -132,12 +132,14 @@ fn what_memory_cannot_hold_is_refused_before_it_is_reserved() {
 }
 
 #[test]
-fn labels_of_three_types_are_read() {
+fn labels_of_four_types_are_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("labels.npy");
     npy::write(&path, &array![3i64, 0, 9].view()).unwrap();
     assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
     npy::write(&path, &array![3i32, 0, 9].view()).unwrap();
+    assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
+    npy::write(&path, &array![3u16, 0, 9].view()).unwrap();
     assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
     npy::write(&path, &array![3u8, 0, 9].view()).unwrap();
     assert_eq!(npy::read_labels(&path).unwrap(), [3, 0, 9]);
@@ -157,7 +159,7 @@ fn labels_of_three_types_are_read() {
     npy::write(&path, &array![[1i64, 2]].view()).unwrap();
     refused("expected class labels of shape [N] or [N, 1], found shape [1, 2]");
     npy::write(&path, &array![1.0f32].view()).unwrap();
-    refused("expected class labels of type int64, int32 or uint8, found type '<f4'");
+    refused("expected class labels of type int64, int32, uint16 or uint8, found type '<f4'");
 }
 
 #[test]

@@ -36,8 +36,8 @@ struct Args {
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     images: Vec<PathBuf>,
 
-    /// Classes of the images, for a class-conditional model: .npy or .npz of type int64, int32 or uint8, shape
-    /// [N] or [N, 1]. Classes count from 0; ImageNet32's files count from 1, and 1 is taken off theirs
+    /// Classes of the images, for a class-conditional model: .npy or .npz of type int64, int32, uint16 or uint8,
+    /// shape [N] or [N, 1]. Classes count from 0; ImageNet32's files count from 1, and 1 is taken off theirs
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 

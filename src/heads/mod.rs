@@ -6,7 +6,7 @@
 
 pub(crate) mod categorical;
 pub(crate) mod mixture_of_logistics;
-pub(crate) mod mu_law;
+pub mod mu_law;
 
 use ndarray::ArrayView4;
 

@@ -34,12 +34,12 @@ const MAX_BATCHES: usize = 40;
 const MAX_NAME: usize = 60;
 
 const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 40, 44);
+pub(in crate::media) const INK: RGBColor = RGBColor(40, 40, 44);
 const FAINT: RGBColor = RGBColor(228, 228, 232);
-const STRONGER: RGBColor = RGBColor(190, 190, 196);
+pub(in crate::media) const STRONGER: RGBColor = RGBColor(190, 190, 196);
 // Light and dark, so that they differ in grey too.
 const PAPER_FILL: RGBColor = RGBColor(242, 180, 95);
-const MEASURED_FILL: RGBColor = RGBColor(32, 80, 142);
+pub(in crate::media) const MEASURED_FILL: RGBColor = RGBColor(32, 80, 142);
 
 /// What the figure shows, beside the paper's bars. Read from a report, it takes the fields of the same
 /// names.
@@ -223,7 +223,7 @@ impl Speedups {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-fn letters(size: i32, color: RGBColor) -> TextStyle<'static> {
+pub(in crate::media) fn letters(size: i32, color: RGBColor) -> TextStyle<'static> {
     (FONT, size).into_font().color(&color)
 }
 

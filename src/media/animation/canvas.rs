@@ -3,7 +3,7 @@
 //! The idea: a frame is the difference to the one before, cut to the rectangle that holds it; the pixels
 //! of the rectangle that stay are transparent. Both file formats know such frames.
 
-use super::font;
+use crate::media::font;
 
 /// Red, green and blue.
 pub type Color = [u8; 3];

@@ -6,7 +6,6 @@
 
 mod canvas;
 mod encode;
-mod font;
 
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use ndarray::ArrayView4;
 
 use crate::error::{Error, Result};
 use crate::media::files::write_atomically;
+use crate::media::font;
 use crate::media::images::Grid;
 use canvas::{Canvas, Color};
 

@@ -5,9 +5,7 @@
 
 use std::path::Path;
 
-use ndarray::ArrayD;
-
-use super::{Element, find};
+use super::find;
 use crate::error::{Error, Result};
 
 /// What an array of labels is called where there are several, as in ImageNet32's files.
@@ -30,9 +28,9 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     Ok(labels_of(path, None)?.classes)
 }
 
-/// Reads class labels `[N]` or `[N, 1]` of type int64, int32 or uint8 from an `.npy` file, or from an `.npz`
-/// file: the array with the key, else the only one, else the one called `labels`. Beside images in ImageNet32's
-/// form, that one counts from 1, unless a 0 in it shows that it does not.
+/// Reads class labels `[N]` or `[N, 1]` of type int64, int32, uint16 or uint8 from an `.npy` file, or from an
+/// `.npz` file: the array with the key, else the only one, else the one called `labels`. Beside images in
+/// ImageNet32's form, that one counts from 1, unless a 0 in it shows that it does not.
 ///
 /// # Errors
 /// As for [`super::find`]; [`Error::Malformed`] also for another shape and for a label that is negative or
@@ -45,16 +43,8 @@ pub fn labels_of(path: &Path, key: Option<&str>) -> Result<Labels> {
             return Err(Error::malformed(&name, "header", "class labels of shape [N] or [N, 1]", shape));
         }
         let imagenet = found.imagenet && found.key.as_deref() == Some(USUAL);
-        let wide: Vec<i64> = match found.kind() {
-            Some(<i64 as Element>::KIND) => widen(found.values::<i64>()?),
-            Some(<i32 as Element>::KIND) => widen(found.values::<i32>()?),
-            Some(<u8 as Element>::KIND) => widen(found.values::<u8>()?),
-            _ => {
-                let expected = "class labels of type int64, int32 or uint8";
-                return Err(Error::malformed(&name, "header", expected, found.type_name()));
-            }
-        };
-        let counted_from_one = imagenet && !wide.contains(&0);
+        let wide = found.integers("class labels")?;
+        let counted_from_one = imagenet && !wide.iter().any(|label| *label == 0);
         let narrow = |(i, label): (usize, i64)| {
             u32::try_from(label).map(|label| label - u32::from(counted_from_one)).map_err(|_| {
                 let expected = "class labels from 0 to 4294967295";
@@ -64,8 +54,4 @@ pub fn labels_of(path: &Path, key: Option<&str>) -> Result<Labels> {
         let classes = wide.into_iter().enumerate().map(narrow).collect::<Result<_>>()?;
         Ok(Labels { classes, counted_from_one })
     })
-}
-
-fn widen<T: Into<i64>>(labels: ArrayD<T>) -> Vec<i64> {
-    labels.into_iter().map(Into::into).collect()
 }

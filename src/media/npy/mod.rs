@@ -46,6 +46,12 @@ impl Element for u8 {
     const KIND: (char, u64) = ('u', 1);
 }
 
+impl Element for u16 {
+    const NAME: &'static str = "uint16";
+    const DESCR: &'static str = "<u2";
+    const KIND: (char, u64) = ('u', 2);
+}
+
 impl Element for i32 {
     const NAME: &'static str = "int32";
     const DESCR: &'static str = "<i4";
@@ -204,6 +210,24 @@ impl Found<'_> {
     /// The type, for messages.
     pub fn type_name(&self) -> &str {
         &self.header.type_name
+    }
+
+    /// [`Found::values`] of any of the types in which whole numbers are found: int64, int32, uint16 and uint8.
+    /// `what` they are, for messages.
+    ///
+    /// # Errors
+    /// As for [`read`].
+    pub fn integers(self, what: &str) -> Result<ArrayD<i64>> {
+        match self.kind() {
+            Some(<i64 as Element>::KIND) => self.values(),
+            Some(<i32 as Element>::KIND) => Ok(self.values::<i32>()?.mapv(i64::from)),
+            Some(<u16 as Element>::KIND) => Ok(self.values::<u16>()?.mapv(i64::from)),
+            Some(<u8 as Element>::KIND) => Ok(self.values::<u8>()?.mapv(i64::from)),
+            _ => {
+                let expected = format!("{what} of type int64, int32, uint16 or uint8");
+                Err(Error::malformed(&self.name, "header", expected, self.type_name()))
+            }
+        }
     }
 
     /// Reads the values, up to the end of the array's file, where an archive compares its checksum.
