@@ -4,10 +4,12 @@
 //! The idea: a model is a configuration and the graph that follows from it, and a checkpoint of it a recipe: what to
 //! read for each array. Nobody above asks what kind it is.
 
+mod config;
 mod pixel_cnn_pp;
 mod stored;
 
-pub use pixel_cnn_pp::{ModelConfig, Nonlinearity};
+pub use config::ModelConfig;
+pub use pixel_cnn_pp::{Nonlinearity, PixelCnnPp};
 pub(crate) use stored::Stored;
 
 use std::collections::HashMap;

@@ -74,7 +74,7 @@ impl Writer {
     /// place.
     pub(super) fn finish<'a>(
         self,
-        config: ModelConfig,
+        config: &ModelConfig,
         source: Source,
         mut array: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
@@ -87,7 +87,7 @@ impl Writer {
             sha256.insert(file, hash);
         }
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        let manifest = Manifest { schema: SCHEMA.into(), program, config, source, sha256 };
+        let manifest = Manifest { schema: SCHEMA.into(), program, config: config.clone(), source, sha256 };
         self.write(MANIFEST, |w| {
             serde_json::to_writer_pretty(&mut *w, &manifest)?;
             w.write_all(b"\n")
@@ -177,13 +177,8 @@ pub(super) fn load(directory: &Path, options: &Options) -> Result<Weights> {
         sha256: manifest.sha256,
         folded: manifest.source.folded,
     });
-    Ok(Weights {
-        config: Some(config),
-        graph: config.graph(),
-        source: manifest.source,
-        warnings: Vec::new(),
-        values,
-    })
+    let graph = config.graph();
+    Ok(Weights { config: Some(config), graph, source: manifest.source, warnings: Vec::new(), values })
 }
 
 /// A directory that has every array of its model.

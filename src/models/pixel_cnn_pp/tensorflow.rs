@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::{AVERAGED, Name, Scopes, is_optimiser_scalar, parse_layer};
-use super::{LIMITS, ModelConfig, Nonlinearity};
+use super::{LIMITS, Nonlinearity, PixelCnnPp};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::models::stored::{ROOM, Stored, bytes, commonest, differences, warn_of_types};
@@ -47,7 +47,7 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
     let averaged = chosen.values().all(|c| c.averaged);
     let claimed = bytes(chosen.values().map(|c| c.variable));
     let stored = chosen.into_iter().map(|(name, c)| (name, Stored::Plain(c.variable.name.clone()))).collect();
-    Ok(Recipe { config, warnings, claimed, averaged, folded: false, stored })
+    Ok(Recipe { config: config.into(), warnings, claimed, averaged, folded: false, stored })
 }
 
 /// Says so where averages are wanted and raw values taken, and which variables might be the averages.
@@ -156,7 +156,7 @@ impl<'a> Found<'a> {
     }
 
     /// The configuration whose network is most like what was found.
-    fn infer(&self, file: &Path) -> Result<ModelConfig> {
+    fn infer(&self, file: &Path) -> Result<PixelCnnPp> {
         let resnets = self.resnets();
         let names = |layers: &[&str], parts: &[&str]| -> Vec<String> {
             layers.iter().flat_map(|l| parts.iter().map(move |p| format!("{l}/{p}"))).collect()
@@ -171,7 +171,7 @@ impl<'a> Found<'a> {
             .iter()
             .map(|k| format!("conditional_weights_{k}/hw"))
             .collect();
-        let config = ModelConfig {
+        let config = PixelCnnPp {
             resnets,
             filters,
             mixtures: logits.div_ceil(10),
@@ -221,7 +221,7 @@ impl<'a> Found<'a> {
     }
 
     /// Compares everything with the network; what is left of the variables is the network's.
-    fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Chosen<'a>>> {
+    fn compare(mut self, file: &Path, config: &PixelCnnPp) -> Result<BTreeMap<String, Chosen<'a>>> {
         let mut problems = Vec::new();
         let mut chosen = BTreeMap::new();
         for (_, name, shape) in config.graph().arrays(false) {
