@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pixel_cnn_pp::{Nonlinearity, PixelCnnPp};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 
 /// The configuration of a model. In JSON it is that of its architecture.
@@ -29,6 +29,13 @@ impl ModelConfig {
     pub fn graph(&self) -> Graph {
         match self {
             ModelConfig::PixelCnnPp(config) => config.graph(),
+        }
+    }
+
+    /// The refusal of a file whose names, types or shapes are not this model's.
+    pub(crate) fn mismatch(&self, file: &Path, problems: Vec<String>) -> Error {
+        match self {
+            ModelConfig::PixelCnnPp(config) => config.mismatch(file, problems),
         }
     }
 

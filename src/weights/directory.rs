@@ -252,11 +252,7 @@ fn compare(directory: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
         // Not an accident to list, but a description of something else.
         let problems =
             vec![format!("at least {} of {expected} tensors are missing", expected - present.len())];
-        return Err(Error::Mismatch {
-            file: directory.into(),
-            expected: manifest.config.to_string(),
-            problems,
-        });
+        return Err(manifest.config.mismatch(directory, problems));
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
@@ -279,5 +275,5 @@ fn compare(directory: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::Mismatch { file: directory.into(), expected: manifest.config.to_string(), problems })
+    Err(manifest.config.mismatch(directory, problems))
 }

@@ -63,6 +63,9 @@ impl std::fmt::Display for Nonlinearity {
     }
 }
 
+/// The architecture, as people call it.
+pub(super) const NAME: &str = "PixelCNN++";
+
 fn three() -> usize {
     3
 }
@@ -129,6 +132,11 @@ impl PixelCnnPp {
             }
         }
         Ok(())
+    }
+
+    /// The refusal of a file whose names, types or shapes are not this model's.
+    pub(super) fn mismatch(&self, file: &Path, problems: Vec<String>) -> Error {
+        Error::Mismatch { file: file.into(), model: NAME, expected: self.to_string(), problems }
     }
 
     /// The model with the nonlinearity that is wanted, if its width fits.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::parse_layer;
-use super::{Nonlinearity, PixelCnnPp};
+use super::{NAME, Nonlinearity, PixelCnnPp};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::graph::Parameter;
@@ -168,7 +168,12 @@ impl<'a> Found<'a> {
                 let names: Vec<&str> = variables.iter().map(|v| v.name.as_str()).collect();
                 let found = format!("{} tensors of other names: {}", names.len(), list(&names, ", ", ROOM));
                 let expected = "tensors named u_init.conv.bias and so on".into();
-                return Err(Error::Mismatch { file: file.into(), expected, problems: vec![found] });
+                return Err(Error::Mismatch {
+                    file: file.into(),
+                    model: NAME,
+                    expected,
+                    problems: vec![found],
+                });
             }
             (several, _) => {
                 return Err(Error::Unsupported {
@@ -213,6 +218,7 @@ impl<'a> Found<'a> {
         let inputs = ["u_init.conv", "ul_init.0.conv", "ul_init.1.conv"];
         let missing = |what: &str| Error::Mismatch {
             file: file.into(),
+            model: NAME,
             expected: "by its names".into(),
             problems: vec![format!(
                 "{}{what} is missing or empty, which tells the sizes of the others",
@@ -289,7 +295,7 @@ impl<'a> Found<'a> {
         if problems.is_empty() {
             return Ok(chosen);
         }
-        Err(Error::Mismatch { file: file.into(), expected: config.to_string(), problems })
+        Err(config.mismatch(file, problems))
     }
 }
 

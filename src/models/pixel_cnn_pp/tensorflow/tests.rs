@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::DType;
 use crate::models::mismatch;
+use crate::models::variables::AVERAGED;
 
 const SMALL: PixelCnnPp = PixelCnnPp {
     resnets: 2,
