@@ -10,11 +10,11 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Phases};
 use fast_pixel_cnn::engine::{Batch, Engine, Noise};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, philox};
+use fast_pixel_cnn::{Nonlinearity, PixelCnnPp, Weights, philox};
 use ndarray::Array4;
 
 /// The shape of the bundled demo model, without classes.
-const DEMO: ModelConfig = ModelConfig {
+const DEMO: PixelCnnPp = PixelCnnPp {
     resnets: 2,
     filters: 32,
     mixtures: 5,
@@ -27,7 +27,7 @@ const DEMO: ModelConfig = ModelConfig {
 const SIDE: usize = 32;
 
 fn engines(c: &mut Criterion) {
-    for (model, config, batches) in [("demo", DEMO, [1, 16]), ("paper", ModelConfig::PAPER, [1, 4])] {
+    for (model, config, batches) in [("demo", DEMO, [1, 16]), ("paper", PixelCnnPp::PAPER, [1, 4])] {
         let weights = Weights::synthetic(config, 1);
         let mut engine =
             CpuEngine::new(&weights, &Options::default()).expect("the default options are sound");
@@ -60,7 +60,7 @@ fn engines(c: &mut Criterion) {
 }
 
 fn pixel(c: &mut Criterion) {
-    let head = ModelConfig::PAPER.head();
+    let head = PixelCnnPp::PAPER.head();
     let logits: Vec<f32> = (0..head.logits()).map(|i| (i as f32 * 0.7).sin()).collect();
     let mut uniforms = vec![0.0; head.draws()];
     c.bench_function("random numbers of a pixel", |b| {

@@ -63,12 +63,14 @@ pub enum Error {
         hint: String,
     },
 
-    /// The weights are not those of the PixelCNN++ that was asked for. The message counts the problems that
+    /// The weights are not those of the model that they were taken for. The message counts the problems that
     /// it has no room for.
-    #[error("{}", mismatch(file, expected, problems))]
+    #[error("{}", mismatch(file, model, expected, problems))]
     Mismatch {
         /// The checkpoint or directory.
         file: PathBuf,
+        /// The architecture: "PixelCNN++".
+        model: &'static str,
         /// The configuration the names and shapes were compared with.
         expected: String,
         /// One entry for each missing, extra or mis-shaped variable.
@@ -212,8 +214,8 @@ impl Error {
     }
 }
 
-fn mismatch(file: &Path, expected: &str, problems: &[String]) -> String {
-    let head = format!("{}: not the weights of a PixelCNN++ ({expected}): ", file.display());
+fn mismatch(file: &Path, model: &str, expected: &str, problems: &[String]) -> String {
+    let head = format!("{}: not the weights of a {model} ({expected}): ", file.display());
     let room = LINE.saturating_sub("error: ".len() + head.chars().count());
     head + &list(problems, "; ", room)
 }
@@ -305,7 +307,8 @@ mod tests {
     fn a_mismatch_fits_a_line() {
         let problems: Vec<String> = (0..5000).map(|i| format!("model/conv2d_{i}/V is missing")).collect();
         let file = "directory/".repeat(10).into();
-        let line = format!("error: {}", Error::Mismatch { file, expected: "a model".into(), problems });
+        let expected = "a model".into();
+        let line = format!("error: {}", Error::Mismatch { file, model: "network", expected, problems });
         assert!((LINE - 40..=LINE).contains(&line.len()), "{line}");
         assert!(line.contains("(a model): model/conv2d_0/V is missing; model/conv2d_1/V is"), "{line}");
         assert!(line.ends_with(" more"), "{line}");

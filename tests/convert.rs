@@ -15,7 +15,7 @@ use common::program::{Place, convert};
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::weights::{self, Options, Weights};
-use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity};
+use fast_pixel_cnn::{Error, Nonlinearity, PixelCnnPp};
 use serde_json::Value;
 
 const MODELS: [(&str, &[&str]); 5] = [
@@ -373,7 +373,7 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
         assert!(error.contains(&format!("tensor {name}: expected finite numbers")), "{error}");
     }
     // A list that claims 8 TB: the first tensor that the file cannot hold is named.
-    let large = ModelConfig { resnets: 100, filters: 10_000, ..SMALL };
+    let large = PixelCnnPp { resnets: 100, filters: 10_000, ..SMALL };
     let graph = large.graph();
     let claimed =
         graph.arrays(false).map(|(_, name, shape)| Tensor::f32(&format!("model/{name}"), &shape, &[1.0]));
@@ -385,7 +385,7 @@ fn a_checkpoint_is_checked_while_it_is_packed_and_before_room_is_made_for_it() {
 fn the_demo_model_is_sound() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
     let weights = Weights::load(&directory).unwrap();
-    let expected = ModelConfig {
+    let expected = PixelCnnPp {
         resnets: 2,
         filters: 32,
         mixtures: 5,
@@ -393,7 +393,7 @@ fn the_demo_model_is_sound() {
         classes: 10,
         nonlinearity: Nonlinearity::ConcatElu,
     };
-    assert_eq!(weights.config(), Some(&expected));
+    assert_eq!(weights.config(), Some(&expected.into()));
     assert!(weights.source().averaged);
     assert_eq!(expected.graph().parameter_count(), 991_076);
     CpuEngine::new(&weights, &Default::default()).unwrap();

@@ -15,7 +15,7 @@ use common::program::Place;
 use common::run::run;
 use common::training::{SMALL, convert_tensors, find, training};
 use fast_pixel_cnn::weights::Weights;
-use fast_pixel_cnn::{ModelConfig, media::npy};
+use fast_pixel_cnn::{PixelCnnPp, media::npy};
 
 /// Every tensor of some weights, one after the other.
 fn values(path: &Path) -> Vec<f32> {
@@ -235,7 +235,7 @@ fn sparse_checkpoints_are_refused_by_every_program() {
     use tables::{fixed32, number, run as message, shape, table, v2_header};
     let place = tempfile::tempdir().unwrap();
     let prefix = place.path().join("c");
-    let large = ModelConfig { filters: 10_000, classes: 0, ..SMALL };
+    let large = PixelCnnPp { filters: 10_000, classes: 0, ..SMALL };
     let mut entries = vec![v2_header(1)];
     let mut offset = 0;
     for (_, name, dimensions) in large.graph().arrays(false) {

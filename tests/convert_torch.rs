@@ -21,7 +21,7 @@ use fast_pixel_cnn::cpu::{CpuEngine, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::ParameterKind;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy};
+use fast_pixel_cnn::{Nonlinearity, PixelCnnPp, Weights, media::npy};
 use golden::*;
 use ndarray::Array4;
 use program::Place;
@@ -38,7 +38,7 @@ const FORMS: [(&str, &str, &str); 5] = [
     ("model.safetensors", "safetensors", "a safetensors checkpoint"),
 ];
 
-const RGB: ModelConfig = ModelConfig {
+const RGB: PixelCnnPp = PixelCnnPp {
     resnets: 1,
     filters: 16,
     mixtures: 3,
@@ -73,10 +73,10 @@ fn convert_bytes(bytes: &[u8], flags: &[&str]) -> (run::Run, Place) {
     (place.convert(&path, flags), place)
 }
 
-const GRAY: ModelConfig = ModelConfig { resnets: 2, filters: 12, mixtures: 4, channels: 1, ..RGB };
+const GRAY: PixelCnnPp = PixelCnnPp { resnets: 2, filters: 12, mixtures: 4, channels: 1, ..RGB };
 
 /// The golden models.
-const MODELS: [(&str, ModelConfig); 2] = [("torch_rgb", RGB), ("torch_gray", GRAY)];
+const MODELS: [(&str, PixelCnnPp); 2] = [("torch_rgb", RGB), ("torch_gray", GRAY)];
 
 #[test]
 fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_directories_are_equal() {
@@ -97,7 +97,7 @@ fn logits_and_likelihoods_are_pytorch_s_from_every_form_and_directories_are_equa
             assert_eq!(manifest["source"], source);
             for path in [file(form), place.out()] {
                 let weights = Weights::load(&path).unwrap();
-                assert_eq!(weights.config(), Some(&config));
+                assert_eq!(weights.config(), Some(&config.into()));
                 let (head, size) = (weights.graph().head, [images.dim().1, images.dim().2]);
                 let logits = engine(&weights).logits(images.view(), None).unwrap();
                 let off = largest(&logits, &expected);

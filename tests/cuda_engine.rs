@@ -15,7 +15,7 @@ use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Noise};
 use fast_pixel_cnn::graph::{Activation, IMAGE};
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::{ModelConfig, Weights};
+use fast_pixel_cnn::{PixelCnnPp, Weights};
 
 fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
     CudaEngine::new(weights, 0, strategy).unwrap()
@@ -56,7 +56,7 @@ fn a_layer_of_too_many_taps_is_refused() {
 /// small models do not have.
 #[test]
 fn the_paper_s_model_is_the_same_by_every_strategy_and_near_the_cpu_s() {
-    let weights = Weights::synthetic(ModelConfig::PAPER, 1);
+    let weights = Weights::synthetic(PixelCnnPp::PAPER, 1);
     let generate = |engine: &mut dyn Engine| {
         let batch = Batch { keep_logits: true, ..Batch::new(2, 4, 4) };
         engine.make(&batch, &|_| true).unwrap()
@@ -115,7 +115,7 @@ fn logits_that_are_not_finite_have_no_likelihood() {
 
 #[test]
 fn a_batch_that_memory_does_not_hold_is_refused() {
-    let mut engine = cuda(&Weights::synthetic(ModelConfig { classes: 0, ..SMALL }, 1), Strategy::Auto);
+    let mut engine = cuda(&Weights::synthetic(PixelCnnPp { classes: 0, ..SMALL }, 1), Strategy::Auto);
     let error = engine.make(&Batch::new(100_000, 256, 256), &|_| true).unwrap_err().to_string();
     assert!(error.contains("would fit"), "{error}");
 }

@@ -323,10 +323,10 @@ fn interrupt(child: &std::process::Child) {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_holds_the_packed_weights_once_and_the_batch() {
-    use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights};
+    use fast_pixel_cnn::{Nonlinearity, PixelCnnPp, Weights};
 
     let nonlinearity = Nonlinearity::ConcatElu;
-    let config = ModelConfig { resnets: 1, filters: 64, mixtures: 10, channels: 3, classes: 0, nonlinearity };
+    let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 10, channels: 3, classes: 0, nonlinearity };
     let place = tempfile::tempdir().unwrap();
     let model = place.path().join("model");
     Weights::synthetic(config, 1).save(&model).unwrap();

@@ -5,11 +5,11 @@ use fast_pixel_cnn::Nonlinearity;
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::{Engine, Method};
 use fast_pixel_cnn::generate::Run;
-use fast_pixel_cnn::{Error, ModelConfig, Weights};
+use fast_pixel_cnn::{Error, PixelCnnPp, Weights};
 
 fn engine(filters: usize, threads: usize, split: Option<Split>) -> CpuEngine {
     let nonlinearity = Nonlinearity::ConcatElu;
-    let config = ModelConfig { resnets: 1, filters, mixtures: 1, channels: 3, classes: 0, nonlinearity };
+    let config = PixelCnnPp { resnets: 1, filters, mixtures: 1, channels: 3, classes: 0, nonlinearity };
     let options = Options { threads: Some(threads), split, ..Options::default() };
     CpuEngine::new(&Weights::synthetic(config, 1), &options).unwrap()
 }

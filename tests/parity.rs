@@ -9,7 +9,7 @@ use std::path::Path;
 
 use fast_pixel_cnn::cpu::{CpuEngine, Options, Split};
 use fast_pixel_cnn::engine::Engine;
-use fast_pixel_cnn::{ModelConfig, Weights, media::npy};
+use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
 use golden::*;
 use ndarray::{Array4, s};
 
@@ -61,7 +61,7 @@ fn the_demo_model_gives_the_reference_s_logits() {
 
 #[test]
 fn a_pixel_changes_nothing_before_or_at_itself_and_something_after() {
-    let weights = Weights::synthetic(ModelConfig { classes: 0, ..SMALL }, 3);
+    let weights = Weights::synthetic(PixelCnnPp { classes: 0, ..SMALL }, 3);
     let mut engine = engine(&weights, 2);
     let (height, width) = (12, 8);
     let image = Array4::from_shape_fn((1, height, width, 3), |(_, r, c, k)| {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output, Watch};
 use fast_pixel_cnn::generate::{Classes, Generated, Hooks, Progress, Run, RunNoise};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::{Error, ModelConfig, Result, media::images};
+use fast_pixel_cnn::{Error, PixelCnnPp, Result, media::images};
 use ndarray::{Array4, ArrayView4, Axis, concatenate};
 
 /// Each image is filled with a number that tells its noise, class and given part.
@@ -18,7 +18,7 @@ struct Fake {
 const BYTES_PER_IMAGE: u64 = 1 << 20;
 
 fn fake(classes: usize) -> Fake {
-    let config = ModelConfig { resnets: 1, classes, mixtures: 2, ..ModelConfig::PAPER };
+    let config = PixelCnnPp { resnets: 1, classes, mixtures: 2, ..PixelCnnPp::PAPER };
     Fake { graph: config.graph(), available: None, sizes: Vec::new() }
 }
 

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::graph::ParameterKind;
 use fast_pixel_cnn::weights::{Options, Weights};
-use fast_pixel_cnn::{Error, ModelConfig, Nonlinearity, media::npy};
+use fast_pixel_cnn::{Error, Nonlinearity, PixelCnnPp, media::npy};
 use ndarray::ArrayD;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const TINY: ModelConfig = ModelConfig {
+const TINY: PixelCnnPp = PixelCnnPp {
     resnets: 1,
     filters: 4,
     mixtures: 2,
@@ -31,7 +31,7 @@ struct Saved {
 }
 
 impl Saved {
-    fn new(config: ModelConfig) -> Saved {
+    fn new(config: PixelCnnPp) -> Saved {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("model");
         Weights::synthetic(config, 1).save(&directory).unwrap();
@@ -81,10 +81,10 @@ fn assert_contains(message: &str, parts: &[&str]) {
 #[test]
 fn what_is_saved_is_loaded() {
     for nonlinearity in [Nonlinearity::ConcatElu, Nonlinearity::Relu] {
-        let config = ModelConfig { nonlinearity, ..TINY };
+        let config = PixelCnnPp { nonlinearity, ..TINY };
         let saved = Saved::new(config);
         let (weights, loaded) = (Weights::synthetic(config, 1), saved.load().unwrap());
-        assert_eq!((loaded.config(), loaded.source()), (Some(&config), weights.source()));
+        assert_eq!((loaded.config(), loaded.source()), (Some(&config.into()), weights.source()));
         for (_, name, _) in config.graph().arrays(false) {
             assert_eq!(loaded.array(&name).unwrap(), weights.array(&name).unwrap(), "{name}");
         }
@@ -458,9 +458,10 @@ fn options_must_fit_the_directory() {
     load(&doubled, with(Nonlinearity::ConcatElu)).unwrap();
     let error = load(&doubled, with(Nonlinearity::Elu)).unwrap_err().to_string();
     assert_eq!(error, "nonlinearity: expected concat_elu, since the model's channels double, found elu");
-    let plain = Saved::new(ModelConfig { nonlinearity: Nonlinearity::Elu, ..TINY });
+    let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..TINY };
+    let plain = Saved::new(elu);
     let relu = load(&plain, with(Nonlinearity::Relu)).unwrap();
-    assert_eq!(relu.config().unwrap().nonlinearity, Nonlinearity::Relu);
+    assert_eq!(relu.config(), Some(&PixelCnnPp { nonlinearity: Nonlinearity::Relu, ..elu }.into()));
     load(&plain, with(Nonlinearity::ConcatElu)).unwrap_err();
     // Synthetic weights are no averages; claim that they are.
     load(&plain, Options { raw: true, ..Options::default() }).unwrap();
@@ -475,12 +476,12 @@ fn options_must_fit_the_directory() {
 #[test]
 fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
     let start = std::time::Instant::now();
-    let weights = Weights::synthetic(ModelConfig::PAPER, 1);
+    let weights = Weights::synthetic(PixelCnnPp::PAPER, 1);
     // 54 million numbers; a second on one core, with room for a busy machine.
     assert!(start.elapsed().as_secs_f64() < 10.0, "{:?}", start.elapsed());
     let wide = Weights::synthetic(TINY_WIDE, 1);
     assert_eq!(weights.array("conv2d_0/V").unwrap(), wide.array("conv2d_0/V").unwrap());
-    let graph = ModelConfig::PAPER.graph();
+    let graph = PixelCnnPp::PAPER.graph();
     for parameter in graph.parameters.iter().filter(|p| p.kind != ParameterKind::PerClass).step_by(20) {
         let folded = weights.fold(parameter).unwrap();
         let g = weights.array(&format!("{}/g", parameter.name)).unwrap();
@@ -493,4 +494,4 @@ fn synthetic_weights_are_quick_repeatable_and_of_norm_g() {
 }
 
 /// The paper's model with fewer layers: the first ones are the same.
-const TINY_WIDE: ModelConfig = ModelConfig { resnets: 1, ..ModelConfig::PAPER };
+const TINY_WIDE: PixelCnnPp = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };

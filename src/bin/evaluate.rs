@@ -128,7 +128,7 @@ fn main() -> ExitCode {
 
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
-    let config = weights.config().copied();
+    let config = weights.config().cloned();
     if args.key.len() > 1 + usize::from(args.labels.is_some()) {
         let expected = "a name for the images, and one for the labels where there are any";
         return Err(Error::argument("--key", expected, args.key.join(",")));

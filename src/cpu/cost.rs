@@ -158,24 +158,24 @@ fn times(graph: &Graph, layer: &Layer, job: &Job) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::ModelConfig;
+    use crate::models::PixelCnnPp;
 
-    fn best(config: ModelConfig, threads: usize, batch: usize) -> Way {
+    fn best(config: PixelCnnPp, threads: usize, batch: usize) -> Way {
         let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
         ways(&config.graph(), &Rates::nominal(Isa::Avx512), &job)[0]
     }
 
     #[test]
     fn one_image_of_a_large_model_is_made_together_and_many_apart() {
-        let one = best(ModelConfig::PAPER, 2, 1);
+        let one = best(PixelCnnPp::PAPER, 2, 1);
         assert_eq!((one.split, one.teams, one.threads, one.block), (Split::Outputs, 1, 2, 1));
-        let many = best(ModelConfig::PAPER, 2, 256);
+        let many = best(PixelCnnPp::PAPER, 2, 256);
         assert_eq!((many.split, many.teams, many.threads, many.block), (Split::Images, 2, 1, 64));
     }
 
     #[test]
     fn a_small_model_s_images_are_made_apart() {
-        let demo = ModelConfig { resnets: 2, filters: 32, mixtures: 5, ..ModelConfig::PAPER };
+        let demo = PixelCnnPp { resnets: 2, filters: 32, mixtures: 5, ..PixelCnnPp::PAPER };
         assert_eq!(best(demo, 2, 16).split, Split::Images);
     }
 
@@ -185,7 +185,7 @@ mod tests {
             for threads in [1, 2, 3, 7] {
                 for split in [Split::Images, Split::Outputs] {
                     let job = Job { precision: Precision::F32, threads, batch, height: 32, width: 32 };
-                    let way = way(&ModelConfig::PAPER.graph(), &Rates::nominal(Isa::Avx512), &job, split);
+                    let way = way(&PixelCnnPp::PAPER.graph(), &Rates::nominal(Isa::Avx512), &job, split);
                     assert!(way.block >= 1 && way.block <= batch.min(BLOCK_IMAGES * way.teams));
                     let blocks = way.blocks(batch);
                     assert!(batch.div_ceil(blocks) <= way.block, "{batch} images in blocks of {}", way.block);

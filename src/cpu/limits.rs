@@ -152,7 +152,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::ModelConfig;
+    use crate::models::PixelCnnPp;
 
     /// The machine for which the lower bounds of the paper's model have been worked out.
     const LIMITS: Limits =
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_lower_bound_counts_every_multiply_add_once_when_nothing_waits_for_memory() {
-        let graph = ModelConfig::PAPER.graph();
+        let graph = PixelCnnPp::PAPER.graph();
         let infinite = Limits { every_pixel: 1e30, some_pixels: 1e30, main_memory: 1e30, ..LIMITS };
         let seconds = infinite.cached_seconds(&graph, 3, 32, 32);
         let exact = 3.0 * 2.0 * 24_370_216_960.0 / 480e9;
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn one_image_waits_for_memory_and_many_do_not() {
-        let graph = ModelConfig::PAPER.graph();
+        let graph = PixelCnnPp::PAPER.graph();
         let one = LIMITS.cached_seconds(&graph, 1, 32, 32);
         assert!((0.2..0.3).contains(&one), "{one}");
         let many = LIMITS.cached_seconds(&graph, 64, 32, 32) / 64.0;

@@ -6,13 +6,13 @@ use ndarray::{Array4, s};
 
 use super::*;
 use crate::graph::Activation;
-use crate::models::{ModelConfig, Nonlinearity};
+use crate::models::{Nonlinearity, PixelCnnPp};
 use crate::plan::layout::{Extent, Storage};
 
 #[test]
 fn packed_weights_do_not_depend_on_the_threads() {
     // With classes and transposed convolutions, on more threads than layers too.
-    let config = ModelConfig {
+    let config = PixelCnnPp {
         resnets: 1,
         filters: 5,
         mixtures: 2,

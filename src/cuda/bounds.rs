@@ -57,13 +57,13 @@ impl Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::ModelConfig;
+    use crate::models::PixelCnnPp;
 
     #[test]
     fn one_image_waits_for_memory_and_many_for_the_multiprocessors() {
         // H100 SXM: 66.9 TFLOP/s, 3350 GB/s.
         let bounds = Bounds { flops: 66.9e12, memory: 3350e9 };
-        let graph = ModelConfig::PAPER.graph();
+        let graph = PixelCnnPp::PAPER.graph();
         let one = bounds.cached_seconds(&graph, 1, 32, 32);
         assert!((0.0065..0.0075).contains(&one), "{one}");
         let many = bounds.cached_seconds(&graph, 256, 32, 32);

@@ -116,8 +116,7 @@ impl Input {
                 channels[categorical::symbol(pixel[0], channels.len())] = 1.0;
             }
             Encoding::MuLaw => {
-                let symbols = head.logits();
-                channels[0] = mu_law::decode(categorical::symbol(pixel[0], symbols), symbols);
+                channels[0] = mu_law::expand(pixel[0], head.logits());
             }
         }
     }
@@ -131,7 +130,8 @@ pub enum Encoding {
     Values,
     /// Of a symbol: 1 in its own channel, 0 in those of all others. A tap is a look-up then.
     OneHot,
-    /// The amplitude that a symbol stands for by the mu-law: one channel in [-1, 1].
+    /// The amplitude that a value stands for by the mu-law: one channel in [-1, 1]. A given sound's amplitudes are not
+    /// cut into symbols.
     MuLaw,
 }
 

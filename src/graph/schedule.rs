@@ -159,9 +159,9 @@ impl StrideWork {
 #[cfg(test)]
 mod tests {
     use crate::graph::{Activation, Graph, IMAGE};
-    use crate::models::{ModelConfig, Nonlinearity};
+    use crate::models::{Nonlinearity, PixelCnnPp};
 
-    fn graph(config: ModelConfig) -> Graph {
+    fn graph(config: PixelCnnPp) -> Graph {
         config.graph()
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn four_fifths_of_the_work_are_done_when_a_row_begins() {
-        let graph = graph(ModelConfig::PAPER);
+        let graph = graph(PixelCnnPp::PAPER);
         let work = graph.work_by_stride();
         assert_eq!(work.iter().map(|w| w.stride).collect::<Vec<_>>(), [1, 2, 4]);
         let positions = work.iter().map(|w| w.positions(32, 32));
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn the_vertical_stream_follows_from_the_taps() {
         for config in [
-            ModelConfig::PAPER,
-            ModelConfig { resnets: 2, classes: 3, nonlinearity: Nonlinearity::Elu, ..ModelConfig::PAPER },
-            ModelConfig { resnets: 1, nonlinearity: Nonlinearity::Relu, ..ModelConfig::PAPER },
+            PixelCnnPp::PAPER,
+            PixelCnnPp { resnets: 2, classes: 3, nonlinearity: Nonlinearity::Elu, ..PixelCnnPp::PAPER },
+            PixelCnnPp { resnets: 1, nonlinearity: Nonlinearity::Relu, ..PixelCnnPp::PAPER },
         ] {
             let graph = graph(config);
             for layer in &graph.layers {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn two_rows_are_kept_where_a_convolution_reads_and_three_of_the_image() {
-        let graph = graph(ModelConfig { resnets: 1, ..ModelConfig::PAPER });
+        let graph = graph(PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER });
         let (kept, last) = (graph.rows_kept(), graph.layers.last().unwrap().taps[0].source);
         assert_eq!([IMAGE, named(&graph, "u/0"), last].map(|map| kept[map]), [3, 2, 1]);
         assert_eq!(graph.activations_read()[last], [Activation::Elu]);

@@ -7,19 +7,36 @@
 /// The code, of so many symbols and at least 2, of an amplitude: -1 has the first and 1 the last, and what is
 /// beyond them has theirs.
 pub fn encode(amplitude: f32, symbols: usize) -> usize {
-    let mu = (symbols - 1) as f64;
-    let amplitude = f64::from(amplitude);
-    let magnitude = libm::log1p(mu * amplitude.abs().min(1.0)) / libm::log1p(mu);
     // From -1..1 to 0..mu, to the nearest whole number.
-    ((magnitude.copysign(amplitude) + 1.0) / 2.0 * mu + 0.5) as usize
+    ((compressed(amplitude, symbols) + 1.0) / 2.0 * (symbols - 1) as f64 + 0.5) as usize
+}
+
+/// The place in [-1, 1] of an amplitude on the scale of the codes: what [`expand`] undoes.
+pub fn compress(amplitude: f32, symbols: usize) -> f32 {
+    compressed(amplitude, symbols) as f32
+}
+
+fn compressed(amplitude: f32, symbols: usize) -> f64 {
+    let (mu, amplitude) = ((symbols - 1) as f64, f64::from(amplitude));
+    let magnitude = libm::log1p(mu * amplitude.abs().min(1.0)) / libm::log1p(mu);
+    magnitude.copysign(amplitude)
 }
 
 /// The amplitude, in [-1, 1], of a code below so many symbols, at least 2.
 pub fn decode(code: usize, symbols: usize) -> f32 {
+    expanded(2.0 * (code as f64 / (symbols - 1) as f64) - 1.0, symbols)
+}
+
+/// The amplitude, in [-1, 1], of a place in [-1, 1] on the scale of the codes: of one of them, or between two as a given
+/// sound has it.
+pub fn expand(place: f32, symbols: usize) -> f32 {
+    expanded(f64::from(place), symbols)
+}
+
+fn expanded(place: f64, symbols: usize) -> f32 {
     let mu = (symbols - 1) as f64;
-    let position = 2.0 * (code as f64 / mu) - 1.0;
-    let magnitude = (libm::pow(1.0 + mu, position.abs()) - 1.0) / mu;
-    magnitude.copysign(position) as f32
+    let magnitude = (libm::pow(1.0 + mu, place.abs()) - 1.0) / mu;
+    magnitude.copysign(place) as f32
 }
 
 #[cfg(test)]

@@ -4,16 +4,21 @@
 //! The idea: a model is a configuration and the graph that follows from it, and a checkpoint of it a recipe: what to
 //! read for each array. Nobody above asks what kind it is.
 
+mod config;
 mod pixel_cnn_pp;
 mod stored;
+mod variables;
 
-pub use pixel_cnn_pp::{ModelConfig, Nonlinearity};
+pub use config::ModelConfig;
+pub use pixel_cnn_pp::{Nonlinearity, PixelCnnPp};
 pub(crate) use stored::Stored;
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, Format};
-use crate::error::Result;
+use crate::checkpoint::{Checkpoint, Format, Variable};
+use crate::error::{Error, Result, list};
+use stored::ROOM;
 
 /// Which weights are taken, where the source leaves a choice.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +62,14 @@ pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recip
         Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => pixel_cnn_pp::pytorch::recipe,
     };
     recipe(checkpoint.path(), checkpoint.variables(), options)
+}
+
+/// The refusal of variables among which there are none of a model that is known.
+fn unknown(file: &Path, variables: &[Variable]) -> Error {
+    let names: Vec<_> = variables.iter().map(|v| v.name.as_str()).collect();
+    let found = format!("{} variables of other names: {}", names.len(), list(&names, ", ", ROOM));
+    let expected = "variables named model/conv2d_0/V and so on".into();
+    Error::Mismatch { file: file.into(), model: pixel_cnn_pp::NAME, expected, problems: vec![found] }
 }
 
 /// What a model that is not in a checkpoint was taken for, and every difference from it.

@@ -74,7 +74,7 @@ impl Writer {
     /// place.
     pub(super) fn finish<'a>(
         self,
-        config: ModelConfig,
+        config: &ModelConfig,
         source: Source,
         mut array: impl FnMut(&Parameter, &str, &[usize]) -> Result<Cow<'a, [f32]>>,
     ) -> Result<()> {
@@ -87,7 +87,7 @@ impl Writer {
             sha256.insert(file, hash);
         }
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        let manifest = Manifest { schema: SCHEMA.into(), program, config, source, sha256 };
+        let manifest = Manifest { schema: SCHEMA.into(), program, config: config.clone(), source, sha256 };
         self.write(MANIFEST, |w| {
             serde_json::to_writer_pretty(&mut *w, &manifest)?;
             w.write_all(b"\n")
@@ -177,13 +177,8 @@ pub(super) fn load(directory: &Path, options: &Options) -> Result<Weights> {
         sha256: manifest.sha256,
         folded: manifest.source.folded,
     });
-    Ok(Weights {
-        config: Some(config),
-        graph: config.graph(),
-        source: manifest.source,
-        warnings: Vec::new(),
-        values,
-    })
+    let graph = config.graph();
+    Ok(Weights { config: Some(config), graph, source: manifest.source, warnings: Vec::new(), values })
 }
 
 /// A directory that has every array of its model.
@@ -257,11 +252,7 @@ fn compare(directory: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
         // Not an accident to list, but a description of something else.
         let problems =
             vec![format!("at least {} of {expected} tensors are missing", expected - present.len())];
-        return Err(Error::Mismatch {
-            file: directory.into(),
-            expected: manifest.config.to_string(),
-            problems,
-        });
+        return Err(manifest.config.mismatch(directory, problems));
     }
     let mut listed: BTreeSet<&str> = manifest.sha256.keys().map(String::as_str).collect();
     let mut problems = Vec::new();
@@ -284,5 +275,5 @@ fn compare(directory: &Path, graph: &Graph, manifest: &Manifest) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::Mismatch { file: directory.into(), expected: manifest.config.to_string(), problems })
+    Err(manifest.config.mismatch(directory, problems))
 }

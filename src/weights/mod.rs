@@ -107,7 +107,7 @@ impl Weights {
             }
         }
         let source = source(&checkpoint, &recipe);
-        let (config, warnings) = (recipe.config, std::mem::take(&mut recipe.warnings));
+        let (config, warnings) = (recipe.config.clone(), std::mem::take(&mut recipe.warnings));
         let values = Values::Checkpoint(Box::new(Mutex::new(checkpoint)), recipe);
         Ok(Weights { config: Some(config), graph, source, warnings, values })
     }
@@ -117,8 +117,10 @@ impl Weights {
     ///
     /// # Panics
     /// If a number of the configuration other than the classes is 0.
-    pub fn synthetic(config: ModelConfig, seed: u64) -> Weights {
-        Weights { config: Some(config), ..Weights::synthetic_for(config.graph(), seed) }
+    pub fn synthetic(config: impl Into<ModelConfig>, seed: u64) -> Weights {
+        let config = config.into();
+        let graph = config.graph();
+        Weights { config: Some(config), ..Weights::synthetic_for(graph, seed) }
     }
 
     /// Random weights for a graph.
@@ -165,7 +167,7 @@ impl Weights {
     /// [`Error::Unsupported`] if `directory` exists and is not empty, [`Error::Io`] if it cannot be written;
     /// as for [`Weights::array`].
     pub fn save(&self, directory: &Path) -> Result<()> {
-        let Some(config) = self.config else {
+        let Some(config) = &self.config else {
             let reason =
                 "a directory tells a model by its configuration, and a graph that was made by hand has none";
             return Err(Error::refused("weights", reason));
@@ -289,7 +291,7 @@ pub fn convert(
     let (mut checkpoint, recipe) = open_checkpoint(checkpoint, options)?;
     let source = source(&checkpoint, &recipe);
     let (mut written, mut parameters) = (0, 0);
-    writer.finish(recipe.config, source, |parameter, name, shape| {
+    writer.finish(&recipe.config, source, |parameter, name, shape| {
         if !watch(written) {
             return Err(Error::Interrupted);
         }

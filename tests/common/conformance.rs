@@ -5,7 +5,7 @@
 //! `conformance!` makes a test of each part for a list of ways.
 
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output};
-use fast_pixel_cnn::{ModelConfig, Weights, media::npy};
+use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
 use ndarray::{Array4, s};
 
 use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};
@@ -249,7 +249,7 @@ pub fn rows_of_another_image_stay_and_steer_the_rest(ways: &[Way]) {
 
 /// What cannot be made is refused, and what is stopped ends.
 pub fn unusable_batches_and_an_interruption_end_with_an_error(ways: &[Way]) {
-    let weights = Weights::synthetic(ModelConfig { classes: 0, ..SMALL }, 1);
+    let weights = Weights::synthetic(PixelCnnPp { classes: 0, ..SMALL }, 1);
     for Way { name, open, .. } in ways {
         let mut engine = open(&weights);
         for method in [Method::Cached, Method::Naive] {

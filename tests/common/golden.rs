@@ -4,7 +4,7 @@
 pub mod models;
 
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise, Output};
-use fast_pixel_cnn::{ModelConfig, Nonlinearity, Weights, media::npy, weights};
+use fast_pixel_cnn::{Nonlinearity, PixelCnnPp, Weights, media::npy, weights};
 pub use models::golden;
 use ndarray::{Array4, Axis, Ix4, concatenate};
 
@@ -12,7 +12,7 @@ use ndarray::{Array4, Axis, Ix4, concatenate};
 pub const DIRECTORIES: [&str; 5] = ["tiny", "cond", "elu", "relu", "rect"];
 
 /// A model small enough for every instruction set, with all that a PixelCNN++ can have.
-pub const SMALL: ModelConfig = ModelConfig {
+pub const SMALL: PixelCnnPp = PixelCnnPp {
     resnets: 1,
     filters: 20,
     mixtures: 3,

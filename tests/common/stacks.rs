@@ -313,7 +313,7 @@ pub fn forward(
                 maps[IMAGE].extend((0..=mu as usize).map(|i| f64::from(u8::from(i as f64 == symbol))))
             }
             Encoding::MuLaw => {
-                let y = 2.0 * symbol / mu - 1.0;
+                let y = f64::from(pixel[0]);
                 maps[IMAGE].push(y.signum() * ((1.0 + mu).powf(y.abs()) - 1.0) / mu);
             }
         }

@@ -1,13 +1,13 @@
 //! Checkpoints as training leaves them, of a small model.
 
 use fast_pixel_cnn::weights::Weights;
-use fast_pixel_cnn::{ModelConfig, Nonlinearity};
+use fast_pixel_cnn::{Nonlinearity, PixelCnnPp};
 
 use super::bundle::{self, Tensor};
 use super::program::Place;
 use super::run::Run;
 
-pub const SMALL: ModelConfig = ModelConfig {
+pub const SMALL: PixelCnnPp = PixelCnnPp {
     resnets: 1,
     filters: 4,
     mixtures: 2,

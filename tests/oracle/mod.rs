@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use fast_pixel_cnn::{ModelConfig, Nonlinearity};
+use fast_pixel_cnn::{Nonlinearity, PixelCnnPp};
 
 /// `[height, width, channels]` of one image.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ pub struct Pass {
 
 /// A model: its configuration, its arrays by name (`conv2d_0/V`), and the counters of construction.
 struct Model<'a> {
-    config: ModelConfig,
+    config: PixelCnnPp,
     array: &'a dyn Fn(&str) -> Vec<f32>,
     class: Option<usize>,
     counts: HashMap<&'static str, usize>,
@@ -267,7 +267,7 @@ impl Model<'_> {
     }
 
     fn forward(mut self, pixels: &[f64], height: usize, width: usize) -> Pass {
-        let ModelConfig { resnets, filters: n, channels, .. } = self.config;
+        let PixelCnnPp { resnets, filters: n, channels, .. } = self.config;
         let mut x = Map::zeros(height, width, channels + 1);
         for (x, pixel) in x.values.chunks_exact_mut(channels + 1).zip(pixels.chunks_exact(channels)) {
             x.copy_from_slice(&[pixel, &[1.0]].concat());
@@ -326,7 +326,7 @@ fn per_component(channels: usize) -> usize {
 
 /// A forward pass over one image, `[height, width, channels]` in [-1, 1]. `array` gives `conv2d_0/V` and so on.
 pub fn forward(
-    config: ModelConfig,
+    config: PixelCnnPp,
     array: &dyn Fn(&str) -> Vec<f32>,
     pixels: &[f32],
     [height, width]: [usize; 2],
@@ -408,14 +408,14 @@ pub fn sample(logits: &[f64], temperature: f64, u_mixture: &[f64], u_logistic: &
 /// The image that uniforms `[height, width, m]` and `[height, width, C]` make, `[height, width, C]`, and the logits
 /// met on the way: a whole forward pass for each pixel.
 pub fn generate(
-    config: ModelConfig,
+    config: PixelCnnPp,
     array: &dyn Fn(&str) -> Vec<f32>,
     temperature: f64,
     [u_mixture, u_logistic]: [&[f64]; 2],
     [height, width]: [usize; 2],
     class: Option<usize>,
 ) -> (Vec<f64>, Vec<f64>) {
-    let ModelConfig { mixtures: m, channels, .. } = config;
+    let PixelCnnPp { mixtures: m, channels, .. } = config;
     let (mut image, mut met) = (vec![0.0; height * width * channels], Vec::new());
     for pixel in 0..height * width {
         // Pixels not yet made are zeros, which nothing may depend on.

@@ -18,7 +18,7 @@ use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::media::figure::{self, PAPER, Speedups};
 use fast_pixel_cnn::media::files::{check_writable, write_atomically};
-use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, memory};
+use fast_pixel_cnn::{Error, ModelConfig, PixelCnnPp, Result, Weights, cli, memory};
 use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
 
@@ -229,7 +229,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     let (weights, described) = match &args.checkpoint {
         Some(path) => (args.model.load(path)?, path.display().to_string()),
-        None => (Weights::synthetic(ModelConfig::PAPER, 2702), "synthetic".into()),
+        None => (Weights::synthetic(PixelCnnPp::PAPER, 2702), "synthetic".into()),
     };
     let device = args.engine.device()?;
     let mut bench: Box<dyn Bench> = match device {
@@ -268,7 +268,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let graph = bench.graph();
     let model = Model {
-        config: weights.config().copied(),
+        config: weights.config().cloned(),
         height: SIDE,
         width: SIDE,
         parameters: graph.parameter_count(),
@@ -318,7 +318,7 @@ fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
 }
 
 fn describe(model: &Model) -> Result<()> {
-    let config = model.config.map_or_else(String::new, |config| format!("{config} "));
+    let config = model.config.as_ref().map_or_else(String::new, |config| format!("{config} "));
     cli::print(format!(
         "Model: {config}({} weights), {} parameters, {:.1} G multiply-adds for each {SIDE}x{SIDE} image\n",
         model.weights,

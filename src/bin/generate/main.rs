@@ -35,7 +35,7 @@ fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let inputs = Inputs::read(args, &weights.graph().head)?;
     let mut engine = args.engine.open(&weights)?;
-    let config = weights.config().copied();
+    let config = weights.config().cloned();
     drop(weights);
     let run = inputs.run(args)?;
     let available = engine.available();

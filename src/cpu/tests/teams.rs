@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::engine::Noise;
-use crate::models::{ModelConfig, Nonlinearity};
+use crate::models::{Nonlinearity, PixelCnnPp};
 
 fn model(filters: usize, classes: usize) -> Weights {
     let nonlinearity = Nonlinearity::ConcatElu;
-    Weights::synthetic(
-        ModelConfig { resnets: 1, filters, mixtures: 1, channels: 3, classes, nonlinearity },
-        1,
-    )
+    Weights::synthetic(PixelCnnPp { resnets: 1, filters, mixtures: 1, channels: 3, classes, nonlinearity }, 1)
 }
 
 fn engine(weights: &Weights, threads: usize, split: Option<Split>) -> CpuEngine {

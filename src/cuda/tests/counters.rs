@@ -12,7 +12,7 @@ use crate::cuda::schedule::Schedule;
 use crate::cuda::{CudaEngine, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
 use crate::graph::schedule::StrideWork;
-use crate::models::ModelConfig;
+use crate::models::PixelCnnPp;
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
@@ -55,7 +55,7 @@ const STAGES: [usize; 3] = [25, 49, 71];
 #[test]
 fn barriers_of_a_pixel_are_its_dependent_stages() {
     let _turn = super::turn();
-    let plan = Plan::new(ModelConfig::PAPER.graph());
+    let plan = Plan::new(PixelCnnPp::PAPER.graph());
     let extent = Extent { batch: 1, height: 32, width: 32 };
     let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, 132);
     assert_eq!(schedule.period, PERIOD);
@@ -77,7 +77,7 @@ fn barriers_of_a_pixel_are_its_dependent_stages() {
 }
 
 /// A model's plan and its weights on the device.
-fn on_device(device: &Device, config: ModelConfig) -> (Plan, Packed, Buffer<f32>) {
+fn on_device(device: &Device, config: PixelCnnPp) -> (Plan, Packed, Buffer<f32>) {
     let plan = Plan::new(config.graph());
     let packed = Packed::places(&plan);
     let weights = Weights::synthetic(config, 2);
@@ -162,7 +162,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
         return;
     }
     let device = device();
-    let (plan, packed, floats) = on_device(&device, ModelConfig::PAPER);
+    let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER);
     let extras = Extras { logits: false, noise: false };
     println!(
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
@@ -226,7 +226,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     let mut device = device();
     // Few multiprocessors: all of a row's layers go through masked_conv_gemm.
     device.properties.multiprocessors = 1;
-    let config = ModelConfig { resnets: 1, filters: 64, mixtures: 2, ..ModelConfig::PAPER };
+    let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 2, ..PixelCnnPp::PAPER };
     let (plan, packed, floats) = on_device(&device, config);
     let extent = Extent { batch: 8, height: 4, width: 32 };
     let extras = Extras { logits: false, noise: false };
@@ -253,7 +253,7 @@ fn launches_of_an_image_by_strategy() {
     if skipped() {
         return;
     }
-    let config = ModelConfig { resnets: 1, filters: 8, mixtures: 1, ..ModelConfig::PAPER };
+    let config = PixelCnnPp { resnets: 1, filters: 8, mixtures: 1, ..PixelCnnPp::PAPER };
     let weights = Weights::synthetic(config, 2);
     for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
         let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
@@ -288,7 +288,7 @@ fn the_order_of_blocks_and_warps_makes_no_difference() {
     if skipped() {
         return;
     }
-    let config = ModelConfig { resnets: 1, filters: 12, mixtures: 2, ..ModelConfig::PAPER };
+    let config = PixelCnnPp { resnets: 1, filters: 12, mixtures: 2, ..PixelCnnPp::PAPER };
     let weights = Weights::synthetic(config, 4);
     for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
         let mut images = Vec::new();

@@ -9,7 +9,7 @@ use crate::cuda::kernels::Kernel;
 use crate::cuda::packed::Packed;
 use crate::cuda::stage::{Maps, Stage, Table, on_load};
 use crate::graph::{Activation, Bias};
-use crate::models::{ModelConfig, Nonlinearity};
+use crate::models::{Nonlinearity, PixelCnnPp};
 use crate::plan::layout::{Extent, Storage};
 use crate::plan::{Part, Piece, Plan};
 use crate::weights::Weights;
@@ -19,7 +19,7 @@ const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
 /// A model's weights on the device and numbers in an arena, and what is needed to compute with them here.
 struct Bench {
     device: Device,
-    config: ModelConfig,
+    config: PixelCnnPp,
     plan: Plan,
     weights: Weights,
     packed: Packed,
@@ -32,7 +32,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(config: ModelConfig, storage: Storage) -> Bench {
+    fn new(config: PixelCnnPp, storage: Storage) -> Bench {
         let device = device();
         let plan = Plan::new(config.graph());
         let weights = Weights::synthetic(config, 5);
@@ -217,7 +217,7 @@ impl Bench {
 }
 
 fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonlinearity) {
-    let config = ModelConfig { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
+    let config = PixelCnnPp { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
     for storage in [Storage::RingAndInputs, Storage::Full] {
         let bench = Bench::new(config, storage);
         for (index, piece) in bench.plan.pieces.iter().enumerate() {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::ModelConfig;
+use super::PixelCnnPp;
 use crate::graph::{
     Activation, Bias, Epilogue, Graph, IMAGE, Input, Layer, Map, MapId, Parameter, ParameterId,
     ParameterKind, Tap,
@@ -32,7 +32,7 @@ impl Stream {
     }
 }
 
-impl ModelConfig {
+impl PixelCnnPp {
     /// The graph of a PixelCNN++.
     pub fn graph(&self) -> Graph {
         Builder::new(*self).build()
@@ -42,7 +42,7 @@ impl ModelConfig {
 /// Builds the graph in the order in which the reference constructs its own, which is the order in which
 /// TensorFlow numbers the variables.
 struct Builder {
-    config: ModelConfig,
+    config: PixelCnnPp,
     parameters: Vec<Parameter>,
     maps: Vec<Map>,
     layers: Vec<Layer>,
@@ -53,7 +53,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(config: ModelConfig) -> Builder {
+    fn new(config: PixelCnnPp) -> Builder {
         let image = Map { name: "image".into(), stride: 1, channels: config.image_channels() };
         Builder {
             config,
@@ -88,7 +88,7 @@ impl Builder {
     }
 
     fn build(mut self) -> Graph {
-        let ModelConfig { resnets, filters, .. } = self.config;
+        let PixelCnnPp { resnets, filters, .. } = self.config;
         self.input_layers();
         for stride in [1, 2, 4] {
             if stride > 1 {
@@ -173,7 +173,7 @@ impl Builder {
     /// `resnet(x, a, h)`: two convolutions around an activation, a skip into the first, a gate after
     /// the second. `skips` is empty, one map, or the two that the reference concatenates.
     fn resnet(&mut self, name: &str, stream: Stream, stride: usize, x: MapId, skips: &[MapId]) -> MapId {
-        let ModelConfig { filters: n, classes, .. } = self.config;
+        let PixelCnnPp { filters: n, classes, .. } = self.config;
         let read = self.config.nonlinearity.activation();
         let (kernel, copies) = (stream.kernel(), read.copies());
         let name = format!("{}/{name}", stream.name());
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn the_paper_s_model_has_its_published_size() {
-        let graph = ModelConfig::PAPER.graph();
+        let graph = PixelCnnPp::PAPER.graph();
         let count = |p: &str| graph.parameters.iter().filter(|v| v.name.starts_with(p)).count();
         assert_eq!((count("conv2d"), count("dense"), count("deconv2d")), (135, 50, 4));
         assert_eq!(graph.parameter_count(), 53_659_080);
-        let conditional = ModelConfig { classes: 10, ..ModelConfig::PAPER }.graph();
+        let conditional = PixelCnnPp { classes: 10, ..PixelCnnPp::PAPER }.graph();
         assert_eq!(conditional.parameter_count(), 53_863_880);
     }
 }

@@ -1,6 +1,6 @@
 //! PixelCNN++, and the numbers that tell one from another.
 //!
-//! The idea: everything else (layers, names, shapes, work) follows from the numbers in [`ModelConfig::graph`]; the
+//! The idea: everything else (layers, names, shapes, work) follows from the numbers in [`PixelCnnPp::graph`]; the
 //! image size is not among them, since the network is convolutional. What a trainer's checkpoint says of them is
 //! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph.
 
@@ -63,6 +63,9 @@ impl std::fmt::Display for Nonlinearity {
     }
 }
 
+/// The architecture, as people call it.
+pub(super) const NAME: &str = "PixelCNN++";
+
 fn three() -> usize {
     3
 }
@@ -73,7 +76,7 @@ fn is_three(channels: &usize) -> bool {
 
 /// A PixelCNN++, up to its weights. The field names in JSON are those of the reference code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelConfig {
+pub struct PixelCnnPp {
     /// Gated resnets per stage (R), 5 in the paper.
     #[serde(rename = "nr_resnet")]
     pub resnets: usize,
@@ -94,9 +97,9 @@ pub struct ModelConfig {
     pub nonlinearity: Nonlinearity,
 }
 
-impl ModelConfig {
+impl PixelCnnPp {
     /// The model of the paper and of the released CIFAR-10 checkpoint: 53.7 million parameters.
-    pub const PAPER: ModelConfig = ModelConfig {
+    pub const PAPER: PixelCnnPp = PixelCnnPp {
         resnets: 5,
         filters: 160,
         mixtures: 10,
@@ -131,8 +134,13 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// The refusal of a file whose names, types or shapes are not this model's.
+    pub(super) fn mismatch(&self, file: &Path, problems: Vec<String>) -> Error {
+        Error::Mismatch { file: file.into(), model: NAME, expected: self.to_string(), problems }
+    }
+
     /// The model with the nonlinearity that is wanted, if its width fits.
-    pub(crate) fn with_nonlinearity(self, wanted: Option<Nonlinearity>) -> Result<ModelConfig> {
+    pub(crate) fn with_nonlinearity(self, wanted: Option<Nonlinearity>) -> Result<PixelCnnPp> {
         let nonlinearity = wanted.unwrap_or(self.nonlinearity);
         if nonlinearity.width() != self.nonlinearity.width() {
             let expected = match self.nonlinearity.width() {
@@ -141,7 +149,7 @@ impl ModelConfig {
             };
             return Err(Error::argument("nonlinearity", expected, nonlinearity));
         }
-        Ok(ModelConfig { nonlinearity, ..self })
+        Ok(PixelCnnPp { nonlinearity, ..self })
     }
 }
 
@@ -149,7 +157,7 @@ impl ModelConfig {
 const LIMITS: [(&str, usize); 4] =
     [("nr_resnet", 100), ("nr_filters", 10_000), ("nr_logistic_mix", 1_000), ("num_classes", 1_000_000)];
 
-impl std::fmt::Display for ModelConfig {
+impl std::fmt::Display for PixelCnnPp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::parse_layer;
-use super::{ModelConfig, Nonlinearity};
+use super::{NAME, Nonlinearity, PixelCnnPp};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::graph::Parameter;
@@ -52,7 +52,7 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
     let chosen = found.compare(file, &config)?;
     let read: Vec<&Variable> = chosen.iter().flat_map(|(.., read)| read.iter().copied()).collect();
     Ok(Recipe {
-        config,
+        config: config.into(),
         warnings: warn_of_types(read.iter().copied()),
         claimed: bytes(read.iter().copied()),
         averaged: false,
@@ -62,7 +62,7 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
 }
 
 /// The parameters of a configuration's graph, each with its layer in PyTorch's words.
-fn parameters(config: &ModelConfig) -> Vec<(Parameter, String)> {
+fn parameters(config: &PixelCnnPp) -> Vec<(Parameter, String)> {
     let [conv, deconv, dense] = layers(config.resnets);
     let name = |parameter: Parameter| {
         let (kind, number) = parse_layer(&parameter.name).expect("a parameter has a number");
@@ -168,7 +168,12 @@ impl<'a> Found<'a> {
                 let names: Vec<&str> = variables.iter().map(|v| v.name.as_str()).collect();
                 let found = format!("{} tensors of other names: {}", names.len(), list(&names, ", ", ROOM));
                 let expected = "tensors named u_init.conv.bias and so on".into();
-                return Err(Error::Mismatch { file: file.into(), expected, problems: vec![found] });
+                return Err(Error::Mismatch {
+                    file: file.into(),
+                    model: NAME,
+                    expected,
+                    problems: vec![found],
+                });
             }
             (several, _) => {
                 return Err(Error::Unsupported {
@@ -209,10 +214,11 @@ impl<'a> Found<'a> {
     }
 
     /// The configuration whose graph is most like what was found.
-    fn infer(&self, file: &Path) -> Result<ModelConfig> {
+    fn infer(&self, file: &Path) -> Result<PixelCnnPp> {
         let inputs = ["u_init.conv", "ul_init.0.conv", "ul_init.1.conv"];
         let missing = |what: &str| Error::Mismatch {
             file: file.into(),
+            model: NAME,
             expected: "by its names".into(),
             problems: vec![format!(
                 "{}{what} is missing or empty, which tells the sizes of the others",
@@ -232,7 +238,7 @@ impl<'a> Found<'a> {
                 hint: "3 (RGB) and 1 (gray) are known".into(),
             });
         }
-        Ok(ModelConfig {
+        Ok(PixelCnnPp {
             resnets: self.resnets(),
             filters,
             mixtures: logits.div_ceil(mixture_of_logistics::logits_per_component(channels)),
@@ -257,7 +263,7 @@ impl<'a> Found<'a> {
     }
 
     /// Compares everything with the graph of a configuration.
-    fn compare(mut self, file: &Path, config: &ModelConfig) -> Result<Vec<Chosen<'a>>> {
+    fn compare(mut self, file: &Path, config: &PixelCnnPp) -> Result<Vec<Chosen<'a>>> {
         let (mut problems, mut chosen) = (Vec::new(), Vec::new());
         for (parameter, layer) in parameters(config) {
             let (kernel, gain) = self.spelling(&layer);
@@ -289,7 +295,7 @@ impl<'a> Found<'a> {
         if problems.is_empty() {
             return Ok(chosen);
         }
-        Err(Error::Mismatch { file: file.into(), expected: config.to_string(), problems })
+        Err(config.mismatch(file, problems))
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::checkpoint::DType;
 use crate::models::mismatch;
 
-const SMALL: ModelConfig = ModelConfig {
+const SMALL: PixelCnnPp = PixelCnnPp {
     resnets: 2,
     filters: 6,
     mixtures: 5,
@@ -18,7 +18,7 @@ fn variable(name: String, shape: &[usize]) -> Variable {
 }
 
 /// A dictionary as training saves it, in one of the spellings of a kernel.
-fn dictionary(config: &ModelConfig, prefix: &str, spelling: usize) -> Vec<Variable> {
+fn dictionary(config: &PixelCnnPp, prefix: &str, spelling: usize) -> Vec<Variable> {
     let (kernel, gain) = SPELLINGS[spelling];
     let mut variables = Vec::new();
     for (parameter, layer) in parameters(config) {
@@ -50,7 +50,7 @@ fn problems(variables: &[Variable]) -> (String, Vec<String>) {
 #[test]
 fn every_layer_has_one_name() {
     for resnets in [1, 2, 5] {
-        let config = ModelConfig { resnets, ..SMALL };
+        let config = PixelCnnPp { resnets, ..SMALL };
         let names = parameters(&config).into_iter().map(|(_, layer)| layer);
         let names: std::collections::BTreeSet<String> = names.collect();
         assert_eq!(names.len(), config.graph().parameters.len());
@@ -60,13 +60,13 @@ fn every_layer_has_one_name() {
 
 #[test]
 fn configurations_are_inferred_in_every_spelling_under_every_key() {
-    let deep = ModelConfig { resnets: 11, mixtures: 1, channels: 3, ..SMALL };
-    for config in [SMALL, deep, ModelConfig::PAPER] {
+    let deep = PixelCnnPp { resnets: 11, mixtures: 1, channels: 3, ..SMALL };
+    for config in [SMALL, deep, PixelCnnPp::PAPER] {
         for (spelling, prefix) in
             [(0, ""), (1, "state_dict."), (2, "module."), (0, "model.module."), (0, "a.b.")]
         {
             let recipe = infer(&dictionary(&config, prefix, spelling)).unwrap();
-            assert_eq!(recipe.config, config);
+            assert_eq!(recipe.config, config.into());
             assert!(recipe.folded && !recipe.averaged && recipe.warnings.is_empty());
             let (kernel, norms) = SPELLINGS[spelling];
             let layer = format!("{prefix}upsize_ul_stream.1.deconv");
@@ -88,10 +88,10 @@ fn configurations_are_inferred_in_every_spelling_under_every_key() {
 
 #[test]
 fn gray_models_are_known_by_their_first_and_last_layers() {
-    let config = ModelConfig { channels: 1, ..SMALL };
+    let config = PixelCnnPp { channels: 1, ..SMALL };
     let gray = dictionary(&config, "", 0);
     let recipe = infer(&gray).unwrap();
-    assert_eq!((recipe.config, recipe.stored.len()), (config, 2 * config.graph().parameters.len()));
+    assert_eq!((recipe.config, recipe.stored.len()), (config.into(), 2 * config.graph().parameters.len()));
     let mut wrong = gray.clone();
     wrong.retain(|v| v.name != "nin_out.lin_a.bias");
     assert_eq!(problems(&wrong).1, ["nin_out.lin_a.bias [15] is missing"]);
@@ -141,22 +141,22 @@ fn every_difference_is_listed() {
 #[test]
 fn of_several_models_the_user_chooses_one() {
     let mut both = dictionary(&SMALL, "model.module.", 0);
-    let other = ModelConfig { filters: 4, ..SMALL };
+    let other = PixelCnnPp { filters: 4, ..SMALL };
     both.extend(dictionary(&other, "ema.", 0));
     both.push(variable("optimizer.state.0.exp_avg".into(), &[6]));
     both.sort_by(|a, b| a.name.cmp(&b.name));
     let error = infer(&both).unwrap_err().to_string();
     assert_eq!(error, "file: 2 models, under the keys \"ema\", \"model\"; choose one as the scope");
     for (scope, config) in [("model", SMALL), ("model.module", SMALL), ("ema", other), ("ema.", other)] {
-        assert_eq!(infer_with(&both, Some(scope)).unwrap().config, config);
+        assert_eq!(infer_with(&both, Some(scope)).unwrap().config, config.into());
     }
     let error = infer_with(&both, Some("state_dict")).unwrap_err().to_string();
     assert_eq!(error, "scope: expected the key of a model (\"ema\", \"model\"), found \"state_dict\"");
     // In the root, with another below a key.
     let mut nested = dictionary(&SMALL, "", 0);
     nested.extend(dictionary(&other, "ema.", 0));
-    assert_eq!(infer_with(&nested, Some("")).unwrap().config, SMALL);
-    assert_eq!(infer_with(&nested, Some("ema")).unwrap().config, other);
+    assert_eq!(infer_with(&nested, Some("")).unwrap().config, SMALL.into());
+    assert_eq!(infer_with(&nested, Some("ema")).unwrap().config, other.into());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn files_of_something_else_are_told_so() {
     let elu = Options { nonlinearity: Some(Nonlinearity::Elu), ..Options::default() };
     let error = recipe(Path::new("file"), &dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
     assert!(error.contains("expected concat_elu"), "{error}");
-    let large = ModelConfig { filters: 20_000, ..SMALL };
+    let large = PixelCnnPp { filters: 20_000, ..SMALL };
     let error = infer(&dictionary(&large, "", 2)).unwrap_err().to_string();
     assert_eq!(error, "file: nr_filters is 20000; 1 to 10000 are supported");
 }

@@ -3,8 +3,9 @@
 use super::*;
 use crate::checkpoint::DType;
 use crate::models::mismatch;
+use crate::models::variables::AVERAGED;
 
-const SMALL: ModelConfig = ModelConfig {
+const SMALL: PixelCnnPp = PixelCnnPp {
     resnets: 2,
     filters: 6,
     mixtures: 5,
@@ -19,7 +20,7 @@ fn variable(name: impl Into<String>, shape: &[usize]) -> Variable {
 
 /// The variables of a training checkpoint: raw and averaged weights, optimiser slots of both kinds,
 /// a label vector.
-fn training(config: ModelConfig) -> Vec<Variable> {
+fn training(config: PixelCnnPp) -> Vec<Variable> {
     let mut variables = Vec::new();
     for (i, (_, name, shape)) in config.graph().arrays(false).enumerate() {
         variables.push(variable(format!("model/{name}"), &shape));
@@ -49,12 +50,12 @@ fn problems(variables: &[Variable]) -> (String, Vec<String>) {
 
 #[test]
 fn configurations_are_inferred() {
-    let elu = ModelConfig { nonlinearity: Nonlinearity::Elu, ..SMALL };
-    let conditional = ModelConfig { classes: 7, ..SMALL };
-    let deep = ModelConfig { resnets: 9, mixtures: 1, channels: 3, ..conditional };
-    for config in [SMALL, elu, conditional, deep, ModelConfig::PAPER] {
+    let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..SMALL };
+    let conditional = PixelCnnPp { classes: 7, ..SMALL };
+    let deep = PixelCnnPp { resnets: 9, mixtures: 1, channels: 3, ..conditional };
+    for config in [SMALL, elu, conditional, deep, PixelCnnPp::PAPER] {
         let recipe = infer(&training(config)).unwrap();
-        assert_eq!(recipe.config, config);
+        assert_eq!(recipe.config, config.into());
         assert!(recipe.averaged);
         assert_eq!(stored(&recipe, "conv2d_0/V"), "model/conv2d_0/V/ExponentialMovingAverage");
     }
@@ -93,12 +94,13 @@ fn a_checkpoint_of_averages_alone_is_enough_unless_raw_is_wanted() {
 
 #[test]
 fn elu_is_assumed_where_relu_is_as_likely() {
-    let elu = ModelConfig { nonlinearity: Nonlinearity::Elu, ..SMALL };
+    let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..SMALL };
     let found = infer(&training(elu)).unwrap();
     assert!(found.warnings[0].contains("elu is assumed"), "{:?}", found.warnings);
     let wanted = Options { nonlinearity: Some(Nonlinearity::Relu), ..Options::default() };
     let found = recipe(Path::new("ckpt"), &training(elu), &wanted).unwrap();
-    assert_eq!((found.config.nonlinearity, found.warnings.len()), (Nonlinearity::Relu, 0));
+    let relu = PixelCnnPp { nonlinearity: Nonlinearity::Relu, ..SMALL };
+    assert_eq!((found.config, found.warnings), (relu.into(), vec![]));
     let error = recipe(Path::new("ckpt"), &training(SMALL), &wanted).err().unwrap().to_string();
     assert!(error.contains("expected concat_elu"), "{error}");
 }
@@ -183,7 +185,7 @@ fn within(scope: &str) -> Options {
 fn a_model_is_found_in_any_one_scope() {
     for scope in ["pixelcnn/", "a/b/model/", "model_1/", ""] {
         let found = infer(&renamed(&training(SMALL), scope)).unwrap();
-        assert_eq!((found.config, found.averaged), (SMALL, true), "{scope}");
+        assert_eq!((&found.config, found.averaged), (&SMALL.into(), true), "{scope}");
         assert_eq!(stored(&found, "dense_0/g"), format!("{scope}dense_0/g/ExponentialMovingAverage"));
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         let mut broken = renamed(&training(SMALL), scope);
@@ -200,14 +202,14 @@ fn a_model_is_found_in_any_one_scope() {
 
 #[test]
 fn of_models_in_several_scopes_one_must_be_chosen() {
-    let elu = ModelConfig { nonlinearity: Nonlinearity::Elu, ..SMALL };
+    let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..SMALL };
     let mut both = training(SMALL);
     both.extend(renamed(&training(elu), "model/teacher/"));
     let error = infer(&both).err().unwrap().to_string();
     assert_eq!(error, "ckpt: 2 models, in the scopes model, model/teacher; choose one with scope");
     for (scope, config) in [("model", SMALL), ("model/", SMALL), ("model/teacher", elu)] {
         let found = recipe(Path::new("ckpt"), &both, &within(scope)).unwrap();
-        assert_eq!((found.config, found.averaged), (config, true), "{scope}");
+        assert_eq!((found.config, found.averaged), (config.into(), true), "{scope}");
     }
     for scope in ["", "teacher", "mode", "model/teacher/x"] {
         let error = recipe(Path::new("ckpt"), &both, &within(scope)).err().unwrap().to_string();
@@ -218,7 +220,7 @@ fn of_models_in_several_scopes_one_must_be_chosen() {
     none.extend(renamed(&training(elu), ""));
     let error = infer(&none).err().unwrap().to_string();
     assert!(error.contains("in the scopes \"\", model; choose"), "{error}");
-    assert_eq!(recipe(Path::new("ckpt"), &none, &within("")).unwrap().config, elu);
+    assert_eq!(recipe(Path::new("ckpt"), &none, &within("")).unwrap().config, elu.into());
     // A layer of such a name is no model, but something that a PixelCNN++ has not.
     let mut more = training(SMALL);
     more.push(variable("model/block/conv2d_0/V", &[3]));
