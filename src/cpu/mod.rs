@@ -18,6 +18,7 @@ mod packed;
 mod phases;
 mod pixels;
 mod stage;
+mod stretches;
 mod team;
 mod tile;
 

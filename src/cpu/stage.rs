@@ -6,11 +6,10 @@
 use std::ops::Range;
 
 use super::buffer::Shared;
-use super::kernels::{Kernels, LANES, activate};
+use super::kernels::{Kernels, LANES, SEGMENTS, activate};
 use super::packed::{Packed, PackedPiece};
 use super::pixels::Own;
 use super::team::Thread;
-use super::tile::SEGMENTS;
 use crate::graph::{Activation, Epilogue, IMAGE, MapId};
 use crate::plan::layout::{Extent, Grid, Layout, Storage};
 use crate::plan::{Part, Piece, Plan};

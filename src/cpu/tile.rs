@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::kernels::{
-    BURST, EpilogueArgs, Kernels, LANES, MAX_PANELS, MAX_ROWS, STEP, Segment, Shape, Target, Tile,
+    BURST, EpilogueArgs, Kernels, LANES, MAX_PANELS, MAX_ROWS, SEGMENTS, STEP, Segment, Shape, Target, Tile,
 };
 use super::packed::Panels;
 use super::stage::{Context, Span, Stage, StageTap};
@@ -19,9 +19,6 @@ const BLOCK_TILES: usize = 12;
 
 /// From this many positions per thread on, threads split the positions; below, they split the output channels.
 pub const MANY_POSITIONS: usize = 96;
-
-/// Most taps of one call of a kernel.
-pub const SEGMENTS: usize = 8;
 
 impl Stage {
     /// A thread's share of some of the stage's taps: from the biases or the stored accumulators to those or, with the

@@ -29,6 +29,8 @@ pub const LANES: usize = 16;
 pub const MAX_ROWS: usize = 12;
 /// Most panels of a tile.
 pub const MAX_PANELS: usize = 10;
+/// Most segments of a tile that is run at a time: taps of a layer.
+pub const SEGMENTS: usize = 8;
 /// Inputs that a kernel takes between two bursts of prefetches.
 pub const STEP: usize = 4;
 /// Cache lines of a burst.
