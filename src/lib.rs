@@ -90,7 +90,7 @@ pub use device::Device;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Generated, Run};
-pub use models::{ModelConfig, Nonlinearity, PixelCnnPp};
+pub use models::{ModelConfig, Nonlinearity, PixelCnnPp, WaveNet};
 pub use weights::Weights;
 
 /// The code in README, compiled.

@@ -9,7 +9,7 @@ use fast_pixel_cnn::checkpoint::Checkpoint;
 use fast_pixel_cnn::cli::signals::Signals;
 use fast_pixel_cnn::{Error, Result, cli, error, weights};
 
-/// Convert a PixelCNN++ checkpoint of TensorFlow or PyTorch to a directory of .npy weights.
+/// Convert a checkpoint of TensorFlow or PyTorch, of a PixelCNN++ or a WaveNet, to a directory of .npy weights.
 ///
 /// Neither of them is needed. Each tensor becomes one file; model.json tells the configuration and the
 /// SHA-256 of each file. The directory appears whole or not at all.

@@ -223,12 +223,22 @@ pub struct ModelArgs {
     /// "model" for model/conv2d_0/V, "ema" for ema.u_init.conv.bias
     #[arg(long, value_name = "NAME")]
     pub scope: Option<String>,
+
+    /// A WaveNet's description, with the dilations and the sample rate that its checkpoint does not tell
+    /// [default: wavenet_params.json beside the checkpoint]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub params: Option<PathBuf>,
 }
 
 impl ModelArgs {
     /// The choices as the library takes them.
     pub fn options(&self) -> Options {
-        Options { raw: self.raw, nonlinearity: self.nonlinearity, scope: self.scope.clone() }
+        Options {
+            raw: self.raw,
+            nonlinearity: self.nonlinearity,
+            scope: self.scope.clone(),
+            params: self.params.clone(),
+        }
     }
 
     /// Loads the weights at a path and prints their warnings.

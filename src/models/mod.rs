@@ -8,13 +8,15 @@ mod config;
 mod pixel_cnn_pp;
 mod stored;
 mod variables;
+mod wave_net;
 
 pub use config::ModelConfig;
 pub use pixel_cnn_pp::{Nonlinearity, PixelCnnPp};
-pub(crate) use stored::Stored;
+pub(crate) use stored::{Block, Named, Stored};
+pub use wave_net::{WaveNet, fast_wavenet};
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Format, Variable};
 use crate::error::{Error, Result, list};
@@ -31,6 +33,9 @@ pub struct Options {
     /// The scope in which a TensorFlow checkpoint's model was built, empty for none: the reference's is `model`;
     /// or the key under which a PyTorch file has it, as `state_dict`. `None`: the only one where there is a model.
     pub scope: Option<String>,
+    /// The file with what a WaveNet's checkpoint does not tell, `wavenet_params.json`. `None`: the one beside the
+    /// checkpoint, if there is one.
+    pub params: Option<PathBuf>,
 }
 
 /// What to read of a checkpoint.
@@ -57,19 +62,35 @@ pub(crate) struct Recipe {
 /// [`Error::Argument`](crate::Error::Argument) for options that do not fit, and refusals of what is out of all
 /// proportion or more than one model.
 pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recipe> {
-    let recipe = match checkpoint.format() {
-        Format::V1 | Format::V2 => pixel_cnn_pp::tensorflow::recipe,
-        Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => pixel_cnn_pp::pytorch::recipe,
+    let (file, variables) = (checkpoint.path(), checkpoint.variables());
+    match checkpoint.format() {
+        Format::V1 | Format::V2 => of_tensorflow(file, variables, options),
+        Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => {
+            pixel_cnn_pp::pytorch::recipe(file, variables, options)
+        }
+    }
+}
+
+/// The model that more of the names are of: in the scope that is wanted, if it has any.
+fn of_tensorflow(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
+    let count = |wanted: Option<&str>| {
+        [pixel_cnn_pp::tensorflow::ARRAYS, wave_net::tensorflow::ARRAYS]
+            .map(|arrays| variables::count(variables, arrays, wanted))
     };
-    recipe(checkpoint.path(), checkpoint.variables(), options)
+    let within = options.scope.as_deref().map(|scope| count(Some(scope))).filter(|counts| *counts != [0, 0]);
+    match within.unwrap_or_else(|| count(None)) {
+        [0, 0] => Err(unknown(file, variables)),
+        [pixels, samples] if samples > pixels => wave_net::tensorflow::recipe(file, variables, options),
+        _ => pixel_cnn_pp::tensorflow::recipe(file, variables, options),
+    }
 }
 
 /// The refusal of variables among which there are none of a model that is known.
 fn unknown(file: &Path, variables: &[Variable]) -> Error {
     let names: Vec<_> = variables.iter().map(|v| v.name.as_str()).collect();
     let found = format!("{} variables of other names: {}", names.len(), list(&names, ", ", ROOM));
-    let expected = "variables named model/conv2d_0/V and so on".into();
-    Error::Mismatch { file: file.into(), model: pixel_cnn_pp::NAME, expected, problems: vec![found] }
+    let expected = "variables named model/conv2d_0/V, or wavenet/causal_layer/filter, and so on".into();
+    Error::Mismatch { file: file.into(), model: "PixelCNN++ or WaveNet", expected, problems: vec![found] }
 }
 
 /// What a model that is not in a checkpoint was taken for, and every difference from it.

@@ -23,6 +23,25 @@ pub(crate) enum Stored {
         /// The name of the norms of `values[i]`, if they are apart from the kernel.
         gain: Option<String>,
     },
+    /// Side by side: each row of the array, along its last axis, is a row of the first block, then one of the next.
+    Beside(Vec<Block>),
+}
+
+/// A part of an array's rows.
+#[derive(Debug)]
+pub(crate) enum Block {
+    /// A variable as it is.
+    Whole(Named),
+    /// The product of two, summed in float64 and rounded once: of `[n, k]` with `[.., k, m]`, whose axes before those
+    /// are 1.
+    Product(Named, Named),
+}
+
+/// A variable's name and its shape.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
 }
 
 /// What keeps a variable from being an array of `shape`, one sentence each.

@@ -47,6 +47,12 @@ impl Name<'_> {
     }
 }
 
+/// How many variables are arrays of such a model, in the scope that is wanted or in any.
+pub(super) fn count(variables: &[Variable], arrays: Arrays, wanted: Option<&str>) -> usize {
+    let meant = |name: &Name<'_>| wanted.is_none_or(|wanted| name.scope == with_slash(wanted));
+    variables.iter().filter_map(|variable| Name::parse(&variable.name, arrays)).filter(meant).count()
+}
+
 /// A scope as the user names it, as it stands in a name.
 fn with_slash(scope: &str) -> String {
     let name = scope.trim_end_matches('/');
@@ -192,7 +198,7 @@ pub(super) fn warn_of_raw_values(
 /// The variables of a checkpoint that are, or look like, a model's.
 pub(super) struct Found<'a> {
     /// The model's scope, with its slash.
-    scope: String,
+    pub(super) scope: String,
     /// By array name: `conv2d_0/V`.
     pub(super) arrays: BTreeMap<String, Chosen<'a>>,
     /// Names within the scope that no such model has.
@@ -257,11 +263,24 @@ impl<'a> Found<'a> {
         entry.and_modify(replace).or_insert(chosen);
     }
 
+    /// Whether at least half of these are there.
+    pub(super) fn has_most(&self, names: &[String]) -> bool {
+        names.iter().filter(|name| self.arrays.contains_key(*name)).count() * 2 >= names.len()
+    }
+
     /// The commonest size of an axis, counted from the last, among some arrays.
     pub(super) fn vote(&self, axis_from_last: usize, names: &[String]) -> Option<usize> {
+        self.vote_all(&[(axis_from_last, names)])
+    }
+
+    /// The commonest of such sizes, of several axes.
+    pub(super) fn vote_all(&self, axes: &[(usize, &[String])]) -> Option<usize> {
         // The first of equals: names are given in order of trust.
-        let shapes = names.iter().filter_map(|name| self.arrays.get(name).map(|c| &c.variable.shape));
-        commonest(shapes.filter_map(|shape| shape.iter().rev().nth(axis_from_last).copied()))
+        let sizes = axes.iter().flat_map(|(axis_from_last, names)| {
+            let shapes = names.iter().filter_map(|name| self.arrays.get(name).map(|c| &c.variable.shape));
+            shapes.filter_map(|shape| shape.iter().rev().nth(*axis_from_last).copied())
+        });
+        commonest(sizes)
     }
 
     /// Compares everything with the arrays, by name and shape, of the model that it was taken for; what is left of the

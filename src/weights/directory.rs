@@ -169,6 +169,11 @@ pub(super) fn load(directory: &Path, options: &Options) -> Result<Weights> {
         let reason = format!("{} has one model: it was converted, and is no checkpoint", directory.display());
         return Err(Error::refused("scope", reason));
     }
+    if options.params.is_some() {
+        let reason =
+            format!("{} has them in {MANIFEST}: it was converted, and is no checkpoint", directory.display());
+        return Err(Error::refused("params", reason));
+    }
     let graph = manifest.config.graph();
     compare(directory, &graph, &manifest)?;
     let config = manifest.config.with_nonlinearity(options.nonlinearity)?;

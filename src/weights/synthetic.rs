@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::graph::Graph;
+use crate::graph::{Encoding, Graph, IMAGE};
 
 /// Every array of the graph, by name.
 pub(super) fn arrays(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
@@ -14,11 +14,16 @@ pub(super) fn arrays(graph: &Graph, seed: u64) -> HashMap<String, Vec<f32>> {
     let mut random = SplitMix(seed);
     let gated = graph.layers.iter().filter(|layer| layer.epilogue.gated).flat_map(|layer| &layer.taps);
     let gated: HashSet<_> = gated.map(|tap| &graph.parameters[tap.parameter].name).collect();
+    let image = graph.layers.iter().flat_map(|layer| &layer.taps).filter(|tap| tap.source == IMAGE);
+    let image: HashSet<_> = image.map(|tap| &graph.parameters[tap.parameter].name).collect();
     for (parameter, name, shape) in graph.arrays(false) {
         let count = shape.iter().product();
         let before_gate = gated.contains(&parameter.name);
+        // A tap on a symbol takes one row of the kernel for all of them.
+        let symbols = graph.input.encoding == Encoding::OneHot && image.contains(&parameter.name);
+        let look_up = if symbols { (parameter.inputs as f32).sqrt() } else { 1.0 };
         let (mean, deviation) = match name.rsplit('/').next() {
-            Some("g") => (if before_gate { 0.5 } else { 1.0 }, 0.05),
+            Some("g") => (if before_gate { 0.5 } else { look_up }, 0.05),
             Some("b") => (0.0, 0.05),
             Some("hw") => (0.0, 0.1),
             _ => (0.0, 1.0),

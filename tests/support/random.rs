@@ -1,5 +1,7 @@
 //! Random changes of files.
 
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
 /// A small generator of random numbers (xorshift64*), so that a failure repeats.
 pub struct Random(pub u64);
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::graph::Activation;
 use crate::heads::Head;
+use crate::models::Options;
 
 /// The activation between the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,6 +66,16 @@ impl std::fmt::Display for Nonlinearity {
 
 /// The architecture, as people call it.
 pub(super) const NAME: &str = "PixelCNN++";
+
+/// Refuses a description that only the checkpoints of another architecture need.
+fn refuse_params(options: &Options) -> Result<()> {
+    match options.params {
+        Some(_) => {
+            Err(Error::refused("params", "for a WaveNet: this is a PixelCNN++, whose shapes tell everything"))
+        }
+        None => Ok(()),
+    }
+}
 
 fn three() -> usize {
     3

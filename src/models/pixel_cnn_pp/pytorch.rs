@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::parse_layer;
-use super::{NAME, Nonlinearity, PixelCnnPp};
+use super::{NAME, Nonlinearity, PixelCnnPp, refuse_params};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::graph::Parameter;
@@ -42,6 +42,7 @@ const SPELLINGS: [(&str, Option<&str>); 3] = [
 
 /// Infers the configuration and checks everything against it.
 pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
+    refuse_params(options)?;
     if options.raw {
         let expected = "a TensorFlow checkpoint, which has averaged ones beside them";
         return Err(Error::argument("raw weights", expected, "PyTorch's names, which are those of one kind"));

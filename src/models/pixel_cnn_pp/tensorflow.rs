@@ -7,16 +7,20 @@
 use std::path::Path;
 
 use super::names::{array, parse_layer};
-use super::{LIMITS, NAME, Nonlinearity, PixelCnnPp};
+use super::{LIMITS, NAME, Nonlinearity, PixelCnnPp, refuse_params};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::models::stored::{ROOM, Stored, bytes, warn_of_types};
-use crate::models::variables::{Found, warn_of_raw_values};
+use crate::models::variables::{Arrays, Found, warn_of_raw_values};
 use crate::models::{Options, Recipe, unknown};
+
+/// Which names are those of a PixelCNN++'s arrays.
+pub(in crate::models) const ARRAYS: Arrays = array;
 
 /// Infers the configuration, checks everything against it and chooses averaged or raw weights.
 pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
-    let found = Found::sort(file, variables, array, options.scope.as_deref(), options.raw)?;
+    refuse_params(options)?;
+    let found = Found::sort(file, variables, ARRAYS, options.scope.as_deref(), options.raw)?;
     let found = found.ok_or_else(|| unknown(file, variables))?;
     let config = infer(&found, file)?.with_nonlinearity(options.nonlinearity)?;
     config.check_limits(file)?;
@@ -27,7 +31,7 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
 
     let mut warnings = Vec::new();
     if !options.raw {
-        warnings.extend(warn_of_raw_values(variables, array, &chosen));
+        warnings.extend(warn_of_raw_values(variables, ARRAYS, &chosen));
     }
     warnings.extend(warn_of_types(chosen.values().map(|c| c.variable)));
     if !scalars.is_empty() {
