@@ -13,7 +13,7 @@ use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
 use super::stage::{Context, Inputs, Maps, Span, Stage};
-use super::stretches::{Stretch, stretches};
+use super::stretches::{ALONE, Stretch, stretches};
 use super::team::{Progress, Thread, share};
 use super::tile::{Next, Share};
 use crate::engine::Watch;
@@ -21,9 +21,6 @@ use crate::error::Result;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::steps::{Run, Step, Steps};
 use crate::plan::{Part, Plan};
-
-/// Multiply-adds of a stage below which one thread runs it alone: another's half would take less than the barrier.
-const ALONE: usize = 1 << 14;
 
 /// What a step that one thread runs alone takes, in multiply-adds of a stage that all share: mostly the way there.
 const ALONE_COST: usize = 5000;

@@ -6,6 +6,7 @@
 //! machine's: only the order of the candidates matters.
 
 use super::kernels::{Isa, Precision};
+use super::stretches::ALONE;
 use super::tile::MANY_POSITIONS;
 use super::{Split, team};
 use crate::graph::{Graph, Layer, Tap};
@@ -136,7 +137,7 @@ pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
         way.pixel += blocks * multiply(work.pixel).max(read);
     }
     if way.threads > 1 {
-        let times: Vec<_> = graph.layers.iter().map(|layer| times(graph, layer, job)).collect();
+        let times: Vec<_> = graph.layers.iter().map(|layer| times(graph, layer, job, block)).collect();
         let inputs = |layer: &Layer| layer.taps.iter().map(Tap::in_channels).sum::<usize>();
         let handed = graph.layers.iter().zip(&times).filter(|(l, _)| !graph.is_row_known(l.output));
         let handed: usize = handed.map(|(layer, times)| times * inputs(layer)).sum();
@@ -146,11 +147,17 @@ pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
     way
 }
 
-/// How often a layer runs, after which there is a barrier: for each of its rows, or for each of its pixels.
-fn times(graph: &Graph, layer: &Layer, job: &Job) -> usize {
+/// How often a layer runs, after which there is a barrier: for each of its rows, or for each of its pixels unless one
+/// thread runs it alone.
+fn times(graph: &Graph, layer: &Layer, job: &Job, block: usize) -> usize {
     let stride = graph.stride(layer);
-    match graph.is_row_known(layer.output) {
-        true => job.height / stride,
+    if graph.is_row_known(layer.output) {
+        return job.height / stride;
+    }
+    let hoisted = graph.hoisted_taps(layer, [0, 0]);
+    let inputs = layer.taps_of([0, 0]).skip(hoisted).map(Tap::in_channels).sum::<usize>();
+    match inputs * graph.accumulators(layer) * block < ALONE {
+        true => 0,
         false => job.height / stride * (job.width / stride),
     }
 }
@@ -171,6 +178,16 @@ mod tests {
         assert_eq!((one.split, one.teams, one.threads, one.block), (Split::Outputs, 1, 2, 1));
         let many = best(PixelCnnPp::PAPER, 2, 256);
         assert_eq!((many.split, many.teams, many.threads, many.block), (Split::Images, 2, 1, 64));
+    }
+
+    #[test]
+    fn one_sound_is_made_together_and_many_apart() {
+        let graph = crate::models::ModelConfig::from(crate::models::WaveNet::default()).graph();
+        let best = |batch| {
+            let job = Job { precision: Precision::F32, threads: 2, batch, height: 16_000, width: 1 };
+            ways(&graph, &Rates::nominal(Isa::Avx2), &job)[0].split
+        };
+        assert_eq!([best(1), best(16)], [Split::Outputs, Split::Images]);
     }
 
     #[test]

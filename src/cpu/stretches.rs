@@ -11,6 +11,9 @@ use crate::graph::MapId;
 use crate::plan::Plan;
 use crate::plan::steps::{Run, Step};
 
+/// Multiply-adds of a stage below which one thread runs it alone: another's half would take less than the barrier.
+pub const ALONE: usize = 1 << 14;
+
 /// Consecutive steps of a pixel, with a barrier after the last.
 #[derive(Debug)]
 pub enum Stretch {
