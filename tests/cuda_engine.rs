@@ -1,4 +1,4 @@
-//! The CUDA engine against the CPU engine, and what is refused on a device. What every engine holds is in
+//! The CUDA engine against the CPU engine and PyTorch, and what is refused on a device. What every engine holds is in
 //! `cuda_conformance.rs`.
 //!
 //! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
@@ -13,9 +13,10 @@ use common::stacks;
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Noise};
+use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::{Activation, IMAGE};
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::{PixelCnnPp, Weights};
+use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
 
 fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
     CudaEngine::new(weights, 0, strategy).unwrap()
@@ -41,6 +42,33 @@ fn logits_and_likelihoods_are_near_the_cpu_s() {
         println!("{directory}: logits within {off:e}, nats within {apart:e} relative");
         assert!(off <= 1e-4 && apart <= 1e-12, "{directory}");
     }
+}
+
+/// RGB and gray, from files of different forms: what the files hold is compared on the CPU (`convert_torch.rs`).
+#[test]
+fn pytorch_s_models_give_pytorch_s_logits_and_images() {
+    for file in ["torch_rgb/zip.pth", "torch_gray/model.safetensors"] {
+        let (model, _) = file.split_once('/').unwrap();
+        let weights = load(file, false, None);
+        let mut engine = cuda(&weights, Strategy::Auto);
+        let (images, expected) = (images(model), array(&format!("{model}/logits.npy")));
+        let off = largest(&engine.logits(images.view(), None).unwrap(), &expected);
+        let nll = npy::read_f32(&golden(&format!("{model}/nll.npy"))).unwrap();
+        let nats = engine.nats(images.view(), None).unwrap();
+        assert_eq!(nats.len(), nll.len());
+        let apart = nats.iter().zip(&nll).map(|(a, b)| (a / f64::from(*b) - 1.0).abs()).fold(0.0, f64::max);
+        println!("{file}: logits within {off:e}, nats within {apart:e} relative");
+        assert!(off <= 1e-4 && apart <= 1e-5, "{file}");
+    }
+    let weights = load("torch_rgb/zip.pth", false, None);
+    let noise = generate::read_noise(&golden("torch_rgb/gen"), &weights.graph().head).unwrap();
+    let expected = array("torch_rgb/gen/x_gen.npy");
+    let (size, height, width, _) = noise.dim();
+    let batch = Batch { noise: Noise::Given(noise.view()), ..Batch::new(size, height, width) };
+    let output = cuda(&weights, Strategy::Auto).make(&batch, &|_| true).unwrap();
+    let off = largest(&output.images, &expected);
+    println!("torch_rgb, generated: images within {off:e}");
+    assert!(off <= 1e-4);
 }
 
 /// More taps than a block's shared memory has room for.

@@ -213,7 +213,7 @@ fn what_is_written_is_read_back() {
     assert!(refusal(written.get_ref()).contains("expected at least one, found none"));
 }
 
-/// A sine of so many hertz.
+/// A sine of `hertz` hertz.
 fn sine(hertz: f64, rate: u32, length: usize) -> Vec<f32> {
     let sample = |i: usize| (TAU * hertz * i as f64 / f64::from(rate)).sin() as f32;
     (0..length).map(sample).collect()

@@ -158,7 +158,7 @@ impl Stage {
 }
 
 impl Stage {
-    /// Multiply-adds of a part at so many positions.
+    /// Multiply-adds of a part at `positions` positions.
     pub fn multiply_adds(&self, part: Part, positions: usize) -> usize {
         let inputs = self.taps[self.piece.part(part)].iter().map(|tap| tap.in_channels).sum::<usize>();
         inputs * self.packed.accumulators * positions

@@ -64,8 +64,8 @@ impl Stage {
         }
     }
 
-    /// Some vectors of outputs at some positions, in blocks of so many tiles: what is worked out for a block's tiles is
-    /// held on the stack, which a single tile should not pay for.
+    /// Some vectors of outputs at some positions, in blocks of `TILES` tiles: a block's tables of rows are on the
+    /// stack, and a single tile should not pay for those of twelve.
     ///
     /// # Safety
     /// As for [`Stage::run`], of which this is a thread's share.
@@ -103,7 +103,7 @@ impl Stage {
         }
     }
 
-    /// A thread's share of the stage at so many positions. Many positions are divided among the threads, so that each
+    /// A thread's share of the stage at `positions` positions. Many positions are divided among the threads, so that each
     /// thread reads what it has written itself: to fetch what another core has just written takes longer than
     /// the arithmetic on it. With few positions the outputs are divided instead, and with them the weights, since
     /// reading the weights is then what takes time.

@@ -4,7 +4,7 @@
 //! mu = q - 1, as ibab/tensorflow-wavenet computes it. Here in f64 and rounded once, so that a code has one
 //! amplitude on every machine; the original's float32 is within 2e-7 of it.
 
-/// The code, of so many symbols and at least 2, of an amplitude: -1 has the first and 1 the last, and what is
+/// The code, of `symbols` symbols (at least 2), of an amplitude: -1 has the first and 1 the last, and what is
 /// beyond them has theirs.
 pub fn encode(amplitude: f32, symbols: usize) -> usize {
     // From -1..1 to 0..mu, to the nearest whole number.
@@ -22,7 +22,7 @@ fn compressed(amplitude: f32, symbols: usize) -> f64 {
     magnitude.copysign(amplitude)
 }
 
-/// The amplitude, in [-1, 1], of a code below so many symbols, at least 2.
+/// The amplitude, in [-1, 1], of a code below `symbols`, which is at least 2.
 pub fn decode(code: usize, symbols: usize) -> f32 {
     expanded(2.0 * (code as f64 / (symbols - 1) as f64) - 1.0, symbols)
 }

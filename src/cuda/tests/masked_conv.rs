@@ -223,7 +223,7 @@ fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonl
         for (index, piece) in bench.plan.pieces.iter().enumerate() {
             match storage {
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
-                Storage::RingAndInputs => {
+                Storage::Ring | Storage::RingAndInputs => {
                     bench.check(index, Part::Whole, Span::Row);
                     let parts = [piece.row_part(), piece.pixel_part()].into_iter().flatten();
                     for part in parts.filter(|p| *p != Part::Whole) {

@@ -237,7 +237,7 @@ impl Format {
         Ok(Format { chunk: chunk[..used].to_vec(), bits })
     }
 
-    /// A file's bytes before so many bytes of samples.
+    /// A file's bytes before its samples, `samples` bytes.
     fn header(&self, samples: u32) -> Vec<u8> {
         let size = self.chunk.len() as u32;
         let whole = size.saturating_add(samples).saturating_add(20);
