@@ -23,7 +23,7 @@ use crate::plan::steps::{Run, Step, Steps};
 use crate::plan::{Part, Plan};
 
 /// What a step that one thread runs alone takes, in multiply-adds of a stage that all share: mostly the way there.
-const ALONE_COST: usize = 5000;
+const ALONE_COST: usize = 3000;
 
 /// What one team needs for its images: stages with resolved addresses, and the length of the memory.
 pub struct Block<'a> {

@@ -131,7 +131,8 @@ pub fn way(graph: &Graph, rates: &Rates, job: &Job, split: Split) -> Way {
         // Where positions are shared out, every thread reads all weights.
         let positions = block as f64 * columns;
         let readers = if positions >= threads * MANY_POSITIONS as f64 { 1.0 } else { threads };
-        let read = work.row * size_of::<f32>() as f64 * rows / readers / rates.far;
+        let per_row = if graph.is_sequence() { per_pixel } else { size_of::<f32>() as f64 };
+        let read = work.row * per_row * rows / readers / rates.far;
         way.row += blocks * multiply(work.row).max(read);
         let read = work.pixel * per_pixel * rows * columns / threads / bandwidth;
         way.pixel += blocks * multiply(work.pixel).max(read);

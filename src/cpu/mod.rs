@@ -17,6 +17,7 @@ mod naive;
 mod packed;
 mod phases;
 mod pixels;
+mod prefetch;
 mod stage;
 mod stretches;
 mod team;

@@ -142,14 +142,15 @@ impl Packed {
 /// With them the floats of the first part and of both.
 fn places(plan: &Plan, precision: Precision) -> (Vec<PackedPiece>, [usize; 2]) {
     let classes = plan.graph.classes.max(1);
+    // A row of a sequence is one position, so that its weights too are read for every one.
+    let row = if plan.graph.is_sequence() { precision } else { Precision::F32 };
     let place = |piece: &Piece| {
         let layer = plan.layer(piece);
         let accumulators = plan.graph.accumulators(layer);
         let halves = if layer.epilogue.gated { 2 } else { 1 };
         let vectors = (accumulators / halves).div_ceil(LANES);
         // Lines before each tap's, within its phase.
-        let mut phases =
-            [Precision::F32, precision].map(|precision| Panels { start: 0, lines: 0, precision });
+        let mut phases = [row, precision].map(|precision| Panels { start: 0, lines: 0, precision });
         let taps = plan.taps(piece).enumerate().map(|(i, tap)| {
             let phase = &mut phases[usize::from(i >= piece.hoisted)];
             let before = phase.lines;

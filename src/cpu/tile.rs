@@ -7,11 +7,13 @@
 use std::ops::Range;
 
 use super::kernels::{
-    BURST, EpilogueArgs, Kernels, LANES, MAX_PANELS, MAX_ROWS, SEGMENTS, STEP, Segment, Shape, Target, Tile,
+    EpilogueArgs, Kernels, LANES, MAX_PANELS, MAX_ROWS, SEGMENTS, STEP, Segment, Shape, Target, Tile,
 };
 use super::packed::Panels;
+use super::prefetch::{Prefetch, Queue};
 use super::stage::{Context, Span, Stage, StageTap};
 use super::team::{Thread, share};
+use crate::graph::Activation;
 use crate::plan::layout::Grid;
 
 /// Cache block: the inputs of this many tiles stay in L2 while all output panels pass over them.
@@ -174,61 +176,6 @@ struct Work<'a> {
     span: &'a Span,
 }
 
-/// Stretches of cache lines to prefetch. A tile takes what its segments have room for.
-#[derive(Default)]
-struct Prefetch {
-    stretches: [(usize, usize); SEGMENTS],
-    count: usize,
-}
-
-impl Prefetch {
-    /// Adds `lines` cache lines from an address on, which need not be valid.
-    fn push(&mut self, from: *const f32, lines: usize) {
-        if lines > 0 && self.count < SEGMENTS {
-            self.stretches[self.count] = (from.addr(), lines);
-            self.count += 1;
-        }
-    }
-
-    /// Prefetches share `index` of `count` of the weights for some vectors of outputs.
-    fn weights(
-        &mut self,
-        context: &Context,
-        stage: &Stage,
-        taps: &Range<usize>,
-        vectors: &Range<usize>,
-        (index, count): (usize, usize),
-    ) {
-        let packed = &stage.packed;
-        let hoisted = stage.piece.hoisted;
-        let phases = [(&packed.row, 0..hoisted), (&packed.pixel, hoisted..stage.piece.taps)];
-        for (panels, all) in phases {
-            let taps = taps.start.max(all.start)..taps.end.min(all.end);
-            if taps.is_empty() {
-                continue;
-            }
-            let mut push = |from: usize, lines: usize| {
-                let lines = share(lines, index, count);
-                let from = from + lines.start * LANES;
-                self.push(context.packed.floats.as_slice()[from..].as_ptr(), lines.len());
-            };
-            let (first, panel_count) = (vectors.start * packed.halves, vectors.len() * packed.halves);
-            if panel_count == 0 {
-                continue;
-            }
-            let panel = |panel: usize| stage.taps[taps.start].weights + panel * panels.stride();
-            if taps == all {
-                push(panel(first), panel_count * panels.lines);
-            } else {
-                let last = &stage.taps[taps.end - 1];
-                let end = last.weights + panels.precision.lines(last.in_channels) * LANES;
-                let lines = (end - stage.taps[taps.start].weights) / LANES;
-                (first..first + panel_count).for_each(|i| push(panel(i), lines));
-            }
-        }
-    }
-}
-
 /// The rows of a tile: what is the same for all outputs.
 #[derive(Clone, Copy, Default)]
 struct Rows {
@@ -252,6 +199,10 @@ struct Place {
 impl Work<'_> {
     fn place(&self, position: usize) -> Place {
         let (rows, columns) = (self.span.rows.len(), self.span.columns.len());
+        // A pixel: most often, and divisions would take a good part of a small layer's time.
+        if rows * columns == 1 {
+            return Place { image: position, row: 0, column: 0 };
+        }
         let (line, column) = (position / columns, position % columns);
         Place { image: line / rows, row: line % rows, column }
     }
@@ -354,7 +305,7 @@ impl Work<'_> {
             },
         };
 
-        let mut prefetch = Queue { prefetch, next: 0, taken: 0 };
+        let mut prefetch = Queue::new(prefetch);
         let boundary = self.taps.start.max(stage.piece.hoisted).min(self.taps.end);
         for (taps, part) in
             [(self.taps.start..boundary, &packed.row), (boundary..self.taps.end, &packed.pixel)]
@@ -366,8 +317,9 @@ impl Work<'_> {
                     // SAFETY: by the caller's promise.
                     *segment = unsafe { self.segment(tap, part, first_panel, panels, rows, &mut prefetch) };
                 }
-                let (offsets, panel_stride) = (rows.offsets, part.stride());
-                let tile = Tile { segments, offsets, init, panel_stride, accumulators, accumulator_stride };
+                let (offsets, panel_stride) = (&rows.offsets, part.stride());
+                let tile =
+                    Tile { segments, offsets, init: &init, panel_stride, accumulators, accumulator_stride };
                 // SAFETY: the kernels exist only where the processor has their instruction set. Weights and
                 // biases are slices of that length; inputs and stored accumulators are in the block, by the
                 // caller's promise. `accumulators` is this thread's own, and overlaps nothing that is read but
@@ -439,6 +391,10 @@ impl Work<'_> {
                 channels: g.channels,
             })
         };
+        let mut outputs = [None; Activation::ALL.len()];
+        for (output, grid) in outputs.iter_mut().zip(&stage.outputs) {
+            *output = target(*grid);
+        }
         let args = EpilogueArgs {
             accumulators,
             accumulator_stride,
@@ -448,7 +404,7 @@ impl Work<'_> {
             channels: stage.channels,
             epilogue: stage.epilogue,
             add: target(stage.add),
-            outputs: stage.outputs.map(target),
+            outputs,
         };
         // SAFETY: the instruction set as above. The vectors are some of the layer's; grids have the channels that
         // `Stage::new` has checked; and a layer's output is another map than what it adds.
@@ -466,29 +422,5 @@ impl Work<'_> {
         let offset = base + position * self.stage.packed.width() + first_panel * LANES;
         // SAFETY: by the caller's promise.
         unsafe { self.context.memory.at(offset, panels * LANES) }
-    }
-}
-
-/// Distributes the stretches over the segments.
-struct Queue<'a> {
-    prefetch: &'a Prefetch,
-    next: usize,
-    taken: usize,
-}
-
-impl Queue<'_> {
-    /// The next lines to prefetch, in at most `bursts` bursts.
-    fn take(&mut self, bursts: usize) -> (*const f32, usize) {
-        if self.next == self.prefetch.count || bursts == 0 {
-            return (std::ptr::null(), 0);
-        }
-        let (from, lines) = self.prefetch.stretches[self.next];
-        let from = from + self.taken * size_of::<[f32; LANES]>();
-        let bursts = (lines - self.taken).div_ceil(BURST).min(bursts);
-        self.taken += bursts * BURST;
-        if self.taken >= lines {
-            (self.next, self.taken) = (self.next + 1, 0);
-        }
-        (std::ptr::without_provenance(from), bursts)
     }
 }

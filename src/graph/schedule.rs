@@ -70,6 +70,11 @@ impl Graph {
         })
     }
 
+    /// Whether no column depends on another: the graph is of sequences, such as sounds, and their images have one.
+    pub fn is_sequence(&self) -> bool {
+        self.period() == 1 && self.columns_reached(1) == [0, 0]
+    }
+
     /// Rows and columns after which the parts that a pixel needs repeat: the least common multiple of all strides.
     pub fn period(&self) -> usize {
         let gcd = |mut a: usize, mut b: usize| {

@@ -173,10 +173,10 @@ pub struct Tile<'a> {
     /// The inputs, in the order of summation.
     pub segments: &'a [Segment],
     /// Where each row's inputs begin, in positions from a segment's `inputs`.
-    pub offsets: [usize; MAX_ROWS],
+    pub offsets: &'a [usize; MAX_ROWS],
     /// Initial values of each row's accumulators, `[panels][LANES]` each: biases, accumulators stored elsewhere, or
     /// the row's own place in `accumulators`, to continue from what it holds.
-    pub init: [*const f32; MAX_ROWS],
+    pub init: &'a [*const f32; MAX_ROWS],
     /// Floats from one panel's weights to the next one's.
     pub panel_stride: usize,
     /// Where the results are stored: row m at `accumulators + m * accumulator_stride`, `[panels][LANES]`.

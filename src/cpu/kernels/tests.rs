@@ -101,18 +101,19 @@ fn tiles(precision: Precision) {
                     line += precision.lines(depth);
                     segment
                 });
-                let mut tile_args = Tile {
+                let (mut offsets, mut initial) = ([0; MAX_ROWS], [std::ptr::null(); MAX_ROWS]);
+                for m in 0..rows {
+                    offsets[m] = offset(m);
+                    initial[m] = init[m * panels * LANES..].as_ptr();
+                }
+                let tile_args = Tile {
                     segments: &segments,
-                    offsets: [0; MAX_ROWS],
-                    init: [std::ptr::null(); MAX_ROWS],
+                    offsets: &offsets,
+                    init: &initial,
                     panel_stride: line * LANES,
                     accumulators: accumulators.as_mut_ptr(),
                     accumulator_stride: panels * LANES,
                 };
-                for m in 0..rows {
-                    tile_args.offsets[m] = offset(m);
-                    tile_args.init[m] = init[m * panels * LANES..].as_ptr();
-                }
                 // SAFETY: the slices have the extents of a `Tile`.
                 unsafe { kernel(&tile_args) };
 
