@@ -70,7 +70,7 @@ impl From<layout::Grid> for Grid {
 
 impl Grid {
     /// The same grid, for images whose rows from `first` on it holds.
-    pub fn from_row(self, first: usize) -> Grid {
+    pub fn turned_to(self, first: usize) -> Grid {
         Grid { above: self.above - first as i32, ..self }
     }
 }

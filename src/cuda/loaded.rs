@@ -226,8 +226,8 @@ impl Loaded {
     /// [`Error::Device`].
     pub fn turn_to(&mut self, device: &Device, first: usize) -> Result<()> {
         self.first = first;
-        self.told.logits = self.places.logits.from_row(first);
-        self.told.input.image = self.places.image.from_row(first);
+        self.told.logits = self.places.logits.turned_to(first);
+        self.told.input.image = self.places.image.turned_to(first);
         self.told.input.end = (first + self.places.rows) as i32;
         device.write(&mut self.sampler, 0, bytes_of(&self.told))
     }
@@ -241,7 +241,7 @@ impl Loaded {
         let positions = self.extent.batch * rows.len();
         let (first, rows) = (rows.start as i32, rows.len() as i32);
         if let (Some((known, channels)), Some(grid)) = (&self.known, self.places.known) {
-            let (grid, threads) = (grid.from_row(self.first), positions * self.extent.width * channels);
+            let (grid, threads) = (grid.turned_to(self.first), positions * self.extent.width * channels);
             let (source, channels) = (known.as_device_ptr().as_raw(), *channels as i32);
             let args = [
                 bytes_of(&source),

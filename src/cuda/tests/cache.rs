@@ -175,7 +175,7 @@ fn pixels_enter_the_map_encoded() {
                 let grid =
                     Grid { base: padded as u64, rows: 2, above: 2, columns: 5, channels: padded as i32 };
                 let grid =
-                    if rows.start == 3 { Grid { rows: 3, above: 0, ..grid }.from_row(3) } else { grid };
+                    if rows.start == 3 { Grid { rows: 3, above: 0, ..grid }.turned_to(3) } else { grid };
                 let len = 3 * size * 5 * padded;
                 let arena = device.zeroed::<f32>(len).unwrap();
                 let batch = Batch {

@@ -235,7 +235,7 @@ fn a_drawn_pixel_enters_the_map() {
             for (i, [row, column]) in (0..SIZE).filter_map(|i| Some((i, filled?))) {
                 let pixel = &drawn.pixels[place(i, at) * head.values()..][..head.values()];
                 assert!(pixel.iter().any(|x| *x != 0.0));
-                let to = offset(&drawn.grid, SIZE, i, row as i32, column as i32);
+                let to = offset(&drawn.grid, SIZE, i, row, column);
                 input.encode(&head, pixel, &mut expected[to..to + channels]);
             }
             assert!(drawn.map == expected, "{head:?}, {encoding:?}, {previous}, {at:?}, {end}");
