@@ -1,12 +1,13 @@
-// What enters and leaves the rings of a batch when it begins and when it ends. Between those, a push is the store of
-// the kernel that makes a position and a pop is an index: nothing is copied.
+// What enters and leaves the rings of a batch before a row and, where all its pixels are given, after it. Beside that, a
+// push is the store of the kernel that makes a position and a pop is an index: nothing is copied.
 //
 // cache_reset_f32: zeros, which is what lies outside an image.
+// cache_enter_f32: pixels, encoded, into the image's map. A thread for each float.
 // cache_push_f32: what is given for positions into its grid. A thread for each float.
-// cache_pop_f32: finished pixels, or a row of logits, out of a grid. A thread for each float.
+// cache_pop_f32: a row of logits out of a grid. A thread for each float.
 // cursor_f32: moves on to a pixel. One thread.
 
-#include "stage.cuh"
+#include "input.cuh"
 
 extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
     size_t step = size_t(gridDim.x) * blockDim.x;
@@ -15,7 +16,7 @@ extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
     }
 }
 
-// A float of some rows of a batch: [batch][rows from `first` on][width][channels].
+// A float of some rows and columns of a batch: [batch][rows from `first` on][columns][channels].
 struct Item {
     int image;
     int row;
@@ -24,28 +25,43 @@ struct Item {
     bool there;
 };
 
-__device__ __forceinline__ Item item_of(const Batch& batch, int first, int rows, int channels) {
+__device__ __forceinline__ Item item_of(const Batch& batch, int first, int rows, int columns, int channels) {
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    size_t p = i / channels, line = p / batch.width;
-    return {int(line / rows), first + int(line % rows), int(p % batch.width), int(i % channels),
+    size_t p = i / channels, line = p / columns;
+    return {int(line / rows), first + int(line % rows), int(p % columns), int(i % channels),
             line < size_t(batch.size) * rows};
 }
 
-// source: [batch][height][width][channels]; the first `rows` rows of each image are pushed, and with `ones` a 1
-// behind each position's channels.
-extern "C" __global__ void cache_push_f32(const float* source, Grid grid, Batch batch, int rows, int channels, int ones) {
-    Item at = item_of(batch, 0, rows, channels + ones);
+// The position in [batch][height][width] of a pixel.
+__device__ __forceinline__ size_t pixel_of(const Batch& batch, const Item& at) {
+    return (size_t(at.image) * batch.height + at.row) * batch.width + at.column;
+}
+
+// The first `columns` positions of the map in rows `first` up to `first + rows` are written.
+extern "C" __global__ void cache_enter_f32(Input input, Batch batch, int first, int rows, int columns) {
+    Item at = item_of(batch, first, rows, columns, input.channels);
     if (!at.there) return;
-    size_t from = ((size_t(at.image) * batch.height + at.row) * batch.width + at.column) * channels + at.channel;
-    batch.arena[offset(grid, batch, at.image, at.row, at.column) + at.channel] = at.channel < channels ? source[from] : 1.0f;
+    bool starts = input.previous && at.row == 0 && at.column == 0;
+    const float* pixel = starts ? input.start + size_t(at.image) * input.values
+                                : input.pixels + (pixel_of(batch, at) - input.previous) * input.values;
+    float value = pixel[at.channel < input.values ? at.channel : 0];
+    batch.arena[offset(input.image, batch, at.image, at.row, at.column) + at.channel] = encoded(input, value, at.channel);
+}
+
+// source: [batch][height][width][channels]; rows `first` up to `first + rows` of each image are pushed.
+extern "C" __global__ void cache_push_f32(const float* source, Grid grid, Batch batch, int first, int rows, int channels) {
+    Item at = item_of(batch, first, rows, batch.width, channels);
+    if (!at.there) return;
+    float x = source[pixel_of(batch, at) * channels + at.channel];
+    batch.arena[offset(grid, batch, at.image, at.row, at.column) + at.channel] = x;
 }
 
 // target: [batch][height][width][channels]; rows `first` up to `first + rows` of each image are popped.
 extern "C" __global__ void cache_pop_f32(float* target, Grid grid, Batch batch, int first, int rows, int channels) {
-    Item at = item_of(batch, first, rows, channels);
+    Item at = item_of(batch, first, rows, batch.width, channels);
     if (!at.there) return;
     float x = batch.arena[offset(grid, batch, at.image, at.row, at.column) + at.channel];
-    target[((size_t(at.image) * batch.height + at.row) * batch.width + at.column) * channels + at.channel] = x;
+    target[pixel_of(batch, at) * channels + at.channel] = x;
 }
 
 extern "C" __global__ void cursor_f32(Cursor* cursor, int row, int column) {

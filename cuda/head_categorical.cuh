@@ -8,11 +8,6 @@
 #include "float64.cuh"
 #include "sampler.cuh"
 
-// Half the steps between the first symbol's value, -1, and the last one's, 1.
-__device__ __forceinline__ float half_range(const Head& head) {
-    return __fmul_rn(float(head.logits - 1), 0.5f);
-}
-
 // Draws a pixel, by one warp: all lanes get the value of the first symbol with which the sum of the weights,
 // exp((logit - greatest) / T), exceeds u times that of all.
 __device__ __forceinline__ float sample_categorical(const Sampler& sampler, const float* logits, const Place& place,
@@ -46,7 +41,7 @@ __device__ __forceinline__ float sample_categorical(const Sampler& sampler, cons
         }
         total = before;
     }
-    float half = half_range(sampler.head);
+    float half = half_range(symbols);
     return __fdiv_rn(__fadd_rn(float(drawn), -half), half);
 }
 
@@ -54,7 +49,5 @@ __device__ __forceinline__ float sample_categorical(const Sampler& sampler, cons
 __device__ __forceinline__ double log_likelihood_categorical(const Head& head, const float* logits, float value) {
     LogSumExp all;
     for (int i = 0; i < head.logits; i++) all.add(double(__ldcg(logits + i)));
-    float half = half_range(head);
-    int symbol = int(roundf(__fadd_rn(__fmul_rn(value, half), half)));
-    return __dadd_rn(double(__ldcg(logits + max(0, min(symbol, head.logits - 1)))), -all.value());
+    return __dadd_rn(double(__ldcg(logits + symbol_of(head.logits, value))), -all.value());
 }

@@ -8,7 +8,7 @@
 #include "head_categorical.cuh"
 #include "head_mixture.cuh"
 
-// Draws the pixel of an image at (row, column), feeds it back and keeps its logits if they are wanted.
+// Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted.
 __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column) {
     const Head& head = sampler.head;
     int lane = threadIdx.x % WARP;
@@ -27,9 +27,11 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     }
     float value = head.kind == MIXTURE ? sample_mixture(sampler, logits, place, lane)
                                        : sample_categorical(sampler, logits, place, lane);
-    // With its constant 1 the network can tell the image from what lies outside.
-    if (lane < head.values + sampler.ones) {
-        float* to = batch.arena + offset(sampler.image, batch, image, row, column);
-        to[lane] = lane < head.values ? value : 1.0f;
-    }
+    const Input& input = sampler.input;
+    if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
+    // The position of the map that this pixel fills.
+    int next = column + input.previous, wraps = next == batch.width;
+    if (row + wraps == input.end) return;
+    float* to = batch.arena + offset(input.image, batch, image, row + wraps, wraps ? 0 : next);
+    for (int channel = lane; channel < input.channels; channel += WARP) to[channel] = encoded(input, value, channel);
 }

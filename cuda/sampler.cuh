@@ -5,8 +5,8 @@
 
 #pragma once
 
+#include "input.cuh"
 #include "philox.cuh"
-#include "stage.cuh"
 
 // What a pixel's logits mean.
 enum Kind : int {
@@ -26,17 +26,15 @@ static_assert(sizeof(Head) == 16);
 // What sampling needs beside the batch.
 struct Sampler {
     Grid logits;
-    Grid image;
+    Input input;
     unsigned long long seed;
     const float* noise;   // [batch][height][width][draws], or null for Philox
     float* kept_logits;   // [batch][height][width][logits], or null
     Head head;
     unsigned first_index; // of the batch's first image
     float temperature;    // finite and above 0
-    int ones;             // whether a constant 1 lies behind a pixel's values
-    int padding;
 };
-static_assert(sizeof(Sampler) == 104);
+static_assert(sizeof(Sampler) == 144);
 
 // A pixel.
 struct Place {

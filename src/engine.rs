@@ -9,6 +9,7 @@ use ndarray::{Array4, ArrayView2, ArrayView4, s};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::heads::Head;
 use crate::memory;
 
 /// How images are generated.
@@ -264,6 +265,14 @@ impl<'a> Batch<'a> {
         let start = self.start.as_ref().map(|start| start.slice(s![range.clone(), ..]));
         let labels = self.labels.map(|labels| &labels[range.clone()]);
         Batch { size: range.len(), noise, given, known, start, labels, ..*self }
+    }
+
+    /// The pixel that comes before the first of each image, for a head: `[batch, values]`.
+    pub(crate) fn starts(&self, head: &Head) -> Vec<f32> {
+        match &self.start {
+            Some(start) => start.iter().copied().collect(),
+            None => vec![head.nearest(0.0); self.size * head.values()],
+        }
     }
 
     /// Refuses a batch whose parts do not fit each other or the model: [`Engine::make`] begins with it.

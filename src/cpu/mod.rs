@@ -33,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::plan::steps::Steps;
+use crate::plan::window::Window;
 use crate::weights::Weights;
 use buffer::{Buffer, Shared};
 use kernels::Kernels;
@@ -296,6 +297,7 @@ impl CpuEngine {
 
     fn make_naive(&mut self, batch: &Batch, pixels: &Pixels, watch: Watch) -> Result<()> {
         let stop = AtomicBool::new(false);
+        let window = Window::new(&self.plan, batch.height);
         self.naive_team(batch, pixels, |thread| {
             // Tells how many rows are done; returns whether to go on, the same for every thread.
             let go_on = |rows: usize| {
@@ -314,7 +316,7 @@ impl CpuEngine {
                 if pixels.wants_logits() {
                     let mut from = 0;
                     while from < given {
-                        let (first, end) = thread.window(batch.height, from);
+                        let (first, end) = window.at(from);
                         let rows = from..end.min(given);
                         from = end;
                         let keep = |own: &mut Own, logits: &[f32], at| own.keep_logits(logits, at);
@@ -332,7 +334,7 @@ impl CpuEngine {
                         own.keep_logits(logits, at);
                         own.sample(logits, at);
                     };
-                    let (first, _) = thread.window(batch.height, row);
+                    let (first, _) = window.at(row);
                     // SAFETY: all threads come here.
                     unsafe { thread.pass(batch.size, first, [row..row + 1, column..column + 1], draw) };
                 }
@@ -356,16 +358,6 @@ struct NaiveThread<'a, 'p> {
 }
 
 impl NaiveThread<'_, '_> {
-    /// The first row of a pass whose logits are right at `row`, and where the rows end at which they are.
-    fn window(&self, height: usize, row: usize) -> (usize, usize) {
-        let [rows, right] = naive::window(&self.engine.plan, height);
-        let period = row / right * right;
-        match (row < rows, period + right) {
-            (true, _) => (0, rows),
-            (false, end) => (end - rows, end),
-        }
-    }
-
     /// A full forward pass over all `size` images, in chunks, from `first_row` on; `each` sees the logits of this
     /// thread's images in the given rows and columns, with (slot, row, column).
     ///

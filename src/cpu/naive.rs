@@ -11,6 +11,7 @@ use super::pixels::Own;
 use super::stage::{Context, Inputs, Maps, Span, Stage};
 use crate::plan::Plan;
 use crate::plan::layout::{Extent, Grid, Storage};
+use crate::plan::window::Window;
 
 /// Bytes that the maps of a chunk may take, unless a single image takes more.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -19,7 +20,7 @@ const CHUNK_BYTES: usize = 256 << 20;
 pub struct Pass {
     /// Images in a chunk.
     pub chunk: usize,
-    /// Rows that it computes: all of an image, or, where the last of them sees no farther, fewer.
+    /// Rows that it computes: those of the [`Window`].
     pub rows: usize,
     /// By layer.
     layers: Vec<Vec<Stage>>,
@@ -28,20 +29,10 @@ pub struct Pass {
     width: usize,
 }
 
-/// Rows of a pass over images of some height, and how many of its last rows see all that they depend on.
-pub fn window(plan: &Plan, height: usize) -> [usize; 2] {
-    let period = plan.graph.period();
-    let above = (plan.graph.receptive_rows() - 1).next_multiple_of(period);
-    match above + period < height {
-        true => [above + period, period],
-        false => [height, height],
-    }
-}
-
 impl Pass {
     /// Images in a chunk of a batch, and the floats that a chunk takes.
     pub fn chunk(plan: &Plan, batch: usize, height: usize, width: usize) -> (usize, usize) {
-        let [height, _] = window(plan, height);
+        let height = Window::new(plan, height).rows;
         let len = |batch| Maps::new(plan, Storage::Full, Extent { batch, height, width }).layout.len;
         let most = (CHUNK_BYTES / size_of::<f32>() / len(1)).clamp(1, batch.max(1));
         // Chunks of nearly equal size: a last one with empty places would cost as much as a full one.
@@ -51,7 +42,7 @@ impl Pass {
 
     /// Lays out passes over `chunk` images at once.
     pub fn new(plan: &Plan, packed: &Packed, chunk: usize, height: usize, width: usize) -> Pass {
-        let [height, _] = window(plan, height);
+        let height = Window::new(plan, height).rows;
         let mut maps = Maps::new(plan, Storage::Full, Extent { batch: chunk, height, width });
         let mut stage = |piece| Stage::new(plan, piece, packed, &mut maps, false);
         let layers =

@@ -79,18 +79,13 @@ impl<'a> Pixels<'a> {
             let logits = logits.as_mut().and_then(|logits| logits.next());
             Mutex::new(Image { pixels, logits })
         });
-        let values = graph.head.values();
-        let start = match &batch.start {
-            Some(start) => start.iter().copied().collect(),
-            None => vec![graph.head.nearest(0.0); batch.size * values],
-        };
         Pixels {
             images: images.collect(),
             batch: batch.reborrow(),
             input: graph.input,
             channels: graph.maps[IMAGE].channels,
             head: graph.head,
-            start,
+            start: batch.starts(&graph.head),
             known: batch.known.as_ref().map(|known| known.as_standard_layout()),
             wants_logits,
             stop: AtomicBool::new(false),

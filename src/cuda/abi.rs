@@ -1,5 +1,5 @@
-//! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/sampler.cuh` and
-//! `cuda/persistent.cu`.
+//! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
+//! `cuda/sampler.cuh` and `cuda/persistent.cu`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
@@ -65,6 +65,13 @@ impl From<layout::Grid> for Grid {
             columns: grid.columns as i32,
             channels: grid.channels as i32,
         }
+    }
+}
+
+impl Grid {
+    /// The same grid, for images whose rows from `first` on it holds.
+    pub fn turned_to(self, first: usize) -> Grid {
+        Grid { above: self.above - first as i32, ..self }
     }
 }
 
@@ -158,20 +165,34 @@ impl From<heads::Head> for Head {
     }
 }
 
+/// `struct Input`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Input {
+    pub image: Grid,
+    pub pixels: u64,
+    pub start: u64,
+    pub ln_symbols: f64,
+    pub encoding: i32,
+    pub previous: i32,
+    pub values: i32,
+    pub channels: i32,
+    pub symbols: i32,
+    pub end: i32,
+}
+
 /// `struct Sampler`: pointers are device addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Sampler {
     pub logits: Grid,
-    pub image: Grid,
+    pub input: Input,
     pub seed: u64,
     pub noise: u64,
     pub kept_logits: u64,
     pub head: Head,
     pub first_index: u32,
     pub temperature: f32,
-    pub ones: i32,
-    pub padding: i32,
 }
 
 /// `struct Entry`.
@@ -208,10 +229,12 @@ pub struct Programs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 5] = [
+    const SOURCES: [&str; 6] = [
         include_str!("../../cuda/stage.cuh"),
+        include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
         include_str!("../../cuda/persistent.cu"),
         include_str!("../../cuda/masked_conv_gemv.cuh"),
@@ -233,6 +256,7 @@ mod tests {
             ("Cursor", size_of::<Cursor>()),
             ("Batch", size_of::<Batch>()),
             ("Head", size_of::<Head>()),
+            ("Input", size_of::<Input>()),
             ("Sampler", size_of::<Sampler>()),
             ("Entry", size_of::<Entry>()),
             ("Program", size_of::<Program>()),
@@ -264,6 +288,9 @@ mod tests {
             ("PIXEL", Span::Pixel as i32),
             ("ROW", Span::Row as i32),
             ("IMAGE", Span::Image as i32),
+            ("VALUES", Encoding::Values as i32),
+            ("ONE_HOT", Encoding::OneHot as i32),
+            ("MU_LAW", Encoding::MuLaw as i32),
             ("MIXTURE", kind(Of::MixtureOfLogistics { mixtures: 1, channels: 1 })),
             ("CATEGORICAL", kind(Of::Categorical { symbols: 2 })),
         ] {

@@ -5,6 +5,7 @@
 //! graph, or a barrier inside one kernel. All three run the same stages on the same tables, so the images
 //! are the same.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
@@ -27,6 +28,8 @@ use crate::plan::steps::Steps;
 pub struct Cached {
     schedule: Schedule,
     loaded: Loaded,
+    /// Whether the network reads the previous pixel.
+    previous: bool,
     way: Way,
 }
 
@@ -102,10 +105,11 @@ impl Cached {
         let steps = Steps::new(plan);
         let schedule = Schedule::new(plan, &steps, packed, extent, device.properties.multiprocessors);
         let Schedule { arena, image, known, logits, .. } = schedule;
-        let places = Places { arena, image, known, logits };
+        let places = Places { arena, rows: extent.height, image, known, logits };
         device.load(&kernels(&schedule, strategy))?;
         let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &schedule.table, places)?;
-        let mut cached = Cached { schedule, loaded, way: Way::Launch };
+        let previous = plan.graph.input.previous;
+        let mut cached = Cached { schedule, loaded, previous, way: Way::Launch };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
             Strategy::Graph => cached.captured(device)?,
@@ -174,6 +178,14 @@ impl Cached {
                 device.profiler(true)?;
             }
             let _range = nvtx::Range::new(c"row");
+            // What is there before the row begins: its pixels, or the last of the row above. What is drawn, the
+            // sampler enters.
+            let columns = match row.cmp(&given) {
+                Ordering::Less => batch.width,
+                Ordering::Equal => usize::from(self.previous),
+                Ordering::Greater => 0,
+            };
+            self.loaded.enter(device, row..row + 1, columns)?;
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
             } else {
@@ -212,7 +224,7 @@ impl Cached {
     fn given_row(&self, device: &Device, row: usize, keep_logits: bool) -> Result<()> {
         self.loaded.move_to(device, row)?;
         self.launch(device, self.schedule.given(row, keep_logits))?;
-        self.loaded.keep_logits(device, row, 1)
+        self.loaded.keep_logits(device, row..row + 1)
     }
 
     fn row(&self, device: &Device, row: usize, width: usize) -> Result<()> {

@@ -2,7 +2,10 @@
 //!
 //! The idea: everything is allocated before anything runs, and while an image grows nothing passes between
 //! host and device but launches. Addresses do not change from one batch of the same shape to the next,
-//! so that graphs that were captured for one serve the others.
+//! so that graphs that were captured for one serve the others. What is given and what is drawn are arrays of their own,
+//! from which the maps get a row when it begins.
+
+use std::ops::Range;
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 use ndarray::Array4;
@@ -13,7 +16,7 @@ use super::kernels::Kernel;
 use super::stage::{Launch, Table};
 use crate::engine::{Batch, Noise, Output};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, IMAGE};
 use crate::heads::Head;
 use crate::plan::layout::Extent;
 
@@ -57,8 +60,8 @@ fn known_channels(graph: &Graph) -> usize {
     graph.input.known.map_or(0, |map| graph.maps[map].channels)
 }
 
-/// The kernels that begin and end every batch.
-pub const KERNELS: [Kernel; 4] = [Kernel::Reset, Kernel::Push, Kernel::Pop, Kernel::Cursor];
+/// The kernels of every batch for what enters and leaves it.
+pub const KERNELS: [Kernel; 5] = [Kernel::Reset, Kernel::Enter, Kernel::Push, Kernel::Pop, Kernel::Cursor];
 
 /// The buffers of a batch.
 pub struct Loaded {
@@ -69,15 +72,19 @@ pub struct Loaded {
     classes: Buffer<i32>,
     cursor: Buffer<u8>,
     sampler: Buffer<u8>,
+    /// What it is told.
+    told: Sampler,
     /// `[batch, height, width, values]`: given pixels go in here and all pixels come out.
     pixels: Buffer<f32>,
-    /// `[batch, height, width, channels]`: what is given for every position.
-    known: Option<Buffer<f32>>,
+    /// `[batch, values]`: the pixel before the first of each image, where the network reads that.
+    start: Option<Buffer<f32>>,
+    /// `[batch, height, width, channels]`: what is given for every position, and its channels.
+    known: Option<(Buffer<f32>, usize)>,
     kept_logits: Option<Buffer<f32>>,
     noise: Option<Buffer<f32>>,
-    /// Whether a constant 1 lies behind the values of a pixel.
-    ones: bool,
     places: Places,
+    /// The row of the images with which the maps begin.
+    first: usize,
     /// What every kernel gets.
     pub args: abi::Batch,
 }
@@ -87,6 +94,8 @@ pub struct Loaded {
 pub struct Places {
     /// Floats of the arena.
     pub arena: usize,
+    /// Rows of the images that the maps are for at a time.
+    pub rows: usize,
     /// The image.
     pub image: Grid,
     /// What is given for every position.
@@ -98,6 +107,11 @@ pub struct Places {
 /// The launch of an element-wise kernel, with a thread for each element.
 pub fn elementwise(numbers: usize) -> Shape {
     Shape::row(numbers.div_ceil(ELEMENTWISE) as u32, ELEMENTWISE as u32)
+}
+
+/// Where a buffer lies on the device; null for none.
+fn address(buffer: &Option<Buffer<f32>>) -> u64 {
+    buffer.as_ref().map_or(0, |buffer| buffer.as_device_ptr().as_raw())
 }
 
 fn floats<'a>(array: &'a ndarray::CowArray<'_, f32, ndarray::Ix4>) -> &'a [f32] {
@@ -121,6 +135,7 @@ impl Loaded {
         let Extent { batch, height, width } = extent;
         let (pixels, head) = (batch * height * width, graph.head);
         let some = |wanted: bool, len: usize| wanted.then(|| device.zeroed::<f32>(len)).transpose();
+        let channels = known_channels(graph);
         let mut loaded = Loaded {
             extent,
             head,
@@ -129,12 +144,14 @@ impl Loaded {
             classes: device.zeroed(batch)?,
             cursor: device.zeroed(size_of::<Cursor>())?,
             sampler: device.zeroed(size_of::<Sampler>())?,
+            told: Sampler::zeroed(),
             pixels: device.zeroed(pixels * head.values())?,
-            known: some(graph.input.known.is_some(), pixels * known_channels(graph))?,
+            start: some(graph.input.previous, batch * head.values())?,
+            known: some(channels > 0, pixels * channels)?.map(|known| (known, channels)),
             kept_logits: some(extras.logits, pixels * head.logits())?,
             noise: some(extras.noise, pixels * head.draws())?,
-            ones: graph.ones(),
             places,
+            first: 0,
             args: abi::Batch::zeroed(),
         };
         loaded.args = abi::Batch {
@@ -147,10 +164,24 @@ impl Loaded {
             width: width as i32,
             parts: table.parts() as i32,
         };
+        loaded.told.head = head.into();
+        loaded.told.noise = address(&loaded.noise);
+        loaded.told.kept_logits = address(&loaded.kept_logits);
+        loaded.told.input = abi::Input {
+            pixels: loaded.pixels.as_device_ptr().as_raw(),
+            start: address(&loaded.start),
+            ln_symbols: libm::log(head.logits() as f64),
+            encoding: graph.input.encoding as i32,
+            previous: i32::from(graph.input.previous),
+            values: head.values() as i32,
+            channels: graph.maps[IMAGE].channels as i32,
+            symbols: head.logits() as i32,
+            ..abi::Input::zeroed()
+        };
         Ok(loaded)
     }
 
-    /// Brings a batch to the device: zeros in all rings, what is given, classes and noise.
+    /// Brings a batch to the device: zeros in all maps, what is given, classes and noise.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -166,64 +197,72 @@ impl Loaded {
         device.write(&mut self.classes, 0, cast_slice(labels))?;
         let cursor = Cursor { row: 0, column: 0, fault: u64::MAX };
         device.write(&mut self.cursor, 0, bytes_of(&cursor))?;
-        let mut sampler = Sampler {
-            logits: self.places.logits,
-            image: self.places.image,
-            head: self.head.into(),
-            temperature: batch.temperature,
-            ones: i32::from(self.ones),
-            kept_logits: self.kept_logits.as_ref().map_or(0, |b| b.as_device_ptr().as_raw()),
-            ..Sampler::zeroed()
-        };
+        self.told.temperature = batch.temperature;
         match &batch.noise {
             Noise::Philox { seed, first_index } => {
-                (sampler.seed, sampler.first_index) = (*seed, *first_index as u32);
+                (self.told.seed, self.told.first_index) = (*seed, *first_index as u32);
             }
             Noise::Given(numbers) => {
                 let buffer = self.noise.as_mut().expect("room for noise was asked for");
                 device.write(buffer, 0, floats(&numbers.as_standard_layout()))?;
-                sampler.noise = buffer.as_device_ptr().as_raw();
             }
         }
-        device.write(&mut self.sampler, 0, bytes_of(&sampler))?;
         self.reset(device, self.args.arena, self.arena.len() * size_of::<f32>())?;
         if let Some(given) = batch.given.filter(|g| g.rows > 0) {
             device.write(&mut self.pixels, 0, floats(&given.images.as_standard_layout()))?;
-            self.push(device, &self.pixels, self.places.image, given.rows, self.head.values(), self.ones)?;
         }
-        if let (Some(known), Some(grid)) = (&batch.known, self.places.known) {
-            let (channels, known) = (known.dim().3, known.as_standard_layout());
-            let buffer = self.known.as_mut().expect("room for what the graph takes");
-            device.write(buffer, 0, floats(&known))?;
-            let buffer = self.known.as_ref().expect("as above");
-            self.push(device, buffer, grid, batch.height, channels, false)?;
+        if let Some(start) = &mut self.start {
+            device.write(start, 0, &batch.starts(&self.head))?;
         }
-        Ok(())
+        if let (Some(known), Some((buffer, _))) = (&batch.known, &mut self.known) {
+            device.write(buffer, 0, floats(&known.as_standard_layout()))?;
+        }
+        self.turn_to(device, 0)
     }
 
-    /// Brings the first rows of `[batch, height, width, channels]` into a grid, with `ones` a 1 behind them.
-    fn push(
-        &self,
-        device: &Device,
-        source: &Buffer<f32>,
-        grid: Grid,
-        rows: usize,
-        channels: usize,
-        ones: bool,
-    ) -> Result<()> {
-        let threads = self.extent.batch * rows * self.extent.width * (channels + usize::from(ones));
-        let source = source.as_device_ptr().as_raw();
-        let [rows, channels, ones] = [rows, channels, usize::from(ones)].map(|n| n as i32);
-        let args = [
-            bytes_of(&source),
-            bytes_of(&grid),
-            bytes_of(&self.args),
-            bytes_of(&rows),
-            bytes_of(&channels),
-            bytes_of(&ones),
-        ];
-        // SAFETY: the arguments of cache_push_f32; the rows lie in the source and in the grid.
-        unsafe { device.launch(Kernel::Push, elementwise(threads), &args) }
+    /// Turns the maps to the rows of the images from `first` on. What they hold there is for [`Loaded::enter`].
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn turn_to(&mut self, device: &Device, first: usize) -> Result<()> {
+        self.first = first;
+        self.told.logits = self.places.logits.turned_to(first);
+        self.told.input.image = self.places.image.turned_to(first);
+        self.told.input.end = (first + self.places.rows) as i32;
+        device.write(&mut self.sampler, 0, bytes_of(&self.told))
+    }
+
+    /// Brings what is given for every position of some rows into its map, and the pixels that fill the first `columns`
+    /// positions of the image's map in them into that.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn enter(&self, device: &Device, rows: Range<usize>, columns: usize) -> Result<()> {
+        let positions = self.extent.batch * rows.len();
+        let (first, rows) = (rows.start as i32, rows.len() as i32);
+        if let (Some((known, channels)), Some(grid)) = (&self.known, self.places.known) {
+            let (grid, threads) = (grid.turned_to(self.first), positions * self.extent.width * channels);
+            let (source, channels) = (known.as_device_ptr().as_raw(), *channels as i32);
+            let args = [
+                bytes_of(&source),
+                bytes_of(&grid),
+                bytes_of(&self.args),
+                bytes_of(&first),
+                bytes_of(&rows),
+                bytes_of(&channels),
+            ];
+            // SAFETY: the arguments of cache_push_f32; the rows lie in the source and in the grid.
+            unsafe { device.launch(Kernel::Push, elementwise(threads), &args)? };
+        }
+        if columns == 0 {
+            return Ok(());
+        }
+        let (input, count) = (self.told.input, columns as i32);
+        let args =
+            [bytes_of(&input), bytes_of(&self.args), bytes_of(&first), bytes_of(&rows), bytes_of(&count)];
+        let threads = positions * columns * input.channels as usize;
+        // SAFETY: the arguments of cache_enter_f32; the rows lie in the images and in the map.
+        unsafe { device.launch(Kernel::Enter, elementwise(threads), &args) }
     }
 
     /// Fills memory with zeros; the bytes are a multiple of 16.
@@ -283,36 +322,20 @@ impl Loaded {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn keep_logits(&self, device: &Device, first: usize, rows: usize) -> Result<()> {
-        match &self.kept_logits {
-            None => Ok(()),
-            Some(kept) => {
-                let target = kept.as_device_ptr().as_raw();
-                self.pop(device, target, self.places.logits, [first, rows], self.head.logits())
-            }
-        }
-    }
-
-    /// Takes rows out of a grid, into `[batch, height, width, channels]`.
-    fn pop(
-        &self,
-        device: &Device,
-        target: u64,
-        grid: Grid,
-        [first, rows]: [usize; 2],
-        channels: usize,
-    ) -> Result<()> {
-        let threads = self.extent.batch * rows * self.extent.width * channels;
-        let (first, rows, channels) = (first as i32, rows as i32, channels as i32);
+    pub fn keep_logits(&self, device: &Device, rows: Range<usize>) -> Result<()> {
+        let Some(kept) = &self.kept_logits else { return Ok(()) };
+        let (target, channels) = (kept.as_device_ptr().as_raw(), self.head.logits());
+        let threads = self.extent.batch * rows.len() * self.extent.width * channels;
+        let (first, rows, channels) = (rows.start as i32, rows.len() as i32, channels as i32);
         let args = [
             bytes_of(&target),
-            bytes_of(&grid),
+            bytes_of(&self.told.logits),
             bytes_of(&self.args),
             bytes_of(&first),
             bytes_of(&rows),
             bytes_of(&channels),
         ];
-        // SAFETY: the arguments of cache_pop_f32; the target has room for all rows.
+        // SAFETY: the arguments of cache_pop_f32; the rows lie in the grid, and the target has room for all.
         unsafe { device.launch(Kernel::Pop, elementwise(threads), &args) }
     }
 
@@ -322,8 +345,6 @@ impl Loaded {
     /// [`Error::NotFinite`] for the first pixel that could not be drawn, [`Error::Device`].
     pub fn finish(&self, device: &Device) -> Result<Output> {
         let Extent { batch, height, width } = self.extent;
-        let values = self.head.values();
-        self.pop(device, self.pixels.as_device_ptr().as_raw(), self.places.image, [0, height], values)?;
         let mut cursor = [0; size_of::<Cursor>()];
         device.read(&self.cursor, &mut cursor)?;
         let fault = bytemuck::pod_read_unaligned::<Cursor>(&cursor).fault;
@@ -336,7 +357,7 @@ impl Loaded {
             device.read(buffer, array.as_slice_mut().expect("a new array is contiguous"))?;
             Ok(array)
         };
-        let images = fetch(&self.pixels, values)?;
+        let images = fetch(&self.pixels, self.head.values())?;
         let logits = self.kept_logits.as_ref().map(|kept| fetch(kept, self.head.logits())).transpose()?;
         Ok(Output { images, logits })
     }

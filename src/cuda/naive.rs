@@ -1,8 +1,8 @@
 //! The full forward pass on the device: every layer on all positions, for every pixel again.
 //!
 //! The idea: this is what the cached method is measured against, so it is a fair one: tiled products with the
-//! operands in shared memory, activations computed once and stored, nothing copied to the host. The order
-//! of summation is the cached method's, and so are the images.
+//! operands in shared memory, activations computed once and stored, nothing copied to the host, and no more rows
+//! than a pixel depends on. The order of summation is the cached method's, and so are the images.
 
 use bytemuck::bytes_of;
 
@@ -16,6 +16,7 @@ use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Storage};
+use crate::plan::window::Window;
 use crate::plan::{Part, Plan};
 
 /// What a pass consists of.
@@ -36,7 +37,13 @@ struct Pass {
 /// A shape of batch, ready for full forward passes.
 pub struct Naive {
     pass: Pass,
+    window: Window,
     loaded: Loaded,
+}
+
+/// The rows of images that a pass takes at a time.
+fn within(plan: &Plan, extent: Extent) -> Extent {
+    Extent { height: Window::new(plan, extent.height).rows, ..extent }
 }
 
 /// Where everything lies: the maps as they are, and for each the activations that are stored beside it.
@@ -90,13 +97,17 @@ impl Pass {
         }
         let raw = |map: MapId| maps.grids[map];
         let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.input.known.map(raw));
-        Pass { ops, table, places: Places { arena: maps.layout.len, image, known, logits } }
+        Pass {
+            ops,
+            table,
+            places: Places { arena: maps.layout.len, rows: extent.height, image, known, logits },
+        }
     }
 }
 
 /// Bytes on the device that a batch needs beyond the weights.
 pub fn bytes(plan: &Plan, extent: Extent) -> u64 {
-    lay_out(plan, extent).0.layout.bytes()
+    lay_out(plan, within(plan, extent)).0.layout.bytes()
 }
 
 impl Naive {
@@ -112,7 +123,7 @@ impl Naive {
         extent: Extent,
         extras: Extras,
     ) -> Result<Naive> {
-        let pass = Pass::new(plan, packed, extent, device.properties.multiprocessors);
+        let pass = Pass::new(plan, packed, within(plan, extent), device.properties.multiprocessors);
         let activations = pass.ops.iter().filter_map(|op| match op {
             Op::Launch(_) => None,
             Op::Activate { kernel, .. } => Some(*kernel),
@@ -121,10 +132,29 @@ impl Naive {
         let kernels = pass.table.kernels().chain(activations).chain(drawn).chain(loaded::KERNELS);
         device.load(&kernels.collect::<Vec<_>>())?;
         let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &pass.table, pass.places)?;
-        Ok(Naive { pass, loaded })
+        Ok(Naive { pass, window: Window::new(plan, extent.height), loaded })
     }
 
-    /// A full forward pass over the images as they stand.
+    /// Brings the rows of a pass from `first` on, as they stand, into its maps.
+    fn turn_to(&mut self, device: &Device, first: usize, width: usize) -> Result<()> {
+        self.loaded.turn_to(device, first)?;
+        self.loaded.enter(device, first..first + self.window.rows, width)
+    }
+
+    /// Keeps the logits of the first `rows` rows, whose pixels are given.
+    fn given_rows(&mut self, device: &Device, rows: usize, width: usize) -> Result<()> {
+        let mut from = 0;
+        while from < rows {
+            let (first, end) = self.window.at(from);
+            self.turn_to(device, first, width)?;
+            self.pass(device)?;
+            self.loaded.keep_logits(device, from..end.min(rows))?;
+            from = end;
+        }
+        Ok(())
+    }
+
+    /// A full forward pass over the rows that were brought, as they stand.
     fn pass(&self, device: &Device) -> Result<()> {
         for op in &self.pass.ops {
             match op {
@@ -164,8 +194,7 @@ impl Naive {
         let given = batch.given.map_or(0, |g| g.rows);
         if given > 0 {
             if batch.keep_logits {
-                self.pass(device)?;
-                self.loaded.keep_logits(device, 0, given)?;
+                self.given_rows(device, given, batch.width)?;
             }
             device.wait()?;
             if !watch(given) && given < batch.height {
@@ -173,7 +202,12 @@ impl Naive {
             }
         }
         self.loaded.move_to(device, given)?;
+        let mut turned_to = None;
         for row in given..batch.height {
+            let (first, _) = self.window.at(row);
+            if turned_to.replace(first) != Some(first) {
+                self.turn_to(device, first, batch.width)?;
+            }
             for _ in 0..batch.width {
                 self.pass(device)?;
                 self.loaded.sample(device)?;
@@ -194,8 +228,7 @@ impl Naive {
     /// [`Error::Device`].
     pub fn log_likelihoods(&mut self, device: &Device, batch: &Batch) -> Result<Vec<f64>> {
         self.loaded.begin(device, batch)?;
-        self.pass(device)?;
-        self.loaded.keep_logits(device, 0, batch.height)?;
+        self.given_rows(device, batch.height, batch.width)?;
         self.loaded.log_likelihoods(device)
     }
 }

@@ -41,7 +41,7 @@ pub struct Schedule {
 
 /// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
-    let mut maps = Maps::new(plan, Storage::RingAndInputs, extent);
+    let mut maps = Maps::new(plan, Storage::Ring, extent);
     let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
         Some(Part::Hoisted) => {
             maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])

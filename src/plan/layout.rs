@@ -15,9 +15,6 @@ use crate::graph::{Graph, MapId};
 pub enum Storage {
     /// The rows that are still read, as rings.
     Ring,
-    /// As rings too, but all rows of the maps that come from outside: they are written before the first pass, and the
-    /// image is the result.
-    RingAndInputs,
     /// All rows.
     Full,
 }
@@ -84,8 +81,6 @@ struct Shape {
     kept: usize,
     /// Columns of padding on the left and on the right.
     padding: [usize; 2],
-    /// Whether it comes from outside.
-    given: bool,
 }
 
 impl Layout {
@@ -95,7 +90,7 @@ impl Layout {
         let shape = |(map, kept): (MapId, usize)| {
             let stride = graph.maps[map].stride;
             let padding = *reached.entry(stride).or_insert_with(|| graph.columns_reached(stride));
-            Shape { stride, kept, padding, given: graph.is_given(map) }
+            Shape { stride, kept, padding }
         };
         let maps = graph.rows_kept().into_iter().enumerate().map(shape).collect();
         Layout { len: 0, extent, storage, line, maps }
@@ -104,11 +99,10 @@ impl Layout {
     /// Places a grid for a map, of `channels` floats a position.
     pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
         let Extent { batch, height, width } = self.extent;
-        let Shape { stride, kept, padding: [left, right], given } = self.maps[map];
+        let Shape { stride, kept, padding: [left, right] } = self.maps[map];
         let (rows, above) = match self.storage {
             Storage::Ring => (kept, kept),
-            Storage::RingAndInputs if !given => (kept, kept),
-            _ => (height / stride + kept - 1, kept - 1),
+            Storage::Full => (height / stride + kept - 1, kept - 1),
         };
         let columns = left + width / stride + right;
         let base = self.reserve(&[rows, batch, columns, channels]);

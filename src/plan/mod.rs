@@ -2,11 +2,13 @@
 //!
 //! The idea: a backend works on pieces. A piece is a layer for outputs of one parity, with its taps divided into
 //! those of the row phase and those of the pixel phase. Where maps lie is in [`layout`], which pieces run when in
-//! [`steps`], what a piece's weights are in [`weights`]; a backend adds its own packing and its kernels.
+//! [`steps`], what a piece's weights are in [`weights`], which rows a naive pass needs in [`window`]; a backend adds
+//! its own packing and its kernels.
 
 pub mod layout;
 pub mod steps;
 pub mod weights;
+pub mod window;
 
 use std::ops::Range;
 

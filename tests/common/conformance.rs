@@ -6,7 +6,7 @@
 
 use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output};
 use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
-use ndarray::{Array4, s};
+use ndarray::{Array2, Array4, s};
 
 use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};
 use super::stacks::{self, stacks};
@@ -38,6 +38,7 @@ macro_rules! conformance {
             rows_of_another_image_stay_and_steer_the_rest,
             unusable_batches_and_an_interruption_end_with_an_error,
             every_stack_is_what_its_layers_say_and_cached_equals_naive,
+            a_start_is_the_pixel_before_the_first,
         );
     };
     ($ways:expr; $($part:ident),* $(,)?) => {
@@ -329,14 +330,93 @@ fn stack(way: &Way, weights: &Weights, place: &str, first: &[Output]) -> Vec<Out
         }
         all.push(cached);
     }
+    let starts = stacks::start(graph, size);
+    near_float64(weights, place, &all[0], known.as_ref(), &starts, &labels);
+    all
+}
+
+/// The logits of a batch are those of the float64 evaluation of its images.
+fn near_float64(
+    weights: &Weights,
+    place: &str,
+    made: &Output,
+    known: Option<&Array4<f32>>,
+    starts: &Array2<f32>,
+    labels: &[u32],
+) {
+    let logits = made.logits.as_ref().expect("asked for");
+    let (size, height, width, _) = logits.dim();
+    let known = known.map_or(Array4::zeros((size, height, width, 0)), Array4::clone);
     for (image, label) in labels.iter().enumerate() {
         let of = |array: &Array4<f32>| array.slice(s![image, .., .., ..]).to_owned();
-        let known = known.as_ref().map_or(Array4::zeros((size, height, width, 0)), Array4::clone);
-        let exact = stacks::forward(weights, of(&all[0].images).view(), of(&known).view(), *label as usize);
-        let logits = all[0].logits.as_ref().expect("asked for");
+        let (pixels, known, start) = (of(&made.images), of(&known), starts.row(image));
+        let exact = stacks::forward(weights, pixels.view(), known.view(), start, *label as usize);
         let found = logits.slice(s![image..image + 1, .., .., ..]);
         let off = exact.iter().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
         assert!(off < 2e-5, "{place}: off by {off:e}");
     }
-    all
+}
+
+/// Of the stacks that read the previous pixel: with another pixel before the first the logits are others, those of the
+/// float64 evaluation that begins with it, and free, given and naive alike. Images of two shapes: wide ones, and sounds
+/// that are longer than what a pixel depends on. What a network does not read is refused.
+pub fn a_start_is_the_pixel_before_the_first(ways: &[Way]) {
+    let all = stacks(0);
+    let (read, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, graph)| graph.input.previous);
+    assert_eq!((read.len(), others.is_empty()), (3, false), "stacks that read the previous pixel");
+    for (name, graph) in read {
+        let weights = Weights::synthetic_for(graph, 5);
+        let depends = weights.graph().receptive_rows();
+        for size in [[4, 3], [depends + 5, 1]] {
+            let mut first: Option<Output> = None;
+            for way in ways {
+                let place = format!("{name}, {size:?}, {}", way.name);
+                let made = started(way, &weights, size, &place, first.is_none());
+                let first = first.get_or_insert_with(|| made.clone());
+                assert!(*first == made, "{place}: not the bits of the first");
+            }
+        }
+    }
+    let (name, graph) = others.into_iter().next().expect("as asserted");
+    let starts = Array2::zeros((1, graph.head.values()));
+    let batch = Batch { start: Some(starts.view()), ..Batch::new(1, graph.period(), graph.period()) };
+    let mut engine = (ways[0].open)(&Weights::synthetic_for(graph, 5));
+    let error = engine.make(&batch, &|_| true).unwrap_err().to_string();
+    assert!(error.contains("start") && error.contains("reads no pixel"), "{name}: {error}");
+}
+
+/// What a way makes from a start, which it is held to as [`a_start_is_the_pixel_before_the_first`] says; by the naive
+/// method too, where that is asked for.
+fn started(way: &Way, weights: &Weights, [height, width]: [usize; 2], place: &str, naive: bool) -> Output {
+    let mut engine = (way.open)(weights);
+    let mut make = |batch: Batch| engine.make(&batch, &|_| true);
+    let value = |(image, channel)| [0.31, -0.92, 0.77][(image + channel) % 3];
+    let starts = Array2::from_shape_fn((2, weights.graph().head.values()), value);
+    let noise = Noise::Philox { seed: 8, first_index: 0 };
+    let without = Batch { noise, keep_logits: true, ..Batch::new(2, height, width) };
+    let batch = Batch { start: Some(starts.view()), ..without.reborrow() };
+    let made = make(batch.reborrow()).expect("sound batch");
+    near_float64(weights, place, &made, None, &starts, &[0, 0]);
+    let other = make(without).expect("sound batch");
+    assert!(made.logits != other.logits, "{place}: a start makes no difference");
+    for rows in [2, height] {
+        let given = Some(Given { images: made.images.view(), rows });
+        let given = Batch { given, ..batch.reborrow() };
+        assert!(make(given.reborrow()).expect("sound batch") == made, "{place}: {rows} rows given");
+        let given = Batch { method: Method::Naive, ..given };
+        assert!(!naive || make(given).expect("sound batch") == made, "{place}: naive, {rows} rows given");
+    }
+    let loud = starts.mapv(|x| 2.0 * x);
+    for wrong in [starts.slice(s![..1, ..]), loud.view()] {
+        let error = make(Batch { start: Some(wrong), ..batch.reborrow() }).unwrap_err();
+        assert!(error.to_string().contains("start"), "{place}: {error}");
+    }
+    // Ten minutes of sound take no more than their array, beside what a short one takes.
+    let bytes = |method, rows| engine.batch_bytes(method, 1, rows, 1);
+    for method in [Method::Cached, Method::Naive] {
+        let more = bytes(method, 9_600_000) - bytes(method, 600);
+        let each = 4 * weights.graph().head.values() as u64;
+        assert_eq!(more, each * (9_600_000 - 600), "{place}, {method:?}");
+    }
+    made
 }

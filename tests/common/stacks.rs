@@ -7,7 +7,7 @@
 use fast_pixel_cnn::Weights;
 use fast_pixel_cnn::graph::*;
 use fast_pixel_cnn::heads::Head;
-use ndarray::{Array4, ArrayView3, Axis};
+use ndarray::{Array2, Array4, ArrayView1, ArrayView3, Axis};
 
 /// Channels of the hidden layers: one full panel and a part of one.
 const CHANNELS: usize = 18;
@@ -287,11 +287,18 @@ pub fn known(graph: &Graph, size: usize, height: usize, width: usize) -> Option<
     Some(Array4::from_shape_fn((size, height, width, channels), number))
 }
 
-/// Logits `[1, height, width, logits]` of an image and what is given for it, both `[height, width, channels]`.
+/// The pixel before the first of `size` images where none is given: `[size, values]`.
+pub fn start(graph: &Graph, size: usize) -> Array2<f32> {
+    Array2::from_elem((size, graph.head.values()), graph.head.nearest(0.0))
+}
+
+/// Logits `[1, height, width, logits]` of an image and what is given for it, both `[height, width, channels]`; `start`
+/// `[values]` is the pixel before the first, where the network reads that.
 pub fn forward(
     weights: &Weights,
     image: ArrayView3<f32>,
     known: ArrayView3<f32>,
+    start: ArrayView1<f32>,
     class: usize,
 ) -> Array4<f64> {
     let graph = weights.graph();
@@ -299,7 +306,7 @@ pub fn forward(
     let mut maps: Vec<Vec<f64>> = vec![Vec::new(); graph.maps.len()];
     let mut pixels: Vec<Vec<f32>> = image.lanes(Axis(2)).into_iter().map(|pixel| pixel.to_vec()).collect();
     if graph.input.previous {
-        pixels.insert(0, vec![graph.head.nearest(0.0); graph.head.values()]);
+        pixels.insert(0, start.to_vec());
         pixels.pop();
     }
     for pixel in pixels {

@@ -218,12 +218,12 @@ impl Bench {
 
 fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonlinearity) {
     let config = PixelCnnPp { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
-    for storage in [Storage::RingAndInputs, Storage::Full] {
+    for storage in [Storage::Ring, Storage::Full] {
         let bench = Bench::new(config, storage);
         for (index, piece) in bench.plan.pieces.iter().enumerate() {
             match storage {
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
-                Storage::Ring | Storage::RingAndInputs => {
+                Storage::Ring => {
                     bench.check(index, Part::Whole, Span::Row);
                     let parts = [piece.row_part(), piece.pixel_part()].into_iter().flatten();
                     for part in parts.filter(|p| *p != Part::Whole) {

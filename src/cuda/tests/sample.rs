@@ -4,9 +4,10 @@ use bytemuck::{Zeroable, bytes_of, cast_slice, pod_read_unaligned};
 
 use super::{device, noise, offset};
 use crate::cuda::abi::{self, Batch, Cursor, Grid, Sampler};
-use crate::cuda::driver::Shape;
+use crate::cuda::driver::{Buffer, Shape};
 use crate::cuda::kernels::Kernel;
 use crate::cuda::stage::padded;
+use crate::graph::{Encoding, Input};
 use crate::heads::{Head, categorical};
 use crate::philox;
 
@@ -53,31 +54,52 @@ struct Trial<'a> {
     /// `[PIXELS][draws]`, or none for Philox.
     noise: Option<&'a [f32]>,
     temperature: f32,
-    ones: bool,
+    /// Where pixels are drawn.
+    at: [usize; 2],
+    /// How a pixel enters the image's map, the map's channels, and the first row that it has no more.
+    input: Input,
+    channels: usize,
+    end: usize,
 }
 
 struct Drawn {
-    /// Of each image the values, and the place behind them.
-    pixels: Vec<Vec<f32>>,
+    /// `[PIXELS][values]`.
+    pixels: Vec<f32>,
+    /// The image's map, and where in it a position of an image is.
+    map: Vec<f32>,
+    grid: Grid,
     cursor: Cursor,
     /// `[PIXELS][logits]`.
     kept: Vec<f32>,
 }
 
-impl Trial<'_> {
+/// A pixel among all.
+fn place(image: usize, [row, column]: [usize; 2]) -> usize {
+    (image * HEIGHT + row) * WIDTH + column
+}
+
+impl<'a> Trial<'a> {
+    fn new(head: Head, logits: &'a [Vec<f32>]) -> Trial<'a> {
+        let (input, channels) = (Input::default(), head.values());
+        Trial { head, logits, noise: None, temperature: 1.0, at: AT, input, channels, end: HEIGHT }
+    }
+
     fn run(&self) -> Drawn {
         let (device, head) = (device(), self.head);
-        let ([row, column], columns) = (AT, WIDTH as i32 + 2);
+        let ([row, column], columns) = (self.at, WIDTH as i32 + 2);
         let channels = padded(head.logits());
         let logits = Grid { base: channels as u64, rows: 1, above: 1, columns, channels: channels as i32 };
         let before = SIZE * (WIDTH + 2) * channels;
-        let image = Grid { base: before as u64 + 8, rows: HEIGHT as i32 + 2, above: 2, columns, channels: 8 };
-        let mut host = vec![0.0; before + SIZE * (HEIGHT + 2) * (WIDTH + 2) * 8];
-        let place = |grid: &Grid, i| offset(grid, SIZE, i, row as i32, column as i32);
+        let floats = padded(self.channels);
+        let mut image =
+            Grid { base: floats as u64, rows: HEIGHT as i32 + 2, above: 2, columns, channels: floats as i32 };
+        let mut host = vec![0.0; before + SIZE * (HEIGHT + 2) * (WIDTH + 2) * floats];
         for (i, numbers) in self.logits.iter().enumerate() {
-            let at = place(&logits, i);
+            let at = offset(&logits, SIZE, i, row as i32, column as i32);
             host[at..at + numbers.len()].copy_from_slice(numbers);
         }
+        let map = image;
+        image.base += before as u64;
         let arena = device.upload(cast_slice(&host)).unwrap();
         let cursor = Cursor { row: row as i32, column: column as i32, fault: u64::MAX };
         let cursor = device.upload(bytes_of(&cursor)).unwrap();
@@ -91,17 +113,28 @@ impl Trial<'_> {
         };
         let kept = device.zeroed::<f32>(PIXELS * head.logits()).unwrap();
         let noise = self.noise.map(|noise| device.upload(cast_slice(noise)).unwrap());
+        let pixels = device.zeroed::<f32>(PIXELS * head.values()).unwrap();
+        let input = abi::Input {
+            image,
+            pixels: pixels.as_device_ptr().as_raw(),
+            start: 0,
+            ln_symbols: libm::log(head.logits() as f64),
+            encoding: self.input.encoding as i32,
+            previous: i32::from(self.input.previous),
+            values: head.values() as i32,
+            channels: self.channels as i32,
+            symbols: head.logits() as i32,
+            end: self.end as i32,
+        };
         let sampler = Sampler {
             logits,
-            image,
+            input,
             seed: SEED,
             noise: noise.as_ref().map_or(0, |noise| noise.as_device_ptr().as_raw()),
             kept_logits: kept.as_device_ptr().as_raw(),
             head: head.into(),
             first_index: 7,
             temperature: self.temperature,
-            ones: i32::from(self.ones),
-            padding: 0,
         };
         let sampler = device.upload(bytes_of(&sampler)).unwrap();
         let address = sampler.as_device_ptr().as_raw();
@@ -114,12 +147,16 @@ impl Trial<'_> {
         let mut bytes = vec![0; host.len() * 4];
         device.read(&arena, &mut bytes).unwrap();
         let found: &[f32] = cast_slice(&bytes);
-        let pixel = |i| found[place(&image, i)..][..head.values() + 1].to_vec();
+        assert!(bytes[..before * 4] == cast_slice::<f32, u8>(&host)[..before * 4], "the logits stay");
+        let fetch = |buffer: &Buffer<f32>| {
+            let mut floats = vec![0.0; buffer.len()];
+            device.read(buffer, &mut floats).unwrap();
+            floats
+        };
         let mut bytes = [0; size_of::<Cursor>()];
         device.read(&cursor, &mut bytes).unwrap();
-        let mut floats = vec![0.0; PIXELS * head.logits()];
-        device.read(&kept, &mut floats).unwrap();
-        Drawn { pixels: (0..SIZE).map(pixel).collect(), cursor: pod_read_unaligned(&bytes), kept: floats }
+        let (pixels, kept) = (fetch(&pixels), fetch(&kept));
+        Drawn { pixels, map: found[before..].to_vec(), grid: map, cursor: pod_read_unaligned(&bytes), kept }
     }
 }
 
@@ -127,47 +164,81 @@ impl Trial<'_> {
 fn sample() {
     let _turn = super::turn();
     let [row, column] = AT;
-    let pixel = |image: usize| (image * HEIGHT + row) * WIDTH + column;
     for (n, head) in heads().into_iter().enumerate() {
         let mut next = noise(n as u64 + 1);
         let all: Vec<_> = (0..SIZE).map(|_| logits(head, &mut next)).collect();
         let given: Vec<f32> = (0..PIXELS * head.draws()).map(|_| 0.5 + 0.49 * next()).collect();
-        for (given, temperature, ones) in
-            [(None, 1.0, true), (Some(&given), 1.0, false), (None, 0.375, true), (Some(&given), 2.5, true)]
-        {
+        for (given, temperature) in [(None, 1.0), (Some(&given), 1.0), (None, 0.375), (Some(&given), 2.5)] {
             for broken in [None, Some(3)] {
                 let mut logits = all.clone();
                 if let Some(image) = broken {
                     logits[image][1] = f32::NAN;
                 }
                 let noise = given.map(|given| &given[..]);
-                let drawn = Trial { head, logits: &logits, noise, temperature, ones }.run();
-                for (i, logits) in logits.iter().enumerate() {
+                let drawn = Trial { noise, temperature, ..Trial::new(head, &logits) }.run();
+                let mut expected = vec![0.0; PIXELS * head.values()];
+                for (i, logits) in logits.iter().enumerate().filter(|(i, _)| broken != Some(*i)) {
                     let mut uniforms = vec![0.0; head.draws()];
                     match given {
                         Some(given) => {
-                            uniforms.copy_from_slice(&given[pixel(i) * head.draws()..][..head.draws()])
+                            uniforms.copy_from_slice(&given[place(i, AT) * head.draws()..][..head.draws()])
                         }
                         None => {
                             philox::uniforms(SEED, 7 + i as u32, row as u32, column as u32, &mut uniforms)
                         }
                     }
-                    let mut expected = vec![0.0; head.values() + 1];
-                    if broken != Some(i) {
-                        head.sample(logits, temperature, &uniforms, &mut expected[..head.values()]);
-                        expected[head.values()] = f32::from(u8::from(ones));
-                    }
-                    for (found, expected) in drawn.pixels[i].iter().zip(expected) {
-                        let off = (found - expected).abs();
-                        assert!(off < 2e-6, "{head:?} at {temperature}: {found}, {expected}");
-                    }
+                    let pixel = &mut expected[place(i, AT) * head.values()..][..head.values()];
+                    head.sample(logits, temperature, &uniforms, pixel);
+                }
+                for (found, expected) in drawn.pixels.iter().zip(expected) {
+                    let off = (found - expected).abs();
+                    assert!(off < 2e-6, "{head:?} at {temperature}: {found}, {expected}");
                 }
                 let Cursor { row: next_row, column: next_column, fault } = drawn.cursor;
                 assert_eq!((next_row, next_column), (3, 0), "the cursor moves to the next row");
                 let order = |image| ((row * WIDTH + column) * SIZE + image) as u64;
                 assert_eq!(fault, broken.map_or(u64::MAX, order));
-                assert_eq!(drawn.kept[pixel(1) * head.logits()..][..head.logits()], all[1]);
+                assert_eq!(drawn.kept[place(1, AT) * head.logits()..][..head.logits()], all[1]);
             }
+        }
+    }
+}
+
+/// The drawn pixels, encoded, at their own positions or the next ones, where the map has these; and nothing else.
+#[test]
+fn a_drawn_pixel_enters_the_map() {
+    let _turn = super::turn();
+    let symbols = |symbols| Head::Categorical { symbols };
+    for (n, (head, encoding, channels)) in [
+        (mixture(3, 1), Encoding::Values, 1),
+        (mixture(3, 3), Encoding::Values, 4),
+        (symbols(40), Encoding::Values, 2),
+        (symbols(256), Encoding::OneHot, 256),
+        (symbols(22), Encoding::OneHot, 22),
+        (symbols(256), Encoding::MuLaw, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut next = noise(n as u64 + 1);
+        let logits: Vec<_> = (0..SIZE).map(|_| logits(head, &mut next)).collect();
+        for (previous, at, end, filled) in [
+            (false, [2, 1], HEIGHT, Some([2, 1])),
+            (false, [2, 3], 3, Some([2, 3])),
+            (true, [2, 1], 3, Some([2, 2])),
+            (true, [2, 3], HEIGHT, Some([3, 0])),
+            (true, [2, 3], 3, None),
+        ] {
+            let input = Input { encoding, previous, known: None };
+            let drawn = Trial { at, input, channels, end, ..Trial::new(head, &logits) }.run();
+            let mut expected = vec![0.0; drawn.map.len()];
+            for (i, [row, column]) in (0..SIZE).filter_map(|i| Some((i, filled?))) {
+                let pixel = &drawn.pixels[place(i, at) * head.values()..][..head.values()];
+                assert!(pixel.iter().any(|x| *x != 0.0));
+                let to = offset(&drawn.grid, SIZE, i, row, column);
+                input.encode(&head, pixel, &mut expected[to..to + channels]);
+            }
+            assert!(drawn.map == expected, "{head:?}, {encoding:?}, {previous}, {at:?}, {end}");
         }
     }
 }
@@ -180,9 +251,10 @@ fn a_noise_that_is_not_a_number_makes_no_pixel() {
     for head in [mixture(1, 3), mixture(1, 1)] {
         let all = vec![logits(head, &mut noise(1)); SIZE];
         let given = vec![f32::NAN; PIXELS * head.draws()];
-        let trial = Trial { head, logits: &all, noise: Some(&given), temperature: 1.0, ones: false };
-        for pixel in trial.run().pixels {
-            assert!(pixel[..head.values()].iter().all(|x| x.is_nan()), "{pixel:?}");
+        let drawn = Trial { noise: Some(&given), ..Trial::new(head, &all) }.run();
+        for image in 0..SIZE {
+            let pixel = &drawn.pixels[place(image, AT) * head.values()..][..head.values()];
+            assert!(pixel.iter().all(|x| x.is_nan()), "{pixel:?}");
         }
     }
 }
