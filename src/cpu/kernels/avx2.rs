@@ -105,8 +105,8 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
     }
 }
 
-/// Adds the products of input `k`, whose parity is known when it is compiled. A register of weights is used up before
-/// the next one is loaded: with the accumulators there is no room for more.
+/// Adds the products of input `k`, whose parity is known when it is compiled. A panel's weights are used up before the
+/// next one's are loaded: with the accumulators there is no room for more.
 ///
 /// # Safety
 /// The processor has the instruction set, and `inputs` and the panels' `weights` have that input.
@@ -122,20 +122,22 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
     // SAFETY: by the caller's promise.
     unsafe {
         for p in 0..PANELS {
+            let mut w = [_mm256_setzero_ps(); 2];
             for h in 0..2 {
-                let w = match (BF16, ODD) {
-                    (false, _) => _mm256_loadu_ps(weights[p].add(k * LANES + h * HALF)),
-                    (true, odd) => {
-                        let pairs = _mm256_loadu_si256(weights[p].add(k / 2 * LANES + h * HALF).cast());
-                        _mm256_castsi256_ps(match odd {
-                            false => _mm256_slli_epi32::<16>(pairs),
-                            true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
-                        })
-                    }
+                w[h] = if BF16 {
+                    let pairs = _mm256_loadu_si256(weights[p].add(k / 2 * LANES + h * HALF).cast());
+                    _mm256_castsi256_ps(match ODD {
+                        false => _mm256_slli_epi32::<16>(pairs),
+                        true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+                    })
+                } else {
+                    _mm256_loadu_ps(weights[p].add(k * LANES + h * HALF))
                 };
-                for m in 0..ROWS {
-                    let x = _mm256_set1_ps(*inputs[m].add(k));
-                    accumulators[m][p][h] = _mm256_fmadd_ps(x, w, accumulators[m][p][h]);
+            }
+            for m in 0..ROWS {
+                let x = _mm256_set1_ps(*inputs[m].add(k));
+                for h in 0..2 {
+                    accumulators[m][p][h] = _mm256_fmadd_ps(x, w[h], accumulators[m][p][h]);
                 }
             }
         }
