@@ -10,7 +10,7 @@ mod sounds;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
 use fast_pixel_cnn::graph::Graph;
@@ -29,22 +29,23 @@ use serde::Serialize;
 /// if the model's logits are not finite.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
+#[command(group = ArgGroup::new("given").required(true).args(["images", "codes", "sounds"]))]
 struct Args {
     #[command(flatten)]
     weights: cli::WeightsArgs,
 
     /// Images of one size: PNG, or .npy or .npz of type uint8 and shape [N, H, W, C] or [H, W, C], or as in
     /// ImageNet32's .npz files
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["codes", "sounds"])]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,
 
     /// Sounds as codes: .npy or .npz of type int64, int32, uint16 or uint8 and shape [N, T] or [T]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "classify", "logits_out"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["classify", "logits_out"])]
     codes: Option<PathBuf>,
 
     /// Sounds: WAV, of any lengths; averaged over their channels and resampled to the model's rate where they differ
     #[arg(long, value_name = "FILE", num_args = 1..,
-          conflicts_with_all = ["images", "codes", "classify", "logits_out", "key"])]
+          conflicts_with_all = ["classify", "logits_out", "key"])]
     sounds: Vec<PathBuf>,
 
     /// Samples of each sound that are not scored, but read as what comes before the others; 0 scores the first too, as
