@@ -156,7 +156,7 @@ pub struct SampleLimits {
     pub flops: f64,
     /// Bytes per second from memory of the size of all weights, each of which every sample needs.
     pub read: f64,
-    /// Bytes of all weights: float32 those of the row phase.
+    /// Bytes of all weights.
     pub bytes: f64,
 }
 
@@ -172,8 +172,7 @@ impl SampleLimits {
         precision: Precision,
     ) -> Result<SampleLimits> {
         let sets = graph.work_by_stride();
-        let bytes =
-            sets.iter().map(|set| set.row * size_of::<f32>() as f64 + set.pixel * precision.bytes()).sum();
+        let bytes = sets.iter().map(|set| (set.row + set.pixel) * precision.bytes()).sum();
         Ok(SampleLimits {
             flops: peak_flops(kernels, threads)?,
             read: read_bandwidth(kernels, threads, (bytes as usize).max(1 << 16))?,

@@ -217,6 +217,11 @@ impl Spread {
     /// Of `repeats` timings of `run`, after one that does not count.
     fn of(repeats: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
         run()?;
+        Spread::warm(repeats, run)
+    }
+
+    /// Of `repeats` timings of `run`, which has run before.
+    fn warm(repeats: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
         let mut seconds = Vec::new();
         for _ in 0..repeats {
             seconds.push(run()?);

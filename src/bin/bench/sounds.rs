@@ -161,7 +161,7 @@ impl Subject {
         let [least, most] = CACHED_SAMPLES;
         let first = made(&mut *self.engine, &sounds(size, least, labels))? / least as f64;
         let samples = ((CACHED_SECONDS / first) as usize).clamp(least, most);
-        let cached = Spread::of(CACHED_REPEATS, || {
+        let cached = Spread::warm(CACHED_REPEATS, || {
             Ok(made(&mut *self.engine, &sounds(size, samples, labels))? / samples as f64)
         })?;
 
@@ -175,7 +175,7 @@ impl Subject {
         };
         let first = naive(1)?;
         let in_one = ((NAIVE_SECONDS / first) as usize).clamp(1, NAIVE_SAMPLES);
-        let naive = Spread::of(passes, || naive(in_one))?;
+        let naive = Spread::warm(passes, || naive(in_one))?;
         Ok(Times {
             naive_seconds_per_sample: naive.median,
             naive_passes: passes * in_one,
