@@ -1,11 +1,16 @@
 //! How likely a model finds given images, which class it takes them for, and how far its logits are from
 //! given ones.
 //!
-//! A [`Task`] says what is evaluated, [`evaluate`] does it, and [`classify`] asks under which class images are likeliest.
+//! A [`Task`] says what is evaluated, [`evaluate`] does it, and [`classify`] asks under which class images are likeliest;
+//! [`evaluate_sounds`] does it for sounds.
 //!
 //! The idea: images go through full forward passes in batches as large as memory allows; nothing is kept
 //! of a batch but its likelihoods, unless the logits are asked for. A likelihood is NaN where the logits are
 //! not finite, whatever the engine.
+
+mod sounds;
+
+pub use sounds::{SoundScores, Sounds, evaluate_sounds};
 
 use std::ops::Range;
 

@@ -26,7 +26,7 @@
 //! | [`weights`] | loading a model: a trainer's checkpoint, or what [`weights::convert`] made of one |
 //! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options |
 //! | [`generate`] | runs of images: seed, class, size, completion, progress and stopping |
-//! | [`evaluate`] | likelihoods and classes of given images |
+//! | [`evaluate`] | likelihoods of given images and sounds, and classes of images |
 //! | [`media`] | images as bytes and floats, sounds as amplitudes and codes, and the files that hold them |
 //! | [`engine`] | the trait that engines have, and single batches with all that can be asked of one |
 //! | [`models`], [`graph`], [`heads`] | architectures, the language that they are written in, distributions of a pixel |

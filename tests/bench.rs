@@ -117,3 +117,89 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     let alone = run("bench", &["--nonlinearity", "relu"]);
     assert!(alone.code == Some(2) && alone.stderr.contains("--checkpoint"), "{}", alone.stderr);
 }
+
+/// Checks that the numbers of a row of sounds fit each other.
+fn fit(row: &Value) {
+    let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+    let ratio = number("naive_seconds_per_sample") / number("cached_seconds_per_sample");
+    assert!((number("speedup") / ratio - 1.0).abs() < 1e-9, "{row}");
+    let sounds = row["batch"].as_f64().unwrap_or(1.0);
+    let together = number("samples_per_second") * number("cached_seconds_per_sample");
+    assert!((together / sounds - 1.0).abs() < 1e-9, "{row}");
+    // The limits have been measured on this machine, on which others may be at work.
+    assert!((1e-6..2.0).contains(&number("share_of_limit")), "{row}");
+}
+
+/// Runs with `--json` and `--plot`, and draws the report again: the table, the report and the figure.
+fn measured(args: &[&str]) -> (String, Value, String) {
+    let place = tempfile::tempdir().unwrap();
+    let [json, plot, again] =
+        ["b.json", "b.svg", "again.svg"].map(|name| place.path().join(name).to_str().unwrap().to_string());
+    let done = run("bench", &[args, &["--naive-passes", "1", "--json", &json, "--plot", &plot]].concat());
+    let report = std::fs::read(&json).map(|json| serde_json::from_slice(&json).unwrap());
+    let stdout = done.succeeds().stdout;
+    run("bench", &["--from-json", &json, "--plot", &again]).succeeds();
+    let drawn = std::fs::read_to_string(&plot).unwrap();
+    assert_eq!(drawn, std::fs::read_to_string(&again).unwrap());
+    (stdout, report.unwrap(), drawn)
+}
+
+#[test]
+fn sounds_are_timed_sample_by_sample() {
+    let weights = argument("wavenet_gc/model.ckpt-72000");
+    let (stdout, report, figure) = measured(&["-c", &weights, "--batch-sizes", "1,3", "--precision", "bf16"]);
+    assert_eq!((cells(&stdout, 1).len(), cells(&stdout, 3).len()), (1, 1), "{stdout}");
+    assert!(report["limit"]["flops"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(
+        (&report["model"]["model"], &report["machine"]["precision"]),
+        (&"wavenet".into(), &"bf16".into())
+    );
+    let rate = report["model"]["sample_rate"].as_f64().unwrap();
+    let rows = report["results"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for row in rows {
+        fit(row);
+        let real = 1.0 / (rate * row["cached_seconds_per_sample"].as_f64().unwrap());
+        assert!((row["realtime_factor"].as_f64().unwrap() / real - 1.0).abs() < 1e-9, "{row}");
+    }
+    assert!(figure.contains("WaveNet of") && !figure.contains("(paper)"), "{figure}");
+    let phases = run("bench", &["-c", &weights, "--batch-sizes", "2", "--phases"]).succeeds();
+    assert_eq!(cells(&phases.stdout, 2)[0].len(), 8, "{}", phases.stdout);
+}
+
+#[test]
+fn the_paper_s_network_of_sounds_is_timed_over_its_layers() {
+    let (stdout, report, figure) = measured(&["--model", "fast-wavenet", "--layers", "1..3"]);
+    let rows = report["results"].as_array().unwrap();
+    for (row, (layers, field, paper)) in rows.iter().zip([(1, 3, 3.0), (2, 7, 2.2), (3, 15, 3.1)]) {
+        fit(row);
+        let found = ["layers", "receptive_field"].map(|key| row[key].as_u64().unwrap());
+        assert_eq!((found, row["paper_speedup"].as_f64()), ([layers, field], Some(paper)));
+        assert_eq!(cells(&stdout, layers as usize)[0].last().unwrap(), &paper.to_string());
+    }
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[2]["paper_naive_seconds_per_sample"].as_f64(), Some(0.0064));
+    for words in ["layers of each of two blocks", "(paper)", "22.4"] {
+        assert!(figure.contains(words), "{words} in {figure}");
+    }
+    let (_, list, _) = measured(&["--model", "fast-wavenet", "--layers", "2"]);
+    assert_eq!(list["results"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn flags_of_other_models_are_one_line_of_error_and_status_2() {
+    let sounds = argument("wavenet_tiny/model.ckpt-72000");
+    run("bench", &["--layers", "3"]).fails_with(&["--layers", "--model fast-wavenet"]);
+    for layers in ["0", "3..2", "1..22", "1,,2", "a..b", ""] {
+        let refused = run("bench", &["--model", "fast-wavenet", "--layers", layers]);
+        refused.fails_with(&["--layers", "expected A..B with A up to B"]);
+    }
+    let fast = |more: &[&str]| run("bench", &[&["--model", "fast-wavenet"], more].concat());
+    fast(&["--batch-sizes", "2"]).fails_with(&["--batch-sizes", "one sound"]);
+    fast(&["--phases"]).fails_with(&["--phases", "one sound"]);
+    fast(&["--explain"]).fails_with(&["--explain", "only for models of images"]);
+    fast(&["-c", &sounds]).fails_with(&["--model", "--checkpoint"]);
+    run("bench", &["-c", &sounds, "--explain"]).fails_with(&["--explain", "only for models of images"]);
+    run("bench", &["-c", &sounds, "--batch-sizes", "1000000000"]).fails_with(&["would fit"]);
+    run("bench", &["--model", "wave"]).fails_with(&["--model", "fast-wavenet"]);
+}

@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Where a crate's root is, and programs of several files.
-const CRATES: [&str; 4] = ["src", "src/bin/generate", "src/bin/bench", "tools/vgpu/src"];
+const CRATES: [&str; 5] = ["src", "src/bin/generate", "src/bin/bench", "src/bin/evaluate", "tools/vgpu/src"];
 
 fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()

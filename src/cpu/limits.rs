@@ -149,10 +149,49 @@ impl Limits {
     }
 }
 
+/// The limits that bound a sound, sample by sample.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleLimits {
+    /// Floating point operations per second.
+    pub flops: f64,
+    /// Bytes per second from memory of the size of all weights, each of which every sample needs.
+    pub read: f64,
+    /// Bytes of all weights.
+    pub bytes: f64,
+}
+
+impl SampleLimits {
+    /// Measures this machine for one network. Takes less than a second.
+    ///
+    /// # Errors
+    /// [`crate::Error::Threads`], [`crate::Error::Allocate`].
+    pub fn measure(
+        kernels: &Kernels,
+        threads: usize,
+        graph: &Graph,
+        precision: Precision,
+    ) -> Result<SampleLimits> {
+        let sets = graph.work_by_stride();
+        let bytes = sets.iter().map(|set| (set.row + set.pixel) * precision.bytes()).sum();
+        Ok(SampleLimits {
+            flops: peak_flops(kernels, threads)?,
+            read: read_bandwidth(kernels, threads, (bytes as usize).max(1 << 16))?,
+            bytes,
+        })
+    }
+
+    /// Seconds below which no sample of each of `batch` sounds can come: the longer of the time to multiply and the
+    /// time to read all weights once.
+    pub fn seconds(&self, graph: &Graph, batch: usize) -> f64 {
+        let flops = 2.0 * graph.multiply_adds(1, 1) as f64 * batch as f64;
+        f64::max(flops / self.flops, self.bytes / self.read)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::PixelCnnPp;
+    use crate::models::{PixelCnnPp, fast_wavenet};
 
     /// The machine for which the lower bounds of the paper's model have been worked out.
     const LIMITS: Limits =
@@ -166,6 +205,15 @@ mod tests {
         let exact = 3.0 * 2.0 * 24_370_216_960.0 / 480e9;
         assert!((seconds / exact - 1.0).abs() < 1e-9, "{seconds} {exact}");
         assert!((infinite.forward_seconds(&graph, 3, 32, 32) / exact - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_sound_waits_for_memory_and_many_do_not() {
+        let graph = fast_wavenet(4);
+        let weights = graph.multiply_adds(1, 1) as f64;
+        let limits = SampleLimits { flops: 200e9, read: 50e9, bytes: 4.0 * weights };
+        assert_eq!(limits.seconds(&graph, 1), 4.0 * weights / 50e9);
+        assert_eq!(limits.seconds(&graph, 16), 32.0 * weights / 200e9);
     }
 
     #[test]

@@ -134,6 +134,15 @@ impl CpuEngine {
         limits::Limits::measure(&self.kernels, self.threads, &self.plan.graph, self.precision)
     }
 
+    /// The same for the samples of a sound.
+    ///
+    /// # Errors
+    /// [`Error::Threads`], [`Error::Allocate`].
+    #[doc(hidden)]
+    pub fn sample_limits(&self) -> Result<limits::SampleLimits> {
+        limits::SampleLimits::measure(&self.kernels, self.threads, &self.plan.graph, self.precision)
+    }
+
     /// How the weights of the pixel phase are stored.
     pub fn precision(&self) -> Precision {
         self.precision

@@ -1,4 +1,5 @@
-//! The paper's figure: the speed-up of cached over naive generation against the batch size.
+//! The paper's figures: the speed-up of cached over naive generation against the batch size, and against the layers of
+//! its network of sounds.
 //!
 //! The idea: a figure needs less than a report, so it has a type of its own, filled by a run or read
 //! from the JSON of an earlier one; what a report says beside it is nobody's business here. Drawn as
@@ -21,8 +22,67 @@ use crate::media::npy::open_regular;
 pub const PAPER: [(usize, f64); 9] =
     [(1, 2.9), (2, 4.2), (4, 6.3), (8, 10.4), (16, 18.0), (32, 33.3), (64, 60.7), (128, 109.0), (256, 183.0)];
 
-/// What a report calls itself in its field `schema`.
-pub const SCHEMA: &str = "fast-pixel-cnn/bench/1";
+/// The paper's other figure: layers of a block of its network of sounds, milliseconds of a sample, cached and naive, and
+/// their ratio as it is given, on a Tesla K40. Read from a picture, so that no time is nearer than 0.3 ms.
+pub const PAPER_OF_SOUNDS: [(usize, [f64; 3]); 15] = [
+    (1, [0.8, 2.4, 3.0]),
+    (2, [1.9, 4.1, 2.2]),
+    (3, [2.1, 6.4, 3.1]),
+    (4, [2.8, 6.5, 2.3]),
+    (5, [3.1, 7.9, 2.6]),
+    (6, [2.8, 9.3, 3.3]),
+    (7, [4.1, 10.2, 2.5]),
+    (8, [4.6, 11.2, 2.4]),
+    (9, [4.2, 12.5, 3.0]),
+    (10, [5.2, 14.4, 2.8]),
+    (11, [5.5, 18.3, 3.3]),
+    (12, [6.1, 29.8, 4.9]),
+    (13, [6.3, 48.1, 7.6]),
+    (14, [6.8, 83.7, 12.3]),
+    (15, [7.1, 160.0, 22.4]),
+];
+
+/// What speed-ups are against. Reports of each have a schema of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Against {
+    /// Images in a batch.
+    #[default]
+    Images,
+    /// Sounds in a batch, of a model that the paper has no numbers of.
+    Sounds,
+    /// Layers of a block of the paper's network of sounds.
+    Layers,
+}
+
+impl Against {
+    const ALL: [Against; 3] = [Against::Images, Against::Sounds, Against::Layers];
+
+    /// What a report calls itself in its field `schema`.
+    pub fn schema(self) -> &'static str {
+        match self {
+            Against::Images => "fast-pixel-cnn/bench/1",
+            Against::Sounds => "fast-pixel-cnn/bench-sounds/1",
+            Against::Layers => "fast-pixel-cnn/bench-layers/1",
+        }
+    }
+
+    /// The paper's bars.
+    fn paper(self) -> Vec<(usize, f64)> {
+        match self {
+            Against::Images => PAPER.to_vec(),
+            Against::Sounds => Vec::new(),
+            Against::Layers => PAPER_OF_SOUNDS.map(|(layers, [_, _, ratio])| (layers, ratio)).to_vec(),
+        }
+    }
+
+    /// What stands below the axis.
+    fn axis(self) -> &'static str {
+        match self {
+            Against::Images | Against::Sounds => "batch size (log)",
+            Against::Layers => "layers of each of two blocks",
+        }
+    }
+}
 
 /// The largest report read, in bytes. A real one has a few thousand.
 const MAX_REPORT: u64 = 1 << 20;
@@ -45,11 +105,14 @@ pub(in crate::media) const MEASURED_FILL: RGBColor = RGBColor(32, 80, 142);
 /// names.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Speedups {
+    /// What the bars are against.
+    #[serde(skip)]
+    pub against: Against,
     /// Where it was measured.
     pub machine: Machine,
     /// What was measured.
     pub model: Model,
-    /// One for each batch size.
+    /// One for each batch size, or number of layers.
     #[serde(rename = "results")]
     pub bars: Vec<Bar>,
 }
@@ -69,17 +132,18 @@ pub struct Machine {
 pub struct Model {
     /// Number of parameters.
     pub parameters: usize,
-    /// Rows of an image.
+    /// Rows of an image, or samples from the first that a sound's next one depends on.
     pub height: usize,
-    /// Columns of an image.
+    /// Columns of an image, 1 of a sound.
     pub width: usize,
 }
 
 /// A measured bar.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Bar {
-    /// Images in the batch.
-    pub batch: usize,
+    /// Images or sounds in the batch, or layers of a block.
+    #[serde(rename = "batch", alias = "layers")]
+    pub at: usize,
     /// Seconds of naive generation divided by those of cached generation.
     pub speedup: f64,
 }
@@ -121,16 +185,18 @@ impl Speedups {
             |e: serde_json::Error| Error::malformed(path, "JSON", "a report that bench wrote", e.to_string());
         // First the kind: of another schema nothing else is known.
         let Kind { schema } = serde_json::from_slice(&text).map_err(no_report)?;
-        if schema != SCHEMA {
-            return Err(Error::malformed(path, "schema", SCHEMA, format!("{schema:?}")));
-        }
+        let Some(against) = Against::ALL.into_iter().find(|against| against.schema() == schema) else {
+            let expected = Against::default().schema();
+            return Err(Error::malformed(path, "schema", expected, format!("{schema:?}")));
+        };
         let read: Speedups = serde_json::from_slice(&text).map_err(no_report)?;
+        let read = Speedups { against, ..read };
         if read.bars.is_empty() || read.slots().len() > MAX_BATCHES {
-            let expected = format!("1 to {} batch sizes", MAX_BATCHES - PAPER.len());
+            let expected = format!("1 to {} batch sizes", MAX_BATCHES - against.paper().len());
             return Err(Error::malformed(path, "results", expected, read.bars.len().to_string()));
         }
         for bar in &read.bars {
-            if bar.batch == 0 || !DRAWABLE.contains(&bar.speedup) {
+            if bar.at == 0 || !DRAWABLE.contains(&bar.speedup) {
                 let expected = format!(
                     "a batch of 1 or more and a speed-up from {} to {}",
                     DRAWABLE.start(),
@@ -140,7 +206,7 @@ impl Speedups {
                     path,
                     "results",
                     expected,
-                    format!("{} and {}", bar.batch, bar.speedup),
+                    format!("{} and {}", bar.at, bar.speedup),
                 ));
             }
         }
@@ -156,12 +222,12 @@ impl Speedups {
         write_atomically(path, |file| file.write_all(svg.as_bytes()))
     }
 
-    /// The paper's and the measured bar of each batch size.
+    /// The paper's and the measured bar of each place on the axis.
     fn slots(&self) -> BTreeMap<usize, [Option<f64>; 2]> {
-        let mut slots = BTreeMap::from(PAPER.map(|(batch, speedup)| (batch, [Some(speedup), None])));
+        let paper = self.against.paper().into_iter();
+        let mut slots: BTreeMap<_, _> = paper.map(|(at, speedup)| (at, [Some(speedup), None])).collect();
         for bar in &self.bars {
-            slots.entry(bar.batch).or_default()[1] =
-                Some(bar.speedup.clamp(*DRAWABLE.start(), *DRAWABLE.end()));
+            slots.entry(bar.at).or_default()[1] = Some(bar.speedup.clamp(*DRAWABLE.start(), *DRAWABLE.end()));
         }
         slots
     }
@@ -202,11 +268,14 @@ impl Speedups {
             Some(threads) => format!("{name}, {threads} threads (measured)"),
         };
         let paper = "Tesla K40, TensorFlow (paper)".to_string();
-        for (y, fill, words) in [(58, PAPER_FILL, paper), (80, MEASURED_FILL, here)] {
+        let legend = [(58, PAPER_FILL, paper), (80, MEASURED_FILL, here)];
+        // The last line alone where the paper has no bars.
+        let without = usize::from(self.against.paper().is_empty());
+        for (y, fill, words) in legend.into_iter().skip(without) {
             root.draw(&Rectangle::new([(96, y - 7), (110, y + 7)], fill.filled()))?;
             text(&words, (118, y), &letters(14, INK).pos(left))?;
         }
-        text("batch size (log)", (middle, height - 54), &letters(15, INK).pos(center))?;
+        text(self.against.axis(), (middle, height - 54), &letters(15, INK).pos(center))?;
         let upright = letters(15, INK).transform(FontTransform::Rotate270);
         text(
             "speed-up: naive seconds / cached seconds (log)",
@@ -215,7 +284,17 @@ impl Speedups {
         )?;
         let Model { parameters, height: h, width: w } = self.model;
         let millions = parameters as f64 / 1e6;
-        let below = format!("Measured: PixelCNN++ of {millions:.1} million parameters, images of {h}x{w}.");
+        let below = match self.against {
+            Against::Images => {
+                format!("Measured: PixelCNN++ of {millions:.1} million parameters, images of {h}x{w}.")
+            }
+            Against::Sounds => {
+                format!(
+                    "Measured: WaveNet of {millions:.1} million parameters, naive with passes over {h} samples."
+                )
+            }
+            Against::Layers => format!("Measured: one sound, naive with passes over up to {h} samples."),
+        };
         text(&below, (middle, height - 22), &letters(12, INK).pos(center))
     }
 }
@@ -227,8 +306,8 @@ pub(in crate::media) fn letters(size: i32, color: RGBColor) -> TextStyle<'static
     (FONT, size).into_font().color(&color)
 }
 
-/// The bars with their numbers, and the axes' lines and ticks. Batch sizes stand evenly side by side,
-/// which for powers of two is a logarithmic axis.
+/// The bars with their numbers, and the axes' lines and ticks. Bars stand evenly side by side, which for batches of
+/// powers of two is a logarithmic axis.
 fn bars(slots: &BTreeMap<usize, [Option<f64>; 2]>, area: &Area) -> Drawn {
     let speedups = || slots.values().flatten().flatten();
     let low = speedups().copied().fold(1.0, f64::min).log10().floor() as i32;
@@ -251,7 +330,7 @@ fn bars(slots: &BTreeMap<usize, [Option<f64>; 2]>, area: &Area) -> Drawn {
             written(area, &y.to_string(), (edge - 8, at), &style)?;
         }
     }
-    for (slot, (batch, [paper, measured])) in slots.iter().enumerate() {
+    for (slot, (place, [paper, measured])) in slots.iter().enumerate() {
         let x = slot as f64;
         // Side by side around the middle; a bar alone in the middle.
         let shift = if paper.is_some() && measured.is_some() { 0.22 } else { 0.0 };
@@ -271,7 +350,7 @@ fn bars(slots: &BTreeMap<usize, [Option<f64>; 2]>, area: &Area) -> Drawn {
         }
         let (x, y) = chart.backend_coord(&(x, bottom));
         let style = letters(13, INK).pos(Pos::new(HPos::Center, VPos::Top));
-        written(area, &batch.to_string(), (x, y + 8), &style)?;
+        written(area, &place.to_string(), (x, y + 8), &style)?;
     }
     chart.draw_series([PathElement::new([(-0.5, bottom), (right, bottom)], INK)]).map(drop)
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use fast_pixel_cnn::cpu::kernels::Kernels;
-use fast_pixel_cnn::cpu::limits::{Limits, peak_flops};
+use fast_pixel_cnn::cpu::limits::{Limits, SampleLimits, peak_flops};
 use fast_pixel_cnn::cpu::{CpuEngine, Isa, Phases, Split};
 use fast_pixel_cnn::engine::{Batch, Engine};
 use fast_pixel_cnn::graph::Graph;
@@ -57,6 +57,21 @@ impl Cpu {
         Ok(Measured { engine: self.engine, limits, flops_by_instruction_set })
     }
 
+    /// The engine alone.
+    pub fn into_engine(self) -> CpuEngine {
+        self.engine
+    }
+
+    /// What this machine can do for the samples of a sound.
+    pub fn sample_limits(&self) -> Result<SampleLimits> {
+        self.engine.sample_limits()
+    }
+
+    /// The machine, for the report.
+    pub fn machine(&self) -> Machine {
+        machine(&self.engine)
+    }
+
     /// Prints what the choice between the ways to share a batch rests on.
     pub fn explain(&self, batch_sizes: &[usize]) -> Result<ExitCode> {
         let rates = self.engine.ways(1, SIDE, SIDE).1;
@@ -97,14 +112,14 @@ impl Cpu {
     }
 
     /// Prints where the time goes, of the median of several generations.
-    pub fn phases(&mut self, batch_sizes: &[usize]) -> Result<ExitCode> {
+    pub fn phases(&mut self, batch_sizes: &[usize], [height, width]: [usize; 2]) -> Result<ExitCode> {
         cli::print("Seconds of one thread for the whole batch, and their share of the total.\n")?;
         cli::print("| batch | row | hoist | pixels | sampling | waiting | rest | total |")?;
         cli::print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for &size in batch_sizes {
             progress(&format!("batch {size}: phases"));
             let labels = labels(self.engine.graph(), size);
-            let batch = batch(size, labels.as_deref());
+            let batch = Batch { height, width, ..batch(size, labels.as_deref()) };
             self.engine.phases(&batch)?;
             let all = (0..CACHED_REPEATS).map(|_| self.engine.phases(&batch)).collect::<Result<Vec<_>>>();
             let mut all = all?;
@@ -146,10 +161,7 @@ impl Bench for Measured {
     }
 
     fn machine(&self) -> Machine {
-        let instruction_set = self.engine.isa().name();
-        let details = Details { instruction_set, precision: self.engine.precision().name() };
-        let threads = Some(self.engine.threads());
-        Machine { processor: processor(), threads, details: super::Details::Cpu(details) }
+        machine(&self.engine)
     }
 
     fn limit(&self) -> (super::Limit, Vec<String>) {
@@ -176,6 +188,12 @@ impl Bench for Measured {
         ];
         (super::Limit::Cpu(limit), lines)
     }
+}
+
+/// What an engine runs on, and how.
+fn machine(engine: &CpuEngine) -> Machine {
+    let details = Details { instruction_set: engine.isa().name(), precision: engine.precision().name() };
+    Machine { processor: processor(), threads: Some(engine.threads()), details: super::Details::Cpu(details) }
 }
 
 /// The peak of the instruction set in use has been measured; the others' are for comparison.

@@ -41,6 +41,11 @@ impl Cuda {
         Ok(Cuda { engine, bounds })
     }
 
+    /// The engine alone.
+    pub fn boxed(self) -> Box<dyn Engine> {
+        Box::new(self.engine)
+    }
+
     /// Generates each batch once, with a profiler's capture around some rows.
     pub fn profile(&mut self, batch_sizes: &[usize], rows: Range<usize>) -> Result<ExitCode> {
         for &size in batch_sizes {

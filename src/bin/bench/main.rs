@@ -1,4 +1,5 @@
-//! Naive against cached over batch sizes: the paper's speed-up figure, made on this machine.
+//! Naive against cached over batch sizes: the paper's speed-up figure, made on this machine; and its other one, of sounds
+//! over layers.
 //!
 //! The idea: three numbers for each batch. The ratio to the naive method (and how that was run), the
 //! seconds, and the share of what this machine can do at most. What that is and how a run is timed is
@@ -6,6 +7,7 @@
 
 mod cpu;
 mod cuda;
+mod sounds;
 
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
@@ -16,9 +18,9 @@ use clap::Parser;
 use fast_pixel_cnn::device::Device;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::media::figure::{self, PAPER, Speedups};
+use fast_pixel_cnn::media::figure::{self, Against, PAPER, Speedups};
 use fast_pixel_cnn::media::files::{check_writable, write_atomically};
-use fast_pixel_cnn::{Error, ModelConfig, PixelCnnPp, Result, Weights, cli, memory};
+use fast_pixel_cnn::{Error, ModelConfig, PixelCnnPp, Result, WaveNet, Weights, cli, memory};
 use ndarray::{Array4, ArrayView4};
 use serde::Serialize;
 
@@ -28,7 +30,9 @@ const SIDE: usize = 32;
 const CACHED_REPEATS: usize = 3;
 
 /// The flags of a measurement.
-const MEASURING: [&str; 9] = [
+const MEASURING: [&str; 11] = [
+    "network",
+    "layers",
     "checkpoint",
     "ModelArgs",
     "batch_sizes",
@@ -45,6 +49,16 @@ const MEASURING: [&str; 9] = [
 #[command(version, allow_negative_numbers = true)]
 #[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
 struct Args {
+    /// The network to time, with synthetic weights: the paper's pixel-cnn-pp; wavenet, the default configuration of
+    /// ibab/tensorflow-wavenet; or fast-wavenet, the paper's network of sounds, over its layers [default: pixel-cnn-pp]
+    #[arg(long = "model", value_name = "NAME", value_enum, conflicts_with = "checkpoint")]
+    network: Option<Network>,
+
+    /// Of fast-wavenet: the layers of each of its two blocks, a range A..B with both ends or a list, from 1 to 21
+    /// [default: 1..14]
+    #[arg(long, value_name = "RANGE", value_parser = sounds::parse_layers, conflicts_with_all = ["batch_sizes", "checkpoint"])]
+    layers: Option<sounds::Layers>,
+
     /// Weights: a directory made by convert, or a checkpoint of TensorFlow or PyTorch [default: the paper's model with
     /// synthetic weights; speed does not depend on their values]
     #[arg(short = 'c', long, value_name = "PATH")]
@@ -53,11 +67,12 @@ struct Args {
     #[command(flatten)]
     model: cli::ModelArgs,
 
-    /// Batch sizes to time
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16")]
+    /// Batch sizes to time [default: 1,2,4,8,16, of sounds 1,4,16]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     batch_sizes: Vec<usize>,
 
-    /// Full forward passes to time for each batch; a naive image takes one for each pixel
+    /// Full forward passes to time for each batch; a naive image takes one for each pixel, a naive sound one over what a
+    /// sample depends on for each sample
     #[arg(long, value_name = "N", default_value_t = 3)]
     naive_passes: usize,
 
@@ -88,6 +103,14 @@ struct Args {
     /// CUDA device, and time nothing
     #[arg(long, value_name = "A..B", value_parser = parse_rows)]
     profile_rows: Option<Range<usize>>,
+}
+
+/// What `--model` names.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Network {
+    PixelCnnPp,
+    Wavenet,
+    FastWavenet,
 }
 
 fn parse_rows(text: &str) -> std::result::Result<Range<usize>, String> {
@@ -194,6 +217,11 @@ impl Spread {
     /// Of `repeats` timings of `run`, after one that does not count.
     fn of(repeats: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
         run()?;
+        Spread::warm(repeats, run)
+    }
+
+    /// Of `repeats` timings of `run`, which has run before.
+    fn warm(repeats: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
         let mut seconds = Vec::new();
         for _ in 0..repeats {
             seconds.push(run()?);
@@ -210,6 +238,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
+    if args.layers.is_some() && args.network != Some(Network::FastWavenet) {
+        return Err(Error::refused("--layers", "only for --model fast-wavenet"));
+    }
     for (name, zero) in
         [("--batch-sizes", args.batch_sizes.contains(&0)), ("--naive-passes", args.naive_passes == 0)]
     {
@@ -227,10 +258,16 @@ fn run(args: &Args) -> Result<ExitCode> {
         Speedups::read(json)?.write_svg(plot)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (weights, described) = match &args.checkpoint {
-        Some(path) => (args.model.load(path)?, path.display().to_string()),
-        None => (Weights::synthetic(PixelCnnPp::PAPER, 2702), "synthetic".into()),
+    let (weights, described) = match (&args.checkpoint, args.network) {
+        (Some(path), _) => (args.model.load(path)?, path.display().to_string()),
+        (None, Some(Network::FastWavenet)) => return sounds::over_layers(args),
+        (None, Some(Network::Wavenet)) => (Weights::synthetic(WaveNet::default(), 2702), "synthetic".into()),
+        (None, _) => (Weights::synthetic(PixelCnnPp::PAPER, 2702), "synthetic".into()),
     };
+    if weights.config().is_some_and(|config| config.sample_rate().is_some()) {
+        return sounds::over_batches(args, weights, described);
+    }
+    let sizes = batch_sizes(args, &[1, 2, 4, 8, 16]);
     let device = args.engine.device()?;
     let mut bench: Box<dyn Bench> = match device {
         Device::Cpu => {
@@ -239,10 +276,10 @@ fn run(args: &Args) -> Result<ExitCode> {
             }
             let mut bench = cpu::Cpu::new(&weights, &args.engine)?;
             if args.explain {
-                return bench.explain(&args.batch_sizes);
+                return bench.explain(&sizes);
             }
             if args.phases {
-                return bench.phases(&args.batch_sizes);
+                return bench.phases(&sizes, [SIDE, SIDE]);
             }
             Box::new(bench.measured()?)
         }
@@ -252,14 +289,14 @@ fn run(args: &Args) -> Result<ExitCode> {
             }
             let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
             if let Some(rows) = &args.profile_rows {
-                return bench.profile(&args.batch_sizes, rows.clone());
+                return bench.profile(&sizes, rows.clone());
             }
             Box::new(bench)
         }
     };
     let engine = bench.engine();
     if let Some(available) = engine.available() {
-        for &batch in &args.batch_sizes {
+        for &batch in &sizes {
             for method in [Method::Cached, Method::Naive] {
                 memory::check_batch(available, batch, |size| engine.batch_bytes(method, size, SIDE, SIDE))?;
             }
@@ -282,7 +319,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     describe(&model)?;
 
     let mut results = Vec::new();
-    for &batch in &args.batch_sizes {
+    for &batch in &sizes {
         let row = time(&mut *bench, batch, args.naive_passes)?;
         cli::print(line(&row))?;
         results.push(row);
@@ -295,22 +332,30 @@ fn run(args: &Args) -> Result<ExitCode> {
         SIDE * SIDE
     ))?;
     let figure = speedups(&machine, &model, &results);
+    let (schema, version) = (Against::Images.schema(), env!("CARGO_PKG_VERSION"));
+    write(args, &Report { schema, version, machine, limit, model, results }, &figure)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The batch sizes that are wanted, else the usual ones.
+fn batch_sizes(args: &Args, usual: &[usize]) -> Vec<usize> {
+    if args.batch_sizes.is_empty() { usual.to_vec() } else { args.batch_sizes.clone() }
+}
+
+/// Writes what a run found to the files that are named.
+fn write(args: &Args, report: &impl Serialize, figure: &Speedups) -> Result<()> {
     if let Some(path) = &args.json {
-        let version = env!("CARGO_PKG_VERSION");
-        let report = Report { schema: figure::SCHEMA, version, machine, limit, model, results };
-        let json = serde_json::to_string_pretty(&report).expect("numbers and strings");
+        let json = serde_json::to_string_pretty(report).expect("numbers and strings");
         write_atomically(path, |file| writeln!(file, "{json}"))?;
     }
-    if let Some(path) = &args.plot {
-        figure.write_svg(path)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    args.plot.as_ref().map_or(Ok(()), |path| figure.write_svg(path))
 }
 
 /// What the figure shows of a run.
 fn speedups(machine: &Machine, model: &Model, results: &[Row]) -> Speedups {
-    let bar = |row: &Row| figure::Bar { batch: row.batch, speedup: row.speedup };
+    let bar = |row: &Row| figure::Bar { at: row.batch, speedup: row.speedup };
     Speedups {
+        against: Against::Images,
         machine: figure::Machine { processor: machine.processor.clone(), threads: machine.threads },
         model: figure::Model { parameters: model.parameters, height: model.height, width: model.width },
         bars: results.iter().map(bar).collect(),

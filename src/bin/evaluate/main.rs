@@ -1,14 +1,16 @@
-//! `evaluate`: how likely a model finds given images, and how its logits compare with another
+//! `evaluate`: how likely a model finds given images or sounds, and how its logits compare with another
 //! implementation's.
 //!
 //! The idea: whatever can be wrong with the files is found, with the file's name, before the first pass.
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
 
+mod sounds;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use fast_pixel_cnn::engine::Engine;
 use fast_pixel_cnn::evaluate::{self, Classified, Scores, Task};
 use fast_pixel_cnn::graph::Graph;
@@ -20,24 +22,39 @@ use fast_pixel_cnn::{
 use ndarray::{Array4, Ix4};
 use serde::Serialize;
 
-/// Measure the likelihood of images under a PixelCNN++.
+/// Measure the likelihood of images under a PixelCNN++, or of sounds under a WaveNet.
 ///
-/// Prints nats and bits per dimension of each image, and their mean. With --compare-logits also the
-/// largest difference of the logits; above the tolerance the exit status is 1. So it is if the model's
-/// logits are not finite.
+/// Prints nats and bits per dimension of each image, or per sample of each sound, and their mean. With
+/// --compare-logits also the largest difference of the logits; above the tolerance the exit status is 1. So it is
+/// if the model's logits are not finite.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
+#[command(group = ArgGroup::new("given").required(true).args(["images", "codes", "sounds"]))]
 struct Args {
     #[command(flatten)]
     weights: cli::WeightsArgs,
 
     /// Images of one size: PNG, or .npy or .npz of type uint8 and shape [N, H, W, C] or [H, W, C], or as in
     /// ImageNet32's .npz files
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,
 
-    /// Classes of the images, for a class-conditional model: .npy or .npz of type int64, int32, uint16 or uint8,
-    /// shape [N] or [N, 1]. Classes count from 0; ImageNet32's files count from 1, and 1 is taken off theirs
+    /// Sounds as codes: .npy or .npz of type int64, int32, uint16 or uint8 and shape [N, T] or [T]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["classify", "logits_out"])]
+    codes: Option<PathBuf>,
+
+    /// Sounds: WAV, of any lengths; averaged over their channels and resampled to the model's rate where they differ
+    #[arg(long, value_name = "FILE", num_args = 1..,
+          conflicts_with_all = ["classify", "logits_out", "key"])]
+    sounds: Vec<PathBuf>,
+
+    /// Samples of each sound that are not scored, but read as what comes before the others; 0 scores the first too, as
+    /// it is drawn by generate [default: 1]
+    #[arg(long, value_name = "K", conflicts_with = "images")]
+    skip: Option<usize>,
+
+    /// Classes of the images or sounds, for a class-conditional model: .npy or .npz of type int64, int32, uint16 or
+    /// uint8, shape [N] or [N, 1]. Classes count from 0; ImageNet32's files count from 1, and 1 is taken off theirs
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
@@ -46,8 +63,8 @@ struct Args {
     #[arg(long, conflicts_with_all = ["logits_out", "compare_logits"])]
     classify: bool,
 
-    /// The array to take from .npz files of several, for the images and, after a comma, for the labels
-    /// [default: data,labels]
+    /// The array to take from .npz files of several, for the images or codes and, after a comma, for the labels
+    /// [default: data,labels, of sounds codes,labels]
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     key: Vec<String>,
 
@@ -55,9 +72,14 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     logits_out: Option<PathBuf>,
 
-    /// Compare the logits with these: .npy, float32 [N, H, W, 10 m]
+    /// Compare the logits with these: .npy, float32 [N, H, W, 10 m]; of sounds [N, M, symbols], those at M positions, of
+    /// which the one at p comes from the samples up to p and is for the next
     #[arg(long, value_name = "FILE")]
     compare_logits: Option<PathBuf>,
+
+    /// The position of the first logits to compare a sound's with [default: they are of the last positions]
+    #[arg(long, value_name = "K", conflicts_with = "images", requires = "compare_logits")]
+    compare_from: Option<usize>,
 
     /// Largest absolute difference of logits that counts as equal
     #[arg(long, value_name = "X", default_value_t = 1e-4, requires = "compare_logits", value_parser = parse_tolerance)]
@@ -129,9 +151,26 @@ fn main() -> ExitCode {
 fn body(args: &Args) -> Result<ExitCode> {
     let weights = args.weights.load()?;
     let config = weights.config().cloned();
+    let makes_sounds = config.as_ref().is_some_and(|config| config.sample_rate().is_some());
+    let given = [("--codes", args.codes.is_some()), ("--sounds", !args.sounds.is_empty())];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) if !makes_sounds => {
+            return Err(Error::refused(flag, "the model is one of images, which --images names"));
+        }
+        None if makes_sounds => {
+            return Err(Error::refused(
+                "--images",
+                "the model is one of sounds, which --sounds or --codes names",
+            ));
+        }
+        _ => {}
+    }
     if args.key.len() > 1 + usize::from(args.labels.is_some()) {
-        let expected = "a name for the images, and one for the labels where there are any";
+        let expected = "a name for the images or codes, and one for the labels where there are any";
         return Err(Error::argument("--key", expected, args.key.join(",")));
+    }
+    if makes_sounds {
+        return sounds::evaluate(args, weights);
     }
     let bytes =
         images::read(&args.images, args.key.first().map(String::as_str), weights.graph().head.values())?;
@@ -165,22 +204,27 @@ fn body(args: &Args) -> Result<ExitCode> {
     if let Some((file, logits)) = args.logits_out.as_ref().zip(scores.logits.as_ref()) {
         images::write_npy(file, logits)?;
     }
-    let above = scores.max_logit_difference.filter(|d| d.is_nan() || *d > args.tolerance);
     if args.json {
         print_json(&scores, config.as_ref(), engine.name())?;
     } else {
         print_table(&scores)?;
-        if let Some(difference) = scores.max_logit_difference {
-            let relation = if above.is_some() { "above" } else { "within" };
-            let tolerance = args.tolerance;
-            cli::print(format_args!(
-                "largest logit difference: {difference:e}, {relation} the tolerance of {tolerance:e}"
-            ))?;
-        }
     }
-    let unusable = verdict(scores.nats.iter().map(|nats| nats.is_nan()));
+    judge(args, &scores.nats, scores.max_logit_difference, "images")
+}
+
+/// The largest difference of the logits where people read it, and the exit status of the whole; `of` is what the
+/// likelihoods are of.
+fn judge(args: &Args, nats: &[f64], max_logit_difference: Option<f64>, of: &str) -> Result<ExitCode> {
+    let tolerance = args.tolerance;
+    let above = max_logit_difference.filter(|d| d.is_nan() || *d > tolerance);
+    if let Some(difference) = max_logit_difference.filter(|_| !args.json) {
+        let relation = if above.is_some() { "above" } else { "within" };
+        cli::print(format_args!(
+            "largest logit difference: {difference:e}, {relation} the tolerance of {tolerance:e}"
+        ))?;
+    }
+    let unusable = verdict(nats.iter().map(|nats| nats.is_nan()), of);
     let differ = |found: f64| {
-        let tolerance = args.tolerance;
         cli::failed(format_args!(
             "the logits differ by up to {found:e}, above the tolerance of {tolerance:e}"
         ))
@@ -220,17 +264,17 @@ fn classify(
             cli::print(format_args!("accuracy: {share:.2} %, {right} of {count} images"))?;
         }
     }
-    Ok(verdict(found.classes.iter().map(|class| class.is_none())).unwrap_or(ExitCode::SUCCESS))
+    Ok(verdict(found.classes.iter().map(|class| class.is_none()), "images").unwrap_or(ExitCode::SUCCESS))
 }
 
-/// Says which images have a likelihood that is not a number, if any, and gives the exit status for that.
-fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
+/// Says which images or sounds have a likelihood that is not a number, if any, and gives the exit status for that.
+fn verdict(unusable: impl Iterator<Item = bool>, of: &str) -> Option<ExitCode> {
     let unusable: Vec<bool> = unusable.collect();
     let first = unusable.iter().position(|u| *u)?;
     let (count, all) = (unusable.iter().filter(|u| **u).count(), unusable.len());
     Some(cli::failed(format_args!(
-        "the logits of {count} of {all} images are not finite, first those of image {first}: the weights are \
-         unusable"
+        "the logits of {count} of {all} {of} are not finite, first those of {} {first}: the weights are unusable",
+        of.trim_end_matches('s')
     )))
 }
 
@@ -238,17 +282,22 @@ fn verdict(unusable: impl Iterator<Item = bool>) -> Option<ExitCode> {
 fn read_labels(args: &Args, graph: &Graph, images: &Array4<u8>) -> Result<Option<Vec<u32>>> {
     let (count, height, width, _) = images.dim();
     engine::check_size(graph, height, width)?;
-    let key = args.key.get(1).map(String::as_str);
-    let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
-    if labels.as_ref().is_some_and(|labels| labels.counted_from_one) {
-        cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
-    }
-    let labels = labels.map(|labels| labels.classes);
+    let labels = labels(args)?;
     // To classify, labels are only compared with.
     if labels.is_some() || !args.classify {
         engine::check_labels(graph.classes, labels.as_deref(), count)?;
     }
     Ok(labels)
+}
+
+/// The labels in the file that is named, if one is.
+fn labels(args: &Args) -> Result<Option<Vec<u32>>> {
+    let key = args.key.get(1).map(String::as_str);
+    let labels = args.labels.as_ref().map(|file| npy::labels_of(file, key)).transpose()?;
+    if labels.as_ref().is_some_and(|labels| labels.counted_from_one) {
+        cli::warn("the labels are in ImageNet32's form and count from 1: 1 was taken off each");
+    }
+    Ok(labels.map(|labels| labels.classes))
 }
 
 fn read_logits(file: &Path, graph: &Graph, images: &Array4<u8>) -> Result<Array4<f32>> {
