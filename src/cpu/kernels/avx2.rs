@@ -122,22 +122,27 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
     // SAFETY: by the caller's promise.
     unsafe {
         for p in 0..PANELS {
-            let mut w = [_mm256_setzero_ps(); 2];
-            for h in 0..2 {
-                w[h] = if BF16 {
-                    let pairs = _mm256_loadu_si256(weights[p].add(k / 2 * LANES + h * HALF).cast());
-                    _mm256_castsi256_ps(match ODD {
+            let load = |h: usize| weights[p].add(if BF16 { k / 2 } else { k } * LANES + h * HALF);
+            if BF16 {
+                // One half after the other: both, and what turns them into float32, are more than there is room for.
+                for h in 0..2 {
+                    let pairs = _mm256_loadu_si256(load(h).cast());
+                    let w = _mm256_castsi256_ps(match ODD {
                         false => _mm256_slli_epi32::<16>(pairs),
                         true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
-                    })
-                } else {
-                    _mm256_loadu_ps(weights[p].add(k * LANES + h * HALF))
-                };
-            }
-            for m in 0..ROWS {
-                let x = _mm256_set1_ps(*inputs[m].add(k));
-                for h in 0..2 {
-                    accumulators[m][p][h] = _mm256_fmadd_ps(x, w[h], accumulators[m][p][h]);
+                    });
+                    for m in 0..ROWS {
+                        let x = _mm256_set1_ps(*inputs[m].add(k));
+                        accumulators[m][p][h] = _mm256_fmadd_ps(x, w, accumulators[m][p][h]);
+                    }
+                }
+            } else {
+                let w = [_mm256_loadu_ps(load(0)), _mm256_loadu_ps(load(1))];
+                for m in 0..ROWS {
+                    let x = _mm256_set1_ps(*inputs[m].add(k));
+                    for h in 0..2 {
+                        accumulators[m][p][h] = _mm256_fmadd_ps(x, w[h], accumulators[m][p][h]);
+                    }
                 }
             }
         }
