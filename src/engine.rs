@@ -31,8 +31,8 @@ pub enum Noise<'a> {
         /// Index of the batch's first image. Indices are below 2^32.
         first_index: u64,
     },
-    /// Given numbers, each in [1e-5, 1 - 1e-5]: `[batch, height, width, draws]`, where the draws of a pixel are
-    /// what its [`Head`](crate::heads::Head) takes, in that order.
+    /// Given numbers: `[batch, height, width, draws]`, where the draws of a pixel are what its
+    /// [`Head`](crate::heads::Head) takes, in that order, each within [`Head::uniforms`](crate::heads::Head::uniforms).
     Given(ArrayView4<'a, f32>),
 }
 
@@ -316,7 +316,7 @@ impl<'a> Batch<'a> {
             }
             Noise::Given(noise) => {
                 same("noise", noise.shape(), head.draws())?;
-                let bounds = crate::philox::BOUNDS;
+                let bounds = head.uniforms();
                 if let Some(u) = noise.iter().find(|u| !bounds.contains(u)) {
                     let expected = format!("numbers in [{}, {}]", bounds.start(), bounds.end());
                     return Err(Error::argument("noise", expected, u.to_string()));

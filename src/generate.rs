@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array4, ArrayView4, Axis, Ix4, concatenate};
+use ndarray::{Array4, ArrayView2, ArrayView4, Axis, Ix4, concatenate};
 
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
@@ -21,7 +21,6 @@ use crate::media::files::write_atomically;
 use crate::media::images::{self, Grid};
 use crate::media::npy;
 use crate::memory;
-use crate::philox::BOUNDS;
 
 /// Which classes a class-conditional model makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ pub struct Run<'a> {
     pub temperature: f32,
     /// The given part, for completion: one image for each of the run, or one for all.
     pub given: Option<Given<'a>>,
+    /// As [`Batch::start`]: one pixel for each image of the run, or one for all.
+    pub start: Option<ArrayView2<'a, f32>>,
     /// Cached or naive.
     pub method: Method,
     /// Whether all images are kept until the end, or each batch only until [`Hooks::finished`] has seen it.
@@ -64,7 +65,7 @@ pub struct Run<'a> {
 pub enum RunNoise<'a> {
     /// Philox4x32-10 with this key.
     Seed(u64),
-    /// Given numbers, each in [1e-5, 1 - 1e-5]: `[count, height, width, draws]`, as for [`Noise::Given`].
+    /// Given numbers: `[count, height, width, draws]`, as for [`Noise::Given`].
     Given(ArrayView4<'a, f32>),
 }
 
@@ -146,6 +147,7 @@ impl<'a> Run<'a> {
             noise: RunNoise::Seed(0),
             temperature: 1.0,
             given: None,
+            start: None,
             method: Method::Cached,
             keep: true,
         }
@@ -156,7 +158,7 @@ impl<'a> Run<'a> {
         Run { noise: RunNoise::Seed(seed), ..self }
     }
 
-    /// Given random numbers, each in [1e-5, 1 - 1e-5]: `[count, height, width, draws]`, as for [`Noise::Given`].
+    /// Given random numbers: `[count, height, width, draws]`, as for [`Noise::Given`].
     pub fn noise(self, noise: ArrayView4<'a, f32>) -> Self {
         Run { noise: RunNoise::Given(noise), ..self }
     }
@@ -190,6 +192,12 @@ impl<'a> Run<'a> {
     /// rest. N is the run's count, or 1 for one image that is completed in as many ways.
     pub fn given(self, images: ArrayView4<'a, f32>, rows: usize) -> Self {
         Run { given: Some(Given { images, rows }), ..self }
+    }
+
+    /// Begins behind given pixels, `[N, values]` in [-1, 1], of a model that reads the pixel before: see
+    /// [`Batch::start`]. N as for [`Run::given`].
+    pub fn start(self, pixels: ArrayView2<'a, f32>) -> Self {
+        Run { start: Some(pixels), ..self }
     }
 
     /// By a full forward pass for each pixel: the same images, slowly.
@@ -248,8 +256,13 @@ impl<'a> Run<'a> {
                 rows: given.rows,
             }
         });
+        let start = self.start.as_ref().map(|start| {
+            let spread = start.broadcast((self.count, start.dim().1));
+            spread.filter(|_| start.dim().0 == 1).unwrap_or(start.reborrow())
+        });
         Batch {
             labels,
+            start,
             noise: match self.noise {
                 RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
                 RunNoise::Given(noise) => Noise::Given(noise.reborrow()),
@@ -362,10 +375,10 @@ pub const NOISE_FILES: [&str; 2] = ["u_mix.npy", "u_logistic.npy"];
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] for a file that is not such an array, and for numbers outside of
-/// [`BOUNDS`].
+/// [`Head::uniforms`].
 #[doc(hidden)]
 pub fn read_noise(path: &Path, head: &Head) -> Result<Array4<f32>> {
-    let mut shape: Option<[usize; 3]> = None;
+    let (mut shape, bounds): (Option<[usize; 3]>, _) = (None, head.uniforms());
     let mut read = |file: &Path, channels: usize| {
         let array = npy::read_f32(file)?;
         let (found, any) = (format!("{:?}", array.shape()), ["N", "H", "W"].map(String::from));
@@ -382,8 +395,8 @@ pub fn read_noise(path: &Path, head: &Head) -> Result<Array4<f32>> {
         if first != [count, height, width] || depth != channels || count == 0 {
             return Err(bad());
         }
-        if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !BOUNDS.contains(u)) {
-            let expected = format!("a number from {} to {}", BOUNDS.start(), BOUNDS.end());
+        if let Some((at, u)) = array.indexed_iter().find(|(_, u)| !bounds.contains(u)) {
+            let expected = format!("a number from {} to {}", bounds.start(), bounds.end());
             return Err(Error::malformed(file, format!("element {at:?}"), expected, u.to_string()));
         }
         Ok(array)

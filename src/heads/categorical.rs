@@ -47,7 +47,7 @@ pub fn sample(logits: &[f32], temperature: f32, u: f32) -> f32 {
             }
         }
     }
-    // u is below 1, so that the whole exceeds it.
+    // Only a u of 1 is not exceeded by the whole.
     value(logits.len() - 1, logits.len())
 }
 

@@ -8,9 +8,13 @@ pub(crate) mod categorical;
 pub(crate) mod mixture_of_logistics;
 pub mod mu_law;
 
+use std::ops::RangeInclusive;
+
 use ndarray::ArrayView4;
 
+pub use self::categorical::{symbol, value};
 use crate::error::{Error, Result};
+use crate::philox::BOUNDS;
 
 /// A distribution over the values of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,14 @@ impl Head {
         match *self {
             Head::MixtureOfLogistics { mixtures, channels } => mixtures + channels,
             Head::Categorical { .. } => 1,
+        }
+    }
+
+    /// Where given uniform numbers lie: a mixture takes logarithms of them, which the ends would make infinite.
+    pub fn uniforms(&self) -> RangeInclusive<f32> {
+        match self {
+            Head::MixtureOfLogistics { .. } => BOUNDS,
+            Head::Categorical { .. } => 0.0..=1.0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The picture of a run's images: still, as a grid, and moving.
+//! The pictures of a run beside its files: images moving, and sounds drawn.
 //!
 //! The idea: an animation is of the grid that is written beside it, and what could not be animated after hours
 //! of work is refused before them.
@@ -12,6 +12,7 @@ use fast_pixel_cnn::media::images::{self, Grid};
 use fast_pixel_cnn::{Error, Result};
 
 use crate::args::Args;
+use crate::kind::Kind;
 
 /// What an animation of the first `count` images of a run shows.
 fn scene(run: &Run, grid: Grid, count: usize) -> Scene {
@@ -49,4 +50,21 @@ pub fn animate(
     animation::write(file, &scene, bytes.view(), race.map(|race| [race.naive_seconds, race.cached_seconds]))?;
     written.push(file.clone());
     Ok(race)
+}
+
+/// Draws the sounds that were made, if that was asked for, and adds the picture to the files written.
+pub fn plot(
+    args: &Args,
+    kind: &Kind,
+    run: &Run,
+    generated: &Generated,
+    written: &mut Vec<PathBuf>,
+) -> Result<()> {
+    if let (Kind::Sounds(sounds), Some(file)) = (kind, &args.plot)
+        && generated.count > 0
+    {
+        sounds.plot(file, run, generated)?;
+        written.push(file.clone());
+    }
+    Ok(())
 }

@@ -8,119 +8,117 @@ use std::path::{Path, PathBuf};
 
 use fast_pixel_cnn::generate::{Generated, Run};
 use fast_pixel_cnn::graph::Graph;
-use fast_pixel_cnn::media::files::{self, Draft, NewDirectories, Planned};
-use fast_pixel_cnn::media::images;
-use fast_pixel_cnn::{Error, Result, cli, media::npy};
+use fast_pixel_cnn::media::files::{self, Draft, NewDirectories};
+use fast_pixel_cnn::{Error, Result, cli};
 use ndarray::{ArrayView4, Axis};
 
 use crate::args::{Args, Format};
+use crate::kind::{DIRECTORIES, FILES, Kind};
 use crate::record::Record;
 use crate::series;
-
-/// The grid, and the arrays.
-const GRID: &str = "samples.png";
-const BYTES: &str = "images.npy";
-const FLOATS: &str = "samples.npy";
-const LABELS: &str = "labels.npy";
-/// The directory of single images.
-const IMAGES: &str = "images";
 
 /// Files written before they are put in place together, each of which is open until then.
 const TOGETHER: usize = 64;
 
-/// Bytes before the values of an array of up to four axes, at most.
-const ARRAY_HEADER: u64 = 192;
-
-/// Bytes of a PNG beside its pixels, at most, and as many again in a thousand.
-const PNG_FRAME: u64 = 256;
+/// The most sounds of a run that are written down one by one, so that another run can replace them.
+const LISTED: usize = 1000;
 
 /// The save directory, ready for a run.
-pub struct Outputs {
+pub struct Outputs<'a> {
     dir: PathBuf,
+    kind: &'a Kind,
+    run: &'a Run<'a>,
     record: Record,
-    grid: bool,
-    arrays: bool,
-    /// The series of the single images, if they are to be written.
-    series: Option<String>,
-    first_index: u64,
-    /// Whether there are single images of this run.
+    /// The files that are written at the end.
+    names: Vec<&'static str>,
+    /// The format of the single images or sounds, if they are to be written, and their series.
+    singles: Option<(Format, String)>,
+    /// Whether the single ones of an earlier run make room for this one's.
+    replaces: bool,
+    /// Whether there are single ones of this run.
     begun: bool,
 }
 
-impl Outputs {
+impl<'a> Outputs<'a> {
     /// Makes the directory and claims it, and refuses, before hours of work, what could not be written after them.
-    pub fn prepare(args: &Args, graph: &Graph, run: &Run) -> Result<Outputs> {
+    pub fn prepare(args: &Args, kind: &'a Kind, graph: &Graph, run: &'a Run<'a>) -> Result<Outputs<'a>> {
         let dir = &args.save_dir;
         // Gone again, if they are empty, where something is refused.
         let new = NewDirectories::make(dir)?;
-        let outputs = Outputs::claim(args, graph, run)?;
-        outputs.check(graph, run)?;
+        let outputs = Outputs::claim(args, kind, graph, run)?;
+        outputs.check(graph)?;
         // May be in the directory that was just made.
         args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
+        if let Kind::Sounds(sounds) = kind {
+            sounds.check_plot(args, run)?;
+        }
         new.keep();
         Ok(outputs)
     }
 
-    fn claim(args: &Args, graph: &Graph, run: &Run) -> Result<Outputs> {
-        let mut record = Record::open(&args.save_dir)?;
-        let images = args.save_dir.join(IMAGES);
-        if is_empty(&images) {
+    fn claim(args: &Args, kind: &'a Kind, graph: &Graph, run: &'a Run<'a>) -> Result<Outputs<'a>> {
+        let dir = &args.save_dir;
+        let mut record = Record::open(dir)?;
+        let full = |name: &&&str| !is_empty(&dir.join(name));
+        let found = DIRECTORIES.iter().find(full);
+        if found.is_none() {
             record.forget_series();
         }
-        let asked = |format| args.format.contains(&format);
-        let series = asked(Format::Images).then(|| series::of(args, graph.classes, run)).transpose()?;
-        if let Some(earlier) = record.series()
-            && earlier != series::of(args, graph.classes, run)?
+        let singles = kind.singles(args);
+        let series = || series::of(args, graph.classes, run);
+        let mut replaces = false;
+        if let (Some(earlier), Some(found)) = (record.series(), found)
+            && earlier != series()?
         {
-            return Err(other_images(images, "images of another run, of other weights, seed or flags"));
+            let all = DIRECTORIES.iter().filter(full).all(|name| record.owns_all(name));
+            if !all {
+                let what = format!("{found} of another run, of other weights, seed or flags");
+                return Err(others(dir.join(found), &what));
+            }
+            replaces = true;
         }
-        if record.series().is_none() && series.is_some() && !is_empty(&images) {
-            return Err(other_images(images, "files that this program did not make"));
+        let own = kind.directory();
+        if record.series().is_none() && singles.is_some() && !is_empty(&dir.join(own)) {
+            return Err(others(dir.join(own), "files that this program did not make"));
         }
         Ok(Outputs {
-            dir: args.save_dir.clone(),
+            dir: dir.clone(),
+            kind,
+            run,
             record,
-            grid: asked(Format::Png),
-            arrays: asked(Format::Npy),
-            series,
-            first_index: run.first_index,
+            names: kind.names(args, graph.classes > 0),
+            singles: singles.map(|format| Ok((format, series()?))).transpose()?,
+            replaces,
             begun: false,
         })
     }
 
-    /// The files that are written at the end.
-    fn names(&self, labels: bool) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        names.extend(self.grid.then_some(GRID));
-        names.extend([BYTES, FLOATS].iter().filter(|_| self.arrays));
-        names.extend((self.arrays && labels).then_some(LABELS));
-        names
-    }
-
     /// Refuses what cannot be written, and tells what will stay though it is not of this run.
-    fn check(&self, graph: &Graph, run: &Run) -> Result<()> {
-        let names = self.names(graph.classes > 0);
-        names.iter().try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
+    fn check(&self, graph: &Graph) -> Result<()> {
+        self.names.iter().try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
         files::sweep(&self.dir);
-        let images = self.dir.join(IMAGES);
-        if self.series.is_some() && images.symlink_metadata().is_ok() {
-            if !images.is_dir() {
+        let directory = self.dir.join(self.kind.directory());
+        if self.singles.is_some() && directory.symlink_metadata().is_ok() {
+            if !directory.is_dir() {
                 return Err(Error::Unsupported {
-                    file: images,
+                    file: directory,
                     found: "a file stands where a directory is to be made".into(),
                     hint: "move it away or choose another place".into(),
                 });
             }
-            files::check_writable(&self.image(0))?;
+            files::check_writable(&self.dir.join(self.single(0)))?;
         }
-        files::check_room(&self.dir, &self.planned(graph, run))?;
-        for name in [GRID, BYTES, FLOATS, LABELS].iter().filter(|name| !names.contains(name)) {
+        let format = self.singles.as_ref().map(|(format, _)| *format);
+        files::check_room(&self.dir, &self.kind.planned(&self.names, format, graph, self.run))?;
+        for name in FILES.iter().filter(|name| !self.names.contains(name)) {
             if self.record.is_foreign(name) {
                 self.warn(name);
             }
         }
-        if self.series.is_none() && self.record.series().is_none() && images.is_dir() {
-            self.warn(IMAGES);
+        if self.record.series().is_none() {
+            let own = self.singles.as_ref().map(|_| self.kind.directory());
+            let others = DIRECTORIES.iter().filter(|name| own != Some(**name));
+            others.filter(|name| self.dir.join(name).is_dir()).for_each(|name| self.warn(name));
         }
         Ok(())
     }
@@ -133,60 +131,49 @@ impl Outputs {
         ));
     }
 
-    /// What is going to be written: of arrays it is known, of PNG files what they take at most.
-    fn planned(&self, graph: &Graph, run: &Run) -> Vec<Planned> {
-        let (count, values) = (run.count as u64, graph.head.values() as u64);
-        let png = |(rows, columns): (usize, usize)| {
-            let row = (columns as u64).saturating_mul(values).saturating_add(1);
-            let bytes = (rows as u64).saturating_mul(row);
-            bytes.saturating_add(bytes / 1000).saturating_add(PNG_FRAME)
-        };
-        let numbers =
-            count.saturating_mul((run.height as u64).saturating_mul(run.width as u64)).saturating_mul(values);
-        let mut planned = Vec::new();
-        if self.grid {
-            let size = run.grid(graph, run.count).size(run.count, run.height, run.width);
-            planned.push(Planned { files: 1, bytes: png(size) });
-        }
-        if self.arrays {
-            let labels = if graph.classes > 0 { count.saturating_mul(8) } else { 0 };
-            let sizes = [numbers, numbers.saturating_mul(4), labels];
-            planned
-                .extend(sizes.map(|bytes| Planned { files: 1, bytes: bytes.saturating_add(ARRAY_HEADER) }));
-        }
-        if self.series.is_some() {
-            planned.push(Planned { files: count, bytes: png((run.height, run.width)) });
-        }
-        planned
+    /// The file of the run's image or sound `i`, in the directory.
+    fn single(&self, i: usize) -> String {
+        format!("{}/{}", self.kind.directory(), self.kind.name(self.run.first_index + i as u64))
     }
 
-    /// The file of the run's image `i`.
-    fn image(&self, i: usize) -> PathBuf {
-        self.dir.join(IMAGES).join(format!("{:06}.png", self.first_index + i as u64))
-    }
-
-    /// Whether images are needed at the end.
-    pub fn keeps(args: &Args) -> bool {
-        args.animate.is_some() || args.format.iter().any(|format| *format != Format::Images)
-    }
-
-    /// Writes a finished batch's single images, the first of which is the run's image `first`.
+    /// Writes a finished batch's single images or sounds, the first of which is the run's `first`.
     pub fn batch(&mut self, first: usize, batch: ArrayView4<f32>) -> Result<()> {
-        let Some(series) = &self.series else { return Ok(()) };
+        let Some((format, series)) = self.singles.clone() else { return Ok(()) };
         if !self.begun {
-            let dir = self.dir.join(IMAGES);
-            fs::create_dir_all(&dir).map_err(Error::io(&dir, "create"))?;
-            self.record.begin(series.clone())?;
+            self.retire_singles()?;
+            let directory = self.dir.join(self.kind.directory());
+            fs::create_dir_all(&directory).map_err(Error::io(&directory, "create"))?;
+            self.record.begin(series)?;
             self.record.retire(&[])?;
             self.begun = true;
         }
+        let listed = matches!(self.kind, Kind::Sounds(_)) && self.run.count <= LISTED;
         for (chunk, images) in batch.axis_chunks_iter(Axis(0), TOGETHER).enumerate() {
-            let drafts = images.outer_iter().enumerate().map(|(i, image)| {
-                let bytes = image.mapv(images::to_byte);
-                let place = self.image(first + chunk * TOGETHER + i);
-                Draft::write(&place, |writer| images::encode_png(writer, bytes.view()))
-            });
-            files::place(drafts.collect::<Result<_>>()?)?;
+            let names = (0..images.dim().0).map(|i| self.single(first + chunk * TOGETHER + i));
+            let names: Vec<String> = names.collect();
+            let draft = |(image, name): (_, &String)| {
+                Draft::write(&self.dir.join(name), |writer| {
+                    self.kind.write_single(writer, format, self.run, image)
+                })
+            };
+            let drafts = images.outer_iter().zip(&names).map(draft).collect::<Result<Vec<_>>>()?;
+            match listed {
+                true => self.record.place(names.iter().map(String::as_str).zip(drafts).collect())?,
+                false => files::place(drafts)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the single ones of an earlier run that this one replaces.
+    fn retire_singles(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.replaces) {
+            self.record.retire_singles()?;
+            self.record.forget_series();
+            for name in DIRECTORIES {
+                // One that holds files that are not seen stays.
+                let _ = fs::remove_dir(self.dir.join(name));
+            }
         }
         Ok(())
     }
@@ -196,28 +183,18 @@ impl Outputs {
         if generated.count == 0 {
             return Ok(Vec::new());
         }
-        let names = self.names(generated.labels.is_some());
+        self.retire_singles()?;
         let draft = |name: &&'static str| {
-            let draft = Draft::write(&self.dir.join(name), |writer| match *name {
-                GRID => images::encode_grid(writer, &generated.grid, generated.images.view()),
-                BYTES => npy::write_to(
-                    writer,
-                    generated.images.shape(),
-                    generated.images.iter().map(|&x| images::to_byte(x)),
-                ),
-                FLOATS => npy::write_to(writer, generated.images.shape(), generated.images.iter().copied()),
-                _ => {
-                    let labels = generated.labels.iter().flatten().map(|&label| i64::from(label));
-                    npy::write_to(writer, &[generated.count], labels)
-                }
+            let draft = Draft::write(&self.dir.join(name), |writer| {
+                self.kind.write(name, writer, self.run, generated)
             });
             Ok((*name, draft?))
         };
-        let drafts = names.iter().map(draft).collect::<Result<_>>()?;
+        let drafts = self.names.iter().map(draft).collect::<Result<_>>()?;
         self.record.place(drafts)?;
-        self.record.retire(&names)?;
-        let images = self.begun.then_some(IMAGES);
-        Ok(names.into_iter().chain(images).map(|name| self.dir.join(name)).collect())
+        self.record.retire(&self.names)?;
+        let directory = self.begun.then_some(self.kind.directory());
+        Ok(self.names.iter().copied().chain(directory).map(|name| self.dir.join(name)).collect())
     }
 }
 
@@ -229,9 +206,9 @@ fn is_empty(dir: &Path) -> bool {
     !fs::read_dir(dir).is_ok_and(|mut entries| entries.any(seen))
 }
 
-fn other_images(images: PathBuf, what: &str) -> Error {
+fn others(directory: PathBuf, what: &str) -> Error {
     Error::Unsupported {
-        file: images,
+        file: directory,
         found: format!("it holds {what}"),
         hint: "move it away or choose another directory".into(),
     }

@@ -13,20 +13,22 @@ use std::time::UNIX_EPOCH;
 use fast_pixel_cnn::{Error, Result, media::files};
 use serde::{Deserialize, Serialize};
 
+use crate::kind::DIRECTORIES;
+
 /// The file with the list.
 const NAME: &str = ".generate.json";
 /// The only kind of list there is so far.
 const SCHEMA: &str = "fast-pixel-cnn/outputs/1";
-/// A list has a few hundred bytes.
-const MAX_BYTES: u64 = 1 << 16;
+/// A list has a few hundred bytes, and about 70 for each sound.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The list.
 #[derive(Default, Serialize, Deserialize)]
 struct List {
     schema: String,
-    /// The program's files, by name.
+    /// The program's files, by name, those in a directory as `sounds/000000.wav`.
     files: BTreeMap<String, Stamp>,
-    /// Which images are in the directory of single images: what [`crate::series::of`] says of them.
+    /// Which images or sounds are in the directory of single ones: what [`crate::series::of`] says of them.
     series: Option<String>,
 }
 
@@ -70,7 +72,7 @@ impl Record {
         found.is_ok_and(|found| self.list.files.get(name) != Some(&Stamp::of(&found)))
     }
 
-    /// Which images the directory of single images has, if the program made it.
+    /// Which images or sounds the directory of single ones has, if the program made it.
     pub fn series(&self) -> Option<&str> {
         self.list.series.as_deref()
     }
@@ -80,7 +82,19 @@ impl Record {
         self.list.series = None;
     }
 
-    /// Writes down that the directory of single images has these.
+    /// Whether all files that are seen in a directory of single images or sounds are the program's, unchanged.
+    pub fn owns_all(&self, directory: &str) -> bool {
+        let Ok(entries) = fs::read_dir(self.directory.join(directory)) else { return false };
+        let own = |entry: std::io::Result<fs::DirEntry>| {
+            let Some(name) = entry.ok().and_then(|entry| entry.file_name().into_string().ok()) else {
+                return false;
+            };
+            name.starts_with('.') || !self.is_foreign(&format!("{directory}/{name}"))
+        };
+        entries.into_iter().all(own)
+    }
+
+    /// Writes down that the directory of single images or sounds has these.
     pub fn begin(&mut self, series: String) -> Result<()> {
         self.list.series = Some(series);
         self.save()
@@ -96,15 +110,28 @@ impl Record {
         files::place(drafts.into_iter().map(|(_, draft)| draft).collect())
     }
 
-    /// Removes the program's files but those named, as far as they are unchanged, and forgets them.
+    /// Removes the program's files in the save directory itself but those named, as far as they are unchanged, and
+    /// forgets them.
     pub fn retire(&mut self, but: &[&str]) -> Result<()> {
+        self.retire_all_but(|name| but.contains(&name) || name.contains('/'))
+    }
+
+    /// Does so with those in a directory of single images or sounds.
+    pub fn retire_singles(&mut self) -> Result<()> {
+        self.retire_all_but(|name| !name.contains('/'))
+    }
+
+    fn retire_all_but(&mut self, kept: impl Fn(&str) -> bool) -> Result<()> {
         let (kept, old) = std::mem::take(&mut self.list.files)
             .into_iter()
-            .partition::<BTreeMap<_, _>, _>(|(name, _)| but.contains(&name.as_str()));
+            .partition::<BTreeMap<_, _>, _>(|(name, _)| kept(name));
         for (name, stamp) in &old {
             let path = self.directory.join(name);
             // A name from the file is not believed to be one of a file in this directory.
-            let here = Path::new(name).file_name().is_some_and(|last| last == name.as_str());
+            let inside = name.split_once('/').map_or(name.as_str(), |(directory, inside)| {
+                if DIRECTORIES.contains(&directory) { inside } else { "" }
+            });
+            let here = Path::new(inside).file_name().is_some_and(|last| last == inside);
             let same = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && Stamp::of(&m) == *stamp);
             if here && same {
                 fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
@@ -167,6 +194,27 @@ mod tests {
     }
 
     #[test]
+    fn sounds_make_room_where_all_that_is_seen_is_the_program_s() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let draft = |name: &str| files::Draft::write(&at(name), |w| w.write_all(b"made")).unwrap();
+        fs::create_dir(at("sounds")).unwrap();
+        let mut record = Record::open(directory.path()).unwrap();
+        let names = ["a", "sounds/0.wav", "sounds/1.wav"];
+        record.place(names.map(|name| (name, draft(name))).into()).unwrap();
+        assert!(record.owns_all("sounds") && !record.owns_all("images"));
+        fs::write(at("sounds/2.wav"), "the user's").unwrap();
+        assert!(!record.owns_all("sounds"));
+        fs::remove_file(at("sounds/2.wav")).unwrap();
+        fs::write(at("sounds/1.wav"), "changed").unwrap();
+        assert!(!record.owns_all("sounds"));
+        record.retire(&[]).unwrap();
+        assert_eq!(names.map(|name| at(name).exists()), [false, true, true]);
+        record.retire_singles().unwrap();
+        assert_eq!(names.map(|name| at(name).exists()), [false, false, true]);
+    }
+
+    #[test]
     fn a_list_is_not_believed_to_name_files_elsewhere_and_an_empty_one_goes() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("out");
@@ -176,10 +224,14 @@ mod tests {
         let other = directory.path().join("other");
         fs::write(&other, "the user's").unwrap();
         let stamp = serde_json::to_string(&Stamp::of(&fs::metadata(&other).unwrap())).unwrap();
-        let list = format!("{{\"schema\":\"{SCHEMA}\",\"files\":{{\"../other\":{stamp}}},\"series\":null}}");
-        fs::write(out.join(NAME), list).unwrap();
-        Record::open(&out).unwrap().retire(&[]).unwrap();
-        assert!(other.exists());
+        for name in ["../other", "sounds/../../other", "sounds/..", "/other"] {
+            let list =
+                format!("{{\"schema\":\"{SCHEMA}\",\"files\":{{\"{name}\":{stamp}}},\"series\":null}}");
+            fs::write(out.join(NAME), list).unwrap();
+            Record::open(&out).unwrap().retire(&[]).unwrap();
+            Record::open(&out).unwrap().retire_singles().unwrap();
+            assert!(other.exists());
+        }
         for broken in ["{", "[]", "{\"schema\":\"another\",\"files\":{},\"series\":\"x\"}"] {
             fs::write(out.join(NAME), broken).unwrap();
             assert!(Record::open(&out).unwrap().series().is_none());

@@ -24,7 +24,10 @@ struct Report<'a> {
     temperature: f32,
     first_index: u64,
     count: usize,
-    image_size: [usize; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_size: Option<[usize; 2]>,
+    #[serde(flatten)]
+    sounds: Option<Sounds>,
     classes: Option<&'a [u32]>,
     interrupted: bool,
     batch_size: usize,
@@ -36,9 +39,40 @@ struct Report<'a> {
     peak_resident_bytes: Option<u64>,
     batch_seconds: &'a [f64],
     seconds: f64,
-    images_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images_per_second: Option<f64>,
     side_by_side: Option<SideBySide>,
     files: Vec<String>,
+}
+
+/// What is told of sounds instead of the images' size and speed.
+#[derive(Serialize)]
+struct Sounds {
+    sample_rate: u32,
+    /// Samples of each, those that were given included.
+    length: usize,
+    /// The time of each.
+    sound_seconds: f64,
+    /// Samples of all sounds together, in a second of the time taken.
+    samples_per_second: f64,
+    /// Seconds of one sound in a second of its batch's time: 1 is just as fast as it is played.
+    realtime_factor: f64,
+}
+
+impl Sounds {
+    fn of(rate: u32, run: &Run, generated: &Generated) -> Sounds {
+        let seconds: f64 = generated.batch_seconds.iter().sum();
+        let made = run.height - run.given.map_or(0, |given| given.rows);
+        let per_second = |sounds: usize| if sounds == 0 { 0.0 } else { (sounds * made) as f64 / seconds };
+        let length = run.height + usize::from(run.start.is_some());
+        Sounds {
+            sample_rate: rate,
+            length,
+            sound_seconds: length as f64 / f64::from(rate),
+            samples_per_second: per_second(generated.count),
+            realtime_factor: per_second(generated.batch_seconds.len()) / f64::from(rate),
+        }
+    }
 }
 
 /// How the two sides of the animation were measured; seconds are for all images of the run.
@@ -63,13 +97,23 @@ pub fn report(
     let (count, height, width) = (generated.count, run.height, run.width);
     let seconds: f64 = generated.batch_seconds.iter().sum();
     let images_per_second = if count == 0 { 0.0 } else { count as f64 / seconds };
+    let sounds = model.and_then(ModelConfig::sample_rate).map(|rate| Sounds::of(rate, run, generated));
     if !args.json {
-        let size = Size([height, width]);
+        let made = match &sounds {
+            None => {
+                let size = Size([height, width]);
+                format!("{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s")
+            }
+            Some(sounds) => format!(
+                "{count} sound{} of {:.2} s in {seconds:.2} s, {:.0} samples/s, {:.2} times real time each",
+                if count == 1 { "" } else { "s" },
+                sounds.sound_seconds,
+                sounds.samples_per_second,
+                sounds.realtime_factor
+            ),
+        };
         if count > 0 {
-            cli::print(format_args!(
-                "{count} images of {size} in {seconds:.2} s, {images_per_second:.2} images/s on {}",
-                engine.name()
-            ))?;
+            cli::print(format_args!("{made} on {}", engine.name()))?;
         }
         if let Some(race) = race {
             cli::print(format_args!(
@@ -95,7 +139,9 @@ pub fn report(
         temperature: run.temperature,
         first_index: run.first_index,
         count,
-        image_size: [height, width],
+        image_size: sounds.is_none().then_some([height, width]),
+        images_per_second: sounds.is_none().then_some(images_per_second),
+        sounds,
         classes: generated.labels.as_deref(),
         interrupted: generated.interrupted,
         batch_size: size,
@@ -104,7 +150,6 @@ pub fn report(
         peak_resident_bytes: memory::peak_resident(),
         batch_seconds: &generated.batch_seconds,
         seconds,
-        images_per_second,
         side_by_side: race.map(|race| SideBySide {
             naive_passes: RACE_PASSES,
             naive_seconds: race.naive_seconds,

@@ -1,7 +1,7 @@
-//! Which images a directory of single images can hold together: those of one series.
+//! Which images or sounds a directory of single ones can hold together: those of one series.
 //!
-//! The idea: image i is the same however a run is split, so parts of one series can be made by several runs.
-//! Two runs are of one series if nothing differs that could change an image: neither a flag, of which those
+//! The idea: number i is the same however a run is split, so parts of one series can be made by several runs.
+//! Two runs are of one series if nothing differs that could change one: neither a flag, of which those
 //! that are known to change none are left out, nor the length or time of a file that was read.
 
 use std::fs;
@@ -12,13 +12,15 @@ use fast_pixel_cnn::Result;
 use fast_pixel_cnn::generate::{Classes, Run};
 use sha2::{Digest, Sha256};
 
-use crate::args::Args;
+use crate::args::{Args, Format};
 
 /// A run's series, as a number that differs from that of any other.
 pub fn of(args: &Args, classes: usize, run: &Run) -> Result<String> {
     let weights = args.weights.path()?;
-    let files = [Some(weights.as_path()), args.complete.as_deref(), args.noise.as_deref()];
-    let files = files.map(|path| path.map(files_of));
+    let given =
+        [&args.complete, &args.prime, &args.noise, &args.weights.model.params].map(|path| path.as_deref());
+    let files = [[Some(weights.as_path())].as_slice(), &given].concat();
+    let files: Vec<_> = files.into_iter().map(|path| path.map(files_of)).collect();
     let classes = (classes > 0).then(|| run.classes.unwrap_or(Classes::All));
     let text = format!("{:?} {:?} {classes:?} {}x{}", deciding(args), files, run.height, run.width);
     Ok(Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
@@ -39,7 +41,13 @@ fn deciding(args: &Args) -> Args {
     deciding.engine.strategy = usual.engine.strategy;
     deciding.engine.precision = Some(args.engine.precision.unwrap_or_default());
     deciding.naive = false;
-    deciding.format = usual.format;
+    // How the numbers of a sound are stored is what its file is.
+    let floats = args.format.as_ref().is_some_and(|formats| formats.contains(&Format::WavF32));
+    deciding.format = floats.then(|| vec![Format::WavF32]);
+    deciding.seconds = None;
+    deciding.length = None;
+    deciding.prime = None;
+    deciding.plot = None;
     deciding.complete = None;
     deciding.noise = None;
     deciding.animate = None;

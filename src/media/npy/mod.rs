@@ -40,6 +40,12 @@ impl Element for f32 {
     const KIND: (char, u64) = ('f', 4);
 }
 
+impl Element for f64 {
+    const NAME: &'static str = "float64";
+    const DESCR: &'static str = "<f8";
+    const KIND: (char, u64) = ('f', 8);
+}
+
 impl Element for u8 {
     const NAME: &'static str = "uint8";
     const DESCR: &'static str = "|u1";
