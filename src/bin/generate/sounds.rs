@@ -125,11 +125,11 @@ impl Sounds {
                 _ => found.values::<f32>(),
             }
         })?;
+        let numbers = numbers.into_dimensionality::<Ix2>().expect("two axes");
         if let Some((at, u)) = numbers.indexed_iter().find(|(_, u)| !(0.0..=1.0).contains(*u)) {
             let place = format!("element {at:?}");
             return Err(Error::malformed(&file, place, "a number from 0 to 1", u.to_string()));
         }
-        let numbers = numbers.into_dimensionality::<Ix2>().expect("two axes");
         Ok(numbers.insert_axis(Axis(2)).insert_axis(Axis(3)))
     }
 
