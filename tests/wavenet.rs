@@ -5,8 +5,11 @@ mod models;
 #[path = "common/sounds.rs"]
 mod sounds;
 
+use std::path::Path;
+
 use fast_pixel_cnn::cpu::CpuEngine;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::media::npy;
 use fast_pixel_cnn::{ModelConfig, WaveNet, Weights};
 use models::golden;
 use ndarray::{Array3, Array4, Axis, s};
@@ -100,5 +103,23 @@ fn sounds_from_the_reference_s_random_numbers_are_its_sounds() {
             println!("{directory}, {method:?}: logits within {off:e}");
             assert!(off <= 1e-4, "{directory}: {off:e}");
         }
+    }
+}
+
+#[test]
+fn the_bundled_model_finds_words_that_it_never_heard_as_likely_as_the_reference_does() {
+    let weights = Weights::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/spoken-digits")).unwrap();
+    assert!(weights.warnings().is_empty(), "{:?}", weights.warnings());
+    let mut engine = CpuEngine::new(&weights, &Default::default()).unwrap();
+    let values = values(&codes("spoken_digits/codes.npy"), 256);
+    let labels = npy::read_labels(&golden("spoken_digits/labels.npy")).unwrap();
+    let (start, rows) = (values.slice(s![.., 0, 0, ..]), values.slice(s![.., 1.., .., ..]));
+    let batch = Batch { start: Some(start), ..Batch::teacher_forced(rows, Some(&labels)) };
+    let logits = engine.make(&batch, &|_| true).unwrap().logits.unwrap();
+    let found = engine.graph().head.nats(logits.view(), rows).unwrap();
+    for (found, expected) in found.iter().zip(doubles("spoken_digits/nats.npy")) {
+        let off = ((found - expected) / expected).abs();
+        println!("{found} for {expected}: {off:e}");
+        assert!(off <= 1e-5, "{found} for {expected}");
     }
 }
