@@ -6,19 +6,21 @@
 //! follow from that index alone, so it is the same image however a run is split into batches or the
 //! series into runs.
 
+mod generated;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+pub use generated::Generated;
 use ndarray::{Array4, ArrayView2, ArrayView4, Axis, Ix4, concatenate};
 
 use crate::engine::{self, Batch, Engine, Given, Method, Noise};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::heads::Head;
-use crate::media::files::write_atomically;
-use crate::media::images::{self, Grid};
+use crate::media::images::Grid;
 use crate::media::npy;
 use crate::memory;
 
@@ -91,39 +93,6 @@ pub struct Hooks<'a> {
     pub finished: Option<Finished<'a>>,
     /// Bytes that the run may take; `None` for what [`Engine::available`] says.
     pub available: Option<u64>,
-}
-
-/// What a run made.
-#[derive(Clone, Debug)]
-pub struct Generated {
-    /// Images in finished batches: below the run's count if it was interrupted.
-    pub count: usize,
-    /// `[N, height, width, values]` in [-1, 1], as sampled. N is the count if images are kept, else 0.
-    pub images: Array4<f32>,
-    /// The class of each image, for a class-conditional model.
-    pub labels: Option<Vec<u32>>,
-    /// Seconds that each finished batch took.
-    pub batch_seconds: Vec<f64>,
-    /// Whether the run was stopped before its end.
-    pub interrupted: bool,
-    /// How the images lie in one picture: a column for each class if they go through the classes, else near a
-    /// square.
-    pub grid: Grid,
-}
-
-impl Generated {
-    /// Writes all images as one picture, atomically: a PNG, 8-bit RGB or gray, in the layout of
-    /// [`Generated::grid`], 2 black pixels apart.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if there are no images, [`Error::Io`] if the file cannot be written.
-    pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
-        if self.images.is_empty() {
-            return Err(Error::refused("images", "none were finished, or none were kept"));
-        }
-        let images = self.images.view();
-        write_atomically(path.as_ref(), |writer| images::encode_grid(writer, &self.grid, images))
-    }
 }
 
 /// Bytes that any run keeps for each image: its class, and a batch's seconds.
@@ -362,7 +331,8 @@ impl<'a> Run<'a> {
             labels
         });
         let (grid, interrupted) = (self.grid(engine.graph(), done), done < self.count);
-        Ok(Generated { count: done, images, labels, batch_seconds, interrupted, grid })
+        let head = engine.graph().head;
+        Ok(Generated { count: done, images, labels, batch_seconds, interrupted, head, grid })
     }
 }
 

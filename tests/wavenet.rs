@@ -9,8 +9,10 @@ use std::path::Path;
 
 use fast_pixel_cnn::cpu::CpuEngine;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::heads::{mu_law, symbol};
 use fast_pixel_cnn::media::npy;
-use fast_pixel_cnn::{ModelConfig, WaveNet, Weights};
+use fast_pixel_cnn::media::sounds::read;
+use fast_pixel_cnn::{ModelConfig, Run, WaveNet, Weights};
 use models::golden;
 use ndarray::{Array3, Array4, Axis, s};
 use sounds::{SOUNDS, amplitudes, checkpoint, classes, codes, doubles, logits, values};
@@ -122,4 +124,22 @@ fn the_bundled_model_finds_words_that_it_never_heard_as_likely_as_the_reference_
         println!("{found} for {expected}: {off:e}");
         assert!(off <= 1e-5, "{found} for {expected}");
     }
+}
+
+#[test]
+fn a_sound_is_written_with_one_call() {
+    let weights = Weights::load(checkpoint("wavenet_gc")).unwrap();
+    let rate = weights.config().unwrap().sample_rate().unwrap();
+    let mut engine = CpuEngine::new(&weights, &Default::default()).unwrap();
+    let made = Run::new(2).size(50, 1).class(3).seed(1).generate(&mut engine).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let wav = directory.path().join("sound.wav");
+    made.save_wav(1, rate, &wav).unwrap();
+    let sound = read(&wav, None).unwrap();
+    let stored = made.waveform(1).unwrap();
+    assert_eq!((sound.rate, sound.samples.len(), stored.len()), (16_000, 50, 50));
+    assert!(sound.samples.iter().zip(&stored).all(|(a, b)| (a - b).abs() <= 1.0 / 32768.0));
+    assert_eq!(stored[7], mu_law::decode(symbol(made.images[[1, 7, 0, 0]], 64), 64));
+    let refused = made.save_wav(2, rate, &wav).unwrap_err().to_string();
+    assert_eq!(refused, "sound: expected one of the 2 that were kept, found 2");
 }

@@ -68,6 +68,7 @@ impl Inputs {
     }
 
     fn of_sounds(args: &Args, kind: &Kind, sounds: &Sounds, graph: &Graph) -> Result<Inputs> {
+        sounds.check_rate()?;
         let noise = args.noise.as_ref().map(|path| sounds.read_noise(path)).transpose()?;
         let dim = args.noise.as_ref().zip(noise.as_ref().map(|noise| noise.dim()));
         let noise_says = dim.map(|(path, (count, length, ..))| (path.display().to_string(), count, length));

@@ -83,6 +83,11 @@ impl Sounds {
         if !(1..=MOST).contains(&samples) {
             return Err(Error::argument("length", format!("1 to {MOST} samples"), samples));
         }
+        Ok(())
+    }
+
+    /// Refuses a model whose sounds no file could hold.
+    pub fn check_rate(&self) -> Result<()> {
         if !sounds::RATES.contains(&self.rate) {
             let reason =
                 format!("the model's sounds have {} samples in a second, which no file has", self.rate);
@@ -93,9 +98,6 @@ impl Sounds {
 
     /// Reads a sound to go on from, with the model's rate, as the values that the model reads.
     pub fn read_prime(&self, file: &Path) -> Result<Before> {
-        if !sounds::RATES.contains(&self.rate) {
-            self.check_length(1)?;
-        }
         let sound = sounds::read(file, Some(self.rate))?;
         sound.warnings.iter().for_each(cli::warn);
         let symbols = self.amplitudes.len();
