@@ -18,14 +18,15 @@
 //!
 //! `images.images` has the floats, `[16, 32, 32, 3]` in [-1, 1]. They follow from the weights, the seed, the image's
 //! index, its class, the temperature and the kind of device alone, bit for bit: batches, threads and methods change
-//! nothing. More examples are in the package's directory `examples`: completing an image, scoring images, and a
+//! nothing. A WaveNet's sounds are images of one column: `Run::new(1).size(4800, 1)` is 0.6 s at 8 kHz, which
+//! [`Generated::save_wav`] writes. More examples are in the package's directory `examples`: completing an image, scoring images, and a
 //! network of one's own.
 //!
 //! | module | for |
 //! | --- | --- |
 //! | [`weights`] | loading a model: a trainer's checkpoint, or what [`weights::convert`] made of one |
 //! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options |
-//! | [`generate`] | runs of images: seed, class, size, completion, progress and stopping |
+//! | [`generate`] | runs of images or sounds: seed, class, size, completion, progress and stopping |
 //! | [`evaluate`] | likelihoods of given images and sounds, and classes of images |
 //! | [`media`] | images as bytes and floats, sounds as amplitudes and codes, and the files that hold them |
 //! | [`engine`] | the trait that engines have, and single batches with all that can be asked of one |
