@@ -110,8 +110,8 @@ impl TileBench {
             });
             let tile = Tile {
                 segments: &segments,
-                offsets: std::array::from_fn(|m| m * DEPTH),
-                init: [init.as_ptr(); MAX_ROWS],
+                offsets: &std::array::from_fn(|m| m * DEPTH),
+                init: &[init.as_ptr(); MAX_ROWS],
                 panel_stride: TAPS * lines * LANES,
                 accumulators: accumulators.as_mut_ptr(),
                 accumulator_stride: self.panels * LANES,

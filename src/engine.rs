@@ -32,7 +32,7 @@ pub enum Noise<'a> {
         first_index: u64,
     },
     /// Given numbers: `[batch, height, width, draws]`, where the draws of a pixel are what its
-    /// [`Head`](crate::heads::Head) takes, in that order, each within [`Head::uniforms`](crate::heads::Head::uniforms).
+    /// [`Head`] takes, in that order, each within [`Head::uniforms`].
     Given(ArrayView4<'a, f32>),
 }
 

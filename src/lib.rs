@@ -19,8 +19,8 @@
 //! `images.images` has the floats, `[16, 32, 32, 3]` in [-1, 1]. They follow from the weights, the seed, the image's
 //! index, its class, the temperature and the kind of device alone, bit for bit: batches, threads and methods change
 //! nothing. A WaveNet's sounds are images of one column: `Run::new(1).size(4800, 1)` is 0.6 s at 8 kHz, which
-//! [`Generated::save_wav`] writes. More examples are in the package's directory `examples`: completing an image, scoring images, and a
-//! network of one's own.
+//! [`Generated::save_wav`] writes. More examples are in the package's directory `examples`: completing an image,
+//! scoring images, and a network of one's own.
 //!
 //! | module | for |
 //! | --- | --- |
