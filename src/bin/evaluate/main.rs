@@ -43,7 +43,7 @@ struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["classify", "logits_out"])]
     codes: Option<PathBuf>,
 
-    /// Sounds: WAV, of any lengths; averaged over their channels and resampled to the model's rate where they differ
+    /// Sounds: WAV of one channel, of any lengths; resampled to the model's rate where theirs differs
     #[arg(long, value_name = "FILE", num_args = 1..,
           conflicts_with_all = ["classify", "logits_out", "key"])]
     sounds: Vec<PathBuf>,

@@ -31,6 +31,6 @@ pub struct Sound {
     pub samples: Vec<f32>,
     /// Samples per second.
     pub rate: u32,
-    /// What was changed when it was read, each in a line that names the file: channels averaged, another rate.
+    /// What was changed when it was read, a line that names the file: another rate.
     pub warnings: Vec<String>,
 }

@@ -37,8 +37,9 @@ pub enum Encoding {
     Float32,
 }
 
-/// Reads a WAV file: PCM of 8, 16, 24 or 32 bits, or floats of 32 bits, of any number of channels, which are
-/// averaged. With a rate, in samples per second, it is [`resample`]d to that where it has another.
+/// Reads a WAV file: one channel of PCM of 16, 24 or 32 bits, or of floats of 32 bits. With a rate, in samples per
+/// second, it is [`resample`]d to that where it has another. Eight bits are as coarse as a model's own symbols and no
+/// mu-law, and how several channels become one is not for a reader to choose: both are refused.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] for a file that is not a WAV file, is cut short, has no samples, ones that
@@ -107,7 +108,7 @@ fn read_from(name: &Path, mut reader: impl Read + Seek, length: u64, rate: Optio
     let format = Format::of(name, &format)?;
     let mut wav = WavReader::new(Cursor::new(format.header(bytes)).chain(reader.take(bytes.into())));
     let wav = wav.as_mut().map_err(|e| bad(name, e))?;
-    let WavSpec { channels, sample_rate, bits_per_sample, sample_format } = wav.spec();
+    let WavSpec { sample_rate, bits_per_sample, sample_format, .. } = wav.spec();
     if bits_per_sample != format.bits {
         return Err(other_kind(name, format!("samples of {bits_per_sample} bits in {}", format.bits)));
     }
@@ -122,17 +123,14 @@ fn read_from(name: &Path, mut reader: impl Read + Seek, length: u64, rate: Optio
     match sample_format {
         SampleFormat::Int => {
             let whole = f64::from(1_u32 << (bits_per_sample - 1));
-            average(name, wav.samples::<i32>(), channels, &mut samples, |sample| f64::from(sample) / whole)
+            fill(name, wav.samples::<i32>(), &mut samples, |sample| (f64::from(sample) / whole) as f32)
         }
-        SampleFormat::Float => average(name, wav.samples::<f32>(), channels, &mut samples, f64::from),
+        SampleFormat::Float => fill(name, wav.samples::<f32>(), &mut samples, |sample| sample),
     }?;
     let mut sound = Sound { samples, rate: sample_rate, warnings: Vec::new() };
-    let mut warn = |what: String| sound.warnings.push(format!("{}: {what}", name.display()));
-    if channels > 1 {
-        warn(format!("the average of its {channels} channels is taken"));
-    }
     if let Some(rate) = rate.filter(|rate| *rate != sample_rate) {
-        warn(format!("resampled from {sample_rate} to {rate} samples per second"));
+        let what = format!("resampled from {sample_rate} to {rate} samples per second");
+        sound.warnings.push(format!("{}: {what}", name.display()));
         sound.samples = resample(&sound.samples, sample_rate, rate)?;
         sound.rate = rate;
     }
@@ -216,16 +214,19 @@ impl Format {
         // The extension names the kind by a GUID, which begins with the tag.
         let tag = if extensible { number(24) } else { number(0) };
         match (tag, bits) {
-            (TAG_PCM, 8 | 16 | 24 | 32) | (TAG_FLOAT, 32) => {}
+            (TAG_PCM, 16 | 24 | 32) | (TAG_FLOAT, 32) => {}
             (TAG_PCM, _) => return Err(other_kind(name, format!("PCM of {bits} bits"))),
             (TAG_FLOAT, _) => return Err(other_kind(name, format!("floats of {bits} bits"))),
             _ => return Err(other_kind(name, format!("compressed samples (format {tag:#x})"))),
         }
         if channels == 0 {
-            return Err(bad("one channel or more", "none".into()));
+            return Err(bad("one channel", "none".into()));
+        }
+        if channels > 1 {
+            return Err(other_kind(name, format!("{channels} channels")));
         }
         if u32::from(block) != u32::from(channels) * u32::from(bits / 8) {
-            let expected = format!("{channels} samples of {bits} bits at a time");
+            let expected = format!("a sample of {bits} bits at a time");
             return Err(bad(&expected, format!("{block} bytes")));
         }
         if !RATES.contains(&rate) {
@@ -246,20 +247,15 @@ impl Format {
     }
 }
 
-/// Averages the channels of each frame into a sample.
-fn average<T>(
+/// Reads all samples as amplitudes.
+fn fill<T>(
     name: &Path,
-    mut values: impl Iterator<Item = hound::Result<T>>,
-    channels: u16,
+    values: impl Iterator<Item = hound::Result<T>>,
     samples: &mut [f32],
-    amplitude: impl Fn(T) -> f64,
+    amplitude: impl Fn(T) -> f32,
 ) -> Result<()> {
-    for (at, sample) in samples.iter_mut().enumerate() {
-        let mut sum = 0.0;
-        for value in values.by_ref().take(channels.into()) {
-            sum += amplitude(value.map_err(|e| bad(name, &e))?);
-        }
-        *sample = (sum / f64::from(channels)) as f32;
+    for (at, (sample, value)) in samples.iter_mut().zip(values).enumerate() {
+        *sample = amplitude(value.map_err(|e| bad(name, &e))?);
         if !sample.is_finite() {
             let place = format!("sample {at}");
             return Err(Error::malformed(name, place, "a finite amplitude", sample.to_string()));
@@ -285,6 +281,6 @@ fn other_kind(name: &Path, found: impl Display) -> Error {
     Error::Unsupported {
         file: name.into(),
         found: format!("a WAV file of another kind: {found}"),
-        hint: "convert it to PCM of 8, 16, 24 or 32 bits, or floats of 32".into(),
+        hint: "convert it to one channel of PCM of 16, 24 or 32 bits, or of floats of 32".into(),
     }
 }
