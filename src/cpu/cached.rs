@@ -34,7 +34,7 @@ pub struct Block<'a> {
     alone: Vec<[bool; 2]>,
     /// The steps of a pixel between barriers, by row and column modulo the period.
     stretches: Vec<Vec<Vec<Stretch>>>,
-    /// How many steps the first thread has run alone so far, where others follow it.
+    /// How many steps the first thread has run alone so far.
     progress: Progress,
     inputs: Inputs,
     logits: Grid,
@@ -84,20 +84,15 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// How many steps the first thread runs alone before it comes to a piece that others have begun.
-    fn before(&self, piece: usize) -> Option<usize> {
-        let mut stretches = self.stretches.iter().enumerate().flat_map(|(row, columns)| {
-            columns
-                .iter()
-                .enumerate()
-                .flat_map(move |(column, all)| all.iter().map(move |s| (row, column, s)))
-        });
-        stretches.find_map(|(row, column, stretch)| match stretch {
-            Stretch::Followed { alone, .. } => {
-                (self.steps.pixels[row][column][alone.end][0].piece == piece).then_some(alone.len())
+    /// By piece, how many steps the first thread runs alone before it comes to one that others have begun.
+    fn begun_after(&self) -> Vec<Option<usize>> {
+        let mut begun_after = vec![None; self.stages.len()];
+        for stretch in self.stretches.iter().flatten().flatten() {
+            if let Stretch::Followed { alone, piece, .. } = stretch {
+                begun_after[*piece].get_or_insert(alone.len());
             }
-            _ => None,
-        })
+        }
+        begun_after
     }
 
     /// A thread's vectors of a stage that others begin while the first one runs some steps alone: so many that all end
@@ -153,8 +148,8 @@ pub struct Walk<'a, 'p> {
     watch: Option<Watch<'a>>,
     /// Records how long this thread spends on what.
     pub clock: Clock,
-    /// What the block's progress was at the last step that was followed.
-    followed: Cell<usize>,
+    /// How many steps the first thread had run alone before the present stretch: the block's progress then.
+    alone_before: Cell<usize>,
 }
 
 impl<'a, 'p> Walk<'a, 'p> {
@@ -169,7 +164,8 @@ impl<'a, 'p> Walk<'a, 'p> {
         let (team, kernels) = (&context.team, &context.kernels);
         // Small hoisted parts are dealt out to the threads in turn; small parts at a pixel are the first thread's.
         let mut dealt = 0;
-        let shares = block.stages.iter().enumerate().zip(&block.alone).map(|((piece, stage), alone)| {
+        let stages = block.stages.iter().zip(&block.alone).zip(block.begun_after());
+        let shares = stages.map(|((stage, alone), begun_after)| {
             let row = context.batch * stage.piece.steps(block.extent.width);
             let of = |alone: bool, turn: usize, positions: usize| match (alone, turn == team.index) {
                 (false, _) => stage.share(kernels, team, positions),
@@ -177,7 +173,7 @@ impl<'a, 'p> Walk<'a, 'p> {
                 (true, false) => Share::default(),
             };
             dealt += usize::from(alone[0]);
-            let pixel = match block.before(piece) {
+            let pixel = match begun_after {
                 // The first thread comes to it late, and takes less.
                 Some(before) if team.count > 1 => {
                     stage.share_of(kernels, block.vectors(stage, before, team), 0..context.batch)
@@ -187,7 +183,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             [of(alone[0], dealt % team.count, row), pixel]
         });
         let shares = shares.collect();
-        Walk { block, context, shares, pixels, watch, clock, followed: Cell::new(0) }
+        Walk { block, context, shares, pixels, watch, clock, alone_before: Cell::new(0) }
     }
 }
 
@@ -356,26 +352,22 @@ impl Walk<'_, '_> {
                             first(&steps[i + 1..]).or_else(|| first(block.steps.pixel(row, column + 1)));
                         self.at_pixel(&steps[*i], after, row, column);
                     }
-                    Stretch::Alone(alone) => self.alone(steps, alone, row, column),
-                    Stretch::Followed { alone, .. } if self.context.team.count == 1 => {
+                    Stretch::Alone(alone) => {
                         self.alone(steps, alone, row, column);
-                        self.at_pixel(&steps[alone.end], first(&steps[alone.end + 1..]), row, column);
+                        self.alone_before.set(self.alone_before.get() + alone.len());
                     }
-                    Stretch::Followed { alone, parts } => {
-                        let run = steps[alone.end][0];
-                        match self.context.team.index {
-                            0 => {
-                                self.alone(steps, alone, row, column);
-                                self.at_pixel(&steps[alone.end], first(&steps[alone.end + 1..]), row, column);
-                            }
-                            _ => {
-                                for (taps, steps) in parts {
-                                    self.context.team.follow(&block.progress, self.followed.get() + steps);
-                                    self.taps_at_pixel(&run, taps.clone(), None, row, column);
-                                }
+                    Stretch::Followed { alone, parts, .. } => {
+                        let followed = &steps[alone.end];
+                        if self.context.team.index == 0 {
+                            self.alone(steps, alone, row, column);
+                            self.at_pixel(followed, first(&steps[alone.end + 1..]), row, column);
+                        } else {
+                            for (taps, steps) in parts {
+                                self.context.team.follow(&block.progress, self.alone_before.get() + steps);
+                                self.taps_at_pixel(&followed[0], taps.clone(), None, row, column);
                             }
                         }
-                        self.followed.set(self.followed.get() + alone.len());
+                        self.alone_before.set(self.alone_before.get() + alone.len());
                     }
                 }
             }
@@ -395,7 +387,7 @@ impl Walk<'_, '_> {
             let after = steps.get(alone.start + i + 1).map(|step| step[0]);
             // SAFETY: the steps come in order, and this thread has run those before.
             unsafe { self.at_pixel(step, after, row, column) };
-            self.block.progress.reach(self.followed.get() + i + 1);
+            self.block.progress.reach(self.alone_before.get() + i + 1);
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Stretch {
     Followed {
         /// The steps of the first thread.
         alone: Range<usize>,
+        /// The piece that the step after them runs.
+        piece: usize,
         /// Parts of the taps of the step after them, and how many of its steps the first thread must have run.
         parts: Vec<(Range<usize>, usize)>,
     },
@@ -43,7 +45,8 @@ pub fn stretches(plan: &Plan, steps: &[Step], small: impl Fn(&Step) -> bool) -> 
         };
         if !parts.is_empty() {
             at = alone.end + 1;
-            stretches.push(Stretch::Followed { alone, parts });
+            let piece = steps[alone.end][0].piece;
+            stretches.push(Stretch::Followed { alone, piece, parts });
         } else if !alone.is_empty() {
             at = alone.end;
             stretches.push(Stretch::Alone(alone));

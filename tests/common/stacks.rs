@@ -185,6 +185,7 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
     stacks.push(("previous amplitudes", previous(symbols, Encoding::MuLaw, 1, classes)));
     stacks.push(("previous pixels", previous(mixture, Encoding::Values, 4, classes)));
     if classes == 0 {
+        stacks.push(("a chain that is followed", followed()));
         // Pixels for which nothing is left, and rows that begin with nothing.
         stacks.push(("to the left", single(&[[0, -1], [0, -2]])));
         stacks.push(("above", single(&[[-1, 0], [-2, 1]])));
@@ -252,6 +253,36 @@ fn previous(head: Head, encoding: Encoding, channels: usize, classes: usize) -> 
     }
     let offsets: Vec<Offset> = gates.iter().map(|&gate| (gate, 0, 0, None)).collect();
     let skip = s.layer([1, 33], Activation::Identity, &offsets, Epilogue::default(), false);
+    s.logits(skip)
+}
+
+/// Small layers, large ones, a chain of small ones, and a large one that sums all that the chain makes: the CPU engine's
+/// first thread runs the small ones, and the others sum what it has made so far.
+fn followed() -> Graph {
+    let mut s = Stack::new(Head::Categorical { symbols: 21 }, 0);
+    s.maps[IMAGE].channels = 21;
+    s.input = Input { encoding: Encoding::OneHot, previous: true, known: None };
+    let identity = Activation::Identity;
+    let plain = Epilogue::default();
+    let mut x = s.layer([1, CHANNELS], identity, &[(IMAGE, -1, 0, None), (IMAGE, 0, 0, None)], plain, false);
+    x = s.layer([1, CHANNELS], Activation::Elu, &[(x, -1, 0, None), (x, 0, 0, None)], plain, false);
+    x = s.layer([1, 320], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    x = s.layer([1, CHANNELS], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    let mut gates: Vec<Offset> = Vec::new();
+    for layer in 0..20 {
+        let gate = Epilogue { tanh: true, gated: true, add: None };
+        let offsets = [(x, -1 - layer % 3, 0, None), (x, 0, 0, None)];
+        let made = s.layer([1, 7], identity, &offsets, gate, false);
+        x = s.layer(
+            [1, CHANNELS],
+            identity,
+            &[(made, 0, 0, None)],
+            Epilogue { add: Some(x), ..plain },
+            false,
+        );
+        gates.push((made, 0, 0, None));
+    }
+    let skip = s.layer([1, 130], identity, &gates, plain, false);
     s.logits(skip)
 }
 
