@@ -265,7 +265,10 @@ fn followed() -> Graph {
     let identity = Activation::Identity;
     let plain = Epilogue::default();
     let mut x = s.layer([1, CHANNELS], identity, &[(IMAGE, -1, 0, None), (IMAGE, 0, 0, None)], plain, false);
-    x = s.layer([1, CHANNELS], Activation::Elu, &[(x, -1, 0, None), (x, 0, 0, None)], plain, false);
+    // More of them than the chain's first part waits for.
+    for _ in 0..24 {
+        x = s.layer([1, CHANNELS], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    }
     x = s.layer([1, 320], Activation::Elu, &[(x, 0, 0, None)], plain, false);
     x = s.layer([1, CHANNELS], Activation::Elu, &[(x, 0, 0, None)], plain, false);
     let mut gates: Vec<Offset> = Vec::new();
