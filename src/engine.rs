@@ -282,6 +282,11 @@ impl<'a> Batch<'a> {
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let head = &graph.head;
         check_size(graph, self.height, self.width)?;
+        // Random numbers are counted by rows and columns of 32 bits, and rings divide by such numbers.
+        if self.height.max(self.width) > u32::MAX as usize {
+            let found = format!("{}x{}", self.height, self.width);
+            return Err(Error::argument("image size", "height and width below 2^32", found));
+        }
         if self.size == 0 {
             return Err(Error::argument("batch size", "at least 1 image", "0"));
         }

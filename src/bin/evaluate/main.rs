@@ -108,14 +108,27 @@ fn parse_tolerance(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// The `--json` object.
+/// What every `--json` object begins with.
 #[derive(Serialize)]
-struct Report<'a> {
+struct About<'a> {
     schema: &'static str,
     version: &'static str,
     device: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a ModelConfig>,
+}
+
+impl<'a> About<'a> {
+    fn new(schema: &'static str, device: String, model: Option<&'a ModelConfig>) -> About<'a> {
+        About { schema, version: env!("CARGO_PKG_VERSION"), device, model }
+    }
+}
+
+/// The `--json` object.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    about: About<'a>,
     images: usize,
     nats: &'a [f64],
     bits_per_dim: &'a [f64],
@@ -128,11 +141,8 @@ struct Report<'a> {
 /// The `--json` object of `--classify`.
 #[derive(Serialize)]
 struct Classes<'a> {
-    schema: &'static str,
-    version: &'static str,
-    device: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a ModelConfig>,
+    #[serde(flatten)]
+    about: About<'a>,
     images: usize,
     /// Null for an image with a likelihood that is not a number.
     classes: &'a [Option<u32>],
@@ -245,10 +255,7 @@ fn classify(
     let right = labels.map(|labels| found.right(labels));
     if args.json {
         print_object(&Classes {
-            schema: "fast-pixel-cnn/classify/1",
-            version: env!("CARGO_PKG_VERSION"),
-            device: engine.name(),
-            model: config,
+            about: About::new("fast-pixel-cnn/classify/1", engine.name(), config),
             images: count,
             classes: &found.classes,
             labels,
@@ -346,10 +353,7 @@ fn print_classes(
 
 fn print_json(scores: &Scores, config: Option<&ModelConfig>, device: String) -> Result<()> {
     print_object(&Report {
-        schema: "fast-pixel-cnn/evaluate/1",
-        version: env!("CARGO_PKG_VERSION"),
-        device,
-        model: config,
+        about: About::new("fast-pixel-cnn/evaluate/1", device, config),
         images: scores.nats.len(),
         nats: &scores.nats,
         bits_per_dim: &scores.bits_per_dim,

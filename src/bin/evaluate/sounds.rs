@@ -9,20 +9,17 @@ use fast_pixel_cnn::evaluate::{Sounds, evaluate_sounds};
 use fast_pixel_cnn::graph::{Encoding, Graph};
 use fast_pixel_cnn::heads::mu_law;
 use fast_pixel_cnn::media::{npy, sounds};
-use fast_pixel_cnn::{Error, ModelConfig, Result, Weights, cli, engine};
+use fast_pixel_cnn::{Error, Result, Weights, cli, engine};
 use ndarray::{Array2, Array3, Axis, Ix3, s};
 use serde::Serialize;
 
-use super::{Args, judge, labels, print_object};
+use super::{About, Args, judge, labels, print_object};
 
 /// The `--json` object.
 #[derive(Serialize)]
 struct Report<'a> {
-    schema: &'static str,
-    version: &'static str,
-    device: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a ModelConfig>,
+    #[serde(flatten)]
+    about: About<'a>,
     sequences: usize,
     /// Samples of each sound that are scored.
     samples: &'a [usize],
@@ -93,10 +90,7 @@ pub fn evaluate(args: &Args, weights: Weights) -> Result<ExitCode> {
     let mean_bits_per_sample = bits(all_nats, all_samples);
     if args.json {
         print_object(&Report {
-            schema: "fast-pixel-cnn/evaluate-sounds/1",
-            version: env!("CARGO_PKG_VERSION"),
-            device: engine.name(),
-            model: config.as_ref(),
+            about: About::new("fast-pixel-cnn/evaluate-sounds/1", engine.name(), config.as_ref()),
             sequences: count,
             samples: &samples,
             nats: &nats,
