@@ -24,6 +24,11 @@ fn relu(x: f32) -> f64 {
     f64::from(if x < 0.0 { 0.0 } else { x })
 }
 
+/// Images of a size, whose maps lie in an arena.
+fn batch(arena: u64, [size, height, width]: [i32; 3]) -> Batch {
+    Batch { arena, size, height, width, ..Batch::zeroed() }
+}
+
 #[test]
 fn activations() {
     let _turn = super::turn();
@@ -100,13 +105,7 @@ fn what_is_pushed_is_popped_and_nothing_else() {
     let grid = Grid { base: 32 + 8, rows: 10, above: 2, columns: 6, channels: 8 };
     let len = 32 + 10 * size * 6 * 8;
     let arena = device.zeroed::<f32>(len).unwrap();
-    let batch = Batch {
-        arena: arena.as_device_ptr().as_raw(),
-        size: size as i32,
-        height: height as i32,
-        width: width as i32,
-        ..Batch::zeroed()
-    };
+    let batch = batch(arena.as_device_ptr().as_raw(), [size, height, width].map(|n| n as i32));
     let mut next = noise(3);
     let pixels: Vec<f32> = (0..size * height * width * 3).map(|_| next()).collect();
     let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
@@ -178,13 +177,7 @@ fn pixels_enter_the_map_encoded() {
                     if rows.start == 3 { Grid { rows: 3, above: 0, ..grid }.turned_to(3) } else { grid };
                 let len = 3 * size * 5 * padded;
                 let arena = device.zeroed::<f32>(len).unwrap();
-                let batch = Batch {
-                    arena: arena.as_device_ptr().as_raw(),
-                    size: size as i32,
-                    height: height as i32,
-                    width: width as i32,
-                    ..Batch::zeroed()
-                };
+                let batch = batch(arena.as_device_ptr().as_raw(), [size, height, width].map(|n| n as i32));
                 let input = abi::Input {
                     image: grid,
                     pixels: on_device.as_device_ptr().as_raw(),
@@ -242,7 +235,7 @@ fn pixels_are_counted_beyond_32_bits() {
     {
         let grid = Grid { base: 8, rows: height, above: 0, columns: width + 2, channels: 8 };
         let arena = device.zeroed::<f32>(258 * 8).unwrap();
-        let batch = Batch { arena: arena.as_device_ptr().as_raw(), size, height, width, ..Batch::zeroed() };
+        let batch = batch(arena.as_device_ptr().as_raw(), [size, height, width]);
         let pixels: Vec<f32> = (0..256 * 3).map(|i| i as f32 / 256.0).collect();
         let given = device.upload(bytemuck::cast_slice(&pixels)).unwrap();
         let from = given.as_device_ptr().as_raw();
