@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_pixel_cnn::cpu::kernels::{
-    EpilogueArgs, Isa, Kernels, LANES, MAX_ROWS, Precision, Segment, Target, Tile,
+    EpilogueArgs, Isa, Kernels, LANES, MAX_ROWS, Precision, Prefetch, Segment, Target, Tile,
 };
 use fast_pixel_cnn::cpu::limits::{peak_flops, read_bandwidth};
 use fast_pixel_cnn::graph::Epilogue;
@@ -101,15 +101,14 @@ impl TileBench {
         let kernel = kernels.tile(self.rows, self.panels, self.precision);
         for tile in self.weights.chunks_exact(self.panels * TAPS * lines * LANES) {
             let segments: [Segment; TAPS] = std::array::from_fn(|t| Segment {
-                inputs: self.inputs[t * DEPTH..].as_ptr(),
                 weights: tile[t * lines * LANES..].as_ptr(),
                 stride: 1,
                 in_channels: DEPTH,
-                prefetch: std::ptr::null(),
-                bursts: 0,
             });
+            let inputs: [_; TAPS] = std::array::from_fn(|t| Cell::new(self.inputs[t * DEPTH..].as_ptr()));
             let tile = Tile {
                 segments: &segments,
+                inputs: &inputs,
                 offsets: &std::array::from_fn(|m| m * DEPTH),
                 init: &[init.as_ptr(); MAX_ROWS],
                 panel_stride: TAPS * lines * LANES,
@@ -117,7 +116,7 @@ impl TileBench {
                 accumulator_stride: self.panels * LANES,
             };
             // SAFETY: the slices have the extents of a `Tile`, and the shape comes from `Kernels::shape`.
-            unsafe { kernel(&tile) };
+            unsafe { kernel(&tile, &mut Prefetch::default()) };
         }
         std::hint::black_box(&accumulators);
     }

@@ -4,7 +4,7 @@
 //! the whole row; a pixel then only adds its left and own taps. All threads walk through this schedule side by side,
 //! each with its share of every layer's outputs, and wait at a barrier after each step.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -12,10 +12,10 @@ use super::buffer::Buffer;
 use super::packed::Packed;
 use super::phases::{Clock, Phase};
 use super::pixels::{Own, Pixels};
-use super::stage::{Context, Inputs, Maps, Span, Stage};
+use super::share::Share;
+use super::stage::{Context, Inputs, Maps, Stage};
 use super::stretches::{ALONE, Stretch, stretches};
 use super::team::{Progress, Thread, share};
-use super::tile::{Next, Share};
 use crate::engine::Watch;
 use crate::error::Result;
 use crate::plan::layout::{Extent, Grid, Storage};
@@ -133,6 +133,16 @@ impl<'a> Block<'a> {
     }
 }
 
+/// What a thread computes of a piece.
+struct Shares {
+    /// Of its hoisted part, on a row.
+    hoisted: Option<Share>,
+    /// Of its part at a pixel.
+    pixel: Option<Share>,
+    /// Of all of it, on a row. Most pieces of most batches never run so.
+    whole: OnceCell<Share>,
+}
+
 /// One thread's walk through the generation of its team's images. Its methods' preconditions are
 /// stated once, at [`Walk::run`].
 pub struct Walk<'a, 'p> {
@@ -140,8 +150,8 @@ pub struct Walk<'a, 'p> {
     block: &'a Block<'a>,
     /// What all stages share.
     context: Context<'a>,
-    /// By piece, what this thread computes of its hoisted part on a row and of its part at a pixel.
-    shares: Vec<[Share; 2]>,
+    /// By piece, what this thread computes of it.
+    shares: Vec<Shares>,
     /// The images.
     pixels: &'a Pixels<'p>,
     /// Progress callback, called after each row by the one thread that has it.
@@ -161,26 +171,32 @@ impl<'a, 'p> Walk<'a, 'p> {
         watch: Option<Watch<'a>>,
         clock: Clock,
     ) -> Walk<'a, 'p> {
-        let (team, kernels) = (&context.team, &context.kernels);
+        let team = &context.team;
         // Small hoisted parts are dealt out to the threads in turn; small parts at a pixel are the first thread's.
         let mut dealt = 0;
         let stages = block.stages.iter().zip(&block.alone).zip(block.begun_after());
         let shares = stages.map(|((stage, alone), begun_after)| {
-            let row = context.batch * stage.piece.steps(block.extent.width);
-            let of = |alone: bool, turn: usize, positions: usize| match (alone, turn == team.index) {
-                (false, _) => stage.share(kernels, team, positions),
-                (true, true) => stage.share(kernels, &team.alone(), positions),
-                (true, false) => Share::default(),
+            let columns = stage.piece.steps(block.extent.width);
+            let of = |part: Part, alone: bool, turn: usize, size: [usize; 2]| {
+                let taps = stage.piece.part(part);
+                match (alone, turn == team.index) {
+                    (false, _) => stage.share(&context, team, taps, size),
+                    (true, true) => stage.share(&context, &team.alone(), taps, size),
+                    (true, false) => stage.share_of(&context, taps, size, 0..0, 0..0),
+                }
             };
             dealt += usize::from(alone[0]);
-            let pixel = match begun_after {
+            let hoisted =
+                stage.piece.row_part().map(|part| of(part, alone[0], dealt % team.count, [1, columns]));
+            let pixel = stage.piece.pixel_part().map(|part| match begun_after {
                 // The first thread comes to it late, and takes less.
                 Some(before) if team.count > 1 => {
-                    stage.share_of(kernels, block.vectors(stage, before, team), 0..context.batch)
+                    let vectors = block.vectors(stage, before, team);
+                    stage.share_of(&context, stage.piece.part(part), [1, 1], vectors, 0..context.batch)
                 }
-                _ => of(alone[1], 0, context.batch),
-            };
-            [of(alone[0], dealt % team.count, row), pixel]
+                _ => of(part, alone[1], 0, [1, 1]),
+            });
+            Shares { hoisted, pixel, whole: OnceCell::new() }
         });
         let shares = shares.collect();
         Walk { block, context, shares, pixels, watch, clock, alone_before: Cell::new(0) }
@@ -270,25 +286,24 @@ impl Walk<'_, '_> {
     /// As for [`Walk::run`]; the steps before it are complete.
     unsafe fn on_row(&self, step: &Step, row: usize) {
         for run in step {
-            let stage = &self.block.stages[run.piece];
-            let positions = self.context.batch * stage.piece.steps(self.block.extent.width);
-            let share = stage.share(&self.context.kernels, &self.context.team, positions);
+            let (stage, whole) = (&self.block.stages[run.piece], &self.shares[run.piece].whole);
+            let size = [1, stage.piece.steps(self.block.extent.width)];
+            let taps = stage.piece.part(Part::Whole);
+            let share = whole.get_or_init(|| stage.share(&self.context, &self.context.team, taps, size));
             // SAFETY: by the caller's promise.
-            unsafe { self.run_on_row(run, &share, row) };
+            unsafe { self.run_on_row(run, share, row) };
         }
     }
 
-    /// Runs this thread's share of a part of a piece on a whole row.
+    /// Runs this thread's share of a piece on a whole row.
     ///
     /// # Safety
     /// As for [`Walk::on_row`].
     unsafe fn run_on_row(&self, run: &Run, share: &Share, row: usize) {
         let stage = &self.block.stages[run.piece];
         let row = stage.piece.step(0, row).expect("the step runs at this row");
-        let columns = 0..stage.piece.steps(self.block.extent.width);
-        let span = Span { rows: row..row + 1, columns };
         // SAFETY: by the caller's promise.
-        unsafe { stage.run(&self.context, &span, stage.piece.part(run.part), share, None) };
+        unsafe { stage.run(&self.context, [row, 0], share, None, None) };
     }
 
     /// A row whose pixels are all known: every layer is a matrix product over the row.
@@ -327,7 +342,10 @@ impl Walk<'_, '_> {
         }
         for run in &steps.hoisted[row % steps.period] {
             // SAFETY: hoisted parts read only what was complete before them.
-            unsafe { self.run_on_row(run, &self.shares[run.piece][0], row) };
+            unsafe {
+                let share = self.shares[run.piece].hoisted.as_ref().expect("a hoisted part");
+                self.run_on_row(run, share, row);
+            }
         }
         self.barrier(Phase::Hoist);
     }
@@ -356,15 +374,15 @@ impl Walk<'_, '_> {
                         self.alone(steps, alone, row, column);
                         self.alone_before.set(self.alone_before.get() + alone.len());
                     }
-                    Stretch::Followed { alone, parts, .. } => {
+                    Stretch::Followed { alone, chunks, .. } => {
                         let followed = &steps[alone.end];
                         if self.context.team.index == 0 {
                             self.alone(steps, alone, row, column);
                             self.at_pixel(followed, first(&steps[alone.end + 1..]), row, column);
                         } else {
-                            for (taps, steps) in parts {
+                            for (chunk, steps) in chunks.iter().enumerate() {
                                 self.context.team.follow(&block.progress, self.alone_before.get() + steps);
-                                self.taps_at_pixel(&followed[0], taps.clone(), None, row, column);
+                                self.chunks_at_pixel(&followed[0], Some(chunk..chunk + 1), None, row, column);
                             }
                         }
                         self.alone_before.set(self.alone_before.get() + alone.len());
@@ -397,35 +415,33 @@ impl Walk<'_, '_> {
     /// As for [`Walk::pixel`]; the steps before it are complete.
     unsafe fn at_pixel(&self, step: &Step, after: Option<Run>, row: usize, column: usize) {
         for (i, run) in step.iter().enumerate() {
-            let taps = |run: &Run| self.block.stages[run.piece].piece.part(run.part);
-            let next = step.get(i + 1).copied().or(after).map(|run| Next {
-                stage: &self.block.stages[run.piece],
-                taps: taps(&run),
-                share: &self.shares[run.piece][1],
-            });
+            let next = step.get(i + 1).copied().or(after).map(|run| self.pixel_share(&run));
             // SAFETY: by the caller's promise; runs of a step do not depend on each other.
-            unsafe { self.taps_at_pixel(run, taps(run), next, row, column) };
+            unsafe { self.chunks_at_pixel(run, None, next, row, column) };
         }
     }
 
-    /// This thread's share of some taps of a piece at a pixel.
+    fn pixel_share(&self, run: &Run) -> &Share {
+        self.shares[run.piece].pixel.as_ref().expect("a part at a pixel")
+    }
+
+    /// This thread's share of some chunks of a piece at a pixel, or of all.
     ///
     /// # Safety
-    /// As for [`Walk::pixel`]; what the taps read is complete.
-    unsafe fn taps_at_pixel(
+    /// As for [`Walk::pixel`]; what the chunks read is complete.
+    unsafe fn chunks_at_pixel(
         &self,
         run: &Run,
-        taps: Range<usize>,
-        next: Option<Next>,
+        chunks: Option<Range<usize>>,
+        next: Option<&Share>,
         row: usize,
         column: usize,
     ) {
         let stage = &self.block.stages[run.piece];
         let at = (stage.piece.step(0, row), stage.piece.step(1, column));
         let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
-        let span = Span { rows: row..row + 1, columns: column..column + 1 };
         // SAFETY: by the caller's promise.
-        unsafe { stage.run(&self.context, &span, taps, &self.shares[run.piece][1], next) };
+        unsafe { stage.run(&self.context, [row, column], self.pixel_share(run), chunks, next) };
     }
 
     /// Draws this thread's images' pixels and feeds them back.

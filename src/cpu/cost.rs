@@ -6,8 +6,9 @@
 //! machine's: only the order of the candidates matters.
 
 use super::kernels::{Isa, Precision};
+use super::share::MANY_POSITIONS;
 use super::stretches::ALONE;
-use super::tile::MANY_POSITIONS;
+
 use super::{Split, team};
 use crate::graph::{Graph, Layer, Tap};
 

@@ -17,7 +17,7 @@ mod naive;
 mod packed;
 mod phases;
 mod pixels;
-mod prefetch;
+mod share;
 mod stage;
 mod stretches;
 mod team;

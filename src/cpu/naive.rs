@@ -8,7 +8,7 @@
 use super::buffer::Shared;
 use super::packed::Packed;
 use super::pixels::Own;
-use super::stage::{Context, Inputs, Maps, Span, Stage};
+use super::stage::{Context, Inputs, Maps, Stage};
 use crate::plan::Plan;
 use crate::plan::layout::{Extent, Grid, Storage};
 use crate::plan::window::Window;
@@ -71,12 +71,10 @@ impl Pass {
         context.team.barrier();
         for stages in &self.layers {
             for stage in stages {
-                let span =
-                    Span { rows: 0..stage.piece.steps(self.rows), columns: 0..stage.piece.steps(self.width) };
-                let positions = context.batch * span.rows.len() * span.columns.len();
-                let share = stage.share(&context.kernels, &context.team, positions);
+                let size = [self.rows, self.width].map(|size| stage.piece.steps(size));
+                let share = stage.share(context, &context.team, 0..stage.piece.taps, size);
                 // SAFETY: the layers come in order and a barrier follows each one.
-                unsafe { stage.run(context, &span, 0..stage.piece.taps, &share, None) };
+                unsafe { stage.run(context, [0, 0], &share, None, None) };
             }
             context.team.barrier();
         }

@@ -1,9 +1,8 @@
 //! A piece of the plan with its weights and its addresses resolved.
 //!
 //! The idea: naive and cached, row phase and pixel phase are the same operation on different ranges: a
-//! [`Stage`] runs on any rectangle of positions and on a part of its taps. This is the data; `tile.rs` runs it.
-
-use std::ops::Range;
+//! [`Stage`] runs on any rectangle of positions and on a part of its taps. This is the data; `share.rs` divides it,
+//! `tile.rs` runs it.
 
 use super::buffer::Shared;
 use super::kernels::{Kernels, LANES, SEGMENTS, activate};
@@ -27,16 +26,6 @@ pub struct StageTap {
     pub in_channels: usize,
     /// Where the first panel's weights for this tap begin, in floats.
     pub weights: usize,
-}
-
-/// The rectangle on which a stage runs, counted in its own steps: with a transposed convolution step i
-/// is output 2i or 2i + 1, by the stage's parity.
-#[derive(Clone, Debug)]
-pub struct Span {
-    /// Rows.
-    pub rows: Range<usize>,
-    /// Columns.
-    pub columns: Range<usize>,
 }
 
 /// A piece, ready to run.

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::kernels::SEGMENTS;
+use super::share::chunks_of;
 use crate::graph::MapId;
 use crate::plan::Plan;
 use crate::plan::steps::{Run, Step};
@@ -28,8 +29,8 @@ pub enum Stretch {
         alone: Range<usize>,
         /// The piece that the step after them runs.
         piece: usize,
-        /// Parts of the taps of the step after them, and how many of its steps the first thread must have run.
-        parts: Vec<(Range<usize>, usize)>,
+        /// For each of its [chunks](super::share::Chunk), how many of the steps the first thread must have run.
+        chunks: Vec<usize>,
     },
 }
 
@@ -39,14 +40,14 @@ pub fn stretches(plan: &Plan, steps: &[Step], small: impl Fn(&Step) -> bool) -> 
     let mut at = 0;
     while at < steps.len() {
         let alone = at..at + steps[at..].iter().take_while(|step| small(step)).count();
-        let parts = match steps.get(alone.end).map(Vec::as_slice) {
-            Some([run]) if !alone.is_empty() => parts(plan, run, &steps[alone.clone()]),
+        let chunks = match steps.get(alone.end).map(Vec::as_slice) {
+            Some([run]) if !alone.is_empty() => followed(plan, run, &steps[alone.clone()]),
             _ => Vec::new(),
         };
-        if !parts.is_empty() {
+        if !chunks.is_empty() {
             at = alone.end + 1;
             let piece = steps[alone.end][0].piece;
-            stretches.push(Stretch::Followed { alone, piece, parts });
+            stretches.push(Stretch::Followed { alone, piece, chunks });
         } else if !alone.is_empty() {
             at = alone.end;
             stretches.push(Stretch::Alone(alone));
@@ -58,25 +59,20 @@ pub fn stretches(plan: &Plan, steps: &[Step], small: impl Fn(&Step) -> bool) -> 
     stretches
 }
 
-/// The taps of a run in parts, each with the number of `before`'s steps that make what it reads. None if all would wait
-/// for the last of them, or the stage does not store its accumulators.
-fn parts(plan: &Plan, run: &Run, before: &[Step]) -> Vec<(Range<usize>, usize)> {
+/// For each chunk of a run, how many of the steps before it make what it reads. None if all would wait for the last of
+/// them, or the stage is one chunk and does not store its accumulators.
+fn followed(plan: &Plan, run: &Run, before: &[Step]) -> Vec<usize> {
     let piece = &plan.pieces[run.piece];
     let taps: Vec<_> = plan.taps(piece).collect();
     let made_by = |map: MapId| {
         let makes = |step: &Step| step.iter().any(|run| plan.layer(&plan.pieces[run.piece]).output == map);
         before.iter().rposition(makes).map_or(0, |step| step + 1)
     };
-    let range = piece.part(run.part);
     if piece.taps <= SEGMENTS {
         return Vec::new();
     }
-    let starts = range.clone().step_by(SEGMENTS);
-    let parts = starts.map(|start| {
-        let part = start..range.end.min(start + SEGMENTS);
-        let steps = taps[part.clone()].iter().map(|tap| made_by(tap.source)).max();
-        (part, steps.expect("a part has taps"))
-    });
-    let parts: Vec<_> = parts.collect();
-    if parts[0].1 == before.len() { Vec::new() } else { parts }
+    let steps = |taps_of: Range<usize>| taps[taps_of].iter().map(|tap| made_by(tap.source)).max();
+    let chunks = chunks_of(piece, piece.part(run.part)).map(|taps| steps(taps).expect("a chunk has taps"));
+    let chunks: Vec<_> = chunks.collect();
+    if chunks[0] == before.len() { Vec::new() } else { chunks }
 }

@@ -4,27 +4,28 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
-    TileFn, tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, STEP, Shape,
+    Tile, TileFn, tile_table,
 };
 
 /// Tiles whose accumulators leave registers for the weights and an input.
 pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> {
     tile_table!(product, (rows, panels, precision),
         1 x [1, 2, 3, 4],
-        2 x [1, 2],
-        3 x [1, 2],
-        4 x [1, 2],
-        5 x [1, 2],
-        6 x [1, 2],
+        2 x [1, 2, 3, 4],
+        3 x [1, 2, 3, 4],
+        4 x [1, 2, 3, 4],
+        5 x [1, 2, 3, 4],
+        6 x [1, 2, 3, 4],
     )
 }
 
-/// The tile to prefer for `rows` rows.
-pub fn shape(rows: usize) -> Shape {
+/// The tile to prefer for `rows` of so many rows. Where few tiles lie one under the other, panels that pass one after
+/// the other in one tile save the way there; where many do, each tile finds a single panel's weights in the cache.
+pub fn shape(rows: usize, of: usize) -> Shape {
     let panels = match rows {
         1 => 4,
-        2 => 2,
+        _ if of <= 12 => 4,
         _ => 1,
     };
     Shape { rows: rows.min(6), panels }
@@ -35,15 +36,25 @@ pub fn shape(rows: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    prefetch: &mut Prefetch,
+) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
-        if ROWS > 2 || PANELS == 1 {
-            for p in 0..PANELS {
-                panels::<ROWS, 1, BF16>(t, p);
+        // As many panels at a time as the registers hold.
+        let mut p = 0;
+        while p < PANELS {
+            if ROWS == 1 {
+                panels::<ROWS, PANELS, BF16>(t, 0, prefetch);
+                p = PANELS;
+            } else if ROWS == 2 && p + 2 <= PANELS {
+                panels::<ROWS, 2, BF16>(t, p, prefetch);
+                p += 2;
+            } else {
+                panels::<ROWS, 1, BF16>(t, p, prefetch);
+                p += 1;
             }
-        } else {
-            panels::<ROWS, PANELS, BF16>(t, 0);
         }
     }
 }
@@ -54,7 +65,11 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 /// As for [`TileFn`]; the tile has these panels.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    first_panel: usize,
+    prefetch: &mut Prefetch,
+) {
     const HALF: usize = LANES / 2;
     // SAFETY: by the caller's promise; a prefetch may miss.
     unsafe {
@@ -67,19 +82,18 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
                 }
             }
         }
-        for segment in t.segments {
+        for (segment, inputs) in t.segments.iter().zip(t.inputs) {
             let inputs: [*const f32; ROWS] =
-                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
+                std::array::from_fn(|m| inputs.get().add(t.offsets[m] * segment.stride));
             let weights = segment.weights.add(first_panel * t.panel_stride);
-            // The panels pass one after the other, and the first pass has asked for all that is wanted.
-            let bursts = if first_panel == 0 { segment.bursts } else { 0 };
             let weights: [*const f32; PANELS] = std::array::from_fn(|p| weights.add(p * t.panel_stride));
             let steps = segment.in_channels / STEP;
+            let (lines, bursts) = prefetch.take(steps);
             for step in 0..steps {
                 if step < bursts {
                     for line in 0..BURST {
-                        let prefetch = segment.prefetch.wrapping_add((step * BURST + line) * LANES);
-                        _mm_prefetch::<_MM_HINT_T1>(prefetch.cast());
+                        let line = lines.wrapping_add((step * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(line.cast());
                     }
                 }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {

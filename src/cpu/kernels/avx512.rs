@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
-    TileFn, tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, STEP, Shape,
+    Tile, TileFn, tile_table,
 };
 
 /// Tiles whose accumulators, weights and one broadcast input fit into 32 registers.
@@ -26,7 +26,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 }
 
 /// The tile to prefer for `rows` rows.
-pub fn shape(rows: usize) -> Shape {
+pub fn shape(rows: usize, _of: usize) -> Shape {
     let panels = match rows {
         1 | 2 => 10,
         3 | 4 => 6,
@@ -42,7 +42,10 @@ pub fn shape(rows: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "avx512f")]
-unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    prefetch: &mut Prefetch,
+) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise; a prefetch may miss.
     unsafe {
         let mut accumulators = [[_mm512_setzero_ps(); PANELS]; ROWS];
@@ -51,17 +54,18 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
                 accumulators[m][p] = _mm512_loadu_ps(t.init[m].add(p * LANES));
             }
         }
-        for segment in t.segments {
+        for (segment, inputs) in t.segments.iter().zip(t.inputs) {
             let inputs: [*const f32; ROWS] =
-                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
+                std::array::from_fn(|m| inputs.get().add(t.offsets[m] * segment.stride));
             let weights: [*const f32; PANELS] =
                 std::array::from_fn(|p| segment.weights.add(p * t.panel_stride));
             let steps = segment.in_channels / STEP;
+            let (lines, bursts) = prefetch.take(steps);
             for step in 0..steps {
-                if step < segment.bursts {
+                if step < bursts {
                     for line in 0..BURST {
-                        let prefetch = segment.prefetch.wrapping_add((step * BURST + line) * LANES);
-                        _mm_prefetch::<_MM_HINT_T1>(prefetch.cast());
+                        let line = lines.wrapping_add((step * BURST + line) * LANES);
+                        _mm_prefetch::<_MM_HINT_T1>(line.cast());
                     }
                 }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {

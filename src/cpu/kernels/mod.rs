@@ -8,6 +8,7 @@
 mod epilogue;
 mod math;
 mod portable;
+mod prefetch;
 
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "indices stand for registers")]
@@ -20,6 +21,9 @@ mod avx512;
 mod neon;
 
 pub use epilogue::{EpilogueArgs, Target, activate};
+pub use prefetch::{BURST, Prefetch};
+
+use std::cell::Cell;
 
 use crate::error::{Error, Result};
 
@@ -33,8 +37,6 @@ pub const MAX_PANELS: usize = 10;
 pub const SEGMENTS: usize = 8;
 /// Inputs that a kernel takes between two bursts of prefetches.
 pub const STEP: usize = 4;
-/// Cache lines of a burst.
-pub const BURST: usize = 8;
 
 /// Steps of one round of [`Kernels::multiply_add`].
 const MULTIPLY_ADD_STEPS: usize = 1000;
@@ -141,38 +143,22 @@ impl Precision {
 /// A run of inputs: the same channels for every row of a tile, and the weights' rows for them.
 #[derive(Clone, Copy)]
 pub struct Segment {
-    /// Inputs; row m begins at `inputs + offsets[m] * stride`.
-    pub inputs: *const f32,
     /// Floats from one position to the next.
     pub stride: usize,
     /// The first panel's weights for these inputs: [`Precision::lines`] cache lines.
     pub weights: *const f32,
     /// Number of inputs.
     pub in_channels: usize,
-    /// Prefetch target, in bursts of [`BURST`] cache lines; need not be a valid address.
-    pub prefetch: *const f32,
-    /// How many of them; at most one for each [`STEP`] inputs are taken.
-    pub bursts: usize,
-}
-
-impl Segment {
-    /// No inputs.
-    pub const NOTHING: Segment = Segment {
-        inputs: std::ptr::null(),
-        stride: 0,
-        weights: std::ptr::null(),
-        in_channels: 0,
-        prefetch: std::ptr::null(),
-        bursts: 0,
-    };
 }
 
 /// A tile of a matrix product: for some rows m and panels p
 /// `accumulators[m][p] = init[m][p] + inputs[m] . weights[p]`, the segments one after the other.
 pub struct Tile<'a> {
-    /// The inputs, in the order of summation.
+    /// What is summed, in that order.
     pub segments: &'a [Segment],
-    /// Where each row's inputs begin, in positions from a segment's `inputs`.
+    /// Each segment's inputs; row m begins at `inputs + offsets[m] * stride`.
+    pub inputs: &'a [Cell<*const f32>],
+    /// Where each row's inputs begin, in positions from a segment's inputs.
     pub offsets: &'a [usize; MAX_ROWS],
     /// Initial values of each row's accumulators, `[panels][LANES]` each: biases, accumulators stored elsewhere, or
     /// the row's own place in `accumulators`, to continue from what it holds.
@@ -185,7 +171,7 @@ pub struct Tile<'a> {
     pub accumulator_stride: usize,
 }
 
-/// Computes a tile.
+/// Computes a tile, and asks for what is to be prefetched while it does.
 ///
 /// # Safety
 /// - The instruction set is available.
@@ -196,7 +182,7 @@ pub struct Tile<'a> {
 /// - `accumulators` overlaps no inputs and no weights. A row's `init` is either that row's place in
 ///   `accumulators`, from its first float on, or overlaps no row's.
 /// - Nobody writes what is read, or touches `accumulators`, meanwhile.
-type TileFn = unsafe fn(&Tile);
+type TileFn = unsafe fn(&Tile, &mut Prefetch);
 
 /// Turns a tile of accumulators into outputs.
 ///
@@ -215,8 +201,8 @@ pub struct Kernels {
     isa: Isa,
     tile: fn(rows: usize, panels: usize, precision: Precision) -> Option<TileFn>,
     epilogue: EpilogueFn,
-    /// The tile to prefer, by number of rows that are left.
-    shapes: fn(rows: usize) -> Shape,
+    /// The tile to prefer for some rows of so many.
+    shapes: fn(rows: usize, of: usize) -> Shape,
     /// # Safety
     /// The instruction set is available.
     multiply_add: unsafe fn(rounds: usize) -> f32,
@@ -273,10 +259,10 @@ impl Kernels {
     /// The largest tile for a product of `rows` rows and `panels` panels. `halves` panels (1, or 2 with a gate) stay
     /// together.
     pub fn shape(&self, rows: usize, panels: usize, halves: usize) -> Shape {
-        let mut shape = (self.shapes)(rows);
+        let mut shape = (self.shapes)(rows, rows);
         // Tiles of nearly equal height: 16 rows are two tiles of 8, not 12 and 4.
         shape.rows = rows.div_ceil(rows.div_ceil(shape.rows));
-        shape.panels = (self.shapes)(shape.rows).panels.min(panels);
+        shape.panels = (self.shapes)(shape.rows, rows).panels.min(panels);
         shape.panels = (shape.panels - shape.panels % halves).max(halves);
         while (self.tile)(shape.rows, shape.panels, Precision::F32).is_none() {
             shape.panels -= halves;

@@ -9,8 +9,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::{
-    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, STEP, Shape, Tile,
-    TileFn, tile_table,
+    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, STEP, Shape,
+    Tile, TileFn, tile_table,
 };
 
 /// Floats of a register.
@@ -32,7 +32,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 }
 
 /// The tile to prefer for `rows` rows.
-pub fn shape(rows: usize) -> Shape {
+pub fn shape(rows: usize, _of: usize) -> Shape {
     let panels = match rows {
         1 => 4,
         2 | 3 => 2,
@@ -46,15 +46,18 @@ pub fn shape(rows: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "neon")]
-unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    prefetch: &mut Prefetch,
+) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
         // bfloat16 weights take registers of their own to become float32.
         if ROWS < if BF16 { 3 } else { 4 } {
-            panels::<ROWS, PANELS, BF16>(t, 0);
+            panels::<ROWS, PANELS, BF16>(t, 0, prefetch);
         } else {
             for p in 0..PANELS {
-                panels::<ROWS, 1, BF16>(t, p);
+                panels::<ROWS, 1, BF16>(t, p, prefetch);
             }
         }
     }
@@ -66,7 +69,11 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &
 /// As for [`TileFn`].
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    first_panel: usize,
+    prefetch: &mut Prefetch,
+) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
         let skip = first_panel * LANES;
@@ -78,18 +85,17 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
                 }
             }
         }
-        for segment in t.segments {
+        for (segment, inputs) in t.segments.iter().zip(t.inputs) {
             let inputs: [*const f32; ROWS] =
-                std::array::from_fn(|m| segment.inputs.add(t.offsets[m] * segment.stride));
+                std::array::from_fn(|m| inputs.get().add(t.offsets[m] * segment.stride));
             let first = segment.weights.add(first_panel * t.panel_stride);
             let weights: [*const f32; PANELS] = std::array::from_fn(|p| first.add(p * t.panel_stride));
-            // The panels pass one after the other, and the first pass has asked for all that is wanted.
-            let bursts = if first_panel == 0 { segment.bursts } else { 0 };
             let steps = segment.in_channels / STEP;
+            let (lines, bursts) = prefetch.take(steps);
             for step in 0..steps {
                 if step < bursts {
                     for line in 0..BURST {
-                        prefetch(segment.prefetch.wrapping_add((step * BURST + line) * LANES));
+                        prefetch_line(lines.wrapping_add((step * BURST + line) * LANES));
                     }
                 }
                 let k = step * STEP;
@@ -168,7 +174,7 @@ unsafe fn row<const BF16: bool>(line: *const f32, k: usize) -> float32x4_t {
 
 /// Asks for a cache line, into the core's second cache. It may lie anywhere.
 #[inline(always)]
-fn prefetch(line: *const f32) {
+fn prefetch_line(line: *const f32) {
     // SAFETY: a prefetch never faults, and changes nothing that a program can see.
     unsafe { asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
 }

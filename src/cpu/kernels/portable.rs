@@ -1,7 +1,8 @@
 //! Plain Rust: what runs on any machine, and the arithmetic that the others must repeat bit for bit.
 
 use super::{
-    EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Shape, Tile, TileFn, tile_table,
+    EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, Shape, Tile, TileFn,
+    tile_table,
 };
 
 /// One row at a time; up to two panels, the values and gates of 16 outputs.
@@ -10,7 +11,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 }
 
 /// The tile to prefer.
-pub fn shape(_rows: usize) -> Shape {
+pub fn shape(_rows: usize, _of: usize) -> Shape {
     Shape { rows: 1, panels: 2 }
 }
 
@@ -18,15 +19,15 @@ pub fn shape(_rows: usize) -> Shape {
 ///
 /// # Safety
 /// As for [`TileFn`].
-unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, _: &mut Prefetch) {
     for m in 0..ROWS {
         for p in 0..PANELS {
             // SAFETY: the extents are those of `Tile`, by the caller's promise.
             unsafe {
                 let mut accumulators: [f32; LANES] =
                     t.init[m].add(p * LANES).cast::<[f32; LANES]>().read_unaligned();
-                for segment in t.segments {
-                    let inputs = segment.inputs.add(t.offsets[m] * segment.stride);
+                for (segment, inputs) in t.segments.iter().zip(t.inputs) {
+                    let inputs = inputs.get().add(t.offsets[m] * segment.stride);
                     let weights = segment.weights.add(p * t.panel_stride);
                     for k in 0..segment.in_channels {
                         let x = *inputs.add(k);

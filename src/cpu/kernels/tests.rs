@@ -92,15 +92,15 @@ fn tiles(precision: Precision) {
                 let (mut first, mut line) = (0, 0);
                 let segments = depths.map(|depth| {
                     let weights = lines[line * LANES..].as_ptr();
-                    // A prefetch of any address is harmless.
-                    let (prefetch, bursts) = (std::ptr::null(), depth);
-                    let inputs = inputs[first..].as_ptr();
-                    let segment =
-                        Segment { inputs, stride: 1, weights, in_channels: depth, prefetch, bursts };
+                    let from = Cell::new(inputs[first..].as_ptr());
                     first += depth;
                     line += precision.lines(depth);
-                    segment
+                    (Segment { stride: 1, weights, in_channels: depth }, from)
                 });
+                let (segments, from): (Vec<_>, Vec<_>) = segments.into_iter().unzip();
+                // A prefetch of any address is harmless.
+                let mut prefetch = Prefetch::default();
+                prefetch.push(0, depth);
                 let (mut offsets, mut initial) = ([0; MAX_ROWS], [std::ptr::null(); MAX_ROWS]);
                 for m in 0..rows {
                     offsets[m] = offset(m);
@@ -108,6 +108,7 @@ fn tiles(precision: Precision) {
                 }
                 let tile_args = Tile {
                     segments: &segments,
+                    inputs: &from,
                     offsets: &offsets,
                     init: &initial,
                     panel_stride: line * LANES,
@@ -115,7 +116,7 @@ fn tiles(precision: Precision) {
                     accumulator_stride: panels * LANES,
                 };
                 // SAFETY: the slices have the extents of a `Tile`.
-                unsafe { kernel(&tile_args) };
+                unsafe { kernel(&tile_args, &mut prefetch) };
 
                 let rows_of: Vec<_> = (0..rows).map(|m| &inputs[offset(m)..][..depth]).collect();
                 let expected = tile(&rows_of, &weights, &init);
