@@ -23,7 +23,7 @@ use crate::plan::steps::{Run, Step, Steps};
 use crate::plan::{Part, Plan};
 
 /// What a step that one thread runs alone takes, in multiply-adds of a stage that all share: mostly the way there.
-const ALONE_COST: usize = 3000;
+const ALONE_COST: usize = 4500;
 
 /// What one team needs for its images: stages with resolved addresses, and the length of the memory.
 pub struct Block<'a> {
@@ -371,13 +371,13 @@ impl Walk<'_, '_> {
                         self.at_pixel(&steps[*i], after, row, column);
                     }
                     Stretch::Alone(alone) => {
-                        self.alone(steps, alone, row, column);
+                        self.alone(steps, alone, &[], row, column);
                         self.alone_before.set(self.alone_before.get() + alone.len());
                     }
                     Stretch::Followed { alone, chunks, .. } => {
                         let followed = &steps[alone.end];
                         if self.context.team.index == 0 {
-                            self.alone(steps, alone, row, column);
+                            self.alone(steps, alone, chunks, row, column);
                             self.at_pixel(followed, first(&steps[alone.end + 1..]), row, column);
                         } else {
                             for (chunk, steps) in chunks.iter().enumerate() {
@@ -397,16 +397,38 @@ impl Walk<'_, '_> {
     ///
     /// # Safety
     /// As for [`Walk::pixel`]; the steps before them are complete.
-    unsafe fn alone(&self, steps: &[Step], alone: &Range<usize>, row: usize, column: usize) {
+    unsafe fn alone(
+        &self,
+        steps: &[Step],
+        alone: &Range<usize>,
+        followed_at: &[usize],
+        row: usize,
+        column: usize,
+    ) {
         if self.context.team.index > 0 {
             return;
         }
         for (i, step) in steps[alone.clone()].iter().enumerate() {
-            let after = steps.get(alone.start + i + 1).map(|step| step[0]);
+            let after = steps.get(alone.start + i + 1);
+            for run in after.into_iter().flatten() {
+                let (stage, corner) = self.stage_at(run, row, column);
+                stage.approach(&self.context, corner, self.pixel_share(run));
+            }
             // SAFETY: the steps come in order, and this thread has run those before.
-            unsafe { self.at_pixel(step, after, row, column) };
-            self.block.progress.reach(self.alone_before.get() + i + 1);
+            unsafe { self.at_pixel(step, after.map(|step| step[0]), row, column) };
+            // Each time that it is told, the others' copies of the count are lost: not more often than they wait for.
+            if followed_at.contains(&(i + 1)) {
+                self.block.progress.reach(self.alone_before.get() + i + 1);
+            }
         }
+    }
+
+    /// The stage of a run and where it runs at a pixel, in its own steps.
+    fn stage_at(&self, run: &Run, row: usize, column: usize) -> (&Stage, [usize; 2]) {
+        let stage = &self.block.stages[run.piece];
+        let at = (stage.piece.step(0, row), stage.piece.step(1, column));
+        let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
+        (stage, [row, column])
     }
 
     /// This thread's shares of a step at a pixel. The weights of what comes after it are prefetched.
@@ -437,11 +459,9 @@ impl Walk<'_, '_> {
         row: usize,
         column: usize,
     ) {
-        let stage = &self.block.stages[run.piece];
-        let at = (stage.piece.step(0, row), stage.piece.step(1, column));
-        let (Some(row), Some(column)) = at else { unreachable!("the step runs at this pixel") };
+        let (stage, corner) = self.stage_at(run, row, column);
         // SAFETY: by the caller's promise.
-        unsafe { stage.run(&self.context, [row, column], self.pixel_share(run), chunks, next) };
+        unsafe { stage.run(&self.context, corner, self.pixel_share(run), chunks, next) };
     }
 
     /// Draws this thread's images' pixels and feeds them back.

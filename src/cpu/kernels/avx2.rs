@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BURST, EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, STEP, Shape,
-    Tile, TileFn, tile_table,
+    EpilogueArgs, LANES, MULTIPLY_ADD_CHAINS, MULTIPLY_ADD_STEPS, Precision, Prefetch, STEP, Shape, Tile,
+    TileFn, tile_table,
 };
 
 /// Tiles whose accumulators leave registers for the weights and an input.
@@ -19,6 +19,10 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
         6 x [1, 2, 3, 4],
     )
 }
+
+/// Processors with these vectors and no longer ones fetch a stream of weights by themselves; to ask for the next one
+/// beside it cost a sixth of the time of a sound.
+pub const PREFETCHES: bool = false;
 
 /// The tile to prefer for `rows` of so many rows. Where few tiles lie one under the other, panels that pass one after
 /// the other in one tile save the way there; where many do, each tile finds a single panel's weights in the cache.
@@ -36,23 +40,20 @@ pub fn shape(rows: usize, of: usize) -> Shape {
 /// # Safety
 /// As for [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(
-    t: &Tile,
-    prefetch: &mut Prefetch,
-) {
+unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, _: &mut Prefetch) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
         // As many panels at a time as the registers hold.
         let mut p = 0;
         while p < PANELS {
             if ROWS == 1 {
-                panels::<ROWS, PANELS, BF16>(t, 0, prefetch);
+                panels::<ROWS, PANELS, BF16>(t, 0);
                 p = PANELS;
             } else if ROWS == 2 && p + 2 <= PANELS {
-                panels::<ROWS, 2, BF16>(t, p, prefetch);
+                panels::<ROWS, 2, BF16>(t, p);
                 p += 2;
             } else {
-                panels::<ROWS, 1, BF16>(t, p, prefetch);
+                panels::<ROWS, 1, BF16>(t, p);
                 p += 1;
             }
         }
@@ -65,13 +66,9 @@ unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(
 /// As for [`TileFn`]; the tile has these panels.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(
-    t: &Tile,
-    first_panel: usize,
-    prefetch: &mut Prefetch,
-) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
     const HALF: usize = LANES / 2;
-    // SAFETY: by the caller's promise; a prefetch may miss.
+    // SAFETY: by the caller's promise.
     unsafe {
         let skip = first_panel * LANES;
         let mut accumulators = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
@@ -88,14 +85,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(
             let weights = segment.weights.add(first_panel * t.panel_stride);
             let weights: [*const f32; PANELS] = std::array::from_fn(|p| weights.add(p * t.panel_stride));
             let steps = segment.in_channels / STEP;
-            let (lines, bursts) = prefetch.take(steps);
             for step in 0..steps {
-                if step < bursts {
-                    for line in 0..BURST {
-                        let line = lines.wrapping_add((step * BURST + line) * LANES);
-                        _mm_prefetch::<_MM_HINT_T1>(line.cast());
-                    }
-                }
                 for k in (step * STEP..(step + 1) * STEP).step_by(2) {
                     input::<ROWS, PANELS, BF16, false>(&mut accumulators, &inputs, &weights, k);
                     input::<ROWS, PANELS, BF16, true>(&mut accumulators, &inputs, &weights, k + 1);

@@ -25,6 +25,9 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     )
 }
 
+/// Measured on a processor whose shared cache is far away: see docs/performance.md.
+pub const PREFETCHES: bool = true;
+
 /// The tile to prefer for `rows` rows.
 pub fn shape(rows: usize, _of: usize) -> Shape {
     let panels = match rows {

@@ -21,7 +21,7 @@ mod avx512;
 mod neon;
 
 pub use epilogue::{EpilogueArgs, Target, activate};
-pub use prefetch::{BURST, Prefetch};
+pub use prefetch::{BURST, Prefetch, prefetch_to_read, prefetch_to_write};
 
 use std::cell::Cell;
 
@@ -201,6 +201,8 @@ pub struct Kernels {
     isa: Isa,
     tile: fn(rows: usize, panels: usize, precision: Precision) -> Option<TileFn>,
     epilogue: EpilogueFn,
+    /// Whether its kernels prefetch what they are asked to.
+    prefetches: bool,
     /// The tile to prefer for some rows of so many.
     shapes: fn(rows: usize, of: usize) -> Shape,
     /// # Safety
@@ -227,6 +229,7 @@ macro_rules! kernels_of {
             isa: $isa,
             tile: $module::tile,
             epilogue: $module::epilogue,
+            prefetches: $module::PREFETCHES,
             shapes: $module::shape,
             multiply_add: $module::multiply_add,
             read: $module::read,
@@ -254,6 +257,11 @@ impl Kernels {
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Whether its kernels prefetch what they are asked to.
+    pub fn prefetches(&self) -> bool {
+        self.prefetches
     }
 
     /// The largest tile for a product of `rows` rows and `panels` panels. `halves` panels (1, or 2 with a gate) stay

@@ -31,6 +31,9 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     )
 }
 
+/// Not measured yet: as for AVX-512.
+pub const PREFETCHES: bool = true;
+
 /// The tile to prefer for `rows` rows.
 pub fn shape(rows: usize, _of: usize) -> Shape {
     let panels = match rows {

@@ -10,6 +10,9 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
     tile_table!(product, (rows, panels, precision), 1 x [1, 2])
 }
 
+/// It has nothing to do it with.
+pub const PREFETCHES: bool = false;
+
 /// The tile to prefer.
 pub fn shape(_rows: usize, _of: usize) -> Shape {
     Shape { rows: 1, panels: 2 }
