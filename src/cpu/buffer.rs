@@ -84,12 +84,6 @@ impl<'a> Shared<'a> {
         unsafe { self.base.add(offset) }
     }
 
-    /// The address of the float at `offset`, to prefetch; it may lie outside of the
-    /// block.
-    pub fn address(&self, offset: usize) -> *const f32 {
-        self.base.wrapping_add(offset).cast_const()
-    }
-
     /// The `count` floats that begin at `offset`, to read.
     ///
     /// # Safety

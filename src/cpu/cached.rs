@@ -410,10 +410,6 @@ impl Walk<'_, '_> {
         }
         for (i, step) in steps[alone.clone()].iter().enumerate() {
             let after = steps.get(alone.start + i + 1);
-            for run in after.into_iter().flatten() {
-                let (stage, corner) = self.stage_at(run, row, column);
-                stage.approach(&self.context, corner, self.pixel_share(run));
-            }
             // SAFETY: the steps come in order, and this thread has run those before.
             unsafe { self.at_pixel(step, after.map(|step| step[0]), row, column) };
             // Each time that it is told, the others' copies of the count are lost: not more often than they wait for.

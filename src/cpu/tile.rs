@@ -5,9 +5,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{
-    EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, Prefetch, Target, Tile, prefetch_to_read, prefetch_to_write,
-};
+use super::kernels::{EpilogueArgs, LANES, MAX_PANELS, MAX_ROWS, Prefetch, Target, Tile};
 use super::share::{BLOCK_TILES, Chunk, Rows, Share, Strip, chunks};
 use super::stage::{Context, Stage};
 use super::team::share;
@@ -67,7 +65,8 @@ impl Stage {
         let Some(first) = share.strips.first() else { return };
         let of_chunks = of_chunks.unwrap_or(0..first.chunks.len());
         let next = next.and_then(|share| share.strips.first()).map_or(&[][..], |strip| &strip.chunks);
-        let [row, column] = self.output_at(corner);
+        let [row, column] =
+            [0, 1].map(|axis| (corner[axis] * self.piece.output_step + self.piece.parity[axis]) as isize);
         let target = |grid: Grid| {
             // SAFETY: the grid has this position, by the caller's promise.
             let base = unsafe { context.memory.at(grid.at(0, row, column), 1) };
@@ -96,36 +95,6 @@ impl Stage {
             // SAFETY: by the caller's promise.
             unsafe { work.block(&share.strips, &rows, next) };
         }
-    }
-}
-
-impl Stage {
-    /// Asks for what a share of one tile will write and for the accumulators that it begins with. Other cores have read
-    /// and written them last: to get them back takes as long as a small stage.
-    pub fn approach(&self, context: &Context, [row, column]: [usize; 2], share: &Share) {
-        let ([rows], [strip]) = (&share.rows[..], &share.strips[..]) else { return };
-        let lines =
-            |from: usize, len: usize| (from..from + len).step_by(LANES).map(|at| context.memory.address(at));
-        if let (Some((base, _)), Some(1..)) = (self.accumulators, strip.chunks.first().map(|c| c.taps.start))
-        {
-            let (width, first) = (self.packed.width(), strip.vectors.start * self.packed.halves * LANES);
-            for position in &rows.accumulators[..rows.count] {
-                let from = base + (column + position) * width + first;
-                lines(from, strip.vectors.len() * self.packed.halves * LANES).for_each(prefetch_to_read);
-            }
-        }
-        let [row, column] = self.output_at([row, column]);
-        for grid in self.outputs.iter().flatten() {
-            for position in &rows.outputs[..rows.count] {
-                let from = grid.at(0, row, column) + position * grid.channels;
-                lines(from, grid.channels).for_each(prefetch_to_write);
-            }
-        }
-    }
-
-    /// Row and column in the output grids of the rectangle with a corner.
-    fn output_at(&self, corner: [usize; 2]) -> [isize; 2] {
-        [0, 1].map(|axis| (corner[axis] * self.piece.output_step + self.piece.parity[axis]) as isize)
     }
 }
 
@@ -172,13 +141,9 @@ impl Work<'_> {
     }
 
     /// What a tile prefetches while it sums the `index`th of its chunks. The last one takes what is left.
-    fn prefetch(&self, ahead: &Ahead, index: usize, taps: &Range<usize>) -> Prefetch {
-        let mut prefetch = Prefetch::default();
-        if !self.context.kernels.prefetches() {
-            return prefetch;
-        }
+    fn prefetch(&self, prefetch: &mut Prefetch, ahead: &Ahead, index: usize, taps: &Range<usize>) {
         if let Some(rows) = ahead.inputs {
-            self.prefetch_inputs(&mut prefetch, taps.clone(), rows);
+            self.prefetch_inputs(prefetch, taps.clone(), rows);
         }
         let end = if index + 1 < self.chunks.len() { index + 1 } else { ahead.weights.len() };
         for chunk in ahead.weights.get(index..end).unwrap_or_default() {
@@ -190,7 +155,6 @@ impl Work<'_> {
                 prefetch.push(from + part.start * size_of::<[f32; LANES]>(), part.len());
             }
         }
-        prefetch
     }
 
     /// Computes a tile.
@@ -226,7 +190,10 @@ impl Work<'_> {
             },
         };
         for (index, chunk) in chunks.iter().enumerate() {
-            let mut prefetch = self.prefetch(ahead, index, &chunk.taps);
+            let mut prefetch = Prefetch::default();
+            if context.kernels.prefetches() {
+                self.prefetch(&mut prefetch, ahead, index, &chunk.taps);
+            }
             let first = chunk.taps.start - self.share.taps.start;
             let inputs = &self.share.inputs[first..first + chunk.taps.len()];
             let segments = &chunk.segments;

@@ -21,7 +21,7 @@ mod avx512;
 mod neon;
 
 pub use epilogue::{EpilogueArgs, Target, activate};
-pub use prefetch::{BURST, Prefetch, prefetch_to_read, prefetch_to_write};
+pub use prefetch::{BURST, Prefetch};
 
 use std::cell::Cell;
 

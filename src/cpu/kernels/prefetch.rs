@@ -3,9 +3,6 @@
 //! The idea: the kernels work as fast as data come, so each one asks for the inputs and weights of what runs next, some
 //! cache lines at a time, between its own inputs.
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use std::arch::asm;
-
 use super::{LANES, SEGMENTS};
 
 /// Cache lines that a kernel asks for at a time.
@@ -44,39 +41,4 @@ impl Prefetch {
         }
         (std::ptr::without_provenance(from), bursts)
     }
-}
-
-/// Asks for the cache line at an address, which need not be valid.
-#[inline]
-pub fn prefetch_to_read(line: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch never faults, and changes nothing that a program can see.
-    unsafe {
-        asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
-}
-
-/// Asks for the cache line at an address, which need not be valid, and that no other core keeps a copy. Processors that
-/// do not know this do nothing.
-#[inline]
-pub fn prefetch_to_write(line: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch never faults, and changes nothing that a program can see.
-    unsafe {
-        asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
 }
