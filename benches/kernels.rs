@@ -55,7 +55,7 @@ fn tiles(c: &mut Criterion) {
             let bandwidth = read_bandwidth(&kernels, 1, bytes).expect("one thread");
             for precision in [Precision::F32, Precision::Bf16] {
                 for rows in [1, 2, 4, 6, 8, 10, 12] {
-                    let shape = kernels.shape(rows, 10, 1);
+                    let shape = kernels.shape(rows, 10, 1, precision);
                     if shape.rows != rows {
                         continue;
                     }

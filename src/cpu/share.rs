@@ -143,7 +143,9 @@ impl Stage {
             return share;
         }
         let halves = self.packed.halves;
-        share.shape = context.kernels.shape(share.positions.len(), vectors.len() * halves, halves);
+        let panels = vectors.len() * halves;
+        share.shape =
+            context.kernels.shape(share.positions.len(), panels, halves, self.precision(taps.clone()));
         let strip = |vectors: Range<usize>| Strip {
             chunks: chunks_of(&self.piece, taps.clone()).map(|t| self.chunk(context, t, &vectors)).collect(),
             vectors,
@@ -153,6 +155,12 @@ impl Stage {
             share.rows = self.rows_of(&share, &share.positions);
         }
         share
+    }
+
+    /// How the weights of most of some taps are stored.
+    fn precision(&self, taps: Range<usize>) -> Precision {
+        let hoisted = taps.end.min(self.piece.hoisted).saturating_sub(taps.start);
+        if 2 * hoisted > taps.len() { self.packed.row.precision } else { self.packed.pixel.precision }
     }
 
     /// The weights of some vectors of outputs for some taps, all of one phase.

@@ -1,5 +1,5 @@
 //! AVX2 with fused multiply-add: a panel is two registers. 16 registers hold a tile of 6 x 1 panels,
-//! 2 x 2 or 1 x 4.
+//! 2 x 2 or 1 x 4; of bfloat16 weights 5 x 1.
 
 use std::arch::x86_64::*;
 
@@ -26,13 +26,18 @@ pub const PREFETCHES: bool = false;
 
 /// The tile to prefer for `rows` of so many rows. Where few tiles lie one under the other, panels that pass one after
 /// the other in one tile save the way there; where many do, each tile finds a single panel's weights in the cache.
-pub fn shape(rows: usize, of: usize) -> Shape {
+pub fn shape(rows: usize, of: usize, precision: Precision) -> Shape {
     let panels = match rows {
         1 => 4,
         _ if of <= 12 => 4,
         _ => 1,
     };
-    Shape { rows: rows.min(6), panels }
+    // With six rows bfloat16's way to float32 has no register left: two tiles of three rows are faster.
+    let most = match precision {
+        Precision::F32 => 6,
+        Precision::Bf16 => 5,
+    };
+    Shape { rows: rows.min(most), panels }
 }
 
 /// See [`Tile`]. Panels are taken one after the other where the rows fill the registers.
@@ -109,8 +114,7 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
     }
 }
 
-/// Adds the products of input `k`, whose parity is known when it is compiled. A panel's weights are used up before the
-/// next one's are loaded: with the accumulators there is no room for more.
+/// Adds the products of input `k`, whose parity is known when it is compiled.
 ///
 /// # Safety
 /// The processor has the instruction set, and `inputs` and the panels' `weights` have that input.
@@ -122,34 +126,52 @@ unsafe fn input<const ROWS: usize, const PANELS: usize, const BF16: bool, const 
     weights: &[*const f32; PANELS],
     k: usize,
 ) {
-    const HALF: usize = LANES / 2;
     // SAFETY: by the caller's promise.
     unsafe {
-        for p in 0..PANELS {
-            let load = |h: usize| weights[p].add(if BF16 { k / 2 } else { k } * LANES + h * HALF);
-            if BF16 {
-                // One half after the other: both, and what turns them into float32, are more than there is room for.
+        let x = |m: usize| _mm256_set1_ps(*inputs[m].add(k));
+        if ROWS <= 2 {
+            // Few inputs for many weights: the inputs stay in registers while the weights pass.
+            let x: [__m256; ROWS] = std::array::from_fn(x);
+            for p in 0..PANELS {
                 for h in 0..2 {
-                    let pairs = _mm256_loadu_si256(load(h).cast());
-                    let w = _mm256_castsi256_ps(match ODD {
-                        false => _mm256_slli_epi32::<16>(pairs),
-                        true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
-                    });
+                    let w = weight::<BF16, ODD>(weights[p], k, h);
                     for m in 0..ROWS {
-                        let x = _mm256_set1_ps(*inputs[m].add(k));
-                        accumulators[m][p][h] = _mm256_fmadd_ps(x, w, accumulators[m][p][h]);
+                        accumulators[m][p][h] = _mm256_fmadd_ps(x[m], w, accumulators[m][p][h]);
                     }
                 }
-            } else {
-                let w = [_mm256_loadu_ps(load(0)), _mm256_loadu_ps(load(1))];
+            }
+        } else {
+            for p in 0..PANELS {
+                let w = [weight::<BF16, ODD>(weights[p], k, 0), weight::<BF16, ODD>(weights[p], k, 1)];
                 for m in 0..ROWS {
-                    let x = _mm256_set1_ps(*inputs[m].add(k));
+                    let x = x(m);
                     for h in 0..2 {
                         accumulators[m][p][h] = _mm256_fmadd_ps(x, w[h], accumulators[m][p][h]);
                     }
                 }
             }
         }
+    }
+}
+
+/// Half `h` of a panel's weights for input `k`.
+///
+/// # Safety
+/// As for [`input`].
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn weight<const BF16: bool, const ODD: bool>(weights: *const f32, k: usize, h: usize) -> __m256 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let line = |line: usize| weights.add(line * LANES + h * (LANES / 2));
+        if !BF16 {
+            return _mm256_loadu_ps(line(k));
+        }
+        let pairs = _mm256_loadu_si256(line(k / 2).cast());
+        _mm256_castsi256_ps(match ODD {
+            false => _mm256_slli_epi32::<16>(pairs),
+            true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+        })
     }
 }
 

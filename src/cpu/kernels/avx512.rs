@@ -29,7 +29,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 pub const PREFETCHES: bool = true;
 
 /// The tile to prefer for `rows` rows.
-pub fn shape(rows: usize, _of: usize) -> Shape {
+pub fn shape(rows: usize, _: usize, _: Precision) -> Shape {
     let panels = match rows {
         1 | 2 => 10,
         3 | 4 => 6,

@@ -203,8 +203,8 @@ pub struct Kernels {
     epilogue: EpilogueFn,
     /// Whether its kernels prefetch what they are asked to.
     prefetches: bool,
-    /// The tile to prefer for some rows of so many.
-    shapes: fn(rows: usize, of: usize) -> Shape,
+    /// The tile to prefer for some rows of so many, and weights of one kind.
+    shapes: fn(rows: usize, of: usize, precision: Precision) -> Shape,
     /// # Safety
     /// The instruction set is available.
     multiply_add: unsafe fn(rounds: usize) -> f32,
@@ -266,13 +266,13 @@ impl Kernels {
 
     /// The largest tile for a product of `rows` rows and `panels` panels. `halves` panels (1, or 2 with a gate) stay
     /// together.
-    pub fn shape(&self, rows: usize, panels: usize, halves: usize) -> Shape {
-        let mut shape = (self.shapes)(rows, rows);
+    pub fn shape(&self, rows: usize, panels: usize, halves: usize, precision: Precision) -> Shape {
+        let mut shape = (self.shapes)(rows, rows, precision);
         // Tiles of nearly equal height: 16 rows are two tiles of 8, not 12 and 4.
         shape.rows = rows.div_ceil(rows.div_ceil(shape.rows));
-        shape.panels = (self.shapes)(shape.rows, rows).panels.min(panels);
+        shape.panels = (self.shapes)(shape.rows, rows, precision).panels.min(panels);
         shape.panels = (shape.panels - shape.panels % halves).max(halves);
-        while (self.tile)(shape.rows, shape.panels, Precision::F32).is_none() {
+        while (self.tile)(shape.rows, shape.panels, precision).is_none() {
             shape.panels -= halves;
         }
         shape

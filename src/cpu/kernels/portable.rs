@@ -14,7 +14,7 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 pub const PREFETCHES: bool = false;
 
 /// The tile to prefer.
-pub fn shape(_rows: usize, _of: usize) -> Shape {
+pub fn shape(_: usize, _: usize, _: Precision) -> Shape {
     Shape { rows: 1, panels: 2 }
 }
 

@@ -145,21 +145,20 @@ fn instruction_sets_are_those_of_the_architecture() {
 
 #[test]
 fn chosen_shapes_exist_and_keep_units_together() {
+    let precisions = [Precision::F32, Precision::Bf16];
+    let kinds = precisions.map(|precision| [1, 2].map(|halves| (halves, precision))).concat();
     for kernels in available() {
         for rows in 1..100 {
-            for halves in [1, 2] {
+            for &(halves, precision) in &kinds {
                 for vectors in 1..30 {
-                    let shape = kernels.shape(rows, vectors * halves, halves);
+                    let shape = kernels.shape(rows, vectors * halves, halves, precision);
                     assert!(shape.panels % halves == 0 && shape.panels > 0 && shape.rows <= rows);
                     assert!(shape.rows <= MAX_ROWS && shape.panels <= MAX_PANELS);
                     // What is left over at the right and at the bottom must have a kernel too.
                     for rows in 1..=shape.rows {
                         let panels = (halves..=shape.panels).step_by(halves);
                         for panels in panels {
-                            assert!(
-                                (kernels.tile)(rows, panels, Precision::F32).is_some(),
-                                "{rows} x {panels}"
-                            );
+                            assert!((kernels.tile)(rows, panels, precision).is_some(), "{rows} x {panels}");
                         }
                     }
                 }
