@@ -22,7 +22,7 @@ pub fn symbol(value: f32, symbols: usize) -> usize {
 pub fn sample(logits: &[f32], temperature: f32, u: f32) -> f32 {
     let temperature = f64::from(temperature);
     let greatest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    // Some at a time, as vectors. The second pass makes them again rather than keep all.
+    // Some at a time, as vectors. Those that are looked at twice are made again rather than kept.
     let weights = |logits: &[f32]| {
         let mut weights = [0.0; CHUNK];
         for (weight, logit) in weights.iter_mut().zip(logits) {
@@ -34,17 +34,20 @@ pub fn sample(logits: &[f32], temperature: f32, u: f32) -> f32 {
         weights
     };
     let mut total = 0.0;
+    let mut before = Vec::with_capacity(logits.len().div_ceil(CHUNK));
     for logits in logits.chunks(CHUNK) {
+        before.push(total);
         weights(logits)[..logits.len()].iter().for_each(|weight| total += weight);
     }
     let bound = f64::from(u) * total;
-    let mut sum = 0.0;
-    for (chunk, part) in logits.chunks(CHUNK).enumerate() {
-        for (i, weight) in weights(part)[..part.len()].iter().enumerate() {
-            sum += weight;
-            if sum > bound {
-                return value(chunk * CHUNK + i, logits.len());
-            }
+    // The sum that exceeds it is in the last chunk that begins with one that does not.
+    let chunk = before.iter().rposition(|sum| *sum <= bound).unwrap_or(0);
+    let (mut sum, first) = (before[chunk], chunk * CHUNK);
+    let part = &logits[first..logits.len().min(first + CHUNK)];
+    for (i, weight) in weights(part)[..part.len()].iter().enumerate() {
+        sum += weight;
+        if sum > bound {
+            return value(first + i, logits.len());
         }
     }
     // Only a u of 1 is not exceeded by the whole.
