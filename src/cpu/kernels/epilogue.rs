@@ -47,42 +47,54 @@ pub struct EpilogueArgs<'a> {
 /// As for [`super::EpilogueFn`], but for the instruction set, which is the caller's.
 #[inline(always)]
 pub unsafe fn epilogue(f: &EpilogueArgs) {
-    let halves = if f.epilogue.gated { 2 } else { 1 };
     for (m, &position) in f.positions.iter().enumerate() {
         for vector in 0..f.vectors {
-            let first = (f.first_vector + vector) * LANES;
-            let lanes = LANES.min(f.channels - first);
-            // SAFETY: by the caller's promise the tile has `positions.len()` rows of `vectors *
-            // halves` panels of accumulators, a position of a target has `channels` channels (twice that
-            // through concat_elu), and `first` is below `channels`, so that `lanes` channels from there on exist.
+            let lanes = f.channels - (f.first_vector + vector) * LANES;
+            // All lanes: how many is known when this is compiled, so that they stay in registers.
+            // SAFETY: by the caller's promise; such a row and such a vector are in the tile.
             unsafe {
-                let at = |target: Target| target.base.add(position * target.channels + first);
-                let x = output(
-                    f,
-                    f.accumulators.add(m * f.accumulator_stride + vector * halves * LANES),
-                    lanes,
-                    at,
-                );
-                let [identity, elu, relus, concat] = f.outputs;
-                if let Some(target) = identity {
-                    store(at(target), &x, lanes);
-                }
-                if let Some(target) = concat {
-                    let (positive, negative) = concat_elu(&x);
-                    store(at(target), &positive, lanes);
-                    store(at(target).add(f.channels), &negative, lanes);
-                }
-                if let Some(target) = relus {
-                    let mut positive = x;
-                    for x in &mut positive {
-                        *x = relu(*x);
-                    }
-                    store(at(target), &positive, lanes);
-                }
-                if let Some(target) = elu {
-                    store(at(target), &concat_elu(&x).0, lanes);
+                match lanes >= LANES {
+                    true => outputs(f, m, position, vector, LANES),
+                    false => outputs(f, m, position, vector, lanes),
                 }
             }
+        }
+    }
+}
+
+/// The outputs of a row's vector, of which `lanes` exist.
+///
+/// # Safety
+/// As for [`epilogue`].
+#[inline(always)]
+unsafe fn outputs(f: &EpilogueArgs, m: usize, position: usize, vector: usize, lanes: usize) {
+    let halves = if f.epilogue.gated { 2 } else { 1 };
+    let first = (f.first_vector + vector) * LANES;
+    // SAFETY: by the caller's promise the tile has `positions.len()` rows of `vectors *
+    // halves` panels of accumulators, a position of a target has `channels` channels (twice that
+    // through concat_elu), and `first` is below `channels`, so that `lanes` channels from there on exist.
+    unsafe {
+        let at = |target: Target| target.base.add(position * target.channels + first);
+        let accumulators = f.accumulators.add(m * f.accumulator_stride + vector * halves * LANES);
+        let x = output(f, accumulators, lanes, at);
+        let [identity, elu, relus, concat] = f.outputs;
+        if let Some(target) = identity {
+            store(at(target), &x, lanes);
+        }
+        if let Some(target) = concat {
+            let (positive, negative) = concat_elu(&x);
+            store(at(target), &positive, lanes);
+            store(at(target).add(f.channels), &negative, lanes);
+        }
+        if let Some(target) = relus {
+            let mut positive = x;
+            for x in &mut positive {
+                *x = relu(*x);
+            }
+            store(at(target), &positive, lanes);
+        }
+        if let Some(target) = elu {
+            store(at(target), &concat_elu(&x).0, lanes);
         }
     }
 }
