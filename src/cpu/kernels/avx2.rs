@@ -1,5 +1,5 @@
-//! AVX2 with fused multiply-add: a panel is two registers. 16 registers hold a tile of 6 x 1 panels,
-//! 2 x 2 or 1 x 4; of bfloat16 weights 5 x 1.
+//! AVX2 with fused multiply-add: a panel is two registers. 16 registers hold 6 x 1 panels, 2 x 2 or 1 x 4, of bfloat16
+//! weights 5 x 1.
 
 use std::arch::x86_64::*;
 
@@ -17,6 +17,12 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
         4 x [1, 2, 3, 4],
         5 x [1, 2, 3, 4],
         6 x [1, 2, 3, 4],
+        7 x [1, 2, 3, 4],
+        8 x [1, 2, 3, 4],
+        9 x [1, 2, 3, 4],
+        10 x [1, 2, 3, 4],
+        11 x [1, 2, 3, 4],
+        12 x [1, 2, 3, 4],
     )
 }
 
@@ -24,23 +30,28 @@ pub fn tile(rows: usize, panels: usize, precision: Precision) -> Option<TileFn> 
 /// beside it cost a sixth of the time of a sound.
 pub const PREFETCHES: bool = false;
 
-/// The tile to prefer for `rows` of so many rows. Where few tiles lie one under the other, panels that pass one after
-/// the other in one tile save the way there; where many do, each tile finds a single panel's weights in the cache.
+/// The tile to prefer for `rows` of so many rows. Few rows are one tile of several panels, which saves the way there;
+/// of many rows each tile finds a single panel's weights in the cache.
 pub fn shape(rows: usize, of: usize, precision: Precision) -> Shape {
-    let panels = match rows {
-        1 => 4,
-        _ if of <= 12 => 4,
-        _ => 1,
-    };
-    // With six rows bfloat16's way to float32 has no register left: two tiles of three rows are faster.
-    let most = match precision {
-        Precision::F32 => 6,
-        Precision::Bf16 => 5,
-    };
-    Shape { rows: rows.min(most), panels }
+    match (of, precision) {
+        (..=12, _) => Shape { rows, panels: 4 },
+        (_, Precision::F32) => Shape { rows: rows.min(6), panels: 1 },
+        (_, Precision::Bf16) => Shape { rows: rows.min(5), panels: 1 },
+    }
 }
 
-/// See [`Tile`]. Panels are taken one after the other where the rows fill the registers.
+/// Rows of a tile that the registers hold at a time, from row `first` on. Of bfloat16 weights with six rows the way to
+/// float32 has no register left, and three rows leave multiply-adds that wait for one another.
+const fn rows_at_once(rows: usize, first: usize, bf16: bool) -> usize {
+    match rows - first {
+        6 if bf16 => 3,
+        9 | 10 => 5,
+        left @ ..=6 => left,
+        _ => 4,
+    }
+}
+
+/// See [`Tile`]. Panels, and rows where they are many, are taken one after the other: as many as the registers hold.
 ///
 /// # Safety
 /// As for [`TileFn`].
@@ -48,30 +59,45 @@ pub fn shape(rows: usize, of: usize, precision: Precision) -> Shape {
 unsafe fn product<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, _: &mut Prefetch) {
     // SAFETY: the extents are those of `Tile`, by the caller's promise.
     unsafe {
-        // As many panels at a time as the registers hold.
+        if ROWS == 1 {
+            return panels::<ROWS, PANELS, BF16>(t, 0, 0);
+        }
         let mut p = 0;
-        while p < PANELS {
-            if ROWS == 1 {
-                panels::<ROWS, PANELS, BF16>(t, 0);
-                p = PANELS;
-            } else if ROWS == 2 && p + 2 <= PANELS {
-                panels::<ROWS, 2, BF16>(t, p);
+        if ROWS == 2 {
+            while p + 2 <= PANELS {
+                panels::<ROWS, 2, BF16>(t, 0, p);
                 p += 2;
-            } else {
-                panels::<ROWS, 1, BF16>(t, p);
-                p += 1;
             }
+        }
+        while p < PANELS {
+            let mut first = 0;
+            while first < ROWS {
+                let rows = rows_at_once(ROWS, first, BF16);
+                match rows {
+                    2 => panels::<2, 1, BF16>(t, first, p),
+                    3 => panels::<3, 1, BF16>(t, first, p),
+                    4 => panels::<4, 1, BF16>(t, first, p),
+                    5 => panels::<5, 1, BF16>(t, first, p),
+                    _ => panels::<6, 1, BF16>(t, first, p),
+                }
+                first += rows;
+            }
+            p += 1;
         }
     }
 }
 
-/// `PANELS` panels of a tile from the panel `first_panel` on.
+/// `ROWS` rows and `PANELS` panels of a tile, from the row `first` and the panel `first_panel` on.
 ///
 /// # Safety
-/// As for [`TileFn`]; the tile has these panels.
+/// As for [`TileFn`]; the tile has these rows and panels.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &Tile, first_panel: usize) {
+unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    t: &Tile,
+    first: usize,
+    first_panel: usize,
+) {
     const HALF: usize = LANES / 2;
     // SAFETY: by the caller's promise.
     unsafe {
@@ -80,13 +106,14 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for h in 0..2 {
-                    accumulators[m][p][h] = _mm256_loadu_ps(t.init[m].add(skip + p * LANES + h * HALF));
+                    accumulators[m][p][h] =
+                        _mm256_loadu_ps(t.init[first + m].add(skip + p * LANES + h * HALF));
                 }
             }
         }
         for (segment, inputs) in t.segments.iter().zip(t.inputs) {
             let inputs: [*const f32; ROWS] =
-                std::array::from_fn(|m| inputs.get().add(t.offsets[m] * segment.stride));
+                std::array::from_fn(|m| inputs.get().add(t.offsets[first + m] * segment.stride));
             let weights = segment.weights.add(first_panel * t.panel_stride);
             let weights: [*const f32; PANELS] = std::array::from_fn(|p| weights.add(p * t.panel_stride));
             let steps = segment.in_channels / STEP;
@@ -106,7 +133,8 @@ unsafe fn panels<const ROWS: usize, const PANELS: usize, const BF16: bool>(t: &T
         for m in 0..ROWS {
             for p in 0..PANELS {
                 for h in 0..2 {
-                    let to = t.accumulators.add(m * t.accumulator_stride + skip + p * LANES + h * HALF);
+                    let to =
+                        t.accumulators.add((first + m) * t.accumulator_stride + skip + p * LANES + h * HALF);
                     _mm256_storeu_ps(to, accumulators[m][p][h]);
                 }
             }
