@@ -187,20 +187,32 @@ pub fn check_size(graph: &Graph, height: usize, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses labels that do not fit a model of `classes` classes or a batch of `size` images.
+/// What a graph makes, as people call it.
+pub(crate) fn plural(graph: &Graph) -> &'static str {
+    if graph.is_sequence() { "sounds" } else { "images" }
+}
+
+/// Refuses labels that do not fit the classes of a model or a batch of `size` images or sounds.
 #[doc(hidden)]
-pub fn check_labels(classes: usize, labels: Option<&[u32]>, size: usize) -> Result<()> {
-    match (classes, labels) {
+pub fn check_labels(graph: &Graph, labels: Option<&[u32]>, size: usize) -> Result<()> {
+    match (graph.classes, labels) {
         (0, None) => Ok(()),
         (0, Some(_)) => Err(Error::refused("class", "the model is unconditional")),
         (k, None) => Err(Error::refused(
             "class",
-            format!("the model is conditional on {k} classes: each image needs one"),
+            format!(
+                "the model is conditional on {k} classes: one is needed for each of {size} {}",
+                plural(graph)
+            ),
         )),
         (k, Some(labels)) => {
             if labels.len() != size {
-                let expected = format!("one for each of {size} images");
-                return Err(Error::argument("class", expected, format!("{} labels", labels.len())));
+                let found = format!("{} labels", labels.len());
+                return Err(Error::argument(
+                    "class",
+                    format!("one for each of {size} {}", plural(graph)),
+                    found,
+                ));
             }
             match labels.iter().find(|&&l| l as usize >= k) {
                 Some(label) => {
@@ -288,7 +300,7 @@ impl<'a> Batch<'a> {
             return Err(Error::argument("image size", "height and width below 2^32", found));
         }
         if self.size == 0 {
-            return Err(Error::argument("batch size", "at least 1 image", "0"));
+            return Err(Error::argument("batch size", "at least 1", "0"));
         }
         // The largest array is that of the logits; memory is for the caller to check, counting is not.
         let dimensions = [self.height, self.width, head.logits().max(head.values()), size_of::<f32>()];
@@ -300,7 +312,7 @@ impl<'a> Batch<'a> {
                 format!("too large: {found} pixels do not fit in the address space"),
             ));
         }
-        check_labels(graph.classes, self.labels, self.size)?;
+        check_labels(graph, self.labels, self.size)?;
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             let found = self.temperature.to_string();
             return Err(Error::argument("temperature", "a finite number above 0", found));
@@ -315,8 +327,8 @@ impl<'a> Batch<'a> {
         match &self.noise {
             Noise::Philox { first_index, .. } => {
                 if first_index.checked_add(self.size as u64).is_none_or(|end| end > 1 << 32) {
-                    let expected = "image indices below 2^32";
-                    return Err(Error::argument("first index", expected, first_index.to_string()));
+                    let found = first_index.to_string();
+                    return Err(Error::argument("first index", "indices below 2^32", found));
                 }
             }
             Noise::Given(noise) => {

@@ -126,15 +126,19 @@ pub enum Error {
 
     /// A logit was not a number. `image` counts within the batch.
     #[error(
-        "the logits of image {image} at row {row}, column {column} are not finite: the weights are unusable"
+        "the logits of {} are not finite: the weights are unusable",
+        match column {
+            Some(column) => format!("image {image} at row {row}, column {column}"),
+            None => format!("sound {image} at sample {row}"),
+        }
     )]
     NotFinite {
-        /// Image, counted within the batch.
+        /// Image or sound, counted within the batch.
         image: usize,
-        /// Row of the pixel.
+        /// Row of the pixel, or the sample.
         row: usize,
-        /// Column of the pixel.
-        column: usize,
+        /// Column of the pixel, `None` where there is but one, as in a sound.
+        column: Option<usize>,
     },
 
     /// The system would not start the threads.

@@ -131,7 +131,7 @@ pub fn evaluate(engine: &mut dyn Engine, task: &Task) -> Result<Scores> {
     let head = engine.graph().head;
     let depth = head.logits();
     engine::check_size(engine.graph(), height, width)?;
-    engine::check_labels(engine.graph().classes, task.labels, count)?;
+    engine::check_labels(engine.graph(), task.labels, count)?;
     if let Some(found) = task.compare.as_ref().map(|c| c.shape()) {
         let expected = [count, height, width, depth];
         if found != expected {

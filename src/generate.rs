@@ -252,13 +252,13 @@ impl<'a> Run<'a> {
         engine::check_size(engine.graph(), self.height, self.width)?;
         for (name, number) in [("batch size", self.batch_size), ("count", self.count)] {
             if number == 0 {
-                return Err(Error::argument(name, "at least 1 image", "0"));
+                return Err(Error::argument(name, "at least 1", "0"));
             }
         }
         let end = self.first_index.checked_add(self.count as u64);
         if end.is_none_or(|end| end > 1 << 32) {
-            let found = format!("{} images from {}", self.count, self.first_index);
-            return Err(Error::argument("first index", "image indices below 2^32", found));
+            let found = format!("{} from {}", self.count, self.first_index);
+            return Err(Error::argument("first index", "indices below 2^32", found));
         }
         let pixel = (engine.graph().head.values() * size_of::<f32>()) as u64;
         let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
@@ -266,8 +266,14 @@ impl<'a> Run<'a> {
         let kept = image.saturating_mul(self.count as u64);
         if let Some(available) = available.or_else(|| engine.available()) {
             if kept > available {
-                let (h, w, fit) = (self.height, self.width, available / image);
-                let reason = format!("memory holds {fit} images of {h}x{w}, not {}", self.count);
+                let fit = available / image;
+                let graph = engine.graph();
+                let size = match graph.is_sequence() {
+                    true => format!("{} samples", self.height),
+                    false => format!("{}x{}", self.height, self.width),
+                };
+                let made = engine::plural(graph);
+                let reason = format!("memory holds {fit} {made} of {size}, not {}", self.count);
                 return Err(Error::refused("count", reason));
             }
             let size = self.batch_size.min(self.count);
@@ -295,7 +301,7 @@ impl<'a> Run<'a> {
         let numbers = kept.saturating_mul(self.height * self.width * channels);
         values
             .try_reserve_exact(numbers)
-            .map_err(|_| Error::refused("count", format!("memory does not hold {} images", self.count)))?;
+            .map_err(|_| Error::refused("count", format!("memory does not hold {}", self.count)))?;
         let stopped = || hooks.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         let mut batch_seconds = Vec::new();
         let mut done = 0;

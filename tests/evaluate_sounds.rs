@@ -200,7 +200,8 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     tiny(&["--images", &gray]).fails_with(&["--images", "the model is one of sounds"]);
     tiny(&["--codes", &others]).fails_with(&["codes.npy", "sound 0", "a code from 0 to 31"]);
     tiny(&["--codes", &logits]).fails_with(&["logits.npy", "codes of shape [N, T] or [T]"]);
-    tiny(&["--codes", &codes, "--skip", "120"]).fails_with(&["--skip", "less than the 120 samples"]);
+    tiny(&["--codes", &codes, "--skip", "120"])
+        .fails_with(&["--skip: expected less than the 120 samples of a sound in ", "codes.npy, found 120"]);
     tiny(&["--codes", &codes, "--labels", &argument("wavenet_gc/gc_ids.npy")])
         .fails_with(&["--labels", "unconditional"]);
     tiny(&["--codes", &codes, "--classify"]).fails_with(&["--classify"]);
@@ -208,14 +209,33 @@ fn bad_input_is_one_line_of_error_and_status_2() {
     tiny(&["--codes", &codes, "--compare-from", "3"]).fails_with(&["--compare-logits"]);
     let far = ["--codes", &codes, "--compare-logits", &logits, "--compare-from", "32"];
     tiny(&far).fails_with(&["logits.npy: shape: expected [2, M, 32] with M from 1 to 88"]);
+    let beyond = ["--codes", &codes, "--compare-logits", &logits, "--compare-from", "120"];
+    tiny(&beyond).fails_with(&["--compare-from: expected less than the 120 samples of a sound in "]);
     tiny(&["--codes", &codes, "--compare-logits", &argument("wavenet_gc/logits.npy")])
         .fails_with(&["logits.npy: shape: expected [2, M, 32]"]);
     tiny(&["--sounds", &codes]).fails_with(&["codes.npy", "WAV"]);
     tiny(&["--codes", &codes, "--sounds", &codes]).fails_with(&["--codes", "--sounds"]);
     tiny(&[]).fails_with(&["--codes"]);
-    let conditional = evaluate("wavenet_gc", &["--codes", &others]);
     assert_eq!(classes("wavenet_gc").unwrap().len(), 1);
-    conditional.fails_with(&["conditional on 5 classes"]);
+    let place = tempfile::tempdir().unwrap();
+    let conditional = |labels: &[i64]| {
+        let file = place.path().join("labels.npy");
+        npy::write(&file, &ndarray::aview1(labels)).unwrap();
+        evaluate("wavenet_gc", &["--codes", &others, "--labels", file.to_str().unwrap()])
+    };
+    evaluate("wavenet_gc", &["--codes", &others])
+        .fails_with(&["--labels: the model is conditional on 5 classes: one is needed for each of 1 sounds"]);
+    conditional(&[0, 1]).fails_with(&["labels.npy: expected one for each of 1 sounds, found 2 labels"]);
+    conditional(&[5]).fails_with(&["labels.npy: expected classes 0 to 4, found 5"]);
+    conditional(&[-1]).fails_with(&["labels.npy: element 0", "found -1"]);
+    let wav = |name: &str, samples: &[f32]| {
+        let path = place.path().join(name);
+        write_wav(&path, samples, 16_000, Encoding::Pcm16).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (long, short) = (wav("long.wav", &[0.0; 9]), wav("short.wav", &[0.0]));
+    tiny(&["--sounds", &long, &short])
+        .fails_with(&["--skip: expected less than the 1 sample of a sound in ", "short.wav, found 1"]);
     let image = argument("tiny/v2/params.ckpt");
     let of_images = |more: &[&str]| run::run("evaluate", &[&["-c", &image], more].concat());
     of_images(&["--codes", &codes]).fails_with(&["--codes", "the model is one of images"]);

@@ -2,6 +2,8 @@
 
 #[path = "common/models.rs"]
 mod models;
+#[path = "common/poison.rs"]
+mod poison;
 #[path = "common/run.rs"]
 mod run;
 #[path = "common/sounds.rs"]
@@ -10,6 +12,7 @@ mod sounds;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fast_pixel_cnn::Weights;
 use fast_pixel_cnn::heads::mu_law;
 use fast_pixel_cnn::media::npy;
 use fast_pixel_cnn::media::sounds::{Encoding, read, write_wav};
@@ -306,6 +309,10 @@ fn what_cannot_be_is_refused_in_one_line() {
     let wrong = write(&dir, "wrong.npy", wrong.view());
     let empty = write(&dir, "empty.npy", half.slice(s![..0, ..]));
     let whole = write(&dir, "whole.npy", half.mapv(|_| 1_i32).view());
+    let [before, slow] = ["before.wav", "slow.json"].map(|name| text(&dir.path().join(name)));
+    write_wav(Path::new(&before), &[0.0; 5], 16_000, Encoding::Pcm16).unwrap();
+    let params = fs::read_to_string(golden("wavenet_tiny/wavenet_params.json")).unwrap();
+    fs::write(&slow, params.replace("16000", "100")).unwrap();
     for (args, parts) in [
         (&["--image-size", "8"][..], &["--image-size", "only for images", "makes sounds"][..]),
         (&["--complete", "a.png", "--keep-rows", "1"], &["--complete", "only for images"]),
@@ -316,9 +323,14 @@ fn what_cannot_be_is_refused_in_one_line() {
         (&["--seconds", "1", "--length", "2"], &["--seconds", "--length"]),
         (&["--seconds", "0"], &["--seconds", "above 0"]),
         (&["--seconds", "nan"], &["--seconds", "above 0"]),
-        (&["--seconds", "1e300"], &["--length", "samples"]),
-        (&["--length", "0"], &["--length", "1 to "]),
-        (&["-n", "0"], &["--count", "at least 1"]),
+        (&["--seconds", "1e300"], &["--seconds: expected a sound of 1 to ", "samples", "found 1e300"]),
+        (&["--length", "0"], &["--length: expected a sound of 1 to ", "found 0"]),
+        (&["--length", "4000000000"], &["--length", "found 4000000000"]),
+        (&["--length", "1073741791", "--prime", &before], &["--prime", "found 1073741795 with"]),
+        (&["--length", "1000000000", "-n", "1000"], &["--count", "sounds of 1000000000 samples, not 1000"]),
+        (&["-n", "0"], &["--count: expected at least 1, found 0"]),
+        (&["-b", "0"], &["--batch-size: expected at least 1, found 0"]),
+        (&["--first-index", "4294967296"], &["--first-index", "indices below 2^32"]),
         (&["--class", "1"], &["--class", "unconditional"]),
         (&["--plot", "a.pdf"], &["a.pdf", ".svg or .png"]),
         (&["--plot", "a.svg", "-n", "51"], &["--plot", "50 sounds at most"]),
@@ -327,15 +339,19 @@ fn what_cannot_be_is_refused_in_one_line() {
         (&["--noise", "/"], &["/u.npy"]),
         (&["--noise", &flat], &["flat.npy", "[N, T]", "[30]"]),
         (&["--noise", &empty], &["empty.npy", "[N, T]"]),
-        (&["--noise", &whole], &["whole.npy", "float32"]),
+        (&["--noise", &whole], &["whole.npy", "float32 or float64, found type '<i4'"]),
         (&["--noise", &wrong], &["wrong.npy", "(1, 7)", "from 0 to 1", "1.5"]),
-        (&["--noise", &noise, "--length", "31"], &["--length", "30 as in", "u.npy", "31"]),
-        (&["--noise", &noise, "--seconds", "1"], &["--seconds", "30 as in", "16000"]),
+        (&["--noise", &noise, "--length", "31"], &["--length", "30 samples as in", "u.npy", "31"]),
+        (&["--noise", &noise, "--seconds", "1"], &["--seconds", "30 samples as in", "16000"]),
         (&["--noise", &noise, "-n", "3"], &["--count", "2 as in", "3"]),
+        (&["--params", &slow], &["the model's sample rate: expected 1000 to 768000", "found 100"]),
     ] {
         let refused = generate(&[&["-c", &sound, "--threads", "1"], args].concat());
         refused.run.fails_with(parts);
         assert!(!refused.path("").exists(), "{args:?}");
+        // It is told of images only where they are what is refused.
+        let of_images = parts.iter().any(|part| part.contains("image"));
+        assert_eq!(refused.run.stderr.contains("image"), of_images, "{}", refused.run.stderr);
     }
     for (args, parts) in [
         (&["--seconds", "1"][..], &["--seconds", "only for sounds", "makes images"][..]),
@@ -349,6 +365,15 @@ fn what_cannot_be_is_refused_in_one_line() {
     }
     generate(&["-c", &gc, "--class", "5"]).run.fails_with(&["--class", "classes 0 to 4", "found 5"]);
     generate(&["-c", &gc, "--class", "x"]).run.fails_with(&["--class"]);
+}
+
+#[test]
+fn logits_that_are_not_finite_are_named_by_sound_and_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("poisoned");
+    let place = poison::poison(&Weights::load(model("tiny")).unwrap(), &place, "post_1/W", None);
+    let refused = generate(&["-c", &text(&place), "--length", "9", "-n", "2"]).run;
+    refused.fails_with(&["the logits of sound 0 at sample 0 are not finite: the weights are unusable"]);
 }
 
 #[test]

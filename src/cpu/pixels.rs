@@ -127,7 +127,7 @@ impl<'a> Pixels<'a> {
     fn fail(&self, error: Error) {
         let order = |error: &Error| match *error {
             Error::NotFinite { image, row, column } => (0, row, column, image),
-            _ => (1, 0, 0, 0),
+            _ => (1, 0, None, 0),
         };
         let mut slot = self.error.lock().unwrap_or_else(|e| e.into_inner());
         if slot.as_ref().is_none_or(|earlier| order(&error) < order(earlier)) {
@@ -226,6 +226,7 @@ impl Own<'_, '_> {
         let [slot, row, column] = at;
         let (image, batch) = (self.first + slot, &self.pixels.batch);
         if logits.iter().any(|l| !l.is_finite()) {
+            let column = (batch.width > 1).then_some(column);
             self.pixels.fail(Error::NotFinite { image, row, column });
             return;
         }

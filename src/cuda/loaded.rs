@@ -350,7 +350,8 @@ impl Loaded {
         let fault = bytemuck::pod_read_unaligned::<Cursor>(&cursor).fault;
         if fault != u64::MAX {
             let (pixel, image) = (fault as usize / batch, fault as usize % batch);
-            return Err(Error::NotFinite { image, row: pixel / width, column: pixel % width });
+            let column = (width > 1).then_some(pixel % width);
+            return Err(Error::NotFinite { image, row: pixel / width, column });
         }
         let fetch = |buffer: &Buffer<f32>, channels: usize| -> Result<Array4<f32>> {
             let mut array = Array4::zeros((batch, height, width, channels));

@@ -54,7 +54,7 @@ pub fn evaluate_sounds(engine: &mut dyn Engine, sounds: &Sounds) -> Result<Sound
     if !graph.input.previous || head.values() != 1 {
         return Err(Error::refused("sounds", "the model's images are not sounds"));
     }
-    engine::check_labels(graph.classes, sounds.labels, count)?;
+    engine::check_labels(graph, sounds.labels, count)?;
     if sounds.skip >= length {
         let expected = format!("less than the {length} samples of a sound");
         return Err(Error::argument("skip", expected, sounds.skip));

@@ -267,7 +267,7 @@ pub fn unusable_batches_and_an_interruption_end_with_an_error(ways: &[Way]) {
             let hot = Batch { temperature: f32::NAN, ..batch };
             for (wrong, part) in [
                 (huge, "address space"),
-                (none, "at least 1 image"),
+                (none, "at least 1, found 0"),
                 (narrow, "multiples of 4"),
                 (labelled, "unconditional"),
                 (hot, "temperature"),

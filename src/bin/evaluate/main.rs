@@ -292,7 +292,7 @@ fn read_labels(args: &Args, graph: &Graph, images: &Array4<u8>) -> Result<Option
     let labels = labels(args)?;
     // To classify, labels are only compared with.
     if labels.is_some() || !args.classify {
-        engine::check_labels(graph.classes, labels.as_deref(), count)?;
+        engine::check_labels(graph, labels.as_deref(), count)?;
     }
     Ok(labels)
 }

@@ -46,12 +46,17 @@ pub fn evaluate(args: &Args, weights: Weights) -> Result<ExitCode> {
     };
     let count = groups.iter().map(|group| group.dim().0).sum();
     let labels = labels(args)?;
-    engine::check_labels(graph.classes, labels.as_deref(), count)?;
-    let shortest = groups.iter().map(|group| group.dim().1).min().unwrap_or(0);
-    if skip >= shortest {
-        let of = if groups.len() > 1 { "the shortest" } else { "a" };
-        return Err(Error::argument("skip", format!("less than the {shortest} samples of {of} sound"), skip));
-    }
+    engine::check_labels(graph, labels.as_deref(), count)?;
+    let files = args.codes.iter().chain(&args.sounds);
+    let lengths = files.zip(&groups).map(|(file, group)| (group.dim().1, file));
+    let (shortest, file) = lengths.min_by_key(|(length, _)| *length).expect("sounds were asked for");
+    let within = |name: &str, position: usize| {
+        let s = if shortest == 1 { "" } else { "s" };
+        let expected = || format!("less than the {shortest} sample{s} of a sound in {}", file.display());
+        if position < shortest { Ok(()) } else { Err(Error::argument(name, expected(), position)) }
+    };
+    within("skip", skip)?;
+    within("compare from", args.compare_from.unwrap_or(0))?;
     let compare = match &args.compare_logits {
         Some(file) => Some(logits(file, [count, shortest, graph.head.logits()], args.compare_from)?),
         None => None,
@@ -136,9 +141,10 @@ fn wav(file: &Path, rate: Option<u32>, graph: &Graph) -> Result<Array2<f32>> {
     Ok(values.insert_axis(Axis(0)))
 }
 
-/// The logits to compare with, of so many sounds and symbols, and at no more positions than the shortest sound has.
+/// The logits to compare with, of so many sounds and symbols, and at no more positions than the shortest sound has from
+/// the first on.
 fn logits(file: &Path, [count, length, symbols]: [usize; 3], from: Option<usize>) -> Result<Array3<f32>> {
-    let most = length.saturating_sub(from.unwrap_or(0));
+    let most = length - from.unwrap_or(0);
     let found = npy::shape_of::<f32>(file)?;
     let expected = format!("[{count}, M, {symbols}] with M from 1 to {most}");
     let wrong = || Error::malformed(file, "shape", expected.clone(), format!("{found:?}"));

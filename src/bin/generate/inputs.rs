@@ -74,11 +74,22 @@ impl Inputs {
         let noise_says = dim.map(|(path, (count, length, ..))| (path.display().to_string(), count, length));
         let noise_says = noise_says.as_ref().map(|(whose, count, length)| (whose.as_str(), *count, *length));
 
-        let seconds = args.seconds.map(|seconds| ("--seconds", sounds.length(seconds)));
-        let length = args.length.map(|length| ("--length", length)).or(seconds).into_iter();
-        let length = agree(length.chain(noise_says.map(|(whose, _, length)| (whose, length))))?;
-        let length = length.unwrap_or_else(|| sounds.length(1.0));
-        sounds.check_length(length)?;
+        let length = match (args.seconds, args.length) {
+            (Some(seconds), _) => {
+                let length = sounds.length(seconds);
+                // Not so many digits as a number may have.
+                sounds.check_length(length, "--seconds", format_args!("{seconds:e}"))?;
+                Some(("--seconds", length))
+            }
+            (None, Some(length)) => {
+                sounds.check_length(length, "--length", length)?;
+                Some(("--length", length))
+            }
+            (None, None) => None,
+        };
+        let sources = length.into_iter().chain(noise_says.map(|(whose, _, length)| (whose, length)));
+        let length = agree(sources.map(|(whose, length)| (whose, Samples(length))))?;
+        let length = length.map_or_else(|| sounds.length(1.0), |Samples(length)| length);
 
         let count = args.count.map(|count| ("--count", count)).into_iter();
         let count = agree(count.chain(noise_says.map(|(whose, count, _)| (whose, count))))?;
@@ -86,7 +97,7 @@ impl Inputs {
 
         let before = args.prime.as_ref().map(|file| sounds.read_prime(file)).transpose()?;
         let height = length + before.as_ref().map_or(0, |before| before.rows());
-        sounds.check_length(height)?;
+        sounds.check_length(height, "--prime", format_args!("{height} with what is to be made"))?;
         Ok(Inputs {
             count: count.unwrap_or(classes),
             size: Size([height, 1]),
@@ -118,6 +129,16 @@ impl Inputs {
             keep: self.keep,
             ..Run::new(self.count).size(height, width)
         }
+    }
+}
+
+/// So many samples of a sound, which `--seconds` says otherwise.
+#[derive(PartialEq)]
+struct Samples(usize);
+
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} samples", self.0)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The idea: to an engine a sound is an image of one column whose pixel before the first may be given. A sound to go
 //! on from is that pixel and given rows behind it, and what is written begins with it.
 
+use std::fmt::Display;
 use std::io::{Seek, Write};
 use std::path::Path;
 
@@ -78,10 +79,12 @@ impl Sounds {
         (seconds * f64::from(self.rate)).round().max(1.0) as usize
     }
 
-    /// Refuses a sound, of so many samples in all, that no file could hold.
-    pub fn check_length(&self, samples: usize) -> Result<()> {
+    /// Refuses a sound, of so many samples in all, that no file could hold. `flag` and its value say how many.
+    pub fn check_length(&self, samples: usize, flag: &str, value: impl Display) -> Result<()> {
         if !(1..=MOST).contains(&samples) {
-            return Err(Error::argument("length", format!("1 to {MOST} samples"), samples));
+            let seconds = MOST as f64 / f64::from(self.rate);
+            let expected = format!("a sound of 1 to {MOST} samples ({seconds:.0} seconds) in all");
+            return Err(Error::argument(flag, expected, value));
         }
         Ok(())
     }
@@ -89,9 +92,9 @@ impl Sounds {
     /// Refuses a model whose sounds no file could hold.
     pub fn check_rate(&self) -> Result<()> {
         if !sounds::RATES.contains(&self.rate) {
-            let reason =
-                format!("the model's sounds have {} samples in a second, which no file has", self.rate);
-            return Err(Error::refused("sample rate", reason));
+            let (least, most) = (sounds::RATES.start(), sounds::RATES.end());
+            let expected = format!("{least} to {most} samples per second, as in files of sounds");
+            return Err(Error::argument("the model's sample rate", expected, self.rate));
         }
         Ok(())
     }
@@ -124,7 +127,11 @@ impl Sounds {
             }
             match found.kind() {
                 Some(f64::KIND) => Ok(found.values::<f64>()?.mapv(|u| u as f32)),
-                _ => found.values::<f32>(),
+                Some(f32::KIND) => found.values::<f32>(),
+                _ => {
+                    let expected = "numbers of type float32 or float64";
+                    Err(Error::malformed(&found.name, "header", expected, found.type_name()))
+                }
             }
         })?;
         let numbers = numbers.into_dimensionality::<Ix2>().expect("two axes");
