@@ -165,6 +165,13 @@ fn sounds_are_timed_sample_by_sample() {
     assert!(figure.contains("WaveNet of") && !figure.contains("(paper)"), "{figure}");
     let phases = run("bench", &["-c", &weights, "--batch-sizes", "2", "--phases"]).succeeds();
     assert_eq!(cells(&phases.stdout, 2)[0].len(), 8, "{}", phases.stdout);
+    let explain = run("bench", &["-c", &weights, "--batch-sizes", "1,40", "--explain"]).succeeds().stdout;
+    assert!(explain.contains("sounds of 16000 samples") && !explain.contains("image"), "{explain}");
+    for batch in [1, 40] {
+        let rows = cells(&explain, batch);
+        let [first, second] = [0, 1].map(|row: usize| rows[row].last().unwrap().parse::<f64>().unwrap());
+        assert!(rows.len() == 2 && 0.0 < first && first <= second, "{explain}");
+    }
 }
 
 #[test]
@@ -179,6 +186,9 @@ fn the_paper_s_network_of_sounds_is_timed_over_its_layers() {
     }
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[2]["paper_naive_seconds_per_sample"].as_f64(), Some(0.0064));
+    // Six layers of two matrices, the first of which reads one number; the output's matrix and its bias.
+    let parameters = 2 * 128 + 5 * 2 * 128 * 128 + 128 * 256 + 256;
+    assert_eq!(rows[2]["parameters"], parameters);
     for words in ["layers of each of two blocks", "(paper)", "22.4"] {
         assert!(figure.contains(words), "{words} in {figure}");
     }
@@ -197,9 +207,21 @@ fn flags_of_other_models_are_one_line_of_error_and_status_2() {
     let fast = |more: &[&str]| run("bench", &[&["--model", "fast-wavenet"], more].concat());
     fast(&["--batch-sizes", "2"]).fails_with(&["--batch-sizes", "one sound"]);
     fast(&["--phases"]).fails_with(&["--phases", "one sound"]);
-    fast(&["--explain"]).fails_with(&["--explain", "only for models of images"]);
+    fast(&["--explain"]).fails_with(&["--explain", "one sound"]);
     fast(&["-c", &sounds]).fails_with(&["--model", "--checkpoint"]);
-    run("bench", &["-c", &sounds, "--explain"]).fails_with(&["--explain", "only for models of images"]);
+    run("bench", &["-c", &sounds, "--profile-rows", "0..3"]).fails_with(&["--profile-rows", "of images"]);
+    // What would be ignored.
+    let params = argument("wavenet_tiny/wavenet_params.json");
+    run("bench", &["--model", "wavenet", "--params", &params]).fails_with(&["--model", "--params"]);
+    for (instead, beside) in [
+        ("--phases", &["--json", "x.json"][..]),
+        ("--explain", &["--plot", "x.svg"]),
+        ("--explain", &["--naive-passes", "2"]),
+        ("--explain", &["--phases"]),
+    ] {
+        let refused = run("bench", &[&["-c", &sounds, instead], beside].concat());
+        refused.fails_with(&[instead, beside[0], "cannot be used with"]);
+    }
     run("bench", &["-c", &sounds, "--batch-sizes", "1000000000"]).fails_with(&["would fit"]);
     run("bench", &["--model", "wave"]).fails_with(&["--model", "fast-wavenet"]);
 }

@@ -82,7 +82,8 @@ impl Graph {
         map == IMAGE || Some(map) == self.input.known
     }
 
-    /// Number of trained numbers.
+    /// Number of trained numbers, of a model that is trained with weight normalisation. One that is not has those of the
+    /// folded [`Graph::arrays`].
     pub fn parameter_count(&self) -> usize {
         self.arrays(false).map(|(_, _, shape)| shape.iter().product::<usize>()).sum()
     }

@@ -186,13 +186,13 @@ impl Speedups {
         // First the kind: of another schema nothing else is known.
         let Kind { schema } = serde_json::from_slice(&text).map_err(no_report)?;
         let Some(against) = Against::ALL.into_iter().find(|against| against.schema() == schema) else {
-            let expected = Against::default().schema();
+            let expected = Against::ALL.map(Against::schema).join(" or ");
             return Err(Error::malformed(path, "schema", expected, format!("{schema:?}")));
         };
         let read: Speedups = serde_json::from_slice(&text).map_err(no_report)?;
         let read = Speedups { against, ..read };
         if read.bars.is_empty() || read.slots().len() > MAX_BATCHES {
-            let expected = format!("1 to {} batch sizes", MAX_BATCHES - against.paper().len());
+            let expected = format!("1 to {} bars", MAX_BATCHES - against.paper().len());
             return Err(Error::malformed(path, "results", expected, read.bars.len().to_string()));
         }
         for bar in &read.bars {

@@ -72,13 +72,17 @@ impl Cpu {
         machine(&self.engine)
     }
 
-    /// Prints what the choice between the ways to share a batch rests on.
-    pub fn explain(&self, batch_sizes: &[usize]) -> Result<ExitCode> {
-        let rates = self.engine.ways(1, SIDE, SIDE).1;
+    /// Prints what the choice between the ways to share a batch rests on, for images or sounds of a size.
+    pub fn explain(&self, batch_sizes: &[usize], [height, width]: [usize; 2]) -> Result<ExitCode> {
+        let (graph, rates) = (self.engine.graph(), self.engine.ways(1, height, width).1);
+        let (made, pixel, size) = match graph.is_sequence() {
+            true => ("sounds", "sample", format!("{height} samples")),
+            false => ("images", "pixel", format!("{height}x{width}")),
+        };
         cli::print(format!(
             "A core is taken to do {:.0} GFLOP/s, to read {:.0} GB/s from its own cache ({:.0} MB of weights) and \
              {:.0} GB/s from beyond, {:.0} GB/s of what another core has just written, and a team's barrier in \
-             {:.1} us. The first way of each batch is taken.\n",
+             {:.1} us. The first way of each batch of {made} of {size} is taken.\n",
             rates.flops / 1e9,
             rates.near / 1e9,
             rates.near_bytes / 1e6,
@@ -86,14 +90,14 @@ impl Cpu {
             rates.handed / 1e9,
             rates.barrier * 1e6
         ))?;
-        cli::print(
-            "| batch | threads share | teams | images at a time | row s | pixel s | barrier s | predicted s |",
-        )?;
+        cli::print(format_args!(
+            "| batch | threads share | teams | {made} at a time | row s | {pixel} s | barrier s | predicted s |",
+        ))?;
         cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for &batch in batch_sizes {
-            for way in self.engine.ways(batch, SIDE, SIDE).0 {
+            for way in self.engine.ways(batch, height, width).0 {
                 let split = match way.split {
-                    Split::Images => "images",
+                    Split::Images => made,
                     Split::Outputs => "outputs",
                 };
                 cli::print(format!(

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use fast_pixel_cnn::device::Device;
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::graph::Graph;
@@ -44,14 +44,19 @@ const MEASURING: [&str; 11] = [
     "profile_rows",
 ];
 
+/// The flags that tell something else than naive beside cached, and those that are only for that.
+const INSTEAD: [&str; 3] = ["explain", "phases", "profile_rows"];
+const BESIDE: [&str; 3] = ["naive_passes", "json", "plot"];
+
 /// Times naive and cached generation and states the share of this machine's limit
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
 #[command(mut_group("ModelArgs", |group| group.requires("checkpoint")))]
+#[command(group = ArgGroup::new("instead").args(INSTEAD).conflicts_with_all(BESIDE))]
 struct Args {
     /// The network to time, with synthetic weights: the paper's pixel-cnn-pp; wavenet, the default configuration of
     /// ibab/tensorflow-wavenet; or fast-wavenet, the paper's network of sounds, over its layers [default: pixel-cnn-pp]
-    #[arg(long = "model", value_name = "NAME", value_enum, conflicts_with = "checkpoint")]
+    #[arg(long = "model", value_name = "NAME", value_enum, conflicts_with_all = ["checkpoint", "ModelArgs"])]
     network: Option<Network>,
 
     /// Of fast-wavenet: the layers of each of its two blocks, a range A..B with both ends or a list, from 1 to 21
@@ -91,7 +96,8 @@ struct Args {
     #[command(flatten)]
     engine: cli::EngineArgs,
 
-    /// Tell how the threads would share each batch, and the seconds predicted for it, and time nothing
+    /// Tell how the threads would share each batch, and the seconds predicted for it (a sound's for 16,000 samples), and
+    /// time nothing
     #[arg(long)]
     explain: bool,
 
@@ -276,7 +282,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             }
             let mut bench = cpu::Cpu::new(&weights, &args.engine)?;
             if args.explain {
-                return bench.explain(&sizes);
+                return bench.explain(&sizes, [SIDE, SIDE]);
             }
             if args.phases {
                 return bench.phases(&sizes, [SIDE, SIDE]);

@@ -212,14 +212,12 @@ fn made(engine: &mut dyn Engine, batch: &Batch) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Refuses the flags that are of images.
+/// Refuses the flag that is of images.
 fn only_for_images(args: &Args) -> Result<()> {
-    for (flag, given) in [("--explain", args.explain), ("--profile-rows", args.profile_rows.is_some())] {
-        if given {
-            return Err(Error::refused(flag, "only for models of images"));
-        }
+    match args.profile_rows {
+        Some(_) => Err(Error::refused("--profile-rows", "only for models of images")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Times a WaveNet over batch sizes.
@@ -227,10 +225,12 @@ pub fn over_batches(args: &Args, weights: Weights, described: String) -> Result<
     only_for_images(args)?;
     let sizes = batch_sizes(args, &[1, 4, 16]);
     let device = args.engine.device()?;
-    if args.phases {
+    if args.explain || args.phases {
+        let size = [CACHED_SAMPLES[1], 1];
         return match device {
-            Device::Cpu => cpu::Cpu::new(&weights, &args.engine)?.phases(&sizes, [CACHED_SAMPLES[1], 1]),
-            Device::Cuda(_) => Err(cli::only_for("--phases", "--device cpu", device)),
+            Device::Cpu if args.explain => cpu::Cpu::new(&weights, &args.engine)?.explain(&sizes, size),
+            Device::Cpu => cpu::Cpu::new(&weights, &args.engine)?.phases(&sizes, size),
+            Device::Cuda(_) => Err(cli::only_for("--explain and --phases", "--device cpu", device)),
         };
     }
     let mut subject = Subject::new(&weights, device, args)?;
@@ -279,8 +279,9 @@ pub fn over_batches(args: &Args, weights: Weights, described: String) -> Result<
 /// Times the paper's network of sounds over numbers of layers.
 pub fn over_layers(args: &Args) -> Result<ExitCode> {
     only_for_images(args)?;
-    if args.phases || !args.batch_sizes.is_empty() {
-        let flag = if args.phases { "--phases" } else { "--batch-sizes" };
+    let sizes = !args.batch_sizes.is_empty();
+    let flags = [("--explain", args.explain), ("--phases", args.phases), ("--batch-sizes", sizes)];
+    if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
         return Err(Error::refused(flag, "not for --model fast-wavenet, which is timed with one sound"));
     }
     let layers = args.layers.as_ref().map_or_else(|| (1..=14).collect(), |layers| layers.0.clone());
@@ -309,7 +310,7 @@ pub fn over_layers(args: &Args) -> Result<ExitCode> {
         let number = |i: usize| paper.map_or("-".into(), |numbers| numbers[i].to_string());
         let [naive, cached, spread] = cells(&times);
         let graph = subject.engine.graph();
-        let (receptive_field, parameters) = (graph.receptive_rows(), graph.parameter_count());
+        let (receptive_field, parameters) = (graph.receptive_rows(), parameters(graph));
         cli::print(format_args!(
             "| {layers} | {receptive_field} | {naive} | {cached} | {spread} | {:.0} | {} | {} | {} | {} |",
             times.speedup,
@@ -341,10 +342,15 @@ pub fn over_layers(args: &Args) -> Result<ExitCode> {
     finish(args, Against::Layers, &subject, model, &rows, bars)
 }
 
+/// Trained numbers: these networks have no weight normalisation.
+fn parameters(graph: &Graph) -> usize {
+    graph.arrays(true).map(|(_, _, shape)| shape.iter().product::<usize>()).sum()
+}
+
 fn model(graph: &Graph, config: Option<ModelConfig>, weights: String) -> Model {
     Model {
         config,
-        parameters: graph.parameter_count(),
+        parameters: parameters(graph),
         multiply_adds_per_sample: graph.multiply_adds(1, 1),
         height: graph.receptive_rows(),
         width: 1,
