@@ -34,9 +34,9 @@ build() {
     say "building (minutes, the first time)"
     cargo build --release --features cuda >&2
     say "building the tests"
-    local tests=(--lib --test cuda_engine)
+    local tests=(--lib --test cuda_engine --test cuda_wavenet)
     executables=$(cargo test --release --features cuda --no-run --quiet --message-format=json-render-diagnostics "${tests[@]}" |
-        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\)".*"executable":"\([^"]*\)".*/\1 \2/p')
     [ -n "$executables" ] || fail "the tests could not be built: run cargo test --features cuda"
 }
 
@@ -76,8 +76,10 @@ if [ -n "$pack" ]; then
     for name in generate bench evaluate; do cp "$bin/$name" "$pack/bin/"; done
     while read -r name path; do cp "$path" "$pack/bin/deps/$name"; done <<<"$executables"
     strip "$pack"/bin/[a-z]* "$pack"/bin/deps/* 2>/dev/null || true
-    cp -r models/digits "$pack/models/"
-    for name in tiny cond elu relu rect; do cp -r "tests/golden/$name" "$pack/tests/golden/"; done
+    cp -r models/digits models/spoken-digits "$pack/models/"
+    cp -r tests/golden/{tiny,cond,elu,relu,rect,torch_rgb,torch_gray,spoken_digits,wavenet_*} "$pack/tests/golden/"
+    # The same weights in forms that the engine's tests do not read.
+    rm -rf "$pack"/tests/golden/*/{v1,v1_sharded,v2_sharded,legacy.pth,module_legacy.pth,wrapped_parametrized.pth}
     cp tools/gpu-report.sh "$pack/"
     git -C "$root" log -1 --format=%H >"$pack/commit" 2>/dev/null || echo unknown >"$pack/commit"
     megabytes=$(du -sm "$pack" | cut -f1)
@@ -138,9 +140,11 @@ ended() { for r in "${results[@]}"; do if [ "${r%%|*}" = "$1" ]; then cut -d'|' 
 if [ -z "$virtual" ]; then
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda:: --test-threads=1
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
+    step test-sounds 60 "$(test_of cuda_wavenet)" --test-threads=1
 else
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
+    step test-sounds 60 "$(test_of cuda_wavenet)"
 fi
 
 # A first start compiles the kernels; the driver keeps the result for the next one.
@@ -223,7 +227,7 @@ for s in "${sums[@]}"; do images+=("\"${s% *}\": \"${s#* }\""); done
     echo "{\"schema\": \"fast-pixel-cnn/gpu-report-1\", \"commit\": $(json "$commit"), \"date\": \"$when\","
     echo "\"device\": $(json "$device"), \"nvidia_smi\": $(json "$system"), \"virtual\": $([ -n "$virtual" ] && echo true || echo false),"
     echo "\"steps\": [$(joined "${items[@]}")],"
-    echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)")],"
+    echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)"), $(json "$(tests_say test-sounds)")],"
     echo "\"starts\": [$(joined "${starts[@]}")], \"samples_sha256\": {$(joined "${images[@]}")},"
     echo "\"benches\": [$(joined ${benches[@]+"${benches[@]}"})],"
     echo "\"kernels_csv\": $(json "$(cat "$logs/nsys-kernels.out" 2>/dev/null)")}"

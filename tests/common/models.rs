@@ -1,13 +1,22 @@
-//! The reference data in `tests/golden/`, and the small models in it, for tests that run a program.
+//! The reference data in `tests/golden/`, the small models in it, and those that come with the project.
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// A file of the reference data: in the project, or where a packed test is told to look.
+/// Where files of the project are: in it, or where a packed test is told to look.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
+/// A file of the reference data.
 pub fn golden(path: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&root).join("tests/golden").join(path)
+    root().join("tests/golden").join(path)
+}
+
+/// A model that comes with the project.
+pub fn bundled(name: &str) -> PathBuf {
+    root().join("models").join(name)
 }
 
 /// The same as an argument of a program.

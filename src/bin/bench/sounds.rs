@@ -137,6 +137,20 @@ impl Subject {
         self.limits.map(|limits| Limit { flops: limits.flops, read_weights: limits.read })
     }
 
+    /// What the share of a limit is, or why there is none.
+    fn share_of_what(&self) -> &'static str {
+        match self.limits {
+            Some(_) => {
+                "Share: of the time below which this machine cannot make the sample, by its multiply-adds or by \
+                 reading all weights once."
+            }
+            None => {
+                "No share: on a GPU a sample is a chain of small stages, each of which waits for the one before, \
+                 and what bounds that is not known."
+            }
+        }
+    }
+
     /// Prints what it runs on.
     fn describe(&self) -> Result<()> {
         cli::print(format_args!("Machine: {}, {}", self.machine.processor, self.engine.name()))?;
@@ -268,9 +282,10 @@ pub fn over_batches(args: &Args, weights: Weights, described: String) -> Result<
     cli::print(format_args!(
         "\nA sample is one more of each sound of the batch; samples/s counts all sounds, real time one, at {rate} Hz.\n\
          Naive: a pass over {} samples for each; the median of {} of them or more. Cached: the median of \
-         {CACHED_REPEATS} runs.\nShare: of the time below which this machine cannot make the sample, by its \
-         multiply-adds or by reading all weights once.",
-        model.height, args.naive_passes
+         {CACHED_REPEATS} runs.\n{}",
+        model.height,
+        args.naive_passes,
+        subject.share_of_what()
     ))?;
     let bars = rows.iter().map(|row| figure::Bar { at: row.batch, speedup: row.times.speedup }).collect();
     finish(args, Against::Sounds, &subject, model, &rows, bars)
@@ -330,13 +345,13 @@ pub fn over_layers(args: &Args) -> Result<ExitCode> {
         });
         last = Some(subject);
     }
+    let subject = last.expect("there are layers");
     cli::print(format_args!(
         "\nOne sound. Naive: a pass over what a sample depends on for each; the median of {} of them or more. \
-         Cached: the median of {CACHED_REPEATS} runs.\nShare: of the time below which this machine cannot make the \
-         sample, by its multiply-adds or by reading all weights once. Paper: Tesla K40, read from its figure.",
-        args.naive_passes
+         Cached: the median of {CACHED_REPEATS} runs.\n{} Paper: Tesla K40, read from its figure.",
+        args.naive_passes,
+        subject.share_of_what()
     ))?;
-    let subject = last.expect("there are layers");
     let bars = rows.iter().map(|row| figure::Bar { at: row.layers, speedup: row.times.speedup }).collect();
     let model = model(subject.engine.graph(), None, "synthetic".into());
     finish(args, Against::Layers, &subject, model, &rows, bars)

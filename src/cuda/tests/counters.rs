@@ -11,8 +11,9 @@ use crate::cuda::packed::Packed;
 use crate::cuda::schedule::Schedule;
 use crate::cuda::{CudaEngine, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
+use crate::graph::Graph;
 use crate::graph::schedule::StrideWork;
-use crate::models::PixelCnnPp;
+use crate::models::{PixelCnnPp, WaveNet};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
@@ -74,6 +75,58 @@ fn barriers_of_a_pixel_are_its_dependent_stages() {
     // Of each class of rows an image has 8, of each class of pixels 64; sampling is a launch too.
     let rows: usize = schedule.rows.iter().flatten().map(Vec::len).sum();
     println!("launches of an image, one by one: {}", 8 * rows + 64 * total);
+}
+
+/// What a sample of a sound takes.
+#[derive(Debug, PartialEq)]
+struct Sample {
+    /// Layers, or parts of them, and drawing the sample.
+    stages: usize,
+    /// Before the sample begins and for it: as many nodes has each of its two graphs.
+    launches: [usize; 2],
+    /// Barriers of all blocks of the persistent kernel.
+    barriers: usize,
+}
+
+impl Sample {
+    /// As the kernels are told of it.
+    fn planned(graph: Graph) -> Sample {
+        let plan = Plan::new(graph);
+        let extent = Extent { batch: 1, height: 8, width: 1 };
+        let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, 132);
+        let (entries, rows, pixels) = schedule.flat();
+        assert_eq!([rows.len(), pixels.len()], [1, 1]);
+        let drawing = 1;
+        Sample {
+            stages: entries.len() + drawing,
+            launches: [schedule.rows[0].concat().len(), schedule.pixels[0][0].len() + drawing],
+            barriers: entries.iter().filter(|entry| entry.join == 1).count() + drawing,
+        }
+    }
+}
+
+/// Models of sounds, and what a sample of each takes: the table in `docs/performance.md`.
+fn sounds() -> [(&'static str, WaveNet, Sample); 2] {
+    let json = include_str!("../../../models/spoken-digits/model.json");
+    let json: Value = serde_json::from_str(json).unwrap();
+    let digits = serde_json::from_value(json["config"].clone()).unwrap();
+    [
+        (
+            "the default WaveNet",
+            WaveNet::default(),
+            Sample { stages: 155, launches: [1, 104], barriers: 105 },
+        ),
+        ("spoken digits", digits, Sample { stages: 71, launches: [1, 48], barriers: 49 }),
+    ]
+}
+
+#[test]
+fn steps_of_a_sample_of_a_sound() {
+    for (name, config, expected) in sounds() {
+        let sample = Sample::planned(config.graph());
+        println!("{name}: {sample:?}");
+        assert_eq!(sample, expected, "{name}");
+    }
 }
 
 /// A model's plan and its weights on the device.
@@ -279,6 +332,48 @@ fn launches_of_an_image_by_strategy() {
             }
         }
         assert_eq!(copies[0], copies[1], "{strategy:?}: copies inside an image");
+    }
+}
+
+/// What each strategy asks of the device for one more sample of a sound.
+#[test]
+fn launches_of_a_sample_by_strategy() {
+    let _turn = super::turn();
+    if skipped() {
+        return;
+    }
+    for (name, config, sample) in sounds() {
+        let weights = Weights::synthetic_for(config.graph(), 2);
+        let labels = (config.classes > 0).then_some(&[0][..]);
+        let [before, of_it] = sample.launches.map(|launches| launches as u64);
+        for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
+            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut asked = |length| {
+                vgpu::reset(false);
+                engine.make(&Batch { labels, ..batch(1, length, 1) }, &|_| true).unwrap();
+                let report = vgpu::report();
+                let launches = report.pointer("/launches").and_then(Value::as_object).unwrap();
+                let of = |how: &str| launches.values().map(|l| number(l, &format!("/{how}"))).sum::<u64>();
+                let at = |what: &str| number(&report, &format!("/kernels/persistent_f32/{what}"));
+                // A block comes to each barrier once, and each launch has as many blocks.
+                let blocks = (at("blocks") / of("cooperative").max(1)).max(1);
+                let barriers = at("grid_releases") / blocks;
+                [of("plain"), number(&report, "/graph_launches"), of("by_graph"), of("cooperative"), barriers]
+            };
+            let (one, two) = (asked(1), asked(2));
+            let more: Vec<u64> = two.iter().zip(one).map(|(two, one)| two - one).collect();
+            println!(
+                "{name}, {strategy:?}: {} launches, {} graphs of {} nodes, {} cooperative of {} barriers",
+                more[0], more[1], more[2], more[3], more[4]
+            );
+            let expected = match strategy {
+                Strategy::Graph => [0, 2, before + of_it, 0, 0],
+                // The barriers' counter is reset by a launch of its own.
+                Strategy::Persistent => [1, 0, 0, 1, sample.barriers as u64],
+                _ => [before + of_it, 0, 0, 0, 0],
+            };
+            assert_eq!(more, expected, "{name}, {strategy:?}");
+        }
     }
 }
 
