@@ -34,7 +34,7 @@ pub struct Block<'a> {
     alone: Vec<[bool; 2]>,
     /// The steps of a pixel between barriers, by row and column modulo the period.
     stretches: Vec<Vec<Vec<Stretch>>>,
-    /// How many steps the first thread has run alone so far.
+    /// How many steps the first thread has run alone so far, as it was last told.
     progress: Progress,
     inputs: Inputs,
     logits: Grid,
@@ -158,7 +158,7 @@ pub struct Walk<'a, 'p> {
     watch: Option<Watch<'a>>,
     /// Records how long this thread spends on what.
     pub clock: Clock,
-    /// How many steps the first thread had run alone before the present stretch: the block's progress then.
+    /// How many steps the first thread had run alone before the present stretch.
     alone_before: Cell<usize>,
 }
 
@@ -380,8 +380,13 @@ impl Walk<'_, '_> {
                             self.alone(steps, alone, chunks, row, column);
                             self.at_pixel(followed, first(&steps[alone.end + 1..]), row, column);
                         } else {
-                            for (chunk, steps) in chunks.iter().enumerate() {
-                                self.context.team.follow(&block.progress, self.alone_before.get() + steps);
+                            for (chunk, &steps) in chunks.iter().enumerate() {
+                                // What none of these steps makes was there at the last barrier, and is never told.
+                                if steps > 0 {
+                                    self.context
+                                        .team
+                                        .follow(&block.progress, self.alone_before.get() + steps);
+                                }
                                 self.chunks_at_pixel(&followed[0], Some(chunk..chunk + 1), None, row, column);
                             }
                         }
@@ -393,7 +398,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Steps that the first thread runs alone at a pixel, which tells those that follow it.
+    /// Steps that the first thread runs alone at a pixel. It tells those that follow it how many are done each time that
+    /// `followed_at` names.
     ///
     /// # Safety
     /// As for [`Walk::pixel`]; the steps before them are complete.
@@ -409,9 +415,9 @@ impl Walk<'_, '_> {
             return;
         }
         for (i, step) in steps[alone.clone()].iter().enumerate() {
-            let after = steps.get(alone.start + i + 1);
+            let after = steps.get(alone.start + i + 1).map(|step| step[0]);
             // SAFETY: the steps come in order, and this thread has run those before.
-            unsafe { self.at_pixel(step, after.map(|step| step[0]), row, column) };
+            unsafe { self.at_pixel(step, after, row, column) };
             // Each time that it is told, the others' copies of the count are lost: not more often than they wait for.
             if followed_at.contains(&(i + 1)) {
                 self.block.progress.reach(self.alone_before.get() + i + 1);

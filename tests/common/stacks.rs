@@ -186,6 +186,7 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
     stacks.push(("previous pixels", previous(mixture, Encoding::Values, 4, classes)));
     if classes == 0 {
         stacks.push(("a chain that is followed", followed()));
+        stacks.push(("a chain that nobody waits for", beside()));
         // Pixels for which nothing is left, and rows that begin with nothing.
         stacks.push(("to the left", single(&[[0, -1], [0, -2]])));
         stacks.push(("above", single(&[[-1, 0], [-2, 1]])));
@@ -287,6 +288,22 @@ fn followed() -> Graph {
     }
     let skip = s.layer([1, 130], identity, &gates, plain, false);
     s.logits(skip)
+}
+
+/// Large layers, a small one, and a large one that reads nothing of it: the CPU engine's threads begin that one while the
+/// first runs the small one, and have nothing to wait for.
+fn beside() -> Graph {
+    let mut s = Stack::new(Head::Categorical { symbols: 21 }, 0);
+    s.maps[IMAGE].channels = 21;
+    s.input = Input { encoding: Encoding::OneHot, previous: true, known: None };
+    let (identity, plain) = (Activation::Identity, Epilogue::default());
+    let mut x = s.layer([1, 130], identity, &[(IMAGE, -1, 0, None), (IMAGE, 0, 0, None)], plain, false);
+    x = s.layer([1, 130], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    let small = s.layer([1, CHANNELS], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    let offsets: Vec<Offset> = (-8..=0).map(|row| (x, row, 0, None)).collect();
+    let wide = s.layer([1, 130], identity, &offsets, plain, false);
+    let both = s.layer([1, CHANNELS], identity, &[(small, 0, 0, None), (wide, 0, 0, None)], plain, false);
+    s.logits(both)
 }
 
 /// A graph that reads the image, with or without its constant 1, and what is given for every position through an
