@@ -31,6 +31,13 @@ pub enum Noise<'a> {
         /// Index of the batch's first image. Indices are below 2^32.
         first_index: u64,
     },
+    /// The same of images in any order.
+    PhiloxAt {
+        /// The key.
+        seed: u64,
+        /// The index of each image: `[batch]`.
+        indices: &'a [u32],
+    },
     /// Given numbers: `[batch, height, width, draws]`, where the draws of a pixel are what its
     /// [`Head`] takes, in that order, each within [`Head::uniforms`].
     Given(ArrayView4<'a, f32>),
@@ -255,6 +262,7 @@ impl<'a> Batch<'a> {
     pub fn reborrow(&self) -> Batch<'_> {
         let noise = match self.noise {
             Noise::Philox { seed, first_index } => Noise::Philox { seed, first_index },
+            Noise::PhiloxAt { seed, indices } => Noise::PhiloxAt { seed, indices },
             Noise::Given(noise) => Noise::Given(noise.reborrow()),
         };
         let given = self.given.map(|g| Given { images: g.images.reborrow(), rows: g.rows });
@@ -269,6 +277,9 @@ impl<'a> Batch<'a> {
         let noise = match &self.noise {
             Noise::Philox { seed, first_index } => {
                 Noise::Philox { seed: *seed, first_index: first_index + range.start as u64 }
+            }
+            Noise::PhiloxAt { seed, indices } => {
+                Noise::PhiloxAt { seed: *seed, indices: &indices[range.clone()] }
             }
             Noise::Given(noise) => Noise::Given(noise.slice(rows)),
         };
@@ -331,6 +342,11 @@ impl<'a> Batch<'a> {
                     return Err(Error::argument("first index", "indices below 2^32", found));
                 }
             }
+            Noise::PhiloxAt { indices, .. } if indices.len() != self.size => {
+                let found = format!("{} indices", indices.len());
+                return Err(Error::argument("indices", format!("one for each of {}", self.size), found));
+            }
+            Noise::PhiloxAt { .. } => {}
             Noise::Given(noise) => {
                 same("noise", noise.shape(), head.draws())?;
                 let bounds = head.uniforms();

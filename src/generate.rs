@@ -26,11 +26,32 @@ use crate::memory;
 
 /// Which classes a class-conditional model makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Classes {
+pub enum Classes<'a> {
     /// All images are of this class.
     One(u32),
     /// The image with index i has the class i modulo the number of classes.
     All,
+    /// The class of each image of the run.
+    Each(&'a [u32]),
+}
+
+/// Which images of a series a run makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indices<'a> {
+    /// Those from this index on. Indices are below 2^32.
+    From(u64),
+    /// The index of each image of the run, in any order.
+    Each(&'a [u32]),
+}
+
+impl Indices<'_> {
+    /// The index of the run's image `i`.
+    pub fn of(&self, i: usize) -> u64 {
+        match self {
+            Indices::From(first) => first + i as u64,
+            Indices::Each(indices) => u64::from(indices[i]),
+        }
+    }
 }
 
 /// A run of images to make: [`Run::new`], and what differs from its defaults.
@@ -44,11 +65,11 @@ pub struct Run<'a> {
     pub height: usize,
     /// Columns of an image, a multiple of the graph's period.
     pub width: usize,
-    /// Index of the first image. Indices are below 2^32.
-    pub first_index: u64,
+    /// Which images of the series.
+    pub indices: Indices<'a>,
     /// `None` for an unconditional model; for a conditional one it means [`Classes::All`].
-    pub classes: Option<Classes>,
-    /// The random numbers of the whole run; those of a seed begin at [`Run::first_index`].
+    pub classes: Option<Classes<'a>>,
+    /// The random numbers of the whole run; those of a seed follow from [`Run::indices`].
     pub noise: RunNoise<'a>,
     /// As [`Batch::temperature`]; 1 for the model's own distribution.
     pub temperature: f32,
@@ -111,7 +132,7 @@ impl<'a> Run<'a> {
             batch_size: 16,
             height: 32,
             width: 32,
-            first_index: 0,
+            indices: Indices::From(0),
             classes: None,
             noise: RunNoise::Seed(0),
             temperature: 1.0,
@@ -137,6 +158,11 @@ impl<'a> Run<'a> {
         Run { classes: Some(Classes::One(class)), ..self }
     }
 
+    /// The class of each image of the run.
+    pub fn classes(self, classes: &'a [u32]) -> Self {
+        Run { classes: Some(Classes::Each(classes)), ..self }
+    }
+
     /// Images in a batch, at least 1: more take more memory, and up to a point less time for each.
     pub fn batch_size(self, batch_size: usize) -> Self {
         Run { batch_size, ..self }
@@ -149,7 +175,12 @@ impl<'a> Run<'a> {
 
     /// Begins with another image of the series than its first. Indices are below 2^32.
     pub fn first_index(self, first_index: u64) -> Self {
-        Run { first_index, ..self }
+        Run { indices: Indices::From(first_index), ..self }
+    }
+
+    /// These images of the series, as many as the run makes, in any order.
+    pub fn indices(self, indices: &'a [u32]) -> Self {
+        Run { indices: Indices::Each(indices), ..self }
     }
 
     /// As [`Batch::temperature`]: finite and above 0; below 1 draws from the likelier images.
@@ -185,10 +216,9 @@ impl<'a> Run<'a> {
     /// The layout of a picture of the first `count` images: see [`Generated::grid`].
     #[doc(hidden)]
     pub fn grid(&self, graph: &Graph, count: usize) -> Grid {
-        match (graph.classes, self.classes) {
-            (classes @ 1.., None | Some(Classes::All)) => {
-                let first_class = self.first_index % classes as u64;
-                Grid::by_class(count, first_class as usize, classes)
+        match (graph.classes, self.classes, self.indices) {
+            (classes @ 1.., None | Some(Classes::All), Indices::From(first)) => {
+                Grid::by_class(count, (first % classes as u64) as usize, classes)
             }
             _ => Grid::near_square(count, self.height, self.width),
         }
@@ -207,11 +237,11 @@ impl<'a> Run<'a> {
             (_, classes) => classes.unwrap_or(Classes::All),
         };
         let k = graph.classes as u64;
-        let label = |i: u64| match classes {
-            Classes::One(class) => class,
-            Classes::All => ((self.first_index % k + i % k) % k) as u32,
-        };
-        Ok(Some((0..self.count as u64).map(label).collect()))
+        Ok(Some(match classes {
+            Classes::One(class) => vec![class; self.count],
+            Classes::All => (0..self.count).map(|i| (self.indices.of(i) % k) as u32).collect(),
+            Classes::Each(classes) => classes.into(),
+        }))
     }
 
     /// The whole run as one batch, which is never made but sliced.
@@ -232,9 +262,10 @@ impl<'a> Run<'a> {
         Batch {
             labels,
             start,
-            noise: match self.noise {
-                RunNoise::Seed(seed) => Noise::Philox { seed, first_index: self.first_index },
-                RunNoise::Given(noise) => Noise::Given(noise.reborrow()),
+            noise: match (self.noise, self.indices) {
+                (RunNoise::Given(noise), _) => Noise::Given(noise.reborrow()),
+                (RunNoise::Seed(seed), Indices::From(first_index)) => Noise::Philox { seed, first_index },
+                (RunNoise::Seed(seed), Indices::Each(indices)) => Noise::PhiloxAt { seed, indices },
             },
             temperature: self.temperature,
             given,
@@ -255,10 +286,17 @@ impl<'a> Run<'a> {
                 return Err(Error::argument(name, "at least 1", "0"));
             }
         }
-        let end = self.first_index.checked_add(self.count as u64);
-        if end.is_none_or(|end| end > 1 << 32) {
-            let found = format!("{} from {}", self.count, self.first_index);
-            return Err(Error::argument("first index", "indices below 2^32", found));
+        match self.indices {
+            Indices::From(first) => {
+                if first.checked_add(self.count as u64).is_none_or(|end| end > 1 << 32) {
+                    let found = format!("{} from {first}", self.count);
+                    return Err(Error::argument("first index", "indices below 2^32", found));
+                }
+            }
+            Indices::Each(indices) => self.check_each("indices", indices)?,
+        }
+        if let Some(Classes::Each(classes)) = self.classes {
+            self.check_each("class", classes)?;
         }
         let pixel = (engine.graph().head.values() * size_of::<f32>()) as u64;
         let pixels = if self.keep { (self.height as u64).saturating_mul(self.width as u64) } else { 0 };
@@ -284,6 +322,14 @@ impl<'a> Run<'a> {
         let labels = self.labels(engine.graph())?;
         self.whole(labels.as_deref()).check(engine.graph())?;
         Ok(labels)
+    }
+
+    /// Refuses what there should be one of for each image.
+    fn check_each(&self, name: &str, each: &[u32]) -> Result<()> {
+        if each.len() == self.count {
+            return Ok(());
+        }
+        Err(Error::argument(name, format!("one for each of {} images", self.count), each.len()))
     }
 
     /// [`Run::generate`], with [`Hooks`] to look on and to stop it.

@@ -58,6 +58,7 @@ impl Engine for Fake {
         for (b, mut image) in images.outer_iter_mut().enumerate() {
             let noise = match batch.noise {
                 Noise::Philox { seed, first_index } => (seed + first_index) as f32 + b as f32,
+                Noise::PhiloxAt { seed, indices } => (seed + u64::from(indices[b])) as f32,
                 Noise::Given(noise) => noise[[b, 0, 0, 0]] + noise[[b, 0, 0, 2]],
             };
             let class = batch.labels.map_or(0, |labels| labels[b]);
@@ -102,9 +103,20 @@ fn an_image_depends_on_its_index_however_the_run_is_split() {
         let other = generate(&mut fake(4), &Run { batch_size, ..seven() }).unwrap();
         assert_eq!(other.images, whole.images);
     }
-    let tail = Run { first_index: 9, count: 3, ..seven() };
+    let tail = Run { count: 3, ..seven().first_index(9) };
     let tail = generate(&mut fake(4), &tail).unwrap();
     assert_eq!(firsts(&tail.images), expected[4..]);
+    // Some of the series, in any order, and one of them twice.
+    let indices = [9, 5, 11, 10, 5];
+    let some = generate(&mut fake(4), &Run { count: 5, ..seven().indices(&indices) }).unwrap();
+    assert_eq!(firsts(&some.images), indices.map(|i| expected[i as usize - 5]));
+    assert_eq!(some.labels, Some(indices.map(|i| i % 4).into()));
+    let classes = [3, 0, 0, 1, 2];
+    let some = Run { count: 5, ..seven().indices(&indices).classes(&classes) };
+    let some = generate(&mut fake(4), &some).unwrap();
+    let as_told = indices.iter().zip(classes).map(|(i, class)| (100 + i + 1000 * class) as f32);
+    assert_eq!(firsts(&some.images), as_told.collect::<Vec<_>>());
+    assert_eq!(some.labels.as_deref(), Some(&classes[..]));
     let one = Run { classes: Some(Classes::One(2)), ..seven() };
     assert_eq!(generate(&mut fake(4), &one).unwrap().labels, Some(vec![2; 7]));
     assert_eq!(generate(&mut fake(0), &seven()).unwrap().labels, None);
@@ -154,8 +166,12 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
         (0, Run { count: 0, ..seven() }, "count"),
         (0, Run { batch_size: 0, ..seven() }, "batch size"),
         (0, Run { height: 6, ..seven() }, "image size"),
-        (0, Run { first_index: (1 << 32) - 6, ..seven() }, "first index"),
-        (0, Run { first_index: u64::MAX, ..seven() }, "first index"),
+        (0, seven().first_index((1 << 32) - 6), "first index"),
+        (0, seven().first_index(u64::MAX), "first index"),
+        (0, seven().indices(&[1; 6]), "indices"),
+        (4, seven().classes(&[0; 8]), "class"),
+        (4, seven().classes(&[4; 7]), "class"),
+        (0, seven().classes(&[0; 7]), "class"),
         (0, Run { count: 1 << 31, ..seven() }, "count"),
         (0, Run { height: 1 << 63, width: 4, ..seven() }, "count"),
     ];
@@ -165,7 +181,7 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
         assert!(message.starts_with(&format!("{name}: ")), "{message}");
         assert!(engine.sizes.is_empty());
     }
-    let last = Run { first_index: (1 << 32) - 7, ..seven() };
+    let last = seven().first_index((1 << 32) - 7);
     assert!(generate(&mut fake(0), &last).is_ok());
 }
 

@@ -235,6 +235,9 @@ impl Own<'_, '_> {
                 let index = (first_index + image as u64) as u32;
                 philox::uniforms(*seed, index, row as u32, column as u32, &mut self.uniforms);
             }
+            Noise::PhiloxAt { seed, indices } => {
+                philox::uniforms(*seed, indices[image], row as u32, column as u32, &mut self.uniforms);
+            }
             Noise::Given(noise) => {
                 let given = noise.slice(ndarray::s![image, row, column, ..]);
                 self.uniforms.iter_mut().zip(given).for_each(|(uniform, given)| *uniform = *given);

@@ -18,6 +18,7 @@ use crate::engine::{Batch, Noise, Output};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, IMAGE};
 use crate::heads::Head;
+use crate::philox;
 use crate::plan::layout::Extent;
 
 /// Block size of the element-wise kernels.
@@ -30,14 +31,14 @@ const SAMPLER_WARPS: usize = 32;
 pub struct Extras {
     /// Room for the logits that are kept.
     pub logits: bool,
-    /// Room for random numbers that are given.
+    /// Room for random numbers that the device does not make itself.
     pub noise: bool,
 }
 
 impl Extras {
     /// What a batch asks for.
     pub fn of(batch: &Batch) -> Extras {
-        Extras { logits: batch.keep_logits, noise: matches!(batch.noise, Noise::Given(_)) }
+        Extras { logits: batch.keep_logits, noise: !matches!(batch.noise, Noise::Philox { .. }) }
     }
 
     /// Bytes of a batch beyond its arena.
@@ -205,6 +206,19 @@ impl Loaded {
             Noise::Given(numbers) => {
                 let buffer = self.noise.as_mut().expect("room for noise was asked for");
                 device.write(buffer, 0, floats(&numbers.as_standard_layout()))?;
+            }
+            // The kernels count the images of a batch from one index.
+            Noise::PhiloxAt { seed, indices } => {
+                let buffer = self.noise.as_mut().expect("room for noise was asked for");
+                let image = buffer.len() / batch.size;
+                let mut numbers = vec![0.0; image];
+                for (at, &index) in indices.iter().enumerate() {
+                    for (pixel, numbers) in numbers.chunks_exact_mut(self.head.draws()).enumerate() {
+                        let (row, column) = (pixel / batch.width, pixel % batch.width);
+                        philox::uniforms(*seed, index, row as u32, column as u32, numbers);
+                    }
+                    device.write(buffer, at * image, cast_slice(&numbers))?;
+                }
             }
         }
         self.reset(device, self.args.arena, self.arena.len() * size_of::<f32>())?;

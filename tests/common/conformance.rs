@@ -162,6 +162,10 @@ pub fn a_temperature_is_one_array_of_bits_too(ways: &[Way]) {
             let output = generate(&batch);
             let second = output.slice(s![1.., .., .., ..]).to_owned();
             assert!(bits(&generate(&alone)) == bits(&second), "{temperature}, {name}, alone");
+            let at = Noise::PhiloxAt { seed: 2702, indices: &[11, 10] };
+            let turned = generate(&Batch { labels: Some(&[0, 3]), noise: at, ..batch });
+            let turned_back = turned.slice(s![..;-1, .., .., ..]).to_owned();
+            assert!(bits(&turned_back) == bits(&output), "{temperature}, {name}, in another order");
             let naive = generate(&Batch { method: Method::Naive, ..batch });
             assert!(bits(&naive) == bits(&output), "{temperature}, {name}, naive");
             all.push(bits(&output));

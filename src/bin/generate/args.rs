@@ -80,7 +80,7 @@ pub struct Args {
     /// Class of all images or sounds; with "all" number i has class i modulo the number of classes, and a grid of
     /// images a column for each class [default for a class-conditional model: all]
     #[arg(long, value_name = "K|all", value_parser = parse_classes)]
-    pub class: Option<Classes>,
+    pub class: Option<Classes<'static>>,
 
     #[command(flatten)]
     pub engine: cli::EngineArgs,
@@ -210,7 +210,7 @@ fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
     seconds.ok_or_else(|| "expected a finite number above 0".into())
 }
 
-fn parse_classes(text: &str) -> std::result::Result<Classes, String> {
+fn parse_classes(text: &str) -> std::result::Result<Classes<'static>, String> {
     if text == "all" {
         return Ok(Classes::All);
     }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use fast_pixel_cnn::engine::{Given, Method};
-use fast_pixel_cnn::generate::{self, Classes, Run, RunNoise};
+use fast_pixel_cnn::generate::{self, Classes, Indices, Run, RunNoise};
 use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::{Error, Result};
@@ -116,7 +116,7 @@ impl Inputs {
         let Size([height, width]) = self.size;
         Run {
             batch_size: args.batch_size,
-            first_index: args.first_index,
+            indices: Indices::From(args.first_index),
             classes: args.class,
             noise: match &self.noise {
                 None => RunNoise::Seed(args.seed),

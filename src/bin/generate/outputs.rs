@@ -133,7 +133,7 @@ impl<'a> Outputs<'a> {
 
     /// The file of the run's image or sound `i`, in the directory.
     fn single(&self, i: usize) -> String {
-        format!("{}/{}", self.kind.directory(), self.kind.name(self.run.first_index + i as u64))
+        format!("{}/{}", self.kind.directory(), self.kind.name(self.run.indices.of(i)))
     }
 
     /// Writes a finished batch's single images or sounds, the first of which is the run's `first`.

@@ -137,7 +137,7 @@ pub fn report(
         seed: args.noise.is_none().then_some(args.seed),
         noise: args.noise.as_deref().map(name),
         temperature: run.temperature,
-        first_index: run.first_index,
+        first_index: args.first_index,
         count,
         image_size: sounds.is_none().then_some([height, width]),
         images_per_second: sounds.is_none().then_some(images_per_second),

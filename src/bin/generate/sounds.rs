@@ -194,7 +194,7 @@ impl Sounds {
         let waveforms: Vec<f32> = self.waveforms(run, generated.images.view()).collect();
         let name = |i: usize| match &generated.labels {
             Some(labels) => format!("class {}", labels[i]),
-            None => format!("sound {}", run.first_index + i as u64),
+            None => format!("sound {}", run.indices.of(i)),
         };
         let names: Vec<String> = (0..generated.count).map(name).collect();
         let labelled: Vec<_> = waveforms
