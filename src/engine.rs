@@ -95,8 +95,8 @@ pub struct Output {
 /// row, when there is nothing left to stop.
 pub type Watch<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 
-/// A backend with the weights of one model.
-pub trait Engine {
+/// A backend with the weights of one model. One thread at a time uses it, whichever.
+pub trait Engine: Send {
     /// What it runs on, for people: "cpu (avx512, 2 threads)".
     fn name(&self) -> String;
 

@@ -16,6 +16,7 @@
 mod directory;
 mod dtype;
 mod fault;
+mod held;
 mod locate;
 mod pytorch;
 mod safetensors;
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 pub use dtype::DType;
 use fault::{Fault, quote};
+pub use held::Held;
 use locate::{Location, locate, require_file};
 use tensorflow::{v1, v2};
 
@@ -60,6 +62,8 @@ pub enum Format {
     PyTorchLegacy,
     /// A JSON header, and the values.
     Safetensors,
+    /// None: arrays in memory.
+    Held,
 }
 
 impl fmt::Display for Format {
@@ -70,6 +74,7 @@ impl fmt::Display for Format {
             Format::PyTorch => "PyTorch",
             Format::PyTorchLegacy => "legacy PyTorch",
             Format::Safetensors => "safetensors",
+            Format::Held => "memory",
         })
     }
 }
@@ -149,6 +154,7 @@ enum Reader {
     V2(v2::Reader<File>),
     PyTorch(pytorch::Reader),
     Safetensors(safetensors::Reader),
+    Held(held::Reader),
 }
 
 /// A checkpoint that is open for reading.
@@ -179,6 +185,14 @@ impl Checkpoint {
         Ok(Checkpoint { path, reader })
     }
 
+    /// What a checkpoint would hold, from memory.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for two arrays of one name, and for one whose shape and number of values differ.
+    pub fn held(arrays: Vec<Held>) -> Result<Checkpoint> {
+        Ok(Checkpoint { path: held::Reader::path(), reader: Reader::Held(held::Reader::new(arrays)?) })
+    }
+
     /// Which format it is in.
     pub fn format(&self) -> Format {
         match &self.reader {
@@ -186,12 +200,20 @@ impl Checkpoint {
             Reader::V2(_) => Format::V2,
             Reader::PyTorch(reader) => reader.format(),
             Reader::Safetensors(_) => Format::Safetensors,
+            Reader::Held(_) => Format::Held,
         }
     }
 
-    /// The path that was opened: the one given, or what stands behind a directory or a note.
+    /// The path that was opened: the one given, or what stands behind a directory or a note. For arrays in memory
+    /// some words.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file of that name beside the checkpoint, if there is one.
+    pub(crate) fn beside(&self, name: &str) -> Option<PathBuf> {
+        let file = self.path.with_file_name(name);
+        (self.format() != Format::Held && file.exists()).then_some(file)
     }
 
     /// Every variable, of any type, sorted by name.
@@ -201,6 +223,7 @@ impl Checkpoint {
             Reader::V2(reader) => reader.variables(),
             Reader::PyTorch(reader) => reader.variables(),
             Reader::Safetensors(reader) => reader.variables(),
+            Reader::Held(reader) => reader.variables(),
         }
     }
 
@@ -211,6 +234,7 @@ impl Checkpoint {
             Reader::V2(reader) => reader.length(),
             Reader::PyTorch(reader) => reader.length(),
             Reader::Safetensors(reader) => reader.length(),
+            Reader::Held(reader) => reader.length(),
         }
     }
 
@@ -228,6 +252,7 @@ impl Checkpoint {
             Reader::V2(reader) => reader.read_f32(name),
             Reader::PyTorch(reader) => reader.read_f32(name),
             Reader::Safetensors(reader) => reader.read_f32(name),
+            Reader::Held(reader) => reader.read_f32(name),
         }
     }
 
@@ -244,6 +269,7 @@ impl Checkpoint {
             Reader::V2(reader) => reader.verify(&mut watch),
             Reader::PyTorch(reader) => reader.verify(&mut watch),
             Reader::Safetensors(reader) => Err(no_checksums(reader.file(), "a safetensors file")),
+            Reader::Held(_) => Err(no_checksums(&self.path, "memory")),
         }
     }
 }

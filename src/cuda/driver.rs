@@ -331,6 +331,9 @@ impl Drop for Device {
 /// What was captured, ready to run.
 pub struct Graph(sys::CUgraphExec);
 
+// SAFETY: the handle is the driver's, which takes it from any thread that has entered the context.
+unsafe impl Send for Graph {}
+
 impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: it is ours and not used any more.

@@ -165,6 +165,14 @@ impl CudaEngine {
     }
 }
 
+impl Drop for CudaEngine {
+    /// What is freed after this belongs to the device's context, which may be another thread's so far. If the driver
+    /// refuses, it is gone already.
+    fn drop(&mut self) {
+        let _ = self.device.enter();
+    }
+}
+
 /// Refuses a layer whose taps do not fit into a block's shared memory.
 fn check_taps(device: &Device, plan: &Plan) -> Result<()> {
     match plan.pieces.iter().find(|piece| piece.taps > MAX_TAPS) {

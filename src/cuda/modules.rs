@@ -36,6 +36,8 @@ struct Module {
 
 // SAFETY: the handles are the driver's, which takes them from any thread.
 unsafe impl Send for Module {}
+// SAFETY: as for a module; what is not safe to share, the cells, is not shared.
+unsafe impl Send for Modules {}
 
 impl Drop for Module {
     fn drop(&mut self) {

@@ -63,24 +63,38 @@ pub(crate) struct Recipe {
 /// proportion or more than one model.
 pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recipe> {
     let (file, variables) = (checkpoint.path(), checkpoint.variables());
-    match checkpoint.format() {
-        Format::V1 | Format::V2 => of_tensorflow(file, variables, options),
-        Format::PyTorch | Format::PyTorchLegacy | Format::Safetensors => {
-            pixel_cnn_pp::pytorch::recipe(file, variables, options)
+    let by_tensorflow = match checkpoint.format() {
+        Format::V1 | Format::V2 => true,
+        Format::PyTorch | Format::PyTorchLegacy => false,
+        // Whoever wrote them: more of the names are one trainer's than the other's.
+        Format::Safetensors | Format::Held => {
+            let of_tensorflow = count(variables, None).into_iter().max();
+            of_tensorflow > Some(pixel_cnn_pp::pytorch::count(variables))
         }
+    };
+    if !by_tensorflow {
+        return pixel_cnn_pp::pytorch::recipe(file, variables, options);
     }
+    of_tensorflow(checkpoint, options)
+}
+
+/// How many names are of an array of a PixelCNN++ and of a WaveNet, in TensorFlow's words.
+fn count(variables: &[Variable], wanted: Option<&str>) -> [usize; 2] {
+    [pixel_cnn_pp::tensorflow::ARRAYS, wave_net::tensorflow::ARRAYS]
+        .map(|arrays| variables::count(variables, arrays, wanted))
 }
 
 /// The model that more of the names are of: in the scope that is wanted, if it has any.
-fn of_tensorflow(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
-    let count = |wanted: Option<&str>| {
-        [pixel_cnn_pp::tensorflow::ARRAYS, wave_net::tensorflow::ARRAYS]
-            .map(|arrays| variables::count(variables, arrays, wanted))
-    };
+fn of_tensorflow(checkpoint: &Checkpoint, options: &Options) -> Result<Recipe> {
+    let (file, variables) = (checkpoint.path(), checkpoint.variables());
+    let count = |wanted: Option<&str>| count(variables, wanted);
     let within = options.scope.as_deref().map(|scope| count(Some(scope))).filter(|counts| *counts != [0, 0]);
     match within.unwrap_or_else(|| count(None)) {
         [0, 0] => Err(unknown(file, variables)),
-        [pixels, samples] if samples > pixels => wave_net::tensorflow::recipe(file, variables, options),
+        [pixels, samples] if samples > pixels => {
+            let params = options.params.clone().or_else(|| checkpoint.beside(wave_net::PARAMS));
+            wave_net::tensorflow::recipe(file, variables, &Options { params, ..options.clone() })
+        }
         _ => pixel_cnn_pp::tensorflow::recipe(file, variables, options),
     }
 }

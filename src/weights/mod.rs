@@ -21,7 +21,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::{Checkpoint, Format, Held};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Parameter, ParameterKind};
 use crate::models::{self, ModelConfig, Recipe};
@@ -98,7 +98,22 @@ impl Weights {
         if path.join(directory::MANIFEST).exists() {
             return directory::load(path, options);
         }
-        let (mut checkpoint, mut recipe) = open_checkpoint(path, options)?;
+        let (checkpoint, recipe) = open_checkpoint(path, options)?;
+        Weights::of_checkpoint(checkpoint, recipe)
+    }
+
+    /// The weights of a model whose arrays are in memory, named as a trainer's checkpoint has them: a dictionary of
+    /// PyTorch's, or what a TensorFlow session has.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for arrays that contradict themselves, and as for [`Weights::load_with`].
+    pub fn from_held(arrays: Vec<Held>, options: &Options) -> Result<Weights> {
+        let checkpoint = Checkpoint::held(arrays)?;
+        let recipe = models::recipe(&checkpoint, options)?;
+        Weights::of_checkpoint(checkpoint, recipe)
+    }
+
+    fn of_checkpoint(mut checkpoint: Checkpoint, mut recipe: Recipe) -> Result<Weights> {
         let graph = recipe.config.graph();
         if recipe.claimed > checkpoint.length() {
             // Some array is not what the list says. Found here, before an engine makes room for all.

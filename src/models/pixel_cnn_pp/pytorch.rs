@@ -120,6 +120,11 @@ fn pytorch_shape(shape: &[usize]) -> Vec<usize> {
     [&[last[1], last[0]], positions].concat()
 }
 
+/// How many variables are of such a model.
+pub(in crate::models) fn count(variables: &[Variable]) -> usize {
+    variables.iter().filter(|variable| prefix(&variable.name).is_some()).count()
+}
+
 /// What is before the model in a name, with its dot: `state_dict.module.`.
 fn prefix(name: &str) -> Option<&str> {
     let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));

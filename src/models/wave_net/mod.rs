@@ -9,6 +9,7 @@ mod params;
 pub(super) mod tensorflow;
 
 pub use graph::fast_wavenet;
+pub(in crate::models) use params::FILE as PARAMS;
 
 use std::fmt;
 use std::path::Path;

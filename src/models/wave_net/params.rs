@@ -14,7 +14,7 @@ use crate::media::npy::open_regular;
 use crate::models::stored::ROOM;
 
 /// What the file is called.
-pub(super) const FILE: &str = "wavenet_params.json";
+pub(in crate::models) const FILE: &str = "wavenet_params.json";
 
 /// The file of a model with a thousand layers takes a hundredth of this, in bytes.
 const MOST: u64 = 1 << 20;

@@ -64,8 +64,7 @@ fn array(inside: &str) -> Option<usize> {
     }
 }
 
-/// Infers the configuration, completes it from the file that is named or beside the checkpoint, and checks everything
-/// against it.
+/// Infers the configuration, completes it from the file that is named, and checks everything against it.
 pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
     let found = Found::sort(file, variables, ARRAYS, options.scope.as_deref(), options.raw)?;
     let found = found.ok_or_else(|| unknown(file, variables))?;
@@ -75,10 +74,8 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
     let Sizes { config: known, class_channels } = infer(&found, file)?;
     known.check_limits(file)?;
     let mut warnings = Vec::new();
-    let beside = file.with_file_name(FILE);
     let config = match &options.params {
         Some(params) => Params::read(params)?.complete(params, file, known)?,
-        None if beside.exists() => Params::read(&beside)?.complete(&beside, file, known)?,
         None => {
             let (layers, rate) = (known.dilations.len(), known.sample_rate);
             let assumed =
