@@ -37,7 +37,8 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    let own = ["NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "CUDA_ARCH"];
+    // Not PATH: pip has another one for each build of the Python package.
+    let own = ["NVCC", "CUDA_PATH", "CUDA_HOME", "CUDA_ARCH"];
     // The compiler reads these itself.
     for variable in own.into_iter().chain(["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN"]) {
         println!("cargo:rerun-if-env-changed={variable}");

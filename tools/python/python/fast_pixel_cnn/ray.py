@@ -1,0 +1,98 @@
+"""Ray: images of a series spread over the processes and machines of a cluster.
+
+    import ray, fast_pixel_cnn.ray
+
+    rows = ray.data.range(50_000).map_batches(
+        fast_pixel_cnn.ray.Sampler,
+        fn_constructor_args=["weights/cifar"],
+        fn_constructor_kwargs={"seed": 1},
+        batch_size=256,
+        concurrency=8,
+        num_cpus=2,                 # or num_gpus=1
+    )
+    rows.write_images("images", column="image")          # or rows.write_parquet("images")
+
+The idea: an image follows from its index alone, so whatever maps over indices makes the same images, in whatever order,
+on whatever machine, and again after a failure. What Ray does well is left to Ray; this is the function that it maps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from .model import Model, load
+
+# The column of `ray.data.range`.
+INDEX = "id"
+
+
+class Sampler:
+    """Makes the images or sounds of a batch's indices: a class for `Dataset.map_batches`, which loads the weights once
+    for each actor.
+
+    A batch has the column `id` with indices, as `ray.data.range` has it. What comes out has a row for each:
+
+    - `index`;
+    - `class`, of a class-conditional model;
+    - `image`, uint8 `[height, width, 3]`, of gray images `[height, width]`; or of a model of sounds `codes`, int32 `[T]`,
+      and `waveform`, float32 `[T]`.
+
+    Args:
+        source: what `fast_pixel_cnn.load` takes, at a path that every machine of the cluster has.
+        seed, classes, size, temperature, seconds, length: as of `Model.sample`; `classes` is one class, or "all" (the
+            default), by which the class of index i is i modulo the number of classes. A batch that has a column `class`
+            says it itself.
+        device: by default the GPU that Ray gives the actor, or else the processor.
+        threads: on the processor, by default as many as the `num_cpus` that Ray gives the actor.
+        precision, options: as of `fast_pixel_cnn.load`.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Mapping[str, Any],
+        seed: int = 2702,
+        classes: int | str | None = None,
+        size: int | tuple[int, int] | None = None,
+        temperature: float = 1.0,
+        *,
+        seconds: float | None = None,
+        length: int | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        precision: str = "f32",
+        **options: Any,
+    ) -> None:
+        given = ray.get_runtime_context().get_assigned_resources()
+        if device is None:
+            device = "cuda" if given.get("GPU", 0) > 0 else "cpu"
+        if threads is None and device == "cpu":
+            threads = max(1, int(given.get("CPU", 1)))
+        self.model: Model = load(source, device, threads, precision, **options)
+        self.classes = classes
+        self.how: dict[str, Any] = {"seed": seed, "temperature": temperature}
+        if self.model.makes_sounds:
+            self.how.update(seconds=seconds, length=length)
+        else:
+            self.how.update(size=size)
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The rows of some indices."""
+        indices = batch[INDEX]
+        rows: dict[str, npt.NDArray[Any]] = {"index": np.asarray(indices, dtype=np.int64)}
+        if self.model.classes:
+            classes = batch.get("class", self.classes)
+            if classes is None or isinstance(classes, str):
+                classes = indices % self.model.classes
+            rows["class"] = np.broadcast_to(np.asarray(classes, dtype=np.int64), indices.shape).copy()
+        made = self.model.sample(indices, classes=rows.get("class", self.classes), **self.how)
+        if self.model.makes_sounds:
+            rows.update(codes=made.codes, waveform=made.waveform)
+        else:
+            rows["image"] = made[..., 0] if made.shape[-1] == 1 else made
+        return rows
