@@ -147,3 +147,26 @@ fn a_batch_that_memory_does_not_hold_is_refused() {
     let error = engine.make(&Batch::new(100_000, 256, 256), &|_| true).unwrap_err().to_string();
     assert!(error.contains("would fit"), "{error}");
 }
+
+#[test]
+fn an_engine_passes_from_thread_to_thread() {
+    let weights = Weights::synthetic(SMALL, 7);
+    let make = |engine: &mut dyn Engine, indices: &[u32]| {
+        let noise = Noise::PhiloxAt { seed: 3, indices };
+        let batch = Batch { labels: Some(&[3, 0]), noise, ..Batch::new(2, 4, 4) };
+        engine.make(&batch, &|_| true).unwrap().images
+    };
+    let mut engine = cuda(&weights, Strategy::Auto);
+    let here = make(&mut engine, &[5, 9]);
+    let elsewhere = std::thread::spawn(move || (make(&mut engine, &[5, 9]), engine)).join();
+    let (there, engine) = elsewhere.unwrap();
+    assert!(bits(&here) == bits(&there));
+    // What it holds is freed where it ends; another one's context is current there meanwhile.
+    std::thread::spawn(move || {
+        let mut other = cuda(&Weights::synthetic(SMALL, 7), Strategy::Auto);
+        drop(engine);
+        assert!(bits(&make(&mut other, &[5, 9])) == bits(&here));
+    })
+    .join()
+    .unwrap();
+}
