@@ -54,6 +54,14 @@ impl Device {
         number.map(Device::Cuda).ok_or_else(|| Error::argument("device", NAMES, format!("\"{name}\"")))
     }
 
+    /// The kind of device, within which outputs are the same bits: `cpu` or `cuda`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+        }
+    }
+
     /// An engine with these weights, with the default [`Options`]: all cores, float32, the fastest strategy.
     ///
     /// # Errors

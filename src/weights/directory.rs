@@ -82,7 +82,7 @@ impl Writer {
         for (parameter, name, shape) in config.graph().arrays(source.folded) {
             let file = file_name(&name);
             let values = array(parameter, &name, &shape)?;
-            let write = |w: &mut BufWriter<Hashing>| npy::write_to(w, &shape, values.iter().copied());
+            let write = |w: &mut BufWriter<Hashing<File>>| npy::write_to(w, &shape, values.iter().copied());
             let hash = self.write(&file, write)?;
             sha256.insert(file, hash);
         }
@@ -100,7 +100,7 @@ impl Writer {
     fn write(
         &self,
         name: &str,
-        body: impl FnOnce(&mut BufWriter<Hashing>) -> std::io::Result<()>,
+        body: impl FnOnce(&mut BufWriter<Hashing<File>>) -> std::io::Result<()>,
     ) -> Result<String> {
         let fill = || {
             let file = File::create_new(self.draft.path().join(name))?;
@@ -126,12 +126,12 @@ impl Writer {
 }
 
 /// A file that hashes what is written to it, or read from it.
-struct Hashing {
-    file: File,
+struct Hashing<F> {
+    file: F,
     hash: Sha256,
 }
 
-impl Write for Hashing {
+impl<F: Write> Write for Hashing<F> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.file.write(bytes)?;
         self.hash.update(&bytes[..count]);
@@ -143,7 +143,7 @@ impl Write for Hashing {
     }
 }
 
-impl Read for Hashing {
+impl<F: Read> Read for Hashing<F> {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read(bytes)?;
         self.hash.update(&bytes[..count]);
@@ -151,7 +151,15 @@ impl Read for Hashing {
     }
 }
 
-fn hex(hash: &[u8]) -> String {
+/// The SHA-256 of the file that an array would be in.
+pub(super) fn sha256(shape: &[usize], values: &[f32]) -> String {
+    let mut writer = BufWriter::with_capacity(1 << 16, Hashing { file: std::io::sink(), hash: Sha256::new() });
+    npy::write_to(&mut writer, shape, values.iter().copied()).expect("a sink takes all");
+    let written = writer.into_inner().map_err(|e| e.into_error()).expect("a sink takes all");
+    hex(&written.hash.finalize())
+}
+
+pub(super) fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -196,6 +204,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// An array's SHA-256 by the manifest.
+    pub(super) fn sha256(&self, name: &str) -> String {
+        self.sha256[&file_name(name)].to_ascii_lowercase()
+    }
+
     /// Reads and checks an array, in one pass over its file.
     pub(super) fn read(&self, parameter: &Parameter, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let file = file_name(name);

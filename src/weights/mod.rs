@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Checkpoint, Format, Held};
 use crate::error::{Error, Result};
@@ -204,6 +205,26 @@ impl Weights {
     /// Where the weights come from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What tells these weights from all others: a SHA-256, in hexadecimal, over the configuration and over each array's
+    /// name and own SHA-256, in the graph's order. An array's own is that of its `.npy` file. So a checkpoint and the
+    /// directory that [`convert`] made of it have the same; of a directory no array is read for it, of a checkpoint
+    /// all are.
+    ///
+    /// # Errors
+    /// As for [`Weights::array`].
+    pub fn sha256(&self) -> Result<String> {
+        let config = serde_json::to_string(&self.config).expect("names and numbers");
+        let mut hash = Sha256::new_with_prefix(config);
+        for (parameter, name, shape) in self.graph.arrays(self.source.folded) {
+            let own = match &self.values {
+                Values::Directory(reader) => reader.sha256(&name),
+                _ => directory::sha256(&shape, &self.read(parameter, &name, &shape)?),
+            };
+            hash.update(format!("\n{name} {own}"));
+        }
+        Ok(directory::hex(&hash.finalize()))
     }
 
     /// What the user should know about the choice of weights, one sentence each.

@@ -130,6 +130,14 @@ impl Kind {
         self.formats(args).iter().find(single).copied()
     }
 
+    /// The format of single images or sounds, whether they are asked for or not.
+    pub fn single_format(&self, args: &Args) -> Format {
+        self.singles(args).unwrap_or(match self {
+            Kind::Images => Format::Images,
+            Kind::Sounds(_) => Format::Wav,
+        })
+    }
+
     /// The directory of single images or sounds.
     pub fn directory(&self) -> &'static str {
         DIRECTORIES[usize::from(matches!(self, Kind::Sounds(_)))]

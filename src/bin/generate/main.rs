@@ -6,6 +6,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets are shapes")]
 
 mod args;
+mod contents;
 mod film;
 mod inputs;
 mod kind;
@@ -29,6 +30,7 @@ use crate::kind::Kind;
 use crate::outputs::Outputs;
 use crate::progress::with_progress;
 use crate::report::report;
+use crate::series::Series;
 
 fn main() -> ExitCode {
     cli::run(&NAMES, body)
@@ -40,12 +42,13 @@ fn body(args: &Args) -> Result<ExitCode> {
     let inputs = Inputs::read(args, &kind, weights.graph())?;
     let mut engine = args.engine.open(&weights)?;
     let config = weights.config().cloned();
-    drop(weights);
     let run = inputs.run(args);
     let available = engine.available();
     run.check(&engine, available)?;
     check_animation(args, &engine, &run, available)?;
-    let mut outputs = Outputs::prepare(args, &kind, engine.graph(), &run)?;
+    let series = Series::of(args, &kind, &weights, &run)?;
+    drop(weights);
+    let mut outputs = Outputs::prepare(args, &kind, engine.graph(), &run, series)?;
     let signals = Signals::heed()?;
     let batch = |first, images: ndarray::ArrayView4<f32>| outputs.batch(first, images);
     let hooks =

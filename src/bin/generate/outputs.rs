@@ -13,9 +13,10 @@ use fast_pixel_cnn::{Error, Result, cli};
 use ndarray::{ArrayView4, Axis};
 
 use crate::args::{Args, Format};
+use crate::contents::{self, Contents};
 use crate::kind::{DIRECTORIES, FILES, Kind};
 use crate::record::Record;
-use crate::series;
+use crate::series::Series;
 
 /// Files written before they are put in place together, each of which is open until then.
 const TOGETHER: usize = 64;
@@ -31,8 +32,12 @@ pub struct Outputs<'a> {
     record: Record,
     /// The files that are written at the end.
     names: Vec<&'static str>,
-    /// The format of the single images or sounds, if they are to be written, and their series.
-    singles: Option<(Format, String)>,
+    /// What the run is part of.
+    series: Series,
+    /// The format of the single images or sounds, written by this run or an earlier one.
+    format: Format,
+    /// Whether they are to be written.
+    singles: bool,
     /// Whether the single ones of an earlier run make room for this one's.
     replaces: bool,
     /// Whether there are single ones of this run.
@@ -41,11 +46,17 @@ pub struct Outputs<'a> {
 
 impl<'a> Outputs<'a> {
     /// Makes the directory and claims it, and refuses, before hours of work, what could not be written after them.
-    pub fn prepare(args: &Args, kind: &'a Kind, graph: &Graph, run: &'a Run<'a>) -> Result<Outputs<'a>> {
+    pub fn prepare(
+        args: &Args,
+        kind: &'a Kind,
+        graph: &Graph,
+        run: &'a Run<'a>,
+        series: Series,
+    ) -> Result<Outputs<'a>> {
         let dir = &args.save_dir;
         // Gone again, if they are empty, where something is refused.
         let new = NewDirectories::make(dir)?;
-        let outputs = Outputs::claim(args, kind, graph, run)?;
+        let outputs = Outputs::claim(args, kind, graph, run, series)?;
         outputs.check(graph)?;
         // May be in the directory that was just made.
         args.animate.as_deref().map_or(Ok(()), files::check_writable)?;
@@ -56,7 +67,13 @@ impl<'a> Outputs<'a> {
         Ok(outputs)
     }
 
-    fn claim(args: &Args, kind: &'a Kind, graph: &Graph, run: &'a Run<'a>) -> Result<Outputs<'a>> {
+    fn claim(
+        args: &Args,
+        kind: &'a Kind,
+        graph: &Graph,
+        run: &'a Run<'a>,
+        series: Series,
+    ) -> Result<Outputs<'a>> {
         let dir = &args.save_dir;
         let mut record = Record::open(dir)?;
         let full = |name: &&&str| !is_empty(&dir.join(name));
@@ -64,11 +81,11 @@ impl<'a> Outputs<'a> {
         if found.is_none() {
             record.forget_series();
         }
-        let singles = kind.singles(args);
-        let series = || series::of(args, graph.classes, run);
+        let singles = kind.singles(args).is_some();
+        let format = kind.single_format(args);
         let mut replaces = false;
         if let (Some(earlier), Some(found)) = (record.series(), found)
-            && earlier != series()?
+            && earlier != series.name(format)
         {
             let all = DIRECTORIES.iter().filter(full).all(|name| record.owns_all(name));
             if !all {
@@ -78,7 +95,7 @@ impl<'a> Outputs<'a> {
             replaces = true;
         }
         let own = kind.directory();
-        if record.series().is_none() && singles.is_some() && !is_empty(&dir.join(own)) {
+        if record.series().is_none() && singles && !is_empty(&dir.join(own)) {
             return Err(others(dir.join(own), "files that this program did not make"));
         }
         Ok(Outputs {
@@ -87,7 +104,9 @@ impl<'a> Outputs<'a> {
             run,
             record,
             names: kind.names(args, graph.classes > 0),
-            singles: singles.map(|format| Ok((format, series()?))).transpose()?,
+            series,
+            format,
+            singles,
             replaces,
             begun: false,
         })
@@ -95,10 +114,11 @@ impl<'a> Outputs<'a> {
 
     /// Refuses what cannot be written, and tells what will stay though it is not of this run.
     fn check(&self, graph: &Graph) -> Result<()> {
-        self.names.iter().try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
+        let mut names = self.names.iter().chain([&contents::NAME]);
+        names.try_for_each(|name| files::check_writable(&self.dir.join(name)))?;
         files::sweep(&self.dir);
         let directory = self.dir.join(self.kind.directory());
-        if self.singles.is_some() && directory.symlink_metadata().is_ok() {
+        if self.singles && directory.symlink_metadata().is_ok() {
             if !directory.is_dir() {
                 return Err(Error::Unsupported {
                     file: directory,
@@ -108,7 +128,7 @@ impl<'a> Outputs<'a> {
             }
             files::check_writable(&self.dir.join(self.single(0)))?;
         }
-        let format = self.singles.as_ref().map(|(format, _)| *format);
+        let format = self.singles.then_some(self.format);
         files::check_room(&self.dir, &self.kind.planned(&self.names, format, graph, self.run))?;
         for name in FILES.iter().filter(|name| !self.names.contains(name)) {
             if self.record.is_foreign(name) {
@@ -116,7 +136,7 @@ impl<'a> Outputs<'a> {
             }
         }
         if self.record.series().is_none() {
-            let own = self.singles.as_ref().map(|_| self.kind.directory());
+            let own = self.singles.then(|| self.kind.directory());
             let others = DIRECTORIES.iter().filter(|name| own != Some(**name));
             others.filter(|name| self.dir.join(name).is_dir()).for_each(|name| self.warn(name));
         }
@@ -138,13 +158,17 @@ impl<'a> Outputs<'a> {
 
     /// Writes a finished batch's single images or sounds, the first of which is the run's `first`.
     pub fn batch(&mut self, first: usize, batch: ArrayView4<f32>) -> Result<()> {
-        let Some((format, series)) = self.singles.clone() else { return Ok(()) };
+        if !self.singles {
+            return Ok(());
+        }
         if !self.begun {
             self.retire_singles()?;
             let directory = self.dir.join(self.kind.directory());
             fs::create_dir_all(&directory).map_err(Error::io(&directory, "create"))?;
-            self.record.begin(series)?;
+            self.record.begin(self.series.name(self.format))?;
             self.record.retire(&[])?;
+            // Before the first of them: a killed run's are told from others too.
+            self.record.place(vec![(contents::NAME, self.describe(0)?)])?;
             self.begun = true;
         }
         let listed = matches!(self.kind, Kind::Sounds(_)) && self.run.count <= LISTED;
@@ -153,7 +177,7 @@ impl<'a> Outputs<'a> {
             let names: Vec<String> = names.collect();
             let draft = |(image, name): (_, &String)| {
                 Draft::write(&self.dir.join(name), |writer| {
-                    self.kind.write_single(writer, format, self.run, image)
+                    self.kind.write_single(writer, self.format, self.run, image)
                 })
             };
             let drafts = images.outer_iter().zip(&names).map(draft).collect::<Result<Vec<_>>>()?;
@@ -190,11 +214,27 @@ impl<'a> Outputs<'a> {
             });
             Ok((*name, draft?))
         };
-        let drafts = self.names.iter().map(draft).collect::<Result<_>>()?;
+        let mut drafts = self.names.iter().map(draft).collect::<Result<Vec<_>>>()?;
+        drafts.push((contents::NAME, self.describe(generated.count)?));
+        self.record.remove(contents::NAME)?;
         self.record.place(drafts)?;
-        self.record.retire(&self.names)?;
+        let names = [&self.names, &[contents::NAME][..]].concat();
+        self.record.retire(&names)?;
         let directory = self.begun.then_some(self.kind.directory());
-        Ok(self.names.iter().copied().chain(directory).map(|name| self.dir.join(name)).collect())
+        Ok(names.into_iter().chain(directory).map(|name| self.dir.join(name)).collect())
+    }
+
+    /// The description of the directory as it will be with the first `count` images or sounds in the files that are
+    /// written at the end.
+    fn describe(&self, count: usize) -> Result<Draft> {
+        let mut contents = Contents::new(&self.series);
+        if count > 0 {
+            contents = contents.with_files(&self.names, self.run, count);
+        }
+        if self.record.series().is_some() {
+            contents = contents.with_singles(&self.dir, self.kind, self.format);
+        }
+        Draft::write(&self.dir.join(contents::NAME), |writer| contents.write(writer))
     }
 }
 

@@ -28,7 +28,7 @@ struct List {
     schema: String,
     /// The program's files, by name, those in a directory as `sounds/000000.wav`.
     files: BTreeMap<String, Stamp>,
-    /// Which images or sounds are in the directory of single ones: what [`crate::series::of`] says of them.
+    /// Which images or sounds are in the directory of single ones: the [`name`](crate::series::Series::name) of their series.
     series: Option<String>,
 }
 
@@ -108,6 +108,15 @@ impl Record {
         }
         self.save()?;
         files::place(drafts.into_iter().map(|(_, draft)| draft).collect())
+    }
+
+    /// Removes a file of the save directory that is about to be replaced, for as long as it would say what is not so.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the program's files in the save directory itself but those named, as far as they are unchanged, and

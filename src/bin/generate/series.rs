@@ -1,80 +1,123 @@
-//! Which images or sounds a directory of single ones can hold together: those of one series.
+//! What the images or sounds of a run are part of: a series.
 //!
-//! The idea: number i is the same however a run is split, so parts of one series can be made by several runs.
-//! Two runs are of one series if nothing differs that could change one: neither a flag, of which those
-//! that are known to change none are left out, nor the length or time of a file that was read.
+//! The idea: number i of a series is the same however the series is split over runs and machines. So two runs are of
+//! one series if all is equal that could change one. Weights and files are told by what is in them, not by where they
+//! are.
 
-use std::fs;
-use std::path::Path;
-
-use clap::Parser;
-use fast_pixel_cnn::Result;
-use fast_pixel_cnn::generate::{Classes, Run};
+use fast_pixel_cnn::generate::{Classes, Run, RunNoise};
+use fast_pixel_cnn::{Device, ModelConfig, Result, Weights};
+use ndarray::{ArrayView, Dimension, s};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::args::{Args, Format};
+use crate::kind::Kind;
 
-/// A run's series, as a number that differs from that of any other.
-pub fn of(args: &Args, classes: usize, run: &Run) -> Result<String> {
-    let weights = args.weights.path()?;
-    let given =
-        [&args.complete, &args.prime, &args.noise, &args.weights.model.params].map(|path| path.as_deref());
-    let files = [[Some(weights.as_path())].as_slice(), &given].concat();
-    let files: Vec<_> = files.into_iter().map(|path| path.map(files_of)).collect();
-    let classes = (classes > 0).then(|| run.classes.unwrap_or(Classes::All));
-    let text = format!("{:?} {:?} {classes:?} {}x{}", deciding(args), files, run.height, run.width);
-    Ok(Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+/// All that decides what image or sound an index and a class are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Series {
+    /// Of [`Weights::sha256`].
+    weights: String,
+    model: Option<ModelConfig>,
+    /// The kind: bits differ between them.
+    device: &'static str,
+    precision: &'static str,
+    /// `None` if the random numbers were given.
+    seed: Option<u64>,
+    /// SHA-256 of the random numbers, if they were given.
+    noise: Option<String>,
+    temperature: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_size: Option<[usize; 2]>,
+    /// Samples of a sound, given ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<usize>,
+    /// SHA-256 of the part that was given, if one was.
+    given: Option<String>,
+    /// How classes follow from indices.
+    #[serde(skip)]
+    classes: Option<Classes>,
 }
 
-/// The flags, without those that change no image, and those whose meaning is looked at itself.
-fn deciding(args: &Args) -> Args {
-    let mut deciding = args.clone();
-    let usual = Args::parse_from(["generate"]);
-    deciding.weights.checkpoint = None;
-    deciding.batch_size = usual.batch_size;
-    deciding.image_size = None;
-    deciding.save_dir = usual.save_dir;
-    deciding.count = None;
-    deciding.first_index = 0;
-    deciding.class = None;
-    deciding.engine.threads = usual.engine.threads;
-    deciding.engine.strategy = usual.engine.strategy;
-    deciding.engine.precision = Some(args.engine.precision.unwrap_or_default());
-    deciding.naive = false;
-    // How the numbers of a sound are stored is what its file is.
-    let floats = args.format.as_ref().is_some_and(|formats| formats.contains(&Format::WavF32));
-    deciding.format = floats.then(|| vec![Format::WavF32]);
-    deciding.seconds = None;
-    deciding.length = None;
-    deciding.prime = None;
-    deciding.plot = None;
-    deciding.complete = None;
-    deciding.noise = None;
-    deciding.animate = None;
-    deciding.side_by_side = false;
-    deciding.quiet = false;
-    deciding.json = false;
-    deciding
-}
-
-/// Names, lengths and times of the files that a path means: those of a directory, else the file and, for a
-/// checkpoint of several, all whose names begin so.
-fn files_of(path: &Path) -> Vec<String> {
-    let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-    let (directory, start) = match (path.is_dir(), path.parent(), path.file_name()) {
-        (false, Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
-        _ => (path.as_path(), String::new()),
-    };
-    let mut files = vec![path.display().to_string()];
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (name, metadata) = (entry.file_name().to_string_lossy().into_owned(), entry.metadata());
-        if let Ok(metadata) = metadata.as_ref().map_err(drop)
-            && metadata.is_file()
-            && name.starts_with(&start)
-        {
-            files.push(format!("{name} {} {:?}", metadata.len(), metadata.modified().ok()));
-        }
+impl Series {
+    /// What a run of these weights makes parts of.
+    pub fn of(args: &Args, kind: &Kind, weights: &Weights, run: &Run) -> Result<Series> {
+        let noise = match run.noise {
+            RunNoise::Seed(_) => None,
+            RunNoise::Given(noise) => Some(Digested::new().and(noise).hash()),
+        };
+        let given = (run.given.is_some() || run.start.is_some()).then(|| {
+            let mut digested = Digested::new();
+            if let Some(start) = run.start {
+                digested = digested.and(start);
+            }
+            if let Some(given) = run.given {
+                digested = digested.and(given.images.slice(s![.., ..given.rows, .., ..]));
+            }
+            digested.hash()
+        });
+        let (image_size, length) = match kind {
+            Kind::Images => (Some([run.height, run.width]), None),
+            Kind::Sounds(sounds) => (None, Some(sounds.samples(run))),
+        };
+        Ok(Series {
+            weights: weights.sha256()?,
+            model: weights.config().cloned(),
+            device: Device::named(&args.engine.device)?.kind(),
+            precision: args.engine.precision.unwrap_or_default().name(),
+            seed: noise.is_none().then_some(args.seed),
+            noise,
+            temperature: run.temperature,
+            image_size,
+            length,
+            given,
+            classes: (weights.graph().classes > 0).then(|| run.classes.unwrap_or(Classes::All)),
+        })
     }
-    files[1..].sort();
-    files
+
+    /// The class of all, or "all" where class follows from index; `None` for an unconditional model.
+    pub fn class(&self) -> Option<Class> {
+        self.classes.map(|classes| match classes {
+            Classes::One(class) => Class::One(class),
+            Classes::All => Class::All("all"),
+        })
+    }
+
+    /// A name that differs from that of any other series, stored in files of another format included.
+    pub fn name(&self, format: Format) -> String {
+        let told = serde_json::to_string(self).expect("names and numbers");
+        let text = format!("{told} {:?} {}", self.classes, format.name());
+        hex(Sha256::digest(text.as_bytes()).as_slice())
+    }
+}
+
+/// A class in JSON.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Class {
+    One(u32),
+    All(&'static str),
+}
+
+/// A hash of arrays, shapes included.
+struct Digested(Sha256);
+
+impl Digested {
+    fn new() -> Digested {
+        Digested(Sha256::new())
+    }
+
+    fn and<D: Dimension>(mut self, values: ArrayView<f32, D>) -> Digested {
+        self.0.update(format!("{:?}", values.shape()));
+        values.iter().for_each(|value| self.0.update(value.to_le_bytes()));
+        self
+    }
+
+    fn hash(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
