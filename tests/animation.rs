@@ -152,7 +152,7 @@ fn the_images_of_a_run_fill_in_together_pixel_by_pixel() {
         // Two rows of images are 10 of 18 rows apart, two columns 10 of 18.
         assert!(film.largest <= (11.0f64 / 18.0).powi(2) + 1e-9, "{}", film.largest);
         let json: Value = serde_json::from_str(&animated.run.stdout).unwrap();
-        assert_eq!(json["files"][3], animated.file().display().to_string());
+        assert_eq!(json["files"][4], animated.file().display().to_string());
         assert_eq!(json["side_by_side"], Value::Null);
     }
 }
@@ -306,7 +306,7 @@ fn ctrl_c_animates_the_images_that_are_finished() {
     let output = child.wait_with_output().unwrap();
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), json["interrupted"].as_bool()), (Some(130), Some(true)));
-    assert_eq!(json["files"][4], file.display().to_string());
+    assert_eq!(json["files"][5], file.display().to_string());
     let grid = images::read(&[out.join("samples.png")], None, 3).unwrap();
     let film = read_apng(&file);
     let scale = film.pictures[0].len_of(Axis(0)) / grid.len_of(Axis(1));

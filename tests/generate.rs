@@ -70,7 +70,7 @@ impl Saved {
 #[test]
 fn the_demo_model_makes_a_grid_with_a_column_for_each_class() {
     let saved = generate(&["-n", "23", "--first-index", "4"]).succeeds();
-    assert_eq!(saved.files(), ["images.npy", "labels.npy", "samples.npy", "samples.png"]);
+    assert_eq!(saved.files(), ["images.npy", "labels.npy", "run.json", "samples.npy", "samples.png"]);
     let labels: Vec<u32> = (4..27).map(|i| i % 10).collect();
     assert_eq!(saved.labels(), labels);
     let (bytes, floats) = (saved.bytes(), saved.samples());
@@ -83,7 +83,7 @@ fn the_demo_model_makes_a_grid_with_a_column_for_each_class() {
     assert_eq!(grid.slice(s![0, 68.., 6 * 34..6 * 34 + 32, ..]), bytes.index_axis(Axis(0), 22));
     let stdout = &saved.run.stdout;
     assert!(stdout.starts_with("23 images of 32x32 in "), "{stdout}");
-    assert_eq!(stdout.lines().count(), 5, "{stdout}");
+    assert_eq!(stdout.lines().count(), 6, "{stdout}");
     assert!(saved.run.stderr.is_empty(), "{}", saved.run.stderr);
 }
 
@@ -107,16 +107,16 @@ fn the_default_is_one_batch_and_classes_are_chosen_by_flag() {
     let (tiny, cond) = (tiny(), cond());
     let saved = generate(&["-c", &tiny, "-i", "4x12", "-b", "3"]).succeeds();
     assert_eq!(saved.samples().dim(), (3, 4, 12, 3));
-    assert_eq!(saved.files(), ["images.npy", "samples.npy", "samples.png"]);
+    assert_eq!(saved.files(), ["images.npy", "run.json", "samples.npy", "samples.png"]);
     let one = generate(&["-c", &cond, "-i", "4", "-b", "3", "--class", "9"]).succeeds();
     assert_eq!(one.labels(), [9, 9, 9]);
     let all = generate(&["-c", &cond, "-i", "4", "-b", "3", "--class", "all"]).succeeds();
     assert_eq!(all.labels(), [0, 1, 2]);
     assert_eq!(all.samples(), samples(&["-c", &cond, "-i", "4", "-b", "3"]));
     let png = generate(&["-c", &cond, "-i", "4", "-b", "3", "--format", "png"]).succeeds();
-    assert_eq!(png.files(), ["samples.png"]);
+    assert_eq!(png.files(), ["run.json", "samples.png"]);
     let npy = generate(&["-c", &tiny, "-i", "4", "-b", "3", "--format", "npy"]).succeeds();
-    assert_eq!(npy.files(), ["images.npy", "samples.npy"]);
+    assert_eq!(npy.files(), ["images.npy", "run.json", "samples.npy"]);
     generate(&["-c", &tiny, "--class", "1"]).run.fails_with(&["class", "unconditional"]);
     generate(&["-c", &cond, "--class", "10"]).run.fails_with(&["class", "classes 0 to 9", "found 10"]);
 }
@@ -218,7 +218,7 @@ fn json_is_one_object_that_tells_everything() {
     }
     assert!(json["device"].as_str().unwrap().starts_with("cpu ("));
     let files = json["files"].as_array().unwrap();
-    assert_eq!(files.len(), 4);
+    assert_eq!(files.len(), 5);
     assert!(files.iter().all(|file| Path::new(file.as_str().unwrap()).is_file()));
 }
 

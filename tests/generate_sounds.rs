@@ -136,7 +136,7 @@ fn files_hold_one_sound_in_three_ways() {
     let gc = model("gc");
     let saved =
         generate(&["-c", &gc, "--class", "all", "--seconds", "0.01", "--first-index", "3"]).succeeds();
-    assert_eq!(saved.files(), ["codes.npy", "labels.npy", "sounds", "waveform.npy"]);
+    assert_eq!(saved.files(), ["codes.npy", "labels.npy", "run.json", "sounds", "waveform.npy"]);
     // A sound for each class, of 16,000 samples in a second.
     let (codes, waveform) = (saved.codes(), saved.waveform());
     assert_eq!((codes.dim(), waveform.dim()), ((5, 160), (5, 160)));
@@ -151,7 +151,7 @@ fn files_hold_one_sound_in_three_ways() {
     }
     let stdout = &saved.run.stdout;
     assert!(stdout.starts_with("5 sounds of 0.01 s in "), "{stdout}");
-    assert_eq!(stdout.lines().count(), 5, "{stdout}");
+    assert_eq!(stdout.lines().count(), 6, "{stdout}");
 
     // One second of one sound is the default; floats are as they are; a picture is drawn of either kind.
     let dir = tempfile::tempdir().unwrap();
@@ -163,10 +163,10 @@ fn files_hold_one_sound_in_three_ways() {
     assert_eq!(sound.samples, float.waveform().row(0).to_vec());
     assert!(fs::read_to_string(&svg).unwrap().contains("sound 0"));
     let alone = generate(&["-c", &tiny, "--length", "9", "--format", "wav", "--plot", &png]).succeeds();
-    assert_eq!(alone.files(), ["sounds"]);
+    assert_eq!(alone.files(), ["run.json", "sounds"]);
     assert!(fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     let arrays = generate(&["-c", &tiny, "--length", "9", "--format", "npy"]).succeeds();
-    assert_eq!(arrays.files(), ["codes.npy", "waveform.npy"]);
+    assert_eq!(arrays.files(), ["codes.npy", "run.json", "waveform.npy"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn json_tells_of_sounds() {
     let [seconds, speed, factor] =
         ["seconds", "samples_per_second", "realtime_factor"].map(|key| told[key].as_f64().unwrap());
     assert!((speed * seconds / 240.0 - 1.0).abs() < 1e-9 && factor > 0.0, "{told}");
-    assert_eq!(told["files"].as_array().unwrap().len(), 4);
+    assert_eq!(told["files"].as_array().unwrap().len(), 5);
 }
 
 #[test]
@@ -400,9 +400,9 @@ fn a_save_directory_holds_one_run_of_sounds() {
     run(&image, &["-i", "4", "-b", "1"]).fails_with(&["sounds", "of another run"]);
     fs::remove_file(dir.path().join("sounds/mine.wav")).unwrap();
     run(&image, &["-i", "4", "-b", "1"]).succeeds();
-    assert_eq!(files(dir.path()), ["images.npy", "samples.npy", "samples.png"]);
+    assert_eq!(files(dir.path()), ["images.npy", "run.json", "samples.npy", "samples.png"]);
     run(&sound, &other).succeeds();
-    assert_eq!(files(dir.path()), ["codes.npy", "sounds", "waveform.npy"]);
+    assert_eq!(files(dir.path()), ["codes.npy", "run.json", "sounds", "waveform.npy"]);
 }
 
 #[test]

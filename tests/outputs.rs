@@ -62,7 +62,7 @@ fn single_images_are_those_of_the_arrays_by_their_index() {
     let run = run.succeeds();
     let names: Vec<String> = (40..45).map(|i| format!("{i:06}.png")).collect();
     assert_eq!(place.names("images"), names);
-    assert_eq!(place.results(), ["images", "images.npy", "labels.npy", "samples.npy"]);
+    assert_eq!(place.results(), ["images", "images.npy", "labels.npy", "run.json", "samples.npy"]);
     let last = run.stdout.lines().last().unwrap();
     assert_eq!(last, place.at("images").display().to_string());
     let files: Vec<_> = names.iter().map(|name| place.at("images").join(name)).collect();
@@ -77,12 +77,15 @@ fn single_images_are_those_of_the_arrays_by_their_index() {
     let before = fs::read(place.at("images/000044.png")).unwrap();
     let run = place.generate(&[&["-c", &cond], &more[..]].concat()).succeeds();
     let json: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!(json["files"], serde_json::json!([place.at("images").display().to_string()]));
+    assert_eq!(
+        json["files"],
+        serde_json::json!(["run.json", "images"].map(|name| place.at(name).display().to_string()))
+    );
     assert_eq!((json["count"].as_u64(), json["interrupted"].as_bool()), (Some(2), Some(false)));
     assert_eq!(place.names("images").len(), 6);
     assert_eq!(fs::read(place.at("images/000044.png")).unwrap(), before);
     // The arrays were those of the run before.
-    assert_eq!(place.results(), ["images"]);
+    assert_eq!(place.results(), ["images", "run.json"]);
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn single_images_of_another_series_are_neither_mixed_nor_removed() {
     place.generate(&["-c", &tiny(), "-n", "2"]).fails_with(&[other]);
     // A grid of the same series may stand beside them.
     place.generate(&["-c", &cond, "-n", "3", "--format", "png"]).succeeds();
-    assert_eq!(place.results(), ["images", "samples.png"]);
+    assert_eq!(place.results(), ["images", "run.json", "samples.png"]);
     fs::rename(place.at("images"), place.0.path().join("aside")).unwrap();
     place.generate(&["-c", &cond, "-s", "1", "-n", "2"]).succeeds();
     // A directory that the program did not make is nothing to write into.
@@ -115,11 +118,11 @@ fn single_images_of_another_series_are_neither_mixed_nor_removed() {
 fn an_earlier_run_s_files_do_not_stay_as_if_they_were_of_this_one() {
     let place = Place::new();
     place.generate(&["-c", &cond(), "-n", "3"]).succeeds();
-    assert_eq!(place.results(), ["images.npy", "labels.npy", "samples.npy", "samples.png"]);
+    assert_eq!(place.results(), ["images.npy", "labels.npy", "run.json", "samples.npy", "samples.png"]);
     place.generate(&["-c", &tiny(), "-n", "2"]).succeeds();
-    assert_eq!(place.results(), ["images.npy", "samples.npy", "samples.png"]);
+    assert_eq!(place.results(), ["images.npy", "run.json", "samples.npy", "samples.png"]);
     place.generate(&["-c", &tiny(), "-n", "2", "--format", "png"]).succeeds();
-    assert_eq!(place.results(), ["samples.png"]);
+    assert_eq!(place.results(), ["run.json", "samples.png"]);
     // What the user put there stays, and so does what he changed.
     npy::write(&place.at("labels.npy"), &ndarray::array![1i64].view()).unwrap();
     fs::write(place.at("samples.png"), "mine").unwrap();
@@ -129,7 +132,10 @@ fn an_earlier_run_s_files_do_not_stay_as_if_they_were_of_this_one() {
     for name in ["labels.npy", "samples.png"] {
         assert!(run.stderr.contains(&format!("{name} is not of this run: it stays")), "{}", run.stderr);
     }
-    assert_eq!(place.results(), ["images.npy", "labels.npy", "notes", "samples.npy", "samples.png"]);
+    assert_eq!(
+        place.results(),
+        ["images.npy", "labels.npy", "notes", "run.json", "samples.npy", "samples.png"]
+    );
     assert_eq!(fs::read(place.at("samples.png")).unwrap(), b"mine");
 }
 
@@ -259,6 +265,9 @@ mod ended {
             assert_eq!(stderr, format!("warning: interrupted: {count} of 50000 images were finished\n"));
             let arrays = images::read(&[place.at("images.npy")], None, 3).unwrap();
             assert_eq!(arrays.dim().0, count);
+            let range = serde_json::json!([{ "first_index": 0, "count": count }]);
+            let told: Value = serde_json::from_slice(&fs::read(place.at("run.json")).unwrap()).unwrap();
+            assert_eq!((&told["files"]["ranges"], &told["singles"]["ranges"]), (&range, &range));
             let last = place.at(&format!("images/{:06}.png", count - 1));
             assert_eq!(
                 images::read(&[last], None, 3).unwrap().index_axis(Axis(0), 0),
@@ -292,10 +301,13 @@ mod ended {
             fs::write(place.at(directory).join(".fast-pixel-cnn-Ab3dE6gH.draft"), "half").unwrap();
         }
         let count = images(&place);
+        // Of what series the images are was told before the first of them.
+        let told: Value = serde_json::from_slice(&fs::read(place.at("run.json")).unwrap()).unwrap();
+        assert_eq!((&told["files"], &told["singles"]["directory"]), (&Value::Null, &"images".into()));
         // The same series, with the demo model.
         let out = place.out().display().to_string();
         run("generate", &["-n", "2", "-v", &out, "--format", "images,png"]).succeeds();
-        assert_eq!(place.names(""), [".generate.json", "images", "samples.png"]);
+        assert_eq!(place.names(""), [".generate.json", "images", "run.json", "samples.png"]);
         let names = place.names("images");
         assert_eq!((names.len(), images(&place)), (count, count), "{names:?}");
         let whole: Vec<_> = names.iter().map(|name| place.at("images").join(name)).collect();

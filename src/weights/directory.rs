@@ -153,7 +153,8 @@ impl<F: Read> Read for Hashing<F> {
 
 /// The SHA-256 of the file that an array would be in.
 pub(super) fn sha256(shape: &[usize], values: &[f32]) -> String {
-    let mut writer = BufWriter::with_capacity(1 << 16, Hashing { file: std::io::sink(), hash: Sha256::new() });
+    let mut writer =
+        BufWriter::with_capacity(1 << 16, Hashing { file: std::io::sink(), hash: Sha256::new() });
     npy::write_to(&mut writer, shape, values.iter().copied()).expect("a sink takes all");
     let written = writer.into_inner().map_err(|e| e.into_error()).expect("a sink takes all");
     hex(&written.hash.finalize())

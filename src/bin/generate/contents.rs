@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::kind::Kind;
-use crate::series::{Class, Series};
+use crate::series::Series;
 
 /// The file.
 pub const NAME: &str = "run.json";
@@ -50,8 +50,6 @@ struct Singles {
 struct Range {
     first_index: u64,
     count: u64,
-    /// "all": the index modulo the number of classes.
-    class: Option<Class>,
 }
 
 impl<'a> Contents<'a> {
@@ -62,7 +60,7 @@ impl<'a> Contents<'a> {
 
     /// Adds the files that hold the first `count` of a run.
     pub fn with_files(self, names: &'a [&'static str], run: &Run, count: usize) -> Contents<'a> {
-        let range = Range { first_index: run.first_index, count: count as u64, class: self.series.class() };
+        let range = Range { first_index: run.first_index, count: count as u64 };
         let files = (!names.is_empty()).then(|| Files { names, ranges: vec![range] });
         Contents { files, ..self }
     }
@@ -76,7 +74,7 @@ impl<'a> Contents<'a> {
             let index = name.split_once('.')?.0.parse().ok()?;
             (kind.name(index) == name).then_some(index)
         });
-        let ranges = ranges(indices.collect(), self.series.class());
+        let ranges = ranges(indices.collect());
         Contents { singles: Some(Singles { directory, format: format.name(), ranges }), ..self }
     }
 
@@ -88,10 +86,10 @@ impl<'a> Contents<'a> {
 }
 
 /// Indices, in any order, as ranges.
-fn ranges(mut indices: Vec<u64>, class: Option<Class>) -> Vec<Range> {
+fn ranges(mut indices: Vec<u64>) -> Vec<Range> {
     indices.sort_unstable();
     let runs = indices.chunk_by(|a, b| a + 1 == *b);
-    runs.map(|run| Range { first_index: run[0], count: run.len() as u64, class }).collect()
+    runs.map(|run| Range { first_index: run[0], count: run.len() as u64 }).collect()
 }
 
 #[cfg(test)]
@@ -100,9 +98,9 @@ mod tests {
 
     #[test]
     fn indices_are_told_as_ranges() {
-        let found = ranges(vec![7, 3, 4, 9, 8, 1], None);
+        let found = ranges(vec![7, 3, 4, 9, 8, 1]);
         let found: Vec<_> = found.iter().map(|range| (range.first_index, range.count)).collect();
         assert_eq!(found, [(1, 1), (3, 2), (7, 3)]);
-        assert!(ranges(Vec::new(), None).is_empty());
+        assert!(ranges(Vec::new()).is_empty());
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::args::{Args, Format};
 use crate::kind::Kind;
 
-/// All that decides what image or sound an index and a class are.
+/// All that decides what image or sound an index is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Series {
     /// Of [`Weights::sha256`].
@@ -27,6 +27,8 @@ pub struct Series {
     /// SHA-256 of the random numbers, if they were given.
     noise: Option<String>,
     temperature: f32,
+    /// `None` for an unconditional model.
+    class: Option<Class>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image_size: Option<[usize; 2]>,
     /// Samples of a sound, given ones included.
@@ -34,9 +36,6 @@ pub struct Series {
     length: Option<usize>,
     /// SHA-256 of the part that was given, if one was.
     given: Option<String>,
-    /// How classes follow from indices.
-    #[serde(skip)]
-    classes: Option<Classes>,
 }
 
 impl Series {
@@ -68,33 +67,28 @@ impl Series {
             seed: noise.is_none().then_some(args.seed),
             noise,
             temperature: run.temperature,
+            class: (weights.graph().classes > 0).then(|| match run.classes {
+                Some(Classes::One(class)) => Class::One(class),
+                Some(Classes::All) | None => Class::All("all"),
+            }),
             image_size,
             length,
             given,
-            classes: (weights.graph().classes > 0).then(|| run.classes.unwrap_or(Classes::All)),
-        })
-    }
-
-    /// The class of all, or "all" where class follows from index; `None` for an unconditional model.
-    pub fn class(&self) -> Option<Class> {
-        self.classes.map(|classes| match classes {
-            Classes::One(class) => Class::One(class),
-            Classes::All => Class::All("all"),
         })
     }
 
     /// A name that differs from that of any other series, stored in files of another format included.
     pub fn name(&self, format: Format) -> String {
         let told = serde_json::to_string(self).expect("names and numbers");
-        let text = format!("{told} {:?} {}", self.classes, format.name());
+        let text = format!("{told} {}", format.name());
         hex(Sha256::digest(text.as_bytes()).as_slice())
     }
 }
 
-/// A class in JSON.
+/// The class of all, or "all": the index modulo the number of classes.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Class {
+enum Class {
     One(u32),
     All(&'static str),
 }
