@@ -60,8 +60,8 @@ impl<'a> Contents<'a> {
 
     /// Adds the files that hold the first `count` of a run.
     pub fn with_files(self, names: &'a [&'static str], run: &Run, count: usize) -> Contents<'a> {
-        let range = Range { first_index: run.first_index, count: count as u64 };
-        let files = (!names.is_empty()).then(|| Files { names, ranges: vec![range] });
+        let indices = (0..count).map(|i| run.indices.of(i)).collect();
+        let files = (!names.is_empty()).then(|| Files { names, ranges: ranges(indices) });
         Contents { files, ..self }
     }
 

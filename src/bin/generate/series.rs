@@ -70,6 +70,7 @@ impl Series {
             class: (weights.graph().classes > 0).then(|| match run.classes {
                 Some(Classes::One(class)) => Class::One(class),
                 Some(Classes::All) | None => Class::All("all"),
+                Some(Classes::Each(_)) => unreachable!("no flag says so"),
             }),
             image_size,
             length,
