@@ -437,7 +437,7 @@ def main() -> int:
     if missing:
         total = sum(count for _, count in missing)
         note(
-            f"error: {total} are missing, in {len(missing)} range(s): stdout has the flags of generate that make them"
+            f"error: {total} are missing: stdout has the flags of generate that make them, a line for each range"
         )
     return 1 if missing else 0
 
