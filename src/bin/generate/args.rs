@@ -34,7 +34,8 @@ pub const NAMES: [(&str, &str); 3] =
 /// Of images it writes samples.png (a grid, not scaled), images.npy (uint8 [N, H, W, C]), samples.npy (float32, as
 /// sampled) and, for a class-conditional model, labels.npy into the save directory; or a directory of single images.
 /// Of sounds it writes sounds/000000.wav and so on (16 bits), codes.npy (int32 [N, T]), waveform.npy (float32
-/// [N, T]) and labels.npy. See --format.
+/// [N, T]) and labels.npy. See --format. With either run.json, which tells the series (weights by their SHA-256, seed,
+/// temperature and so on) and the indices of what is there, so that parts made elsewhere can be put together.
 ///
 /// The save directory holds one run at a time. Its files replace an earlier run's: those of the same names, and
 /// of these names also those that this run does not write, if they are as the program left them (it keeps a
