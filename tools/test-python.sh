@@ -15,6 +15,6 @@ pip="$environment/bin/pip --quiet --disable-pip-version-check"
 $pip install "./tools/python[${EXTRAS:-test,ray,train}]"
 $environment/bin/python -m ruff check tools/python
 $environment/bin/python -m ruff format --check tools/python
-# The programs, which the package is compared with.
-cargo build --release --quiet
+# The programs, which the package is compared with; with examples, as the tests build them, so that nobody has to again.
+cargo build --release --quiet --bins --examples
 $environment/bin/python -m pytest -rs tools/python "$@"
