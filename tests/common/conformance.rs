@@ -332,6 +332,8 @@ fn stack(way: &Way, weights: &Weights, place: &str, first: &[Output]) -> Vec<Out
         let cached = engine.make(&batch, &|_| true).expect("sound batch");
         match first.get(all.len()).filter(|first| first.images.dim() == cached.images.dim()) {
             Some(first) => assert!(*first == cached, "{place}, {rows} rows given: not the bits of the first"),
+            // Free images take a pass for each pixel: other parts of this suite make them.
+            None if way.slow && rows == 0 => {}
             None => {
                 let naive = engine.make(&Batch { method: Method::Naive, ..batch }, &|_| true);
                 assert!(
@@ -415,7 +417,10 @@ fn started(way: &Way, weights: &Weights, [height, width]: [usize; 2], place: &st
         let given = Some(Given { images: made.images.view(), rows });
         let given = Batch { given, ..batch.reborrow() };
         assert!(make(given.reborrow()).expect("sound batch") == made, "{place}: {rows} rows given");
-        let given = Batch { method: Method::Naive, ..given };
+        // Where that takes long the last two rows alone, each of which is a pass over all that it depends on.
+        let rows = if way.slow { rows.max(height - 2) } else { rows };
+        let given = Some(Given { images: made.images.view(), rows });
+        let given = Batch { method: Method::Naive, given, ..batch.reborrow() };
         assert!(!naive || make(given).expect("sound batch") == made, "{place}: naive, {rows} rows given");
     }
     let loud = starts.mapv(|x| 2.0 * x);

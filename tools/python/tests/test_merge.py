@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fast_pixel_cnn import merge as module
 
 ROOT = Path(__file__).parents[3]
@@ -232,6 +233,11 @@ def test_what_is_no_part_is_refused_and_one_that_was_ended_early_is_none(tmp_pat
         (told.replace('"count": 2', '"count": 3'), "images.npy: expected shape [3, 8, 8]"),
         (told.replace('"count": 2', '"count": -2'), "ranges"),
         (told.replace('"first_index"', '"first"'), "ranges"),
+        (json.dumps({**json.loads(told), "files": []}), "files and singles"),
+        (json.dumps({**json.loads(told), "singles": 3}), "files and singles"),
+        (json.dumps({**json.loads(told), "files": {"names": 3}}), "files has no names"),
+        (json.dumps({**json.loads(told), "files": {"names": ["images.npy"]}}), "ranges"),
+        (json.dumps({**json.loads(told), "image_size": 8}), "weights and size"),
     ]:
         (two / "run.json").write_text(text)
         refused(one, two, "--out", tmp_path / "no", says=(two, says))

@@ -88,9 +88,15 @@ class Part:
         if not isinstance(told, dict) or told.get("schema") != SCHEMA:
             found = told.get("schema") if isinstance(told, dict) else told
             raise Refused(f"{file}: expected schema {SCHEMA}, found {brief(found)}")
-        size = "length" if "length" in told else "image_size"
-        if not isinstance(told.get("weights"), str) or not told.get(size):
-            raise Refused(f"{file}: it does not tell weights and {size}")
+        length, size = told.get("length"), told.get("image_size")
+        sized = isinstance(length, int) or (isinstance(size, list) and len(size) == 2)
+        if not isinstance(told.get("weights"), str) or not sized:
+            raise Refused(f"{file}: it does not tell weights and size")
+        files, singles = told.get("files"), told.get("singles")
+        if not isinstance(files, (dict, type(None))) or not isinstance(singles, (dict, type(None))):
+            raise Refused(f"{file}: files and singles are not what {SCHEMA} has there")
+        if files is not None and not isinstance(files.get("names"), list):
+            raise Refused(f"{file}: files has no names")
         return Part(path, told)
 
     @property
@@ -100,7 +106,7 @@ class Part:
     @property
     def arrays(self) -> list[str]:
         """The arrays that it has, the first of ARRAYS included; else none."""
-        names = (self.told.get("files") or {}).get("names", [])
+        names = (self.told.get("files") or {"names": []})["names"]
         names = [name for name in ARRAYS[self.sounds] if name in names]
         return names if ARRAYS[self.sounds][0] in names else []
 
@@ -153,7 +159,7 @@ class Part:
         """An array as a memory map; refused unless it has so many rows, of the size that run.json says."""
         file = self.path / name
         try:
-            array = np.load(file, mmap_mode="r")
+            array = np.lib.format.open_memmap(file, mode="r")
         except (OSError, ValueError) as error:
             raise Refused(f"{file}: {error}") from None
         if rows is not None:
