@@ -1,16 +1,16 @@
 """Puts parts of one series together: `python -m fast_pixel_cnn.merge PART... --out DIR`.
 
-Image number i of a series is the same wherever it is made, so `generate` can make parts of one series on many machines
-(`--first-index A -n K`), each in a directory of its own. The `run.json` that it leaves there says which series it is and
-which indices it has. This program reads those, refuses what is not of one series, tells what is missing, and writes one
-directory that is what a single run would have written.
+Image number i of a series is the same wherever it is made, so `generate` can make parts of one series on many
+machines (`--first-index A -n K`), each in a directory of its own. The `run.json` that it leaves there says
+which series it is and which indices it has. This program reads those, refuses what is not of one series,
+tells what is missing, and writes one directory that is what a single run would have written.
 
-The idea: nothing is believed that can be compared, and nothing is held that can be streamed. Arrays go from memory maps
-of the parts to the result a few megabytes at a time; single images are hard links where the file system has them. The
-result appears whole or not at all, and is a part itself.
+The idea: nothing is believed that can be compared, and nothing is held that can be streamed. Arrays go from
+memory maps of the parts to the result a few megabytes at a time; single images are hard links where the file
+system has them. The result appears whole or not at all, and is a part itself.
 
-Exit status: 0, or 1 if indices are missing (their flags are on stdout, a line for each range), or 2 if the parts do not
-fit together.
+Exit status: 0, or 1 if indices are missing (their flags are on stdout, a line for each range), or 2 if the
+parts do not fit together.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Part:
 
     @staticmethod
     def read(path: Path) -> Part | None:
-        """The part in a directory, or None if a run has claimed it and was ended before it had made anything."""
+        """The part in a directory; None if a run has claimed it and was ended before it had made anything."""
         file = path / "run.json"
         try:
             told = json.loads(file.read_text())
@@ -140,8 +140,8 @@ class Part:
         return ranges
 
     def ranges_of_singles(self) -> list[Range]:
-        """What its directory of single images or sounds holds now: a run that was killed has not told all, and what
-        has been removed since is not there."""
+        """What its directory of single images or sounds holds now: a run that was killed has not told all, and
+        what has been removed since is not there."""
         indices = []
         for name in os.listdir(self.directory):
             digits = name.split(".")[0]
@@ -224,8 +224,8 @@ def chunks(array: np.ndarray) -> Iterator[slice]:
 
 
 def once(ranges: list[Range], names: list[str] | None, skip: bool) -> list[Range]:
-    """The ranges in the order of indices, each index once. Doubled ones are refused unless they are to be skipped and
-    are the same."""
+    """The ranges in the order of indices, each index once. Doubled ones are refused unless they are to be skipped
+    and are the same."""
     kept: list[Range] = []
     for found in sorted(ranges, key=lambda r: r.first):
         for other in reversed(kept):
@@ -238,12 +238,13 @@ def once(ranges: list[Range], names: list[str] | None, skip: bool) -> list[Range
             differs = same(other, found, names, first, end)
             if differs is not None:
                 raise Refused(
-                    f"index {differs} is in {both}, and differs, though all that decides it is equal: one was changed"
+                    f"index {differs} is in {both}, and differs, though all that decides it is equal: "
+                    f"one was changed"
                 )
             if not skip:
                 raise Refused(
-                    f"index {Range(found.part, first, end, 0)} is in {both}, the same: leave one of them out, or "
-                    f"take what is doubled once with --skip-doubles"
+                    f"index {Range(found.part, first, end, 0)} is in {both}, the same: leave one of them out, "
+                    f"or take what is doubled once with --skip-doubles"
                 )
         done = kept[-1].end if kept else 0
         if found.end > done:
@@ -283,8 +284,8 @@ def write_arrays(draft: Path, ranges: list[Range], names: list[str]) -> None:
                 array = r.part.open(name)
                 if (array.dtype, array.shape[1:]) != (model.dtype, model.shape[1:]):
                     raise Refused(
-                        f"{r.part.path / name}: {array.dtype} {list(array.shape[1:])}, but in {ranges[0].part.path} "
-                        f"{model.dtype} {list(model.shape[1:])}"
+                        f"{r.part.path / name}: {array.dtype} {list(array.shape[1:])}, but in "
+                        f"{ranges[0].part.path} {model.dtype} {list(model.shape[1:])}"
                     )
                 array = array[r.row : r.row + r.end - r.first]
                 file.writelines(np.ascontiguousarray(array[chunk]).data for chunk in chunks(array))
@@ -367,8 +368,8 @@ def merge(
     format: str | None = None,
     skip_doubles: bool = False,
 ) -> list[tuple[int, int]]:
-    """Puts parts together in the directory `out`. Returns what is missing, first index and count of each gap: then
-    nothing is written. Raises Refused for what does not fit together."""
+    """Puts parts together in the directory `out`. Returns what is missing, first index and count of each gap:
+    then nothing is written. Raises Refused for what does not fit together."""
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not os.listdir(out))):
         raise Refused(f"{out}: something is there already, and nothing is overwritten: choose another --out")
     found = [(path, Part.read(path)) for path in paths]
@@ -443,7 +444,8 @@ def main() -> int:
     if missing:
         total = sum(count for _, count in missing)
         note(
-            f"error: {total} are missing: stdout has the flags of generate that make them, a line for each range"
+            f"error: {total} are missing: stdout has the flags of generate that make them, a line for each "
+            f"range"
         )
     return 1 if missing else 0
 
