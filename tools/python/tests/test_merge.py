@@ -1,4 +1,4 @@
-"""`python -m fast_pixel_cnn.merge` on what the real `generate` makes: a merge is one run's output, to the bit.
+"""`python -m fast_pixel_cnn.merge` on what the real `generate` makes: a merge is one run, bit for bit.
 
 The program is the one that FAST_PIXEL_CNN_GENERATE names, or target/release/generate of this repository.
 """
@@ -256,7 +256,7 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_arrays_are_never_held(tmp_path: Path) -> None:
-    """Fifty thousand images of CIFAR's size in eight parts: 154 MB, of which a few are in memory at a time."""
+    """Fifty thousand images of CIFAR's size in eight parts: 154 MB, of which a few are held at a time."""
     told = {
         "schema": module.SCHEMA,
         "version": "0",

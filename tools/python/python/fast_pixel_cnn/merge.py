@@ -140,8 +140,8 @@ class Part:
         return ranges
 
     def ranges_of_singles(self) -> list[Range]:
-        """What its directory of single images or sounds holds now: a run that was killed has not told all, and
-        what has been removed since is not there."""
+        """What its directory of single images or sounds holds now: a run that was killed has not told all,
+        and what has been removed since is not there."""
         indices = []
         for name in os.listdir(self.directory):
             digits = name.split(".")[0]
@@ -224,8 +224,8 @@ def chunks(array: np.ndarray) -> Iterator[slice]:
 
 
 def once(ranges: list[Range], names: list[str] | None, skip: bool) -> list[Range]:
-    """The ranges in the order of indices, each index once. Doubled ones are refused unless they are to be skipped
-    and are the same."""
+    """The ranges in the order of indices, each index once. Doubled ones are refused unless they are to be
+    skipped and are the same."""
     kept: list[Range] = []
     for found in sorted(ranges, key=lambda r: r.first):
         for other in reversed(kept):
@@ -243,8 +243,8 @@ def once(ranges: list[Range], names: list[str] | None, skip: bool) -> list[Range
                 )
             if not skip:
                 raise Refused(
-                    f"index {Range(found.part, first, end, 0)} is in {both}, the same: leave one of them out, "
-                    f"or take what is doubled once with --skip-doubles"
+                    f"index {Range(found.part, first, end, 0)} is in {both}, the same: leave one of them "
+                    f"out, or take what is doubled once with --skip-doubles"
                 )
         done = kept[-1].end if kept else 0
         if found.end > done:
