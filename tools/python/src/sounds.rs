@@ -18,6 +18,9 @@ use crate::watched::{Stoppable, lock, watched};
 /// Sounds whose logits are made at a time.
 const BATCH: usize = 16;
 
+/// Two arrays `[N, T]`: codes, and amplitudes.
+type CodesAndWaveform<'py> = (Bound<'py, PyArray2<i32>>, Bound<'py, PyArray2<f32>>);
+
 impl Opened {
     fn symbols(&self) -> Result<usize> {
         match self.head {
@@ -46,7 +49,7 @@ pub fn sample_sounds<'py>(
     length: usize,
     prime: Option<PyReadonlyArray2<'py, i32>>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(Bound<'py, PyArray2<i32>>, Bound<'py, PyArray2<f32>>)> {
+) -> PyResult<CodesAndWaveform<'py>> {
     let symbols = opened.symbols().map_err(exception)?;
     let prime = prime.map(|codes| opened.values(codes.as_array())).transpose().map_err(exception)?;
     // The first sample of what is given is no row: the first row reads it.
