@@ -3,8 +3,11 @@
 //! The idea: a place is told in words that know no trainer, so that whoever reads it needs no name but those in it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
 
 use crate::checkpoint::{DType, Variable};
+use crate::error::{Error, Result, list};
 
 /// Characters that a list of names may take in a message, beside the rest of it.
 pub(super) const ROOM: usize = 150;
@@ -55,6 +58,34 @@ pub(super) fn differences(variable: &Variable, shape: &[usize]) -> Vec<String> {
         differences.push(format!("{name}: expected shape {shape:?}, found {found:?}"));
     }
     differences
+}
+
+/// What a file beside a checkpoint says and what the checkpoint has, where both tell and they differ.
+pub(super) fn differ<T: PartialEq + Display>(
+    name: &str,
+    said: Option<T>,
+    known: Option<T>,
+) -> Option<(String, String)> {
+    let (said, known) = (said?, known?);
+    (said != known).then(|| (format!("{name} {said}"), format!("{name} {known}")))
+}
+
+/// Refuses a file that says ([`differ`]) what the checkpoint beside it has not.
+pub(super) fn agree(
+    file: &Path,
+    checkpoint: &Path,
+    differences: impl Iterator<Item = (String, String)>,
+) -> Result<()> {
+    let (said, has): (Vec<String>, Vec<String>) = differences.unzip();
+    if said.is_empty() {
+        return Ok(());
+    }
+    let has = list(&has, ", ", ROOM);
+    Err(Error::Unsupported {
+        file: file.into(),
+        found: list(&said, ", ", ROOM),
+        hint: format!("{} has {has}: is this another model's file?", checkpoint.display()),
+    })
 }
 
 /// The bytes of some variables, by their shapes and types.

@@ -4,6 +4,7 @@
 //! image size is not among them, since the network is convolutional. What a trainer's checkpoint says of them is
 //! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph.
 
+mod described;
 mod graph;
 mod names;
 pub(super) mod pytorch;
@@ -66,6 +67,10 @@ impl std::fmt::Display for Nonlinearity {
 
 /// The architecture, as people call it.
 pub(super) const NAME: &str = "PixelCNN++";
+
+/// What is said where nothing tells elu from relu.
+const ELU_ASSUMED: &str =
+    "elu and relu models have the same shapes: elu is assumed, as no nonlinearity was named";
 
 /// Refuses a description that only the checkpoints of another architecture need.
 fn refuse_params(options: &Options) -> Result<()> {

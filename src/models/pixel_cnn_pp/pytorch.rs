@@ -1,17 +1,19 @@
 //! From the names and shapes in a PyTorch dictionary to a configuration and a recipe.
 //!
 //! The idea: the names are those of pclucas14/pixel-cnn-pp and its many copies, wherever in the file its
-//! dictionary lies: a model is found by the prefix under which its layers are named. As for a TensorFlow
-//! checkpoint the configuration is voted for, and all differences from it are reported at once.
+//! dictionary lies: a model is found by the prefix under which its layers are named. A class-conditional one, which
+//! those have not, has an embedding `class_term` in each resnet. As for a TensorFlow checkpoint the configuration is
+//! voted for, and all differences from it are reported at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::described::Described;
 use super::names::parse_layer;
-use super::{NAME, Nonlinearity, PixelCnnPp, refuse_params};
+use super::{ELU_ASSUMED, NAME, Nonlinearity, PixelCnnPp, refuse_params};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
-use crate::graph::Parameter;
+use crate::graph::{Parameter, ParameterKind};
 use crate::heads::mixture_of_logistics;
 use crate::models::stored::{ROOM, Stored, bytes, commonest, differences, warn_of_types};
 use crate::models::{Options, Recipe};
@@ -40,6 +42,9 @@ const SPELLINGS: [(&str, Option<&str>); 3] = [
     ("weight", None),
 ];
 
+/// The embedding that a resnet of a class-conditional model adds to its second convolution.
+const CLASS_TERM: &str = "class_term";
+
 /// Infers the configuration and checks everything against it.
 pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
     refuse_params(options)?;
@@ -48,15 +53,20 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
         return Err(Error::argument("raw weights", expected, "PyTorch's names, which are those of one kind"));
     }
     let found = Found::sort(file, variables, options.scope.as_deref())?;
-    let config = found.infer(file)?.with_nonlinearity(options.nonlinearity)?;
+    let described = Described::beside(file)?;
+    let config = described.complete(file, found.infer(file)?)?.with_nonlinearity(options.nonlinearity)?;
     config.check_limits(file)?;
     let chosen = found.compare(file, &config)?;
     let read: Vec<&Variable> = chosen.iter().flat_map(|(.., read)| read.iter().copied()).collect();
+    let mut warnings = warn_of_types(read.iter().copied());
+    if config.nonlinearity.width() == 1 && options.nonlinearity.or(described.nonlinearity).is_none() {
+        warnings.push(ELU_ASSUMED.into());
+    }
     Ok(Recipe {
         config: config.into(),
-        warnings: warn_of_types(read.iter().copied()),
+        warnings,
         claimed: bytes(read.iter().copied()),
-        averaged: false,
+        averaged: described.averaged,
         folded: true,
         stored: chosen.into_iter().map(|(name, stored, _)| (name, stored)).collect(),
     })
@@ -64,13 +74,14 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
 
 /// The parameters of a configuration's graph, each with its layer in PyTorch's words.
 fn parameters(config: &PixelCnnPp) -> Vec<(Parameter, String)> {
-    let [conv, deconv, dense] = layers(config.resnets);
+    let [conv, deconv, dense, class_terms] = layers(config.resnets);
     let name = |parameter: Parameter| {
         let (kind, number) = parse_layer(&parameter.name).expect("a parameter has a number");
         let of_kind = match kind {
             "conv2d" => &conv,
             "deconv2d" => &deconv,
-            _ => &dense,
+            "dense" => &dense,
+            _ => &class_terms,
         };
         let layer = of_kind[number as usize].clone();
         (parameter, layer)
@@ -78,16 +89,17 @@ fn parameters(config: &PixelCnnPp) -> Vec<(Parameter, String)> {
     config.graph().parameters.into_iter().map(name).collect()
 }
 
-/// The names of the convolutions, the transposed ones and the dense layers, as a graph numbers them.
-fn layers(resnets: usize) -> [Vec<String>; 3] {
+/// The names of the convolutions, the transposed ones, the dense layers and the class terms, as a graph numbers them.
+fn layers(resnets: usize) -> [Vec<String>; 4] {
     let mut conv: Vec<String> = ["u_init.conv", "ul_init.0.conv", "ul_init.1.conv"].map(String::from).into();
-    let (mut deconv, mut dense) = (Vec::new(), Vec::new());
+    let (mut deconv, mut dense, mut class_terms) = (Vec::new(), Vec::new(), Vec::new());
     let mut resnet = |name: String, skips: bool, conv: &mut Vec<String>| {
         conv.push(format!("{name}.conv_input.conv"));
         if skips {
             dense.push(format!("{name}.nin_skip.lin_a"));
         }
         conv.push(format!("{name}.conv_out.conv"));
+        class_terms.push(format!("{name}.{CLASS_TERM}"));
     };
     for stage in 0..3 {
         if stage > 0 {
@@ -110,7 +122,7 @@ fn layers(resnets: usize) -> [Vec<String>; 3] {
         }
     }
     dense.push("nin_out.lin_a".into());
-    [conv, deconv, dense]
+    [conv, deconv, dense, class_terms]
 }
 
 /// The shape that PyTorch gives to a kernel which is of `shape` in a graph: `[out, in, height, width]`, or
@@ -244,13 +256,22 @@ impl<'a> Found<'a> {
                 hint: "3 (RGB) and 1 (gray) are known".into(),
             });
         }
+        let resnets = self.resnets();
+        let class_terms = &layers(resnets)[3];
+        let class_terms: Vec<&str> = class_terms.iter().map(String::as_str).collect();
+        let first =
+            (0..3).map(|stage| format!("up_layers.{stage}.u_stream.0.conv_input.conv")).collect::<Vec<_>>();
+        let first: Vec<&str> = first.iter().map(String::as_str).collect();
         Ok(PixelCnnPp {
-            resnets: self.resnets(),
+            resnets,
             filters,
             mixtures: logits.div_ceil(mixture_of_logistics::logits_per_component(channels)),
             channels,
-            classes: 0,
-            nonlinearity: Nonlinearity::ConcatElu,
+            classes: self.vote(0, &class_terms).unwrap_or(0),
+            nonlinearity: match self.vote(1, &first) {
+                Some(inputs) if inputs == filters => Nonlinearity::Elu,
+                _ => Nonlinearity::ConcatElu,
+            },
         })
     }
 
@@ -281,8 +302,16 @@ impl<'a> Found<'a> {
                 problems.extend(differences(found, shape));
                 Some(found)
             };
-            let [(w, shape), (b, outputs)] = &parameter.arrays(true)[..] else {
-                panic!("{} is a class term", parameter.name)
+            let arrays = parameter.arrays(true);
+            if parameter.kind == ParameterKind::PerClass {
+                let (term, shape) = &arrays[0];
+                if let Some(found) = take("weight", shape) {
+                    chosen.push((term.clone(), Stored::Plain(found.name.clone()), vec![found]));
+                }
+                continue;
+            }
+            let [(w, shape), (b, outputs)] = &arrays[..] else {
+                panic!("{} has a kernel and a bias", parameter.name)
             };
             let shape = pytorch_shape(shape);
             let mut norms = vec![1; shape.len()];

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::names::{array, parse_layer};
-use super::{LIMITS, NAME, Nonlinearity, PixelCnnPp, refuse_params};
+use super::{ELU_ASSUMED, LIMITS, NAME, Nonlinearity, PixelCnnPp, refuse_params};
 use crate::checkpoint::Variable;
 use crate::error::{Error, Result, list};
 use crate::models::stored::{ROOM, Stored, bytes, warn_of_types};
@@ -38,8 +38,7 @@ pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &O
         warnings.push(format!("an optimiser's scalars are passed over: {}", list(&scalars, ", ", ROOM)));
     }
     if config.nonlinearity.width() == 1 && options.nonlinearity.is_none() {
-        let advice = "elu and relu models have the same shapes: elu is assumed, as no nonlinearity was named";
-        warnings.push(advice.into());
+        warnings.push(ELU_ASSUMED.into());
     }
     let averaged = chosen.values().all(|c| c.averaged);
     let claimed = bytes(chosen.values().map(|c| c.variable));

@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::WaveNet;
-use crate::error::{Error, Result, list, printable};
+use crate::error::{Error, Result, printable};
 use crate::media::npy::open_regular;
-use crate::models::stored::ROOM;
+use crate::models::stored::{agree, differ};
 
 /// What the file is called.
 pub(in crate::models) const FILE: &str = "wavenet_params.json";
@@ -71,15 +71,7 @@ impl Params {
         ];
         let numbers = numbers.iter().filter_map(|&(name, said, known)| differ(name, said, known));
         let flags = flags.iter().filter_map(|&(name, said, known)| differ(name, said, known));
-        let (said, has): (Vec<String>, Vec<String>) = numbers.chain(flags).unzip();
-        if !said.is_empty() {
-            let has = list(&has, ", ", ROOM);
-            return Err(Error::Unsupported {
-                file: file.into(),
-                found: list(&said, ", ", ROOM),
-                hint: format!("{} has {has}: is this another model's file?", checkpoint.display()),
-            });
-        }
+        agree(file, checkpoint, numbers.chain(flags))?;
         let complete = WaveNet {
             dilations: self.dilations,
             sample_rate: self.sample_rate,
@@ -89,16 +81,6 @@ impl Params {
         complete.check_limits(file)?;
         Ok(complete)
     }
-}
-
-/// What the file says and what the checkpoint has, where both tell and they differ.
-fn differ<T: PartialEq + std::fmt::Display>(
-    name: &str,
-    said: Option<T>,
-    known: Option<T>,
-) -> Option<(String, String)> {
-    let (said, known) = (said?, known?);
-    (said != known).then(|| (format!("{name} {said}"), format!("{name} {known}")))
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ fn dictionary(config: &PixelCnnPp, prefix: &str, spelling: usize) -> Vec<Variabl
     let (kernel, gain) = SPELLINGS[spelling];
     let mut variables = Vec::new();
     for (parameter, layer) in parameters(config) {
-        let [(_, shape), (_, outputs)] = &parameter.arrays(true)[..] else { panic!() };
+        let arrays = parameter.arrays(true);
+        let [(_, shape), (_, outputs)] = &arrays[..] else {
+            variables.push(variable(format!("{prefix}{layer}.weight"), &arrays[0].1));
+            continue;
+        };
         let shape = pytorch_shape(shape);
         let mut norms = vec![1; shape.len()];
         norms[0] = shape[0];
@@ -104,6 +108,42 @@ fn gray_models_are_known_by_their_first_and_last_layers() {
     }
     let error = infer(&four).unwrap_err().to_string();
     assert_eq!(error, "file: a model for images of 4 channels; 3 (RGB) and 1 (gray) are known");
+}
+
+#[test]
+fn class_terms_and_channels_that_do_not_double_are_seen() {
+    for nonlinearity in [Nonlinearity::ConcatElu, Nonlinearity::Elu] {
+        let config = PixelCnnPp { classes: 7, nonlinearity, ..SMALL };
+        let recipe = infer(&dictionary(&config, "module.", 2)).unwrap();
+        assert_eq!(recipe.config, config.into());
+        match &recipe.stored["conditional_weights_3/hw"] {
+            Stored::Plain(name) => assert_eq!(*name, "module.up_layers.0.ul_stream.1.class_term.weight"),
+            other => panic!("{other:?}"),
+        }
+        match &recipe.stored["conditional_weights_8/hw"] {
+            Stored::Plain(name) => assert_eq!(*name, "module.up_layers.2.u_stream.0.class_term.weight"),
+            other => panic!("{other:?}"),
+        }
+        let assumed = recipe.warnings.iter().any(|warning| warning.contains("elu is assumed"));
+        assert_eq!(assumed, nonlinearity == Nonlinearity::Elu, "{:?}", recipe.warnings);
+    }
+    let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..SMALL };
+    let relu = Options { nonlinearity: Some(Nonlinearity::Relu), ..Options::default() };
+    let recipe = recipe(Path::new("file"), &dictionary(&elu, "", 0), &relu).unwrap();
+    let expected = PixelCnnPp { nonlinearity: Nonlinearity::Relu, ..SMALL };
+    assert_eq!((recipe.config, recipe.warnings.len()), (expected.into(), 0));
+
+    let config = PixelCnnPp { classes: 7, ..SMALL };
+    let mut wrong = dictionary(&config, "", 0);
+    wrong.retain(|v| v.name != "down_layers.0.u_stream.1.class_term.weight");
+    wrong.iter_mut().find(|v| v.name == "up_layers.0.u_stream.0.class_term.weight").unwrap().shape[0] = 8;
+    let found = problems(&wrong);
+    assert_eq!(found.0, config.to_string());
+    let expected = [
+        "up_layers.0.u_stream.0.class_term.weight: expected shape [7, 12], found [8, 12]",
+        "down_layers.0.u_stream.1.class_term.weight [7, 12] is missing",
+    ];
+    assert_eq!(found.1, expected);
 }
 
 #[test]
