@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Format, Variable};
 use crate::error::{Error, Result, list};
+use pixel_cnn_pp::described::{self, Described};
 use stored::ROOM;
 
 /// Which weights are taken, where the source leaves a choice.
@@ -73,7 +74,9 @@ pub(crate) fn recipe(checkpoint: &Checkpoint, options: &Options) -> Result<Recip
         }
     };
     if !by_tensorflow {
-        return pixel_cnn_pp::pytorch::recipe(file, variables, options);
+        let described = checkpoint.beside(described::FILE);
+        let described = described.map(|file| Described::read(&file)).transpose()?.unwrap_or_default();
+        return pixel_cnn_pp::pytorch::recipe(file, variables, &described, options);
     }
     of_tensorflow(checkpoint, options)
 }

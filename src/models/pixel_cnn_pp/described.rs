@@ -4,7 +4,7 @@
 //! weights are averages. All the rest is in the checkpoint too, so what the file says of it must agree: it may be
 //! another model's. A file in which `nr_resnet` does not stand is another program's, and says nothing.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -16,14 +16,14 @@ use crate::media::npy::open_regular;
 use crate::models::stored::{agree, differ};
 
 /// What the file is called.
-const FILE: &str = "config.json";
+pub(in crate::models) const FILE: &str = "config.json";
 
 /// Other programs' files of this name may be long, in bytes, but not this long.
 const MOST: u64 = 1 << 20;
 
 /// The file's contents, as far as they matter. All of it may be left out.
 #[derive(Debug, Default, PartialEq, Deserialize)]
-pub(super) struct Described {
+pub(in crate::models) struct Described {
     #[serde(rename = "nr_resnet")]
     resnets: Option<usize>,
     #[serde(rename = "nr_filters")]
@@ -45,16 +45,16 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Reads the file beside a checkpoint, if there is one that is meant for this.
-    pub(super) fn beside(checkpoint: &Path) -> Result<Described> {
-        let file = checkpoint.with_file_name(FILE);
-        let text = match read(&file) {
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Ok(Described::default());
-            }
-            text => text?,
-        };
-        Described::parse(file, &text)
+    /// Reads the file, if it is meant for this.
+    pub(in crate::models) fn read(file: &Path) -> Result<Described> {
+        let (source, length) = open_regular(file)?;
+        if length > MOST {
+            let expected = format!("at most {MOST} bytes");
+            return Err(Error::malformed(file, "length", expected, length.to_string()));
+        }
+        let mut text = Vec::new();
+        source.take(MOST).read_to_end(&mut text).map_err(Error::io(file, "read"))?;
+        Described::parse(file.into(), &text)
     }
 
     fn parse(file: PathBuf, text: &[u8]) -> Result<Described> {
@@ -95,17 +95,6 @@ impl Described {
         agree(&self.file, checkpoint, numbers.chain(width))?;
         Ok(PixelCnnPp { nonlinearity, ..known })
     }
-}
-
-/// The bytes of a regular file that is not out of proportion.
-fn read(file: &Path) -> Result<Vec<u8>> {
-    let (source, length) = open_regular(file)?;
-    if length > MOST {
-        return Err(Error::malformed(file, "length", format!("at most {MOST} bytes"), length.to_string()));
-    }
-    let mut text = Vec::new();
-    source.take(MOST).read_to_end(&mut text).map_err(Error::io(file, "read"))?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! image size is not among them, since the network is convolutional. What a trainer's checkpoint says of them is
 //! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph.
 
-mod described;
+pub(super) mod described;
 mod graph;
 mod names;
 pub(super) mod pytorch;

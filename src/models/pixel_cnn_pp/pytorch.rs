@@ -45,15 +45,19 @@ const SPELLINGS: [(&str, Option<&str>); 3] = [
 /// The embedding that a resnet of a class-conditional model adds to its second convolution.
 const CLASS_TERM: &str = "class_term";
 
-/// Infers the configuration and checks everything against it.
-pub(in crate::models) fn recipe(file: &Path, variables: &[Variable], options: &Options) -> Result<Recipe> {
+/// Infers the configuration, with what is said of it beside the file, and checks everything against it.
+pub(in crate::models) fn recipe(
+    file: &Path,
+    variables: &[Variable],
+    described: &Described,
+    options: &Options,
+) -> Result<Recipe> {
     refuse_params(options)?;
     if options.raw {
         let expected = "a TensorFlow checkpoint, which has averaged ones beside them";
         return Err(Error::argument("raw weights", expected, "PyTorch's names, which are those of one kind"));
     }
     let found = Found::sort(file, variables, options.scope.as_deref())?;
-    let described = Described::beside(file)?;
     let config = described.complete(file, found.infer(file)?)?.with_nonlinearity(options.nonlinearity)?;
     config.check_limits(file)?;
     let chosen = found.compare(file, &config)?;

@@ -38,9 +38,13 @@ fn dictionary(config: &PixelCnnPp, prefix: &str, spelling: usize) -> Vec<Variabl
     variables
 }
 
+fn recipe_of(variables: &[Variable], options: &Options) -> Result<Recipe> {
+    recipe(Path::new("file"), variables, &Described::default(), options)
+}
+
 fn infer_with(variables: &[Variable], scope: Option<&str>) -> Result<Recipe> {
     let options = Options { scope: scope.map(String::from), ..Options::default() };
-    recipe(Path::new("file"), variables, &options)
+    recipe_of(variables, &options)
 }
 
 fn infer(variables: &[Variable]) -> Result<Recipe> {
@@ -54,7 +58,7 @@ fn problems(variables: &[Variable]) -> (String, Vec<String>) {
 #[test]
 fn every_layer_has_one_name() {
     for resnets in [1, 2, 5] {
-        let config = PixelCnnPp { resnets, ..SMALL };
+        let config = PixelCnnPp { resnets, classes: 7, ..SMALL };
         let names = parameters(&config).into_iter().map(|(_, layer)| layer);
         let names: std::collections::BTreeSet<String> = names.collect();
         assert_eq!(names.len(), config.graph().parameters.len());
@@ -129,7 +133,7 @@ fn class_terms_and_channels_that_do_not_double_are_seen() {
     }
     let elu = PixelCnnPp { nonlinearity: Nonlinearity::Elu, ..SMALL };
     let relu = Options { nonlinearity: Some(Nonlinearity::Relu), ..Options::default() };
-    let recipe = recipe(Path::new("file"), &dictionary(&elu, "", 0), &relu).unwrap();
+    let recipe = recipe_of(&dictionary(&elu, "", 0), &relu).unwrap();
     let expected = PixelCnnPp { nonlinearity: Nonlinearity::Relu, ..SMALL };
     assert_eq!((recipe.config, recipe.warnings.len()), (expected.into(), 0));
 
@@ -209,13 +213,13 @@ fn files_of_something_else_are_told_so() {
     let (_, found) = problems(&[variable("u_init.conv.bias".into(), &[6])]);
     assert_eq!(found, ["u_init.conv is missing or empty, which tells the sizes of the others"]);
     let raw = Options { raw: true, ..Options::default() };
-    let error = recipe(Path::new("file"), &dictionary(&SMALL, "", 0), &raw).unwrap_err().to_string();
+    let error = recipe_of(&dictionary(&SMALL, "", 0), &raw).unwrap_err().to_string();
     assert!(
         error.starts_with("raw weights: expected a TensorFlow checkpoint, which has averaged"),
         "{error}"
     );
     let elu = Options { nonlinearity: Some(Nonlinearity::Elu), ..Options::default() };
-    let error = recipe(Path::new("file"), &dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
+    let error = recipe_of(&dictionary(&SMALL, "", 0), &elu).unwrap_err().to_string();
     assert!(error.contains("expected concat_elu"), "{error}");
     let large = PixelCnnPp { filters: 20_000, ..SMALL };
     let error = infer(&dictionary(&large, "", 2)).unwrap_err().to_string();

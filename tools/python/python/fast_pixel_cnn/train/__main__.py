@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 EPILOG = """
 data:
@@ -133,16 +134,12 @@ def main() -> int:
     given = vars(parser().parse_args())
     resume = given.pop("resume")
     try:
-        import torch  # noqa: F401
-    except ImportError:
+        from . import data, files, loop
+    except ImportError as error:
         print(
-            "error: training needs PyTorch: pip install torch (for generating it is not needed)",
-            file=sys.stderr,
+            f'error: {error}: training needs what pip install "fast-pixel-cnn[train]" brings', file=sys.stderr
         )
         return 2
-    from pathlib import Path
-
-    from . import data, files, loop
 
     try:
         state = files.load_state(Path(given["run"])) if resume else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 PICTURES = {".png", ".jpg", ".jpeg"}
 TORCHVISION = {"cifar10": "CIFAR10", "mnist": "MNIST"}
@@ -122,12 +123,6 @@ def pictures_in(path: Path) -> list[Path]:
 
 def read_pictures(files: list[Path]) -> np.ndarray:
     """Pictures of one size; gray if all of them are."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError(
-            "PNG and JPEG files are read by Pillow, which is missing: pip install pillow"
-        ) from None
 
     def read(file: Path, mode: str | None) -> np.ndarray:
         try:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .model import Config, Normed, PixelCNN
@@ -29,7 +30,16 @@ SPELLINGS = [
 ]
 
 # What a broken file may raise.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, struct.error, UnpicklingError)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    UnpicklingError,
+    SafetensorError,
+)
 
 
 class FileError(ValueError):
@@ -46,54 +56,17 @@ def whole(run: Path, name: str, write: Callable[[Path], None]) -> None:
 
 
 def save_weights(run: Path, model: PixelCNN) -> None:
-    """The model for the engine: kernels with their norms multiplied in, and the configuration."""
-    arrays = {}
-    for name, module in model.named_modules():
-        if isinstance(module, Normed):
-            arrays[f"{name}.weight"] = module.weight()
-            arrays[f"{name}.bias"] = module.bias
-        elif isinstance(module, nn.Embedding):
-            arrays[f"{name}.weight"] = module.weight
-    arrays = {name: value.detach().float().cpu().contiguous().numpy() for name, value in arrays.items()}
+    """The model as the engine reads it: its arrays and its configuration."""
     config = {**model.config.as_dict(), "averaged": True}
     whole(run, CONFIG, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
-    whole(run, WEIGHTS, lambda file: write_safetensors(file, arrays))
-
-
-def write_safetensors(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A header in JSON with the place of each array, then their bytes. All are float32."""
-    header, end = {}, 0
-    for name, array in arrays.items():
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [end, end + array.nbytes]}
-        end += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(file, "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for array in arrays.values():
-            out.write(array.astype("<f4").tobytes())
-
-
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-    data = file.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, body = json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        if entry["dtype"] in types:
-            begin, end = entry["data_offsets"]
-            flat = torch.frombuffer(bytearray(body[begin:end]), dtype=types[entry["dtype"]])
-            tensors[name] = flat.reshape(entry["shape"]).float()
-    return tensors
+    whole(run, WEIGHTS, lambda file: save_file(model.folded(), file))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a dictionary that `torch.save` wrote, by their dotted names."""
     try:
         if file.suffix == ".safetensors":
-            return read_safetensors(file)
+            return {name: value.float() for name, value in load_file(file).items()}
         found = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise FileError(f"{file}: cannot be read as weights: {' '.join(str(error).split())[:200]}") from None
@@ -185,19 +158,5 @@ def save_grid(run: Path, name: str, images: np.ndarray, columns: int) -> None:
     cells = np.zeros((rows * columns, height, width, channels), np.uint8)
     cells[:count] = images
     grid = cells.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    grid = grid.reshape(rows * height, columns * width * channels)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", columns * width, rows * height, 8, 2 if channels == 3 else 0, 0, 0, 0)
-    lines = np.pad(
-        grid, [(0, 0), (1, 0)]
-    ).tobytes()  # each row begins with the number of its filter, 0 for none
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(lines))
-        + chunk(b"IEND", b"")
-    )
-    whole(run, name, lambda file: file.write_bytes(png))
+    picture = Image.fromarray(grid.reshape(rows * height, columns * width, channels).squeeze())
+    whole(run, name, lambda file: picture.save(file, "PNG"))

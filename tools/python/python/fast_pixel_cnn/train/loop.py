@@ -259,7 +259,7 @@ class Trainer:
         columns = classes if 0 < classes <= count else math.ceil(math.sqrt(count))
         labels = np.arange(count) % classes if classes else None
         try:
-            engine = load(str(self.run))
+            engine = load(self.run / files.WEIGHTS)
             images = engine.sample(count, seed=self.options.seed, classes=labels, size=tuple(self.shape[1:]))
         except (
             ValueError,

@@ -244,6 +244,18 @@ class PixelCNN(nn.Module):
         return self.nin_out(F.elu(ul))
 
     @torch.no_grad()
+    def folded(self) -> dict[str, Tensor]:
+        """The arrays that the engine reads, by name: kernels with their norms multiplied in, biases, class terms."""
+        arrays = {}
+        for name, module in self.named_modules():
+            if isinstance(module, Normed):
+                arrays[f"{name}.weight"] = module.weight()
+                arrays[f"{name}.bias"] = module.bias
+            elif isinstance(module, nn.Embedding):
+                arrays[f"{name}.weight"] = module.weight
+        return {name: array.detach().float().cpu().contiguous() for name, array in arrays.items()}
+
+    @torch.no_grad()
     def initialise(self, x: Tensor, classes: Tensor | None = None) -> None:
         """Initialisation from data (Salimans and Kingma 2016): every layer's outputs have mean 0 and deviation 1 on
         these images, those before a gate deviation 0.1, so that a resnet begins as nearly the identity."""
