@@ -215,7 +215,8 @@ pub struct ModelArgs {
     #[arg(long)]
     pub raw: bool,
 
-    /// The model's nonlinearity, where shapes cannot tell [default: concat_elu where channels double, else elu]
+    /// The model's nonlinearity, where shapes cannot tell [default: as config.json beside the checkpoint says; else
+    /// concat_elu where channels double, else elu]
     #[arg(long, value_name = "NAME", value_parser = one_of(&Nonlinearity::ALL, Nonlinearity::name))]
     pub nonlinearity: Option<Nonlinearity>,
 

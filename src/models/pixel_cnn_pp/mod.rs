@@ -2,7 +2,7 @@
 //!
 //! The idea: everything else (layers, names, shapes, work) follows from the numbers in [`PixelCnnPp::graph`]; the
 //! image size is not among them, since the network is convolutional. What a trainer's checkpoint says of them is
-//! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph.
+//! guessed by votes, in `tensorflow` and `pytorch`, and then compared with the graph, and with what is `described` beside it.
 
 pub(super) mod described;
 mod graph;

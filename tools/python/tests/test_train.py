@@ -1,11 +1,13 @@
 """The trainer: its network is the engine's, and a run can be killed at any time.
 
-The engine is the other implementation here: what PyTorch computes is compared with what the engine makes of the files
-that training writes.
+The engine is the other implementation here: what PyTorch computes is compared with what the engine makes of
+the files that training writes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import math
@@ -22,6 +24,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs PyTorch, which is
 
 import fast_pixel_cnn
 from fast_pixel_cnn.train import data, files, loop, model
+from fast_pixel_cnn.train.__main__ import main
 from fast_pixel_cnn.train.model import Config, Normed, PixelCNN, nats
 
 GOLDEN = Path(__file__).resolve().parents[3] / "tests" / "golden"
@@ -205,20 +208,22 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def train(*args: object, status: int = 0) -> list[dict]:
-    """Runs the trainer to its end; what it printed."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == status, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def train(*args: object) -> list[dict]:
+    """Runs the trainer to its end, in this process; what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([str(argument) for argument in args]) == 0
+    return [json.loads(line) for line in printed.getvalue().splitlines()]
 
 
 def refused(*args: object) -> str:
     """The line in which the trainer says what is wrong."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    last = done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        try:
+            status = main([str(argument) for argument in args])
+        except SystemExit as stopped:
+            status = stopped.code
+    assert status == 2
+    last = printed.getvalue().splitlines()[-1]
     assert "error: " in last
     return last
 
@@ -244,14 +249,14 @@ CADENCE = ["--log-every", 2, "--eval-every", 6, "--save-every", 6, "--sample-eve
 @pytest.fixture(scope="module")
 def whole_run(source, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
-    train("--data", source, "--run", run, *SMALL, *CADENCE, "--steps", 24, "--clip-norm", 1000)
+    train("--data", source, "--out", run, *SMALL, *CADENCE, "--steps", 24, "--clip-norm", 1000)
     return run
 
 
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(source, whole_run, tmp_path, which):
     run = tmp_path / "stopped"
-    options = ["--data", source, "--run", run, *SMALL, *CADENCE, "--clip-norm", 1000]
+    options = ["--data", source, "--out", run, *SMALL, *CADENCE, "--clip-norm", 1000]
     # It has no last step, so that it is there when the signal comes.
     with subprocess.Popen(command(*options), stdout=subprocess.PIPE, text=True, env=environment()) as process:
         for line in process.stdout:
@@ -263,28 +268,49 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(source, whole_run, 
     stopped_at = torch.load(run / files.STATE, weights_only=True)["step"]
     assert stopped_at < 24, "it ran too far to be compared"
     # What was said is remembered: only where it lies and how far to go.
-    train("--run", run, "--resume", "--steps", 24)
+    train("--out", run, "--resume", "--steps", 24)
     assert losses(run) == losses(whole_run)
     names = (files.WEIGHTS, files.CONFIG)
     assert all((run / name).read_bytes() == (whole_run / name).read_bytes() for name in names)
 
 
 def test_a_run_is_not_overwritten_and_options_of_another_model_are_refused(source, whole_run):
-    found = refused("--data", source, "--run", whole_run, *SMALL)
+    found = refused("--data", source, "--out", whole_run, *SMALL)
     assert "holds a run already: go on with --resume" in found
-    found = refused("--run", whole_run, "--resume", "--filters", 12)
+    found = refused("--out", whole_run, "--resume", "--filters", 12)
     assert "holds a run of another model (nr_resnet 1 nr_filters 8" in found
     # One that is at its last step is done.
-    assert train("--run", whole_run, "--resume") == []
+    assert train("--out", whole_run, "--resume") == []
 
 
 def test_processes_train_together_as_one_does(source, tmp_path):
-    options = ["--data", source, "--class-conditional", "--resnets", 1, "--filters", 8, "--mixtures", 2,
-               "--dropout", 0, "--steps", 6, "--log-every", 1, "--eval-every", 3, "--sample-every", 0]  # fmt: skip
-    train(*options, "--run", tmp_path / "one", "--batch", 8)
+    options = [
+        "--data",
+        source,
+        "--class-conditional",
+        "--resnets",
+        1,
+        "--filters",
+        8,
+        "--mixtures",
+        2,
+        "--dropout",
+        0,
+        "--steps",
+        6,
+        "--log-every",
+        1,
+        "--eval-every",
+        3,
+        "--sample-every",
+        0,
+    ]
+    train(*options, "--out", tmp_path / "one", "--batch", 8)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    several = [*launch, "-m", *command(*options, "--run", tmp_path / "two", "--batch", 4)[2:]]
-    done = subprocess.run(several, capture_output=True, text=True, env=environment(), timeout=300)
+    several = [*launch, "-m", *command(*options, "--out", tmp_path / "two", "--batch", 4)[2:]]
+    done = subprocess.run(
+        several, check=False, capture_output=True, text=True, env=environment(), timeout=300
+    )
     assert done.returncode == 0, done.stderr
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 8
@@ -298,8 +324,24 @@ def test_a_run_learns_and_is_sampled_by_the_engine(source, tmp_path):
     from PIL import Image
 
     run = tmp_path / "run"
-    printed = train("--data", source, "--run", run, "--class-conditional", *SMALL, "--steps", 60, "--log-every", 20,
-                    "--sample-every", 30, "--samples", 8, "--seed", 5)  # fmt: skip
+    printed = train(
+        "--data",
+        source,
+        "--out",
+        run,
+        "--class-conditional",
+        *SMALL,
+        "--steps",
+        60,
+        "--log-every",
+        20,
+        "--sample-every",
+        30,
+        "--samples",
+        8,
+        "--seed",
+        5,
+    )
     bits = [line["bits_per_dim"] for line in printed if "bits_per_dim" in line]
     assert len(bits) == 3
     assert bits[2] < bits[0] - 0.3
@@ -330,8 +372,8 @@ def test_mixed_precision_and_compilation_train_too(source, tmp_path):
         "--sample-every",
         0,
     ]
-    plain = train(*options, "--run", tmp_path / "plain")[0]["bits_per_dim"]
-    mixed = train(*options, "--run", tmp_path / "amp", "--amp")[0]["bits_per_dim"]
+    plain = train(*options, "--out", tmp_path / "plain")[0]["bits_per_dim"]
+    mixed = train(*options, "--out", tmp_path / "amp", "--amp")[0]["bits_per_dim"]
     assert mixed == pytest.approx(plain, abs=0.1)
     assert mixed != plain
 
@@ -431,23 +473,24 @@ def test_what_is_wrong_with_data_is_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(data.DataError, match="cannot hold out 20 of 20 images"):
         data.split(str(tmp_path / "bare.npz"), "20", False, 1)
-    assert "odd: images are 9x12" in refused("--data", odd, "--run", tmp_path / "run")
+    assert "odd: images are 9x12" in refused("--data", odd, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_what_is_wrong_with_options_is_one_line(source, tmp_path):
     run = tmp_path / "run"
-    assert "nothing to train on: give --data" in refused("--run", run)
-    assert "holds no run yet" in refused("--run", run, "--resume")
-    assert "expected a number above 0, found 0" in refused("--data", source, "--run", run, "--batch", 0)
-    assert "from 0 and below 1, found 1" in refused("--data", source, "--run", run, "--dropout", 1)
+    assert "nothing to train on: give --data" in refused("--out", run)
+    assert "holds no run yet" in refused("--out", run, "--resume")
+    assert "expected a number above 0, found 0" in refused("--data", source, "--out", run, "--batch", 0)
+    assert "from 0 and below 1, found 1" in refused("--data", source, "--out", run, "--dropout", 1)
     assert "95 images to train on, and a batch is 96" in refused(
-        "--data", source, "--run", run, "--batch", 96
+        "--data", source, "--out", run, "--batch", 96
     )
-    found = refused("--data", source, "--run", run, *SMALL, "--init", GOLDEN / "torch_rgb" / "zip.pth")
+    found = refused("--data", source, "--out", run, *SMALL, "--init", GOLDEN / "torch_rgb" / "zip.pth")
     assert "expected shape [8, 2, 2, 3], found [16, 4, 2, 3]" in found
-    found = refused("--data", source, "--run", run, *SMALL, "--init", source)
+    found = refused("--data", source, "--out", run, *SMALL, "--init", source)
     assert "images.npz: cannot be read as weights" in found
-    found = subprocess.run(command("--help"), capture_output=True, text=True, env=environment())
-    assert found.returncode == 0
-    assert all(part in found.stdout for part in ("--class-conditional", "state/latest.pt", "torchrun"))
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert all(part in printed.getvalue() for part in ("--class-conditional", "state/latest.pt", "torchrun"))

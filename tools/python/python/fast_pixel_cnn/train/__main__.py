@@ -1,32 +1,35 @@
 """The command line of the trainer."""
 
+from __future__ import annotations
+
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 EPILOG = """
 data:
-  a directory of PNG or JPEG files, of one size; with --class-conditional each subdirectory is a class;
-  FILE.npy, bytes [N, H, W, 3], or [N, H, W] for gray images; FILE.npz with `images` like that, and `labels` [N];
-  cifar10 or mnist, where torchvision is installed. Height and width are multiples of 4.
+  a directory of PNG or JPEG files, of one size; with --class-conditional each subdirectory is a class
+  FILE.npy: bytes [N, H, W, 3], or [N, H, W] for gray images
+  FILE.npz: `images` like that, and for --class-conditional `labels` [N], from 0
+  cifar10, mnist: where torchvision is installed
+  Height and width are multiples of 4. All images are kept in memory, as bytes.
 
 what lies in RUN:
   model.safetensors   the weights, averaged over training, and
-  config.json         what model they are of: RUN is what `generate -c RUN` and fast_pixel_cnn.load("RUN") take
+  config.json         what model they are of: `generate -c RUN` and fast_pixel_cnn.load("RUN") take them
   log.jsonl           one JSON object for each line that was printed
   samples/            grids of images that the engine made
   state/latest.pt     what --resume goes on from: copy RUN without it to give a model away
 
 examples:
-  python -m fast_pixel_cnn.train --data pictures/ --run runs/first
-  python -m fast_pixel_cnn.train --run runs/first --resume
-  python -m fast_pixel_cnn.train --data digits.npz --class-conditional --run runs/digits \\
+  python -m fast_pixel_cnn.train --data pictures/ --out runs/first
+  python -m fast_pixel_cnn.train --out runs/first --resume
+  python -m fast_pixel_cnn.train --data digits.npz --class-conditional --out runs/digits \\
       --resnets 2 --filters 32 --mixtures 5 --steps 5000
-  torchrun --nproc-per-node 8 -m fast_pixel_cnn.train --data cifar10 --run runs/cifar --batch 16 --amp --compile
+  torchrun --nproc-per-node 8 -m fast_pixel_cnn.train --data cifar10 --out runs/cifar --batch 16 --amp
 
-Images held out are scored by the averaged weights, in bits per dimension, as `evaluate` does. Ctrl-C and SIGTERM save
-the state and end the run (status 130, 143).
+Images held out are scored by the averaged weights, in bits per dimension, as `evaluate` does. Ctrl-C and
+SIGTERM save the state and end the run (status 130, 143).
 """
 
 
@@ -41,12 +44,12 @@ def parser() -> argparse.ArgumentParser:
     )
 
     def positive(kind, most=None, zero=False):
+        expected = f"a number {'from' if zero else 'above'} 0" + ("" if most is None else f" to {most}")
+
         def parse(text):
             value = kind(text)
             if value < 0 or (value == 0 and not zero) or (most is not None and value > most):
-                raise argparse.ArgumentTypeError(
-                    f"expected a number {'from' if zero else 'above'} 0{'' if most is None else f' to {most}'}, found {text}"
-                )
+                raise argparse.ArgumentTypeError(f"expected {expected}, found {text}")
             return value
 
         parse.__name__ = kind.__name__
@@ -60,20 +63,24 @@ def parser() -> argparse.ArgumentParser:
 
     group = out.add_argument_group("what to train on, and where to")
     group.add_argument("--data", metavar="DATA", help="the images: see below")
-    group.add_argument("--run", metavar="RUN", required=True, help="the directory to write to")
+    group.add_argument("--out", metavar="RUN", required=True, help="the directory to write to")
     group.add_argument(
         "--held-out",
         metavar="N|DATA",
-        help="how many of the images are not trained on but scored, or others for that [one in twenty, at most 1000; "
-        "the test images of cifar10 and mnist]",
+        help="how many of the images are not trained on but scored, or others for that [one in twenty, "
+        "at most 1000; the test images of cifar10 and mnist]",
     )
     group.add_argument("--class-conditional", action="store_true", help="learn each class of the data apart")
-    group.add_argument("--resume", action="store_true", default=False, help="go on with the run in RUN, if there is one; "
-                       "options that are not given are those that it was begun with")  # fmt: skip
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        default=False,
+        help="go on with the run in RUN, if there is one; options not given are as they were",
+    )
     group.add_argument(
         "--init",
         metavar="FILE",
-        help="begin with these weights: of an earlier RUN, or a file of pclucas14/pixel-cnn-pp (.pth, .safetensors)",
+        help="begin with these weights: an earlier RUN, or a file of pclucas14/pixel-cnn-pp",
     )
 
     group = out.add_argument_group("the model; the paper's by default (53.7 million parameters)")
@@ -103,10 +110,18 @@ def parser() -> argparse.ArgumentParser:
         type=positive(float, 1),
         help="by what it is multiplied each step [0.999995]",
     )
-    group.add_argument("--ema", metavar="X", type=fraction, help="how slowly the average follows the weights [0.9995]; "
-                       "in the first steps it is faster, (1 + step) / (10 + step)")  # fmt: skip
-    group.add_argument("--clip-norm", metavar="X", type=positive(float), help="the most that the norm of the gradient of "
-                       "an image's nats may be [no limit]")  # fmt: skip
+    group.add_argument(
+        "--ema",
+        metavar="X",
+        type=fraction,
+        help="how slowly the averages follow the weights [0.9995]; faster in the first steps",
+    )
+    group.add_argument(
+        "--clip-norm",
+        metavar="X",
+        type=positive(float),
+        help="the longest that a gradient (of an image's nats) may be [no limit]",
+    )
     group.add_argument(
         "--seed", metavar="N", type=positive(int, zero=True), help="of everything that is random [1]"
     )
@@ -130,8 +145,9 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def main() -> int:
-    given = vars(parser().parse_args())
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the program, by default with its own arguments; the exit status."""
+    given = vars(parser().parse_args(arguments))
     resume = given.pop("resume")
     try:
         from . import data, files, loop
@@ -142,18 +158,14 @@ def main() -> int:
         return 2
 
     try:
-        state = files.load_state(Path(given["run"])) if resume else None
+        state = files.load_state(Path(given["out"])) if resume else None
         before = {} if state is None else state["options"]
         options = {**before, **given}
         if "data" not in options:
             raise data.DataError(
-                "nothing to train on: give --data" + (f" ({given['run']} holds no run yet)" if resume else "")
+                "nothing to train on: give --data" + (f" ({given['out']} holds no run yet)" if resume else "")
             )
-        known = {field.name for field in fields(loop.Options)}
-        trainer = loop.Trainer(
-            loop.Options(**{key: value for key, value in options.items() if key in known}), resume
-        )
-        return trainer.train()
+        return loop.Trainer(loop.Options(**options), resume).train()
     except (data.DataError, files.FileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

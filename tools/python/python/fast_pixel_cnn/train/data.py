@@ -1,7 +1,8 @@
 """Images to train on, from wherever they lie.
 
-The idea: whatever the source, the images are one array of bytes [N, H, W, C] in memory, with a class for each where
-they are asked for. What is wrong with a source is found here, before anything is computed, and told in one line.
+The idea: whatever the source, the images are one array of bytes [N, H, W, C] in memory, with a class for each
+where they are asked for. What is wrong with a source is found here, before anything is computed, and told in
+one line.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Images:
 
 
 def load(source: str, labels: bool, train: bool = True) -> Images:
-    """Reads a directory of pictures, an .npy or .npz file, or a data set of torchvision by its name; `labels`: with the
-    class of each image; `train`: of a data set in two parts the one to train on."""
+    """Reads a directory of pictures, an .npy or .npz file, or a data set of torchvision by its name;
+    `labels`: with the class of each image; `train`: of a data set in two parts the one to train on."""
     path = Path(source)
     if source in TORCHVISION and not path.exists():
         images = from_torchvision(source, train)
@@ -97,7 +98,7 @@ def checked(images: Images, source: str) -> Images:
 
 
 def from_directory(path: Path, labels: bool) -> Images:
-    """Pictures in a directory and those below it. With labels each subdirectory is a class, in the order of names."""
+    """Pictures in a directory and below it. Subdirectories are the classes, in the order of their names."""
     if labels:
         folders = sorted(
             entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
@@ -182,8 +183,8 @@ def from_torchvision(name: str, train: bool) -> Images:
 
 
 def split(source: str, held_out: str | None, labels: bool, seed: int) -> tuple[Images, Images]:
-    """Images to train on and others that are held out: those of another source, a number of them, or as many as
-    `held_out` leaves open: the test part of a data set that has one, or one in twenty, at most 1,000."""
+    """Images to train on and others that are held out: those of another source, a number of them, or as many
+    as `held_out` leaves open: the test part of a data set that has one, or one in twenty, at most 1,000."""
     images = load(source, labels)
     if held_out is not None and not held_out.isdigit():
         test = load(held_out, labels)

@@ -1,7 +1,7 @@
-"""What the trainer writes and what it begins from: weights as the engine reads them, the state of a run, pictures.
+"""What the trainer writes and what it begins from: weights as the engine reads them, states, pictures.
 
-The idea: a run's directory is at any moment what `-c` and `load` take: `model.safetensors` and `config.json` lie in it,
-everything else that looks like weights in `state/`. A file appears whole or not at all.
+The idea: a run's directory is at any moment what `-c` and `load` take: `model.safetensors` and `config.json`
+lie in it, everything else that looks like weights in `state/`. A file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def begin_from(path: Path, model: PixelCNN) -> None:
-    """Takes the weights of a file, or of a directory with `model.safetensors`: in the names of pclucas14/pixel-cnn-pp,
-    under any key, and in any spelling of a normed kernel. Class terms may be missing: they stay as they are."""
+    """Takes the weights of a file, or of a directory with `model.safetensors`: in the names of
+    pclucas14/pixel-cnn-pp, under any key, and in any spelling of a normed kernel. Class terms may be missing:
+    they stay as they are."""
     file = path / WEIGHTS if path.is_dir() else path
     tensors = read_tensors(file)
     prefixes = {name[: -len("u_init.conv.bias")] for name in tensors if name.endswith("u_init.conv.bias")}

@@ -1,8 +1,8 @@
 """The training loop.
 
-The idea: a step is a function of the state before it, the seed and its own number. Which images it reads and what
-dropout does follow from those, so that a run that was killed goes on from its last state as if nothing had happened,
-and nothing but weights, averages and the optimiser's moments need be kept.
+The idea: a step is a function of the state before it, the seed and its own number. Which images it reads and
+what dropout does follow from those, so that a run that was killed goes on from its last state as if nothing
+had happened, and nothing but weights, averages and the optimiser's moments need be kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Options:
     """What a run is told; the command line has the same names."""
 
     data: str
-    run: str
+    out: str
     held_out: str | None = None
     class_conditional: bool = False
     resnets: int = 5
@@ -62,7 +62,7 @@ class Options:
 
 
 class Processes:
-    """The processes that train together, each on its part of every batch: as `torchrun` has started them, or one."""
+    """The processes that train together, each on a part of every batch: `torchrun` starts them, or one is alone."""
 
     def __init__(self, device: str):
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -120,15 +120,32 @@ def number(*parts: int) -> int:
 
 @torch.no_grad()
 def follow(average: PixelCNN, model: PixelCNN, step: int, decay: float) -> None:
-    """The average over training goes towards the weights: by as much as `decay` leaves, and faster in the first steps,
-    so that a short run's average has forgotten where it began."""
+    """The average over training goes towards the weights: by as much as `decay` leaves, and faster in the
+    first steps, so that a short run's average has forgotten where it began."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
+class Signals:
+    """Ctrl-C and SIGTERM end a run after a step, with its state saved; a second one ends it at once."""
+
+    def __enter__(self):
+        self.received = 0
+        self.before = {which: signal.signal(which, self.receive) for which in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def receive(self, which: int, frame: object) -> None:
+        self.received = which
+        self.__exit__()
+
+    def __exit__(self, *_: object) -> None:
+        for which, handler in self.before.items():
+            signal.signal(which, handler)
+
+
 class Trainer:
     def __init__(self, options: Options, resume: bool):
-        self.options, self.run = options, Path(options.run)
+        self.options, self.run = options, Path(options.out)
         state = files.load_state(self.run)
         if state and not resume:
             raise files.FileError(
@@ -280,7 +297,14 @@ class Trainer:
 
     def train(self) -> int:
         """Trains until the last step or a signal; the exit status."""
-        options, processes, stop = self.options, self.processes, Signals()
+        with Signals() as signals:
+            status = self.until_stopped(signals)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        return status
+
+    def until_stopped(self, signals: Signals) -> int:
+        options, processes = self.options, self.processes
         steps, seconds = 0, 0.0
         last = options.steps if options.steps is not None else sys.maxsize
 
@@ -322,24 +346,10 @@ class Trainer:
                 self.sample()
             # Several processes stop together, where they meet anyway.
             if processes.size == 1:
-                stopped = stop.received
+                stopped = signals.received
             else:
-                stopped = int(processes.most(stop.received)) if told else 0
+                stopped = int(processes.most(signals.received)) if told else 0
             if stopped:
                 self.save()
                 return 128 + stopped
         return 0
-
-
-class Signals:
-    """Ctrl-C and SIGTERM end a run after a step, with its state saved."""
-
-    def __init__(self):
-        self.received = 0
-        for which in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(which, self.receive)
-
-    def receive(self, which: int, frame: object) -> None:
-        self.received = which
-        # A second one ends it at once.
-        signal.signal(which, signal.SIG_DFL)

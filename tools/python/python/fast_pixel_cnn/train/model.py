@@ -1,8 +1,9 @@
 """PixelCNN++ in PyTorch, as the engine computes it, and the likelihood of its images.
 
-The idea: an image is read by two streams. `u` sees the rows above a pixel, `ul` those and the pixels to its left; each
-convolution is padded so that it cannot see further, and nothing is masked. An up pass fills two lists, a down pass
-empties them again. Modules bear the names of pclucas14/pixel-cnn-pp, which many people's checkpoints have.
+The idea: an image is read by two streams. `u` sees the rows above a pixel, `ul` those and the pixels to its
+left; each convolution is padded so that it cannot see further, and nothing is masked. An up pass fills two
+lists, a down pass empties them again. Modules bear the names of pclucas14/pixel-cnn-pp, which many people's
+checkpoints have.
 
 Tensors are [batch, channels, height, width]; images hold 2 * byte / 255 - 1.
 """
@@ -46,8 +47,8 @@ NONLINEARITIES = {"concat_elu": (concat_elu, 2), "elu": (F.elu, 1), "relu": (F.r
 
 
 def dropped(x: Tensor, probability: float) -> Tensor:
-    """Dropout. On a processor, where drawing the numbers one by one takes a seventh of a step, each decision is made
-    by a byte of a random word, and the probability is a multiple of 1/256."""
+    """Dropout. On a processor, where drawing the numbers one by one takes a seventh of a step, each decision
+    is made by a byte of a random word, and the probability is a multiple of 1/256."""
     if x.is_cuda or torch.compiler.is_compiling():
         return F.dropout(x, probability)
     bound = max(1, min(255, round(256 * probability)))
@@ -90,7 +91,8 @@ class Normed(nn.Module):
 
     @torch.no_grad()
     def normalised(self, y: Tensor, init_scale: float) -> Tensor:
-        """Initialisation from data: sets gain and bias such that `y` would have mean 0 and the given deviation."""
+        """Initialisation from data: sets gain and bias such that `y` would have mean 0 and the given
+        deviation."""
         variance, mean = torch.var_mean(y, dim=[0, 2, 3], correction=0)
         scale = init_scale / torch.sqrt(variance + 1e-10)
         self.weight_g.mul_(scale.view_as(self.weight_g))
@@ -127,7 +129,8 @@ class Dense(Normed):
 
 
 class Shifted(nn.Module):
-    """A convolution that reads rows up to its own: in `u` columns on both sides, in `ul` columns up to its own."""
+    """A convolution that reads rows up to its own: in `u` columns on both sides, in `ul` columns up to its
+    own."""
 
     def __init__(
         self, stream: str, inputs: int, outputs: int, size: list[int] | None = None, stride: int = 1
@@ -164,7 +167,8 @@ class Nin(nn.Module):
 
 
 class GatedResnet(nn.Module):
-    """Two convolutions around a nonlinearity; what is skipped to goes into the first, a gate follows the second."""
+    """Two convolutions around a nonlinearity; what is skipped to goes into the first, a gate follows the
+    second."""
 
     def __init__(self, config: Config, stream: str, skips: int, dropout: float):
         super().__init__()
@@ -219,7 +223,8 @@ class PixelCNN(nn.Module):
         self.nin_out = Nin(n, config.logits)
 
     def forward(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Images [N, C, H, W] and their classes [N] -> logits [N, L, H, W], each pixel's from those before it."""
+        """Images [N, C, H, W] and their classes [N] -> logits [N, L, H, W], each pixel's from those before
+        it."""
         x = F.pad(
             x, [0, 0, 0, 0, 0, 1], value=1.0
         )  # a channel that is 1 within the image and 0 in the padding
@@ -245,7 +250,8 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
-        """The arrays that the engine reads, by name: kernels with their norms multiplied in, biases, class terms."""
+        """The arrays that the engine reads, by name: kernels with their norms multiplied in, biases, class
+        terms."""
         arrays = {}
         for name, module in self.named_modules():
             if isinstance(module, Normed):
@@ -257,8 +263,9 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, classes: Tensor | None = None) -> None:
-        """Initialisation from data (Salimans and Kingma 2016): every layer's outputs have mean 0 and deviation 1 on
-        these images, those before a gate deviation 0.1, so that a resnet begins as nearly the identity."""
+        """Initialisation from data (Salimans and Kingma 2016): every layer's outputs have mean 0 and
+        deviation 1 on these images, those before a gate deviation 0.1, so that a resnet begins as nearly the
+        identity."""
         kernels = {name: module for name, module in self.named_modules() if isinstance(module, Normed)}
         for name, kernel in kernels.items():
             kernel.init_scale = 0.1 if name.endswith("conv_out.conv") else 1.0
@@ -280,8 +287,8 @@ def right(x: Tensor) -> Tensor:
 def nats(x: Tensor, logits: Tensor) -> Tensor:
     """How unlikely each image [N, C, H, W] is under the logits [N, L, H, W]: minus its log-likelihood, [N].
 
-    The distribution of a byte is a mixture of logistics, cut at the middle between bytes. All channels of a pixel share
-    the component; the means of green and blue depend on the values of the channels before.
+    The distribution of a byte is a mixture of logistics, cut at the middle between bytes. All channels of a
+    pixel share the component; the means of green and blue depend on the values of the channels before.
     """
     channels, rgb = x.shape[1], x.shape[1] == 3
     m = logits.shape[1] // (10 if rgb else 3)
