@@ -62,7 +62,7 @@ class Options:
 
 
 class Processes:
-    """The processes that train together, each on a part of every batch: `torchrun` starts them, or one is alone."""
+    """The processes that train together, each on a part of every batch: those of `torchrun`, or one."""
 
     def __init__(self, device: str):
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -242,7 +242,7 @@ class Trainer:
         total = 0.0
         for begin in range(0, len(own), batch):
             x, classes = batch_of(self.held_out, own[begin : begin + batch], self.device)
-            total += nats(x, self.average(x, classes)).double().sum().item()
+            total += nats(x, self.average(x, classes).double()).sum().item()
         return bits_per_dim(processes.sum(total) / len(self.held_out), self.shape)
 
     def save(self) -> None:

@@ -125,7 +125,9 @@ class Dense(Normed):
     """The same matrix at every pixel."""
 
     def apply_kernel(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight()[:, :, None, None], self.bias)
+        # A convolution of size 1 would do; on a processor this takes half the time of it.
+        every = self.weight().expand(len(x), -1, -1)
+        return torch.baddbmm(self.bias[:, None], every, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 class Shifted(nn.Module):
@@ -292,7 +294,8 @@ def nats(x: Tensor, logits: Tensor) -> Tensor:
     """
     channels, rgb = x.shape[1], x.shape[1] == 3
     m = logits.shape[1] // (10 if rgb else 3)
-    logits, x = logits.float(), x.float().unsqueeze(2)  # [N, C, 1, H, W]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    x = x.unsqueeze(2)  # [N, C, 1, H, W]
     mixture, rest = logits[:, :m], logits[:, m:].unflatten(1, (channels, -1, m))
     mean, log_scale = rest[:, :, 0], rest[:, :, 1].clamp(min=-7.0)  # [N, C, m, H, W]
     if rgb:
