@@ -360,6 +360,16 @@ def test_a_run_learns_and_is_sampled_by_the_engine(source, tmp_path):
     assert held_out == pytest.approx(of_engine, abs=1e-5)
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(source, tmp_path):
+    options = ["--data", source, *SMALL, "--log-every", 2, "--sample-every", 0, "--out", tmp_path]
+    train(*options, "--steps", 3)
+    before = (tmp_path / files.STATE).read_bytes()
+    found = refused("--out", tmp_path, "--resume", "--steps", 20, "--lr", 1e30, "--save-every", 100)
+    assert "the loss is " in found
+    assert "a lower lr or a clip_norm may help; the last state is of step 3" in found
+    assert (tmp_path / files.STATE).read_bytes() == before
+
+
 def test_mixed_precision_and_compilation_train_too(source, tmp_path):
     options = [
         "--data",

@@ -28,6 +28,7 @@ from . import data, files
 from .model import Config, PixelCNN, bits_per_dim, nats
 
 INITIAL_IMAGES = 100  # for the initialisation from data
+ENGINE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclass
@@ -95,15 +96,8 @@ class Processes:
 def batch_of(images: data.Images, which: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Images as the network reads them, [N, C, H, W], and their classes."""
     chosen = images[which]
-    x = (
-        torch.from_numpy(chosen.pixels)
-        .to(device)
-        .permute(0, 3, 1, 2)
-        .float()
-        .sub_(127.5)
-        .div_(127.5)
-        .contiguous()
-    )
+    x = torch.from_numpy(chosen.pixels).to(device).permute(0, 3, 1, 2).float().contiguous()
+    x = (x - 127.5) / 127.5
     return x, None if chosen.labels is None else torch.from_numpy(chosen.labels).to(device)
 
 
@@ -173,7 +167,7 @@ class Trainer:
         )
         torch.manual_seed(options.seed)
         self.model = PixelCNN(config, options.dropout).to(self.device)
-        self.step = 0
+        self.step = self.saved = 0
         # The nats of the steps since the last line of the log.
         self.total, self.count = torch.zeros((), dtype=torch.float64, device=self.device), 0
         if state:
@@ -183,8 +177,9 @@ class Trainer:
                     f"{self.run}: holds a run of another model ({found}) than the options and data"
                 )
             self.model.load_state_dict(state["model"])
-            self.step, self.count = state["step"], state["count"]
-            self.total.copy_(state["total"])
+            self.step = self.saved = state["step"]
+            self.count = state["count"]
+            self.total.fill_(state["total"])
         elif options.init:
             files.begin_from(Path(options.init), self.model)
         else:
@@ -245,14 +240,26 @@ class Trainer:
             total += nats(x, self.average(x, classes).double()).sum().item()
         return bits_per_dim(processes.sum(total) / len(self.held_out), self.shape)
 
+    def refuse_unless_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            state = f"the last state is of step {self.saved}" if self.saved else "no state was saved"
+            hint = "a lower lr or a clip_norm may help"
+            raise files.FileError(f"step {self.step}: the loss is {loss}: {hint}; {state}")
+
     def save(self) -> None:
+        total = self.processes.sum(self.total.item()) / self.processes.size
+        self.refuse_unless_finite(total)
+        # The last step's update has shown in no loss yet.
+        if not all(weights.isfinite().all() for weights in self.model.parameters()):
+            self.refuse_unless_finite(math.nan)
+        self.saved = self.step
         if self.first:
             files.save_weights(self.run, self.average)
             files.save_state(
                 self.run,
                 {
                     "step": self.step,
-                    "total": self.total.cpu(),
+                    "total": total,
                     "count": self.count,
                     "options": asdict(self.options),
                     "config": self.model.config.as_dict(),
@@ -271,19 +278,15 @@ class Trainer:
         except ImportError:
             self.log({"note": "no grid: the engine is not built into this package"})
             return
-        self.save()
+        files.save_weights(self.run, self.average)
         count, classes = self.options.samples, self.images.classes
         columns = classes if 0 < classes <= count else math.ceil(math.sqrt(count))
         labels = np.arange(count) % classes if classes else None
         try:
             engine = load(self.run / files.WEIGHTS)
             images = engine.sample(count, seed=self.options.seed, classes=labels, size=tuple(self.shape[1:]))
-        except (
-            ValueError,
-            OSError,
-            RuntimeError,
-            MemoryError,
-        ) as error:  # training is worth more than a picture of it
+        except ENGINE_ERRORS as error:
+            # Training is worth more than a picture of it.
             self.log({"note": f"no grid: {error}"})
             return
         files.save_grid(self.run, f"samples/{self.step:07}.png", images, columns)
@@ -321,16 +324,11 @@ class Trainer:
             seconds += time.perf_counter() - begin
             steps += 1
             if told:
-                bits = bits_per_dim(mean, self.shape)
-                if not math.isfinite(bits):
-                    state = f"the last state is of step {self.step - self.step % options.save_every}"
-                    raise files.FileError(
-                        f"step {self.step}: the loss is {bits}: a lower lr or a clip_norm may help; {state}"
-                    )
+                self.refuse_unless_finite(mean)
                 self.log(
                     {
                         "epoch": round(self.step / self.steps_an_epoch, 3),
-                        "bits_per_dim": bits,
+                        "bits_per_dim": bits_per_dim(mean, self.shape),
                         "lr": self.optimiser.param_groups[0]["lr"],
                         "images_per_second": round(steps * options.batch * processes.size / seconds, 1),
                     }
