@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         from . import data, files, loop
     except ImportError as error:
         print(
-            f'error: {error}: training needs what pip install "fast-pixel-cnn[train]" brings', file=sys.stderr
+            f'error: {error}: training needs what pip install "./tools/python[train]" brings', file=sys.stderr
         )
         return 2
 
