@@ -194,10 +194,14 @@ fn batch_size(engine: &dyn Engine, task: &Task) -> Result<usize> {
     let Some(available) = engine.available() else {
         return Ok(wanted);
     };
-    let logits =
-        |images: usize| (images * height * width * engine.graph().head.logits() * size_of::<f32>()) as u64;
+    // What is given may be spread out from one image, and more than could ever be.
+    let logit = [height, width, engine.graph().head.logits(), size_of::<f32>()];
+    let logits = |images| logit.iter().fold(images as u64, |bytes, &n| bytes.saturating_mul(n as u64));
     let kept = if task.keep_logits { logits(count) } else { 0 };
-    let bytes = |size| kept + logits(size) + engine.batch_bytes(Method::Naive, size, height, width);
+    let bytes = |size| {
+        let batch = engine.batch_bytes(Method::Naive, size, height, width);
+        batch.saturating_add(logits(size)).saturating_add(kept)
+    };
     memory::check_batch(available, 1, bytes)?;
     Ok(memory::largest_batch(wanted, |size| memory::batches_fit(available, count, size, bytes)))
 }

@@ -1,8 +1,9 @@
 //! How much memory the machine has to give, so that a batch can be refused before it is allocated, and
 //! how much this process took.
 //!
-//! The idea: the least of what the kernel says and what the control groups around this process leave,
-//! read from the files in which Linux says so; on other systems nothing is known and nothing refused.
+//! The idea: the least of what the kernel says and what the control groups around this process and its own limit
+//! (`ulimit -v`) leave, read from the files in which Linux says so; on other systems nothing is known and nothing
+//! refused.
 
 use std::path::Path;
 
@@ -14,7 +15,16 @@ pub fn available() -> Option<u64> {
     let machine = bytes_of(&meminfo, "MemAvailable:")?;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = group_directories(&groups).into_iter().filter_map(|f| left_in_group(Path::new(&f)));
-    Some(limits.fold(machine, u64::min))
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let addresses = left_of_addresses(&read("/proc/self/limits"), &read("/proc/self/status"));
+    Some(limits.chain(addresses).fold(machine, u64::min))
+}
+
+/// What the process's limit of addresses leaves, from its `limits` and `status`; `None` without a limit.
+fn left_of_addresses(limits: &str, status: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(bytes_of(status, "VmSize:")?))
 }
 
 /// The most bytes of physical memory that this process has held at a time so far; `None` if the system does
@@ -150,6 +160,18 @@ mod tests {
         assert_eq!(available("MemTotal: 100 kB\n"), None);
         assert_eq!(available("MemAvailable: lots\n"), None);
         assert_eq!(bytes_of("VmPeak:\t 3 kB\nVmHWM:\t       2 kB\n", "VmHWM:"), Some(2048));
+    }
+
+    #[test]
+    fn a_limit_of_addresses_less_those_in_use_is_left() {
+        let limits = |limit: &str| {
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax address space  {limit}  unlimited  bytes\n")
+        };
+        let left = |limit, status| left_of_addresses(&limits(limit), status);
+        assert_eq!(left("unlimited", "VmSize:\t 3 kB\n"), None);
+        assert_eq!(left("5000", "VmSize:\t 3 kB\n"), Some(5000 - 3072));
+        assert_eq!(left("5000", "VmSize:\t 6 kB\n"), Some(0));
+        assert_eq!(left_of_addresses("", ""), None);
     }
 
     #[cfg(target_os = "linux")]
