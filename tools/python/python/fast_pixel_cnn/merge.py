@@ -45,6 +45,8 @@ SERIES = (
 )
 # The arrays of images and of sounds: the first must be there, the others where all parts have them.
 ARRAYS = (("images.npy", "samples.npy", "labels.npy"), ("codes.npy", "waveform.npy", "labels.npy"))
+# Indices are below this.
+INDICES = 2**32
 # Bytes that are copied or compared at a time.
 CHUNK = 16 << 20
 
@@ -83,7 +85,7 @@ class Part:
             if path.is_dir() and all(name.startswith(".") for name in os.listdir(path)):
                 return None
             raise Refused(f"{file}: not there, so nothing tells what series {path} is part of") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Refused(f"{file}: {error}") from None
         if not isinstance(told, dict) or told.get("schema") != SCHEMA:
             found = told.get("schema") if isinstance(told, dict) else told
@@ -97,6 +99,8 @@ class Part:
             raise Refused(f"{file}: files and singles are not what {SCHEMA} has there")
         if files is not None and not isinstance(files.get("names"), list):
             raise Refused(f"{file}: files has no names")
+        if singles and not isinstance(singles.get("format"), str):
+            raise Refused(f"{file}: singles has no format")
         return Part(path, told)
 
     @property
@@ -128,9 +132,10 @@ class Part:
         ranges, row = [], 0
         try:
             for told in self.told["files"]["ranges"]:
-                first, count = int(told["first_index"]), int(told["count"])
-                if first < 0 or count < 1:
-                    raise ValueError(told)
+                first, count = told["first_index"], told["count"]
+                # Neither true nor 1.0 is a number of images.
+                if not (type(first) is type(count) is int and first >= 0 and 1 <= count <= INDICES - first):
+                    raise ValueError(brief(told))
                 ranges.append(Range(self, first, first + count, row))
                 row += count
         except (KeyError, TypeError, ValueError) as error:
@@ -143,10 +148,11 @@ class Part:
         """What its directory of single images or sounds holds now: a run that was killed has not told all,
         and what has been removed since is not there."""
         indices = []
-        for name in os.listdir(self.directory):
-            digits = name.split(".")[0]
-            if digits.isdecimal() and name == self.file(int(digits)):
-                indices.append(int(digits))
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                digits = entry.name.split(".")[0]
+                if digits.isdecimal() and entry.name == self.file(int(digits)) and entry.is_file():
+                    indices.append(int(digits))
         ranges: list[Range] = []
         for index in sorted(indices):
             if ranges and ranges[-1].end == index:
@@ -159,9 +165,13 @@ class Part:
         """An array as a memory map; refused unless it has so many rows, of the size that run.json says."""
         file = self.path / name
         try:
-            array = np.lib.format.open_memmap(file, mode="r")
-        except (OSError, ValueError) as error:
+            with np.errstate(over="ignore"):
+                array = np.lib.format.open_memmap(file, mode="r")
+        except Exception as error:  # noqa: BLE001
+            # A header that says nonsense ends in exceptions of many kinds.
             raise Refused(f"{file}: {error}") from None
+        if array.dtype.kind not in "uif":
+            raise Refused(f"{file}: expected an array of numbers, found {array.dtype}")
         if rows is not None:
             size = [self.told["length"]] if self.sounds else list(self.told["image_size"])
             shape = [rows] if name == "labels.npy" else [rows, *size]
@@ -185,8 +195,9 @@ def check_series(parts: list[Part]) -> None:
             if one == other:
                 continue
             if isinstance(one, dict) and isinstance(other, dict):
-                keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
-                key, one, other = f"{key}.{keys[0]}", one.get(keys[0]), other.get(keys[0])
+                keys = [k for k in {**one, **other} if one.get(k, one) != other.get(k, other)]
+                key = f"{key}.{keys[0]}"
+                one, other = (told.get(keys[0], "not there") for told in (one, other))
             raise Refused(
                 f"{first.path} and {part.path} are not of one series: {key} is {brief(one)} in the first and "
                 f"{brief(other)} in the second"
@@ -302,7 +313,8 @@ def write_singles(draft: Path, ranges: list[Range]) -> None:
             name = r.part.file(index)
             source = r.part.directory / name
             try:
-                os.link(source, directory / name)
+                # What a symbolic link points to: a link to the link would lead elsewhere from here.
+                os.link(os.path.realpath(source) if source.is_symlink() else source, directory / name)
             except OSError:
                 shutil.copyfile(source, directory / name)
 
@@ -387,10 +399,12 @@ def merge(
     # As generate has it: a count is from index 0 on unless the first one is told.
     first = first_index if first_index is not None else 0 if count is not None else ranges[0].first
     end = first + count if count is not None else max(first, ranges[-1].end)
+    if end <= first:
+        raise Refused(f"nothing is asked for: the parts have {ranges[0].first} to {ranges[-1].end - 1}")
     ranges = cut(ranges, first, end)
     missing = gaps(ranges, first, end)
-    if missing or not ranges:
-        return missing or [(first, end - first)]
+    if missing:
+        return missing
     write(out, ranges, names)
     return []
 
@@ -435,7 +449,8 @@ def main() -> int:
         note(f"error: {refused}")
         return 2
     except OSError as error:
-        note(f"error: {error.filename}: {error.strerror}")
+        # What cannot be written has no name.
+        note(f"error: {error.filename or args.out}: {error.strerror}")
         return 2
     except KeyboardInterrupt:
         return 130
