@@ -5,7 +5,6 @@
 //! they mean is checked by the library.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use fast_pixel_cnn::checkpoint::Held;
 use fast_pixel_cnn::cpu::Precision;
@@ -16,16 +15,16 @@ use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::weights::Options;
 use fast_pixel_cnn::{Device, Error, ModelConfig, Nonlinearity, Result, Weights, cpu, device, memory};
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array4, ArrayView4, Dimension, Ix4};
 use numpy::{
-    Element, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray4,
+    Element, PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray4,
     PyReadonlyArrayDyn,
 };
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::exception;
-use crate::watched::{Stoppable, lock, watched};
+use crate::watched::{Shared, Stoppable, watched};
 
 /// Images in a batch, unless memory is short or the caller says otherwise: from here on more are no faster.
 const BATCH: usize = 256;
@@ -33,7 +32,7 @@ const BATCH: usize = 256;
 /// An engine with the weights of one model.
 #[pyclass(frozen, name = "Engine", module = "fast_pixel_cnn._engine")]
 pub struct Opened {
-    pub(crate) engine: Mutex<Box<dyn Engine>>,
+    pub(crate) engine: Shared,
     config: Option<ModelConfig>,
     pub(crate) head: Head,
     /// What the weights' reader says, one sentence each.
@@ -115,7 +114,7 @@ pub fn open(
     // Copied while nobody else can write into them.
     let source = match source {
         Source::Path(path) => Ok(path),
-        Source::Arrays(arrays) => Err(arrays.into_iter().map(held).collect::<Vec<_>>()),
+        Source::Arrays(arrays) => Err(arrays.into_iter().map(held).collect::<PyResult<Vec<_>>>()?),
     };
     let opened = py.detach(|| {
         let weights = match source {
@@ -129,9 +128,45 @@ pub fn open(
     opened.map_err(exception)
 }
 
-fn held((name, array): (String, PyReadonlyArrayDyn<'_, f32>)) -> Held {
+fn held((name, array): (String, PyReadonlyArrayDyn<'_, f32>)) -> PyResult<Held> {
     let array = array.as_array();
-    Held { name, shape: array.shape().into(), values: array.iter().copied().collect() }
+    let mut values = room(array.len())?;
+    values.iter_mut().zip(&array).for_each(|(to, value)| *to = *value);
+    Ok(Held { name, shape: array.shape().into(), values })
+}
+
+/// Zeros for what was given, which numpy may have spread out from much less.
+///
+/// # Errors
+/// MemoryError, if there is no room for them.
+pub(crate) fn room(count: usize) -> PyResult<Vec<f32>> {
+    let needed = (count as u64).saturating_mul(size_of::<f32>() as u64);
+    memory::zeros(count as u64).map_err(|available| {
+        let line =
+            format!("what is given needs {} MiB and {} MiB are available", needed >> 20, available >> 20);
+        PyMemoryError::new_err(line)
+    })
+}
+
+/// An array of numpy's, of zeros.
+///
+/// # Errors
+/// numpy's MemoryError.
+pub(crate) fn zeros<'py, T: Element, D: Dimension>(
+    py: Python<'py>,
+    shape: impl IntoPyObject<'py>,
+) -> PyResult<Bound<'py, PyArray<T, D>>> {
+    let made = py.import("numpy")?.call_method1("zeros", (shape, numpy::dtype::<T>(py)))?;
+    Ok(made.cast_into::<PyArray<T, D>>()?)
+}
+
+/// Which classes are made.
+#[derive(FromPyObject)]
+pub enum Classes<'py> {
+    /// One for each, `[count]`.
+    Each(PyReadonlyArray1<'py, u32>),
+    /// One for all.
+    One(u32),
 }
 
 /// What is to be made, as Python says it.
@@ -143,8 +178,8 @@ pub struct Order<'py> {
     /// `[count]`, or those from `first_index` on.
     indices: Option<PyReadonlyArray1<'py, u32>>,
     seed: u64,
-    /// `[count]`; for a class-conditional model that has none, index modulo the number of classes.
-    classes: Option<PyReadonlyArray1<'py, u32>>,
+    /// For a class-conditional model that has none, index modulo the number of classes.
+    classes: Option<Classes<'py>>,
     temperature: f32,
     method: String,
     batch_size: Option<usize>,
@@ -166,9 +201,11 @@ impl<'py> Order<'py> {
             Some(indices) => run.indices(indices.as_slice()?),
             None => run.first_index(self.first_index),
         };
-        if let Some(classes) = &self.classes {
-            run = run.classes(classes.as_slice()?);
-        }
+        run = match &self.classes {
+            Some(Classes::Each(classes)) => run.classes(classes.as_slice()?),
+            Some(Classes::One(class)) => run.class(*class),
+            None => run,
+        };
         run.keep = false;
         Ok(run)
     }
@@ -187,7 +224,7 @@ impl<'py> Order<'py> {
     ) -> PyResult<Prepared<'a>> {
         let wanted = self.batch_size;
         watched(py, None, 0, move |told| {
-            let engine = lock(&opened.engine, told)?;
+            let engine = opened.engine.take(told)?;
             let room = engine.available();
             if let Some(room) = room.or(Some(isize::MAX as u64)).filter(|room| kept > *room) {
                 let fits = room / (kept / run.count.max(1) as u64).max(1);
@@ -199,8 +236,8 @@ impl<'py> Order<'py> {
                 });
             }
             let available = room.map(|room| room - kept);
-            let run = run.batch_size(wanted.unwrap_or_else(|| batch_size(&**engine, &run, available)));
-            run.check(&**engine, available)?;
+            let run = run.batch_size(wanted.unwrap_or_else(|| batch_size(&*engine, &run, available)));
+            run.check(&*engine, available)?;
             Ok(Prepared { run, available })
         })
     }
@@ -227,7 +264,7 @@ impl Prepared<'_> {
     ) -> PyResult<()> {
         let Prepared { run, available } = self;
         watched(py, progress, run.count, move |told| {
-            let mut engine = lock(&opened.engine, told)?;
+            let mut engine = opened.engine.take(told)?;
             let rows = run.height as f64;
             let progress = |at: Progress| {
                 told.progress(at.images as f64 + at.batch as f64 * at.rows as f64 / rows);
@@ -238,7 +275,7 @@ impl Prepared<'_> {
             });
             let (stop, progress) = (Some(&told.stop), Some(&progress as &(dyn Fn(Progress) + Sync)));
             let hooks = Hooks { stop, progress, finished: Some(finished), available };
-            let made = run.generate_with(&mut **engine, hooks)?;
+            let made = run.generate_with(&mut *engine, hooks)?;
             if made.interrupted { Err(Error::Interrupted) } else { Ok(()) }
         })
     }
@@ -277,7 +314,7 @@ impl Opened {
             sample_rate: weights.config().and_then(ModelConfig::sample_rate),
             period: graph.period(),
             config: weights.config().cloned(),
-            engine: Mutex::new(engine),
+            engine: Shared::new(engine),
         }
     }
 }
@@ -316,7 +353,7 @@ impl Opened {
     ) -> PyResult<Bound<'py, PyAny>> {
         let [height, width] = size;
         let run = order.run(height, width)?;
-        let given = begun.as_ref().map(|begun| images::to_floats(begun.images.as_array()));
+        let given = begun.as_ref().map(|begun| floats_of(begun.images.as_array())).transpose()?;
         let run = match (&given, &begun) {
             (Some(images), Some(begun)) => run.given(images.view(), begun.rows),
             _ => run,
@@ -327,7 +364,7 @@ impl Opened {
         let prepared = order.prepare(py, self, run, bytes)?;
         let progress = progress.as_ref();
         if floats {
-            let made = PyArray4::<f32>::zeros(py, shape, false);
+            let made = zeros::<f32, Ix4>(py, shape)?;
             fill(&made, |all, image| {
                 prepared.make(py, self, progress, |first, images| {
                     all[first * image..].iter_mut().zip(images).for_each(|(to, value)| *to = *value);
@@ -335,7 +372,7 @@ impl Opened {
             })?;
             return Ok(made.into_any());
         }
-        let made = PyArray4::<u8>::zeros(py, shape, false);
+        let made = zeros::<u8, Ix4>(py, shape)?;
         fill(&made, |all, image| {
             prepared.make(py, self, progress, |first, images| {
                 let bytes = images.iter().map(|value| images::to_byte(*value));
@@ -378,8 +415,8 @@ impl Opened {
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let (count, images) = (images.as_array().dim().0, images.as_array());
         let found = watched(py, progress.as_ref(), count, |told| {
-            let mut engine = lock(&self.engine, told)?;
-            evaluate::classify(&mut Stoppable::new(&mut **engine, told, self.classes), images)
+            let mut engine = self.engine.take(told)?;
+            evaluate::classify(&mut Stoppable::new(&mut *engine, told, self.classes), images)
         })?;
         Ok(PyArray2::from_owned_array(py, found.nats))
     }
@@ -398,10 +435,18 @@ impl Opened {
         let images = images.as_array();
         let task = Task { labels, keep_logits, ..Task::new(images) };
         watched(py, progress.as_ref(), images.dim().0, |told| {
-            let mut engine = lock(&self.engine, told)?;
-            evaluate::evaluate(&mut Stoppable::new(&mut **engine, told, 1), &task)
+            let mut engine = self.engine.take(told)?;
+            evaluate::evaluate(&mut Stoppable::new(&mut *engine, told, 1), &task)
         })
     }
+}
+
+/// Given images as floats.
+fn floats_of(images: ArrayView4<u8>) -> PyResult<Array4<f32>> {
+    let mut values = room(images.len())?;
+    values.iter_mut().zip(&images).for_each(|(to, byte)| *to = images::to_float(*byte));
+    let floats = Array4::from_shape_vec(images.raw_dim(), values);
+    floats.map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// Lets an array be filled that nobody else has yet: `work` gets its numbers and how many an image has of them.

@@ -20,6 +20,8 @@ fn python_name(name: &str) -> String {
         "first index" => "indices".into(),
         "image size" => "size".into(),
         "raw weights" => "raw".into(),
+        "given images" | "start" | "codes" => "given".into(),
+        "given rows" => "keep_rows".into(),
         other => other.replace(' ', "_"),
     }
 }
@@ -27,7 +29,8 @@ fn python_name(name: &str) -> String {
 /// The exception for an error.
 pub fn exception(error: Error) -> PyErr {
     let error = error.renamed(python_name);
-    let line = error.to_string();
+    // Names of files and of arrays may have any character.
+    let line = error.to_string().replace(char::is_control, " ");
     match error {
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         Error::Memory { .. } | Error::Allocate { .. } => PyMemoryError::new_err(line),

@@ -3,17 +3,18 @@
 //! The idea: to an engine a sound is an image of one column. In Python it is its codes, the symbols of a mu-law,
 //! `[N, T]`, and its amplitudes. A sound to go on from is the sample before the first row, and given rows.
 
-use fast_pixel_cnn::engine::{Batch, Engine, Given, Method};
+use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, check_labels};
 use fast_pixel_cnn::evaluate::{Sounds, evaluate_sounds};
 use fast_pixel_cnn::heads::{self, Head, mu_law};
 use fast_pixel_cnn::{Error, Result, memory};
-use ndarray::{Array2, Array4, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, Array4, ArrayView2, Axis, Ix2, concatenate, s};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::engine::{Opened, Order};
+use crate::engine::{Opened, Order, room, zeros};
 use crate::errors::exception;
-use crate::watched::{Stoppable, lock, watched};
+use crate::watched::{Stoppable, watched};
 
 /// Sounds whose logits are made at a time.
 const BATCH: usize = 16;
@@ -55,11 +56,8 @@ pub fn sample_sounds<'py>(
     // The first sample of what is given is no row: the first row reads it.
     let before = prime.as_ref().map_or(0, |prime| prime.dim().1);
     let rows = before.saturating_sub(1);
-    let given = prime.as_ref().filter(|_| rows > 0).map(|prime| {
-        let mut given = Array4::zeros((prime.dim().0, rows + length, 1, 1));
-        given.slice_mut(s![.., ..rows, 0, 0]).assign(&prime.slice(s![.., 1..]));
-        given
-    });
+    let given = prime.as_ref().filter(|_| rows > 0).map(|prime| begun(prime, rows + length));
+    let given = given.transpose()?;
     let mut run = order.run(rows + length, 1)?;
     if let Some(given) = &given {
         run = run.given(given.view(), rows);
@@ -71,8 +69,8 @@ pub fn sample_sounds<'py>(
     let samples = first + rows + length;
     let bytes = (order.count as u64).saturating_mul(samples as u64).saturating_mul(8);
     let prepared = order.prepare(py, opened, run, bytes)?;
-    let codes = PyArray2::<i32>::zeros(py, [order.count, samples], false);
-    let waveform = PyArray2::<f32>::zeros(py, [order.count, samples], false);
+    let codes = zeros::<i32, Ix2>(py, [order.count, samples])?;
+    let waveform = zeros::<f32, Ix2>(py, [order.count, samples])?;
     let (mut to_codes, mut to_waveform) = (codes.readwrite(), waveform.readwrite());
     let (mut all_codes, mut all_amplitudes) = (to_codes.as_array_mut(), to_waveform.as_array_mut());
     let start = run.start;
@@ -92,6 +90,15 @@ pub fn sample_sounds<'py>(
     Ok((codes, waveform))
 }
 
+/// The rows `[N, rows, 1, 1]` of sounds, of which those that are there are set: all but the first of `prime` `[N, T]`.
+fn begun(prime: &Array2<f32>, rows: usize) -> PyResult<Array4<f32>> {
+    let (count, samples) = prime.dim();
+    let given = Array4::from_shape_vec((count, rows, 1, 1), room(count.saturating_mul(rows))?);
+    let mut given = given.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    given.slice_mut(s![.., ..samples - 1, 0, 0]).assign(&prime.slice(s![.., 1..]));
+    Ok(given)
+}
+
 /// Negative log-likelihoods, in nats, of the samples of sounds `[N, T]` from `skip` on, given those before: `[N]`.
 #[pyfunction]
 pub fn nats_of_sounds<'py>(
@@ -106,8 +113,8 @@ pub fn nats_of_sounds<'py>(
     let labels = classes.as_ref().map(|classes| classes.as_slice()).transpose()?;
     let sounds = Sounds { values: values.view(), labels, skip, compare: None };
     let scores = watched(py, progress.as_ref(), values.dim().0, |told| {
-        let mut engine = lock(&opened.engine, told)?;
-        evaluate_sounds(&mut Stoppable::new(&mut **engine, told, 1), &sounds)
+        let mut engine = opened.engine.take(told)?;
+        evaluate_sounds(&mut Stoppable::new(&mut *engine, told, 1), &sounds)
     })?;
     Ok(PyArray1::from_vec(py, scores.nats))
 }
@@ -125,18 +132,20 @@ pub fn logits_of_sounds<'py>(
     let labels = classes.as_ref().map(|classes| classes.as_slice()).transpose()?;
     let (count, length) = values.dim();
     let logits = watched(py, progress.as_ref(), count, |told| {
-        let mut engine = lock(&opened.engine, told)?;
-        check_logits(&**engine, count, length)?;
-        let mut engine = Stoppable::new(&mut **engine, told, 1);
+        let mut engine = opened.engine.take(told)?;
+        check_labels(engine.graph(), labels, count)?;
+        check_logits(&*engine, count, length)?;
+        let depth = engine.graph().head.logits();
+        let mut engine = Stoppable::new(&mut *engine, told, 1);
         let mut batches = Vec::new();
         for first in (0..count).step_by(BATCH) {
             let range = first..count.min(first + BATCH);
-            let labels = labels.map(|labels| labels.get(range.clone()).unwrap_or(labels));
+            let labels = labels.map(|labels| &labels[range.clone()]);
             batches.push(logits(&mut engine, values.slice(s![range.clone(), ..]), labels)?);
             told.progress(range.end as f64);
         }
         let views: Vec<_> = batches.iter().map(|batch| batch.view()).collect();
-        Ok(concatenate(Axis(0), &views).unwrap_or_else(|_| Array4::zeros((0, length, 1, 0))))
+        Ok(concatenate(Axis(0), &views).unwrap_or_else(|_| Array4::zeros((0, length, 1, depth))))
     })?;
     Ok(PyArray3::from_owned_array(py, logits.remove_axis(Axis(2))))
 }

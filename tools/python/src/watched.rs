@@ -3,13 +3,13 @@
 //! The idea: the work is a thread's of its own that never waits for the interpreter, while the thread that called sleeps
 //! and wakes up twenty times a second to ask for signals and to tell how far the work is.
 
+use std::ops::{Deref, DerefMut};
 use std::panic::resume_unwind;
-use std::sync::TryLockError::{Poisoned, WouldBlock};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{process, thread};
 
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Output, Watch};
 use fast_pixel_cnn::graph::Graph;
@@ -64,11 +64,13 @@ pub fn watched<T: Send>(
         thread::scope(|scope| {
             let (sender, receiver) = channel::<()>();
             let told = &told;
-            let worker = scope.spawn(move || {
+            let body = move || {
                 // Its end hangs up, whatever becomes of the work.
                 let _sender = sender;
                 work(told)
-            });
+            };
+            let worker = thread::Builder::new().spawn_scoped(scope, body);
+            let worker = worker.map_err(|source| Error::Threads { threads: 1, source })?;
             while receiver.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 if raised.is_none() {
                     raised = ask(f64::from_bits(told.done.load(Relaxed))).err();
@@ -88,19 +90,67 @@ pub fn watched<T: Send>(
     }
 }
 
-/// Locks the engine for the work. Another thread of Python's may have it for long: waiting can be stopped too.
-///
-/// # Errors
-/// [`Error::Interrupted`].
-pub fn lock<'a>(engine: &'a Mutex<Box<dyn Engine>>, told: &Told) -> Result<MutexGuard<'a, Box<dyn Engine>>> {
-    loop {
-        match engine.try_lock() {
-            Ok(guard) => return Ok(guard),
-            // A batch begins with everything set: what a panic left behind does not matter.
-            Err(Poisoned(guard)) => return Ok(guard.into_inner()),
-            Err(WouldBlock) if told.stopped() => return Err(Error::Interrupted),
-            Err(WouldBlock) => thread::sleep(Duration::from_millis(1)),
+/// An engine that threads take turns with.
+pub struct Shared {
+    engine: Mutex<Box<dyn Engine>>,
+    /// The process whose thread has it; 0 if none has.
+    taken: AtomicU32,
+}
+
+impl Shared {
+    pub fn new(engine: Box<dyn Engine>) -> Shared {
+        Shared { engine: Mutex::new(engine), taken: AtomicU32::new(0) }
+    }
+
+    /// Takes the engine for the work. Another thread of Python's may have it for long: waiting can be stopped too.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]. [`Error::Device`] in a process that was forked while a thread of its parent had the
+    /// engine, since nobody will ever give it back there.
+    pub fn take(&self, told: &Told) -> Result<Taken<'_>> {
+        let process = process::id();
+        while let Err(other) = self.taken.compare_exchange(0, process, Ordering::Acquire, Relaxed) {
+            if other != process {
+                return Err(Error::Device {
+                    device: "the model".into(),
+                    action: "be used in this process".into(),
+                    found: "it was forked while another thread used the model; load one here".into(),
+                });
+            }
+            if told.stopped() {
+                return Err(Error::Interrupted);
+            }
+            thread::sleep(Duration::from_millis(1));
         }
+        // A batch begins with everything set: what a panic left behind does not matter.
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Taken { engine, taken: &self.taken })
+    }
+}
+
+/// A turn with an engine, which ends when this is dropped.
+pub struct Taken<'a> {
+    engine: MutexGuard<'a, Box<dyn Engine>>,
+    taken: &'a AtomicU32,
+}
+
+impl<'a> Deref for Taken<'a> {
+    type Target = dyn Engine + 'a;
+
+    fn deref(&self) -> &(dyn Engine + 'a) {
+        &**self.engine
+    }
+}
+
+impl<'a> DerefMut for Taken<'a> {
+    fn deref_mut(&mut self) -> &mut (dyn Engine + 'a) {
+        &mut **self.engine
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.taken.store(0, Ordering::Release);
     }
 }
 

@@ -22,7 +22,7 @@ class Order(TypedDict):
     first_index: int
     indices: npt.NDArray[np.uint32] | None
     seed: int
-    classes: npt.NDArray[np.uint32] | None
+    classes: int | npt.NDArray[np.uint32] | None
     temperature: float
     method: str
     batch_size: int | None

@@ -16,7 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _engine
-from .arrays import as_classes, as_codes, as_images, as_indices, as_state, number
+from .arrays import (
+    as_class,
+    as_classes,
+    as_codes,
+    as_images,
+    as_indices,
+    as_state,
+    brief,
+    flag,
+    is_one,
+    number,
+    path,
+    real,
+    text,
+)
 from .progress import Progress, shown
 
 Indices = Union[int, range, Sequence[int], npt.NDArray[np.integer]]
@@ -73,14 +87,19 @@ def load(
         FileNotFoundError, OSError: for what cannot be read.
         RuntimeError: for a device that is not there or refuses.
     """
-    given = as_state(source) if isinstance(source, Mapping) else os.fspath(source)
     choice: _engine.Choice = {
-        "raw": bool(raw),
-        "nonlinearity": nonlinearity,
-        "scope": scope,
-        "params": None if params is None else os.fspath(params),
+        "raw": flag("raw", raw),
+        "nonlinearity": None if nonlinearity is None else text("nonlinearity", nonlinearity),
+        "scope": None if scope is None else text("scope", scope),
+        "params": None if params is None else path("params", params),
     }
     threads = None if threads is None else number("threads", threads)
+    device, precision = text("device", device), text("precision", precision)
+    given: str | list[tuple[str, npt.NDArray[np.float32]]]
+    if isinstance(source, Mapping):
+        given = as_state(source)
+    else:
+        given = path("source", source, "a path or a dictionary of arrays")
     engine = _engine.open(given, choice, device, threads, precision)
     for sentence in engine.warnings:
         warnings.warn(sentence, stacklevel=2)
@@ -132,6 +151,11 @@ class Model:
         kind = "WaveNet" if self.makes_sounds else "PixelCNN++"
         return f"<fast_pixel_cnn.Model: {kind}({', '.join(shown)}) on {self.device}>"
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Model holds an open device and is not copied: call fast_pixel_cnn.load in each process"
+        )
+
     def sample(
         self,
         n: Indices,
@@ -172,16 +196,16 @@ class Model:
             KeyboardInterrupt: after the row that was being made.
         """
         order = self._order(n, seed, classes, temperature, method, batch_size)
+        floats = flag("floats", floats)
         if self.makes_sounds:
             if size is not None or floats:
                 raise ValueError("size and floats: only for images, and this model makes sounds")
             samples = self._length(seconds, length)
             with shown(progress, order["count"], "sounds") as told:
                 return self._sounds(_engine.sample_sounds(self._engine, order, samples, None, told))
-        if seconds is not None or length is not None:
-            raise ValueError("seconds and length: only for sounds, and this model makes images")
+        self._no_length(seconds, length)
         with shown(progress, order["count"], "images") as told:
-            return self._engine.sample(order, _size(size), None, bool(floats), told)
+            return self._engine.sample(order, _size(size), None, floats, told)
 
     def complete(
         self,
@@ -212,6 +236,7 @@ class Model:
         Returns:
             As `sample`, with what was given.
         """
+        floats = flag("floats", floats)
         if self.makes_sounds:
             if keep_rows is not None or floats:
                 raise ValueError("keep_rows and floats: only for images, and this model makes sounds")
@@ -222,6 +247,7 @@ class Model:
             samples = self._length(seconds, length)
             with shown(progress, order["count"], "sounds") as told:
                 return self._sounds(_engine.sample_sounds(self._engine, order, samples, prime, told))
+        self._no_length(seconds, length)
         if keep_rows is None:
             raise ValueError("keep_rows: say how many rows of the images stay")
         images = as_images(given, "given")
@@ -229,7 +255,7 @@ class Model:
         begun: _engine.Begun = {"images": images, "rows": number("keep_rows", keep_rows)}
         size = (images.shape[1], images.shape[2])
         with shown(progress, order["count"], "images") as told:
-            return self._engine.sample(order, size, begun, bool(floats), told)
+            return self._engine.sample(order, size, begun, floats, told)
 
     def log_prob(
         self,
@@ -255,6 +281,8 @@ class Model:
             labels = self._classes(classes, range(len(codes)))
             with shown(progress, len(codes), "sounds") as told:
                 return -_engine.nats_of_sounds(self._engine, codes, labels, number("skip", skip), told)
+        if skip != 1:
+            raise ValueError("skip: only for sounds, and this model makes images")
         images = as_images(given, "given")
         labels = self._classes(classes, range(len(images)))
         with shown(progress, len(images), "images") as told:
@@ -300,32 +328,39 @@ class Model:
         batch_size: int | None,
     ) -> _engine.Order:
         indices = as_indices(n)
-        if not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**64):
-            raise ValueError(f"seed: expected a whole number from 0 to 2**64 - 1, found {seed!r}")
-        wanted = None if isinstance(classes, str) and classes == "all" else classes
-        labels = None if wanted is None else self._classes(wanted, indices)
-        if isinstance(classes, str) and self.classes == 0:
-            raise ValueError("classes: the model is unconditional")
+        labels: None | int | npt.NDArray[np.uint32] = None
+        if isinstance(classes, str):
+            # The engine's own default, which needs no list of them.
+            self._check_all(classes)
+        elif classes is not None:
+            labels = as_class(classes) if is_one(classes) else as_classes(classes, len(indices))
         return {
             "count": len(indices),
             "first_index": indices.start if isinstance(indices, range) and len(indices) else 0,
             "indices": None if isinstance(indices, range) else indices,
-            "seed": int(seed),
+            "seed": number("seed", seed, end=2**64),
             "classes": labels,
-            "temperature": temperature,
-            "method": method,
+            "temperature": real("temperature", temperature),
+            "method": text("method", method),
             "batch_size": None if batch_size is None else number("batch_size", batch_size),
         }
 
     def _classes(self, classes: Classes, indices: Any) -> npt.NDArray[np.uint32] | None:
         """A class for each, or none for an unconditional model; "all" is by index."""
         if isinstance(classes, str):
-            if classes != "all":
-                raise ValueError(f'classes: expected classes or "all", found "{classes}"')
-            if self.classes == 0:
-                raise ValueError("classes: the model is unconditional")
+            self._check_all(classes)
             return (np.asarray(indices, dtype=np.uint64) % np.uint64(self.classes)).astype(np.uint32)
         return as_classes(classes, len(indices))
+
+    def _check_all(self, classes: str) -> None:
+        if classes != "all":
+            raise ValueError(f'classes: expected classes or "all", found {brief(classes)}')
+        if self.classes == 0:
+            raise ValueError("classes: the model is unconditional")
+
+    def _no_length(self, seconds: float | None, length: int | None) -> None:
+        if seconds is not None or length is not None:
+            raise ValueError("seconds and length: only for sounds, and this model makes images")
 
     def _length(self, seconds: float | None, length: int | None) -> int:
         rate = self._engine.sample_rate or 1
@@ -333,9 +368,9 @@ class Model:
             raise ValueError("seconds and length: give one of them")
         if length is not None:
             return number("length", length, least=1)
-        wanted = 1.0 if seconds is None else seconds
-        if not 0 < wanted < float("inf"):
-            raise ValueError(f"seconds: expected a finite number above 0, found {wanted!r}")
+        wanted = 1.0 if seconds is None else real("seconds", seconds)
+        if not 0 < wanted * rate < 2**63:
+            raise ValueError(f"seconds: expected a finite number above 0, found {brief(seconds)}")
         return max(1, round(wanted * rate))
 
     def _sounds(self, made: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]) -> Sounds:
@@ -345,8 +380,8 @@ class Model:
 def _size(size: None | int | tuple[int, int]) -> tuple[int, int]:
     if size is None:
         return (32, 32)
-    if isinstance(size, (int, np.integer)):
-        size = (int(size), int(size))
-    if len(size) != 2:
-        raise ValueError(f"size: expected (height, width), found {size!r}")
+    if is_one(size) and not isinstance(size, str):
+        size = (size, size)
+    if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
+        raise ValueError(f"size: expected (height, width), found {brief(size)}")
     return (number("size", size[0]), number("size", size[1]))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable, Union
 
+from .arrays import brief
+
 Progress = Union[None, bool, Callable[[float, int], Any]]
 
 
@@ -20,7 +22,7 @@ def shown(progress: Progress, total: int, unit: str) -> Iterator[Callable[[float
         yield None
     elif progress is not True:
         if not callable(progress):
-            raise ValueError(f"progress: expected a callable, True or None, found {progress!r}")
+            raise ValueError(f"progress: expected a callable, True or None, found {brief(progress)}")
         yield progress
     else:
         try:
