@@ -31,13 +31,16 @@ impl Opened {
     }
 
     /// The values that codes `[N, T]` stand for.
-    fn values(&self, codes: ArrayView2<i32>) -> Result<Array2<f32>> {
-        let symbols = self.symbols()?;
+    fn values(&self, codes: ArrayView2<i32>) -> PyResult<Array2<f32>> {
+        let symbols = self.symbols().map_err(exception)?;
         let outside = codes.iter().find(|code| !usize::try_from(**code).is_ok_and(|code| code < symbols));
         if let Some(code) = outside {
-            return Err(Error::argument("codes", format!("0 to {}", symbols - 1), code));
+            return Err(exception(Error::argument("codes", format!("0 to {}", symbols - 1), code)));
         }
-        Ok(codes.mapv(|code| heads::value(code as usize, symbols)))
+        let mut values = room(codes.len())?;
+        values.iter_mut().zip(&codes).for_each(|(to, code)| *to = heads::value(*code as usize, symbols));
+        Array2::from_shape_vec(codes.raw_dim(), values)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
     }
 }
 
@@ -52,7 +55,7 @@ pub fn sample_sounds<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<CodesAndWaveform<'py>> {
     let symbols = opened.symbols().map_err(exception)?;
-    let prime = prime.map(|codes| opened.values(codes.as_array())).transpose().map_err(exception)?;
+    let prime = prime.map(|codes| opened.values(codes.as_array())).transpose()?;
     // The first sample of what is given is no row: the first row reads it.
     let before = prime.as_ref().map_or(0, |prime| prime.dim().1);
     let rows = before.saturating_sub(1);
@@ -109,7 +112,7 @@ pub fn nats_of_sounds<'py>(
     skip: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    let values = opened.values(codes.as_array()).map_err(exception)?;
+    let values = opened.values(codes.as_array())?;
     let labels = classes.as_ref().map(|classes| classes.as_slice()).transpose()?;
     let sounds = Sounds { values: values.view(), labels, skip, compare: None };
     let scores = watched(py, progress.as_ref(), values.dim().0, |told| {
@@ -128,7 +131,7 @@ pub fn logits_of_sounds<'py>(
     classes: Option<PyReadonlyArray1<'py, u32>>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyArray3<f32>>> {
-    let values = opened.values(codes.as_array()).map_err(exception)?;
+    let values = opened.values(codes.as_array())?;
     let labels = classes.as_ref().map(|classes| classes.as_slice()).transpose()?;
     let (count, length) = values.dim();
     let logits = watched(py, progress.as_ref(), count, |told| {

@@ -128,6 +128,36 @@ def test_views_are_read_as_they_lie(digits):
     assert np.array_equal(digits.log_prob(read_only, 1), digits.log_prob(pictures, 1))
 
 
+def lying(array: np.ndarray, how: str) -> np.ndarray:
+    """The same numbers, as they may lie in memory."""
+    if how == "field":
+        # Strides that are no multiple of a number's bytes.
+        records = np.zeros(array.shape, [("other", np.uint8), ("number", array.dtype)])
+        records["number"] = array
+        return records["number"]
+    if how == "unaligned":
+        copy = np.frombuffer(bytearray(array.nbytes + 1), np.uint8)[1:].view(array.dtype)
+        copy[:] = array.ravel()
+        return copy.reshape(array.shape)
+    return array.astype(array.dtype.newbyteorder()) if how == "swapped" else array[::-1].copy()[::-1]
+
+
+@pytest.mark.parametrize("how", ["field", "unaligned", "swapped", "backwards"])
+def test_numbers_are_read_wherever_they_lie(digits, spoken, how):
+    state = read_safetensors(GOLDEN / "torch_rgb/model.safetensors")
+    state = {name: array for name, array in state.items() if array.ndim}
+    expected = fast_pixel_cnn.load(state, device="cpu").sample(2, size=8)
+    state = {name: lying(array, how) for name, array in state.items()}
+    # What else a checkpoint may have.
+    state = {"model": state, "optimizer": {"lr": 0.1, "betas": [[1], [1, 2]], "name": "adam", "step": None}}
+    assert np.array_equal(fast_pixel_cnn.load(state, device="cpu").sample(2, size=8), expected)
+    indices, classes = np.arange(3, dtype=np.uint32), np.array([7, 0, 3], np.uint32)
+    expected = digits.sample(indices, classes=classes, size=8)
+    assert np.array_equal(digits.sample(lying(indices, how), classes=lying(classes, how), size=8), expected)
+    codes = spoken.sample(2, length=30, classes=1).codes
+    assert np.array_equal(spoken.log_prob(lying(codes, how), 1), spoken.log_prob(codes, 1))
+
+
 def test_a_model_tells_what_it_is(digits):
     assert digits.config == {
         "nr_resnet": 2,

@@ -116,6 +116,14 @@ def test_single_images_are_linked_and_one_directory_may_be_filled_by_many_runs(t
     image = Path("images/000006.png")
     assert (tmp_path / "all" / image).samefile(part / image)
     assert contents(tmp_path / "all") == contents(generate(tmp_path / "one", 0, 8, "--format", "images"))
+    # A symbolic link stands for what it points to, and for nothing where that is gone.
+    (part / "images/000003.png").rename(part / "moved.png")
+    (part / "images/000003.png").symlink_to("../moved.png")
+    merged(part, other, last, "--out", tmp_path / "linked")
+    assert contents(tmp_path / "linked") == contents(tmp_path / "all")
+    assert not (tmp_path / "linked/images/000003.png").is_symlink()
+    (part / "moved.png").unlink()
+    assert merge(part, other, last, "--out", tmp_path / "no").stdout == "--first-index 3 -n 1\n"
     # What an index belongs to can be chosen where there is both.
     both = generate(tmp_path / "both", 3, 2, "--format", "images,npy")
     merged(other, both, "--out", tmp_path / "arrays")
@@ -238,12 +246,38 @@ def test_what_is_no_part_is_refused_and_one_that_was_ended_early_is_none(tmp_pat
         (json.dumps({**json.loads(told), "files": {"names": 3}}), "files has no names"),
         (json.dumps({**json.loads(told), "files": {"names": ["images.npy"]}}), "ranges"),
         (json.dumps({**json.loads(told), "image_size": 8}), "weights and size"),
+        (json.dumps({**json.loads(told), "singles": {"format": ["png"]}}), "singles has no format"),
+        (json.dumps({**json.loads(told), "model": {}}), 'is 1 in the first and "not there"'),
+        *(
+            (told.replace('"count": 2', f'"count": {n}'), "ranges")
+            for n in ("Infinity", "2.0", "true", '"2"')
+        ),
+        (told.replace('"first_index": 2', '"first_index": 4294967295'), "ranges"),
+        ("[" * 100_000, "recursion"),
     ]:
         (two / "run.json").write_text(text)
         refused(one, two, "--out", tmp_path / "no", says=(two, says))
     (two / "run.json").unlink()
     refused(one, two, "--out", tmp_path / "no", says=(f"{two}/run.json: not there",))
     (two / "run.json").write_text(told)
+    images = (two / "images.npy").read_bytes()
+    for header, says in [
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (-2, 8, 8, 3)}", "images.npy: "),
+        (f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**62}, 8, 8, 3)}}", "images.npy: "),
+        (f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**70}, 8, 8, 3)}}", "images.npy: "),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 8, 8, 3)}", "images.npy: "),
+        ("{'descr': '|S3', 'fortran_order': False, 'shape': (2, 8, 8, 1)}", "an array of numbers, found |S3"),
+        ("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (2, 8, 8, 0)}", "images.npy: "),
+        ("(" * 100, "images.npy: "),
+    ]:
+        text = header.ljust(117) + "\n"
+        (two / "images.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + text.encode() + images[128:])
+        refused(one, two, "--out", tmp_path / "no", says=(two, says))
+    (two / "images.npy").write_bytes(images)
+    refused(
+        one, two, "--out", tmp_path / "no", "-n", 0, says=("nothing is asked for: the parts have 0 to 3",)
+    )
+    refused(one, "--out", tmp_path / "no", "--first-index", 2, says=("the parts have 0 to 1",))
     (two / "labels.npy").unlink()
     refused(one, two, "--out", tmp_path / "no", says=("labels.npy",))
     refused(one, "--out", tmp_path / "no", "-n", "x", says=("--count", "x"))
@@ -252,7 +286,7 @@ def test_what_is_no_part_is_refused_and_one_that_was_ended_early_is_none(tmp_pat
 @made
 def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path) -> None:
     parts = split(tmp_path / "parts", [0, 40, 80])
-    refused(*parts, "--out", tmp_path / "all", says=("File too large",), limit=20_000)
+    refused(*parts, "--out", tmp_path / "all", says=(f"{tmp_path / 'all'}: File too large",), limit=20_000)
 
 
 def test_the_arrays_are_never_held(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -99,10 +100,79 @@ def test_threads_take_turns_with_a_model_and_two_models_run_at_once(digits):
     assert all(np.array_equal(made[seed], expected[seed]) for seed in range(6))
 
 
+def test_a_callable_may_use_the_model_itself(digits):
+    inner = []
+    digits.sample(8, progress=lambda done, total: inner.append(digits.sample(1)) if not inner else None)
+    assert np.array_equal(inner[0], digits.sample(1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_makes_the_same_or_says_that_it_cannot():
+    program = f"""
+import fast_pixel_cnn, os, threading, time
+model = fast_pixel_cnn.load({str(ROOT / "models/digits")!r}, device="cpu")
+expected = model.sample(2).tobytes()
+
+def child():
+    if os.fork() == 0:
+        try:
+            print(model.sample(2).tobytes() == expected, flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.wait()
+
+child()
+threading.Thread(target=model.sample, args=(100_000,), daemon=True).start()
+time.sleep(0.3)
+child()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    idle, busy = done.stdout.splitlines()
+    assert idle == "True" and busy.startswith("the model: cannot be used in this process: it was forked")
+
+
+def test_a_model_says_that_it_is_not_copied(digits):
+    with pytest.raises(TypeError, match="call fast_pixel_cnn.load in each process"):
+        pickle.dumps(digits)
+
+
+def test_a_limit_of_addresses_counts():
+    program = f"""
+import fast_pixel_cnn, numpy as np, resource
+digits = fast_pixel_cnn.load({str(ROOT / "models/digits")!r}, device="cpu")
+spoken = fast_pixel_cnn.load({str(ROOT / "models/spoken-digits")!r}, device="cpu")
+images = np.broadcast_to(np.zeros((1, 32, 32, 3), np.uint8), (50_000, 32, 32, 3))
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (150 << 20), size + (150 << 20)))
+for call in (
+    lambda: digits.sample(200_000),
+    lambda: digits.sample(20_000, floats=True),
+    lambda: digits.logits(images, 1),
+    lambda: digits.complete(images, 4),
+    lambda: spoken.sample(1, length=10**8),
+    lambda: spoken.complete([1, 2, 3], length=10**8),
+    lambda: fast_pixel_cnn.load({{"w": np.broadcast_to(np.float32(1), 10**8)}}),
+):
+    try:
+        call()
+    except MemoryError as error:
+        print(error)
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("what a process may have is told in other ways here")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 7 and done.stdout.count("MiB are available") == 7
+
+
 def test_what_has_no_room_is_refused_before_it_is_taken(digits):
     start = time.monotonic()
     with pytest.raises(MemoryError, match="MiB are available; a batch of [0-9]+ would fit"):
         digits.sample(10**9)
+    with pytest.raises(MemoryError):
+        digits.sample(2**32, classes=3)
     with pytest.raises(MemoryError, match="a batch of 4 needs"):
         digits.sample(4, size=65536, batch_size=4)
     assert time.monotonic() - start < 10

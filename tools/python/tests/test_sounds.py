@@ -73,11 +73,17 @@ def test_scores_are_those_of_evaluate(spoken, program, tmp_path):
         (lambda model: model.sample(1, size=8), "size and floats: only for images"),
         (lambda model: model.sample(1, seconds=1, length=1), "seconds and length: give one of them"),
         (lambda model: model.sample(1, seconds=0), "seconds: expected a finite number above 0, found 0"),
+        (lambda model: model.sample(1, seconds=1e300), "seconds: expected a finite number above 0, found 1e"),
+        (lambda model: model.sample(1, seconds="1"), "seconds: expected a number, found '1'"),
         (lambda model: model.sample(1, length=0), "length: expected a whole number of at least 1, found 0"),
-        (lambda model: model.log_prob([[0, 256]], 1), "codes: expected 0 to 255, found 256"),
+        (lambda model: model.log_prob([[0, 256]], 1), "given: expected 0 to 255, found 256"),
         (lambda model: model.log_prob([[0.5, 1]], 1), r"given: expected codes, whole numbers \[N, T\]"),
         (lambda model: model.log_prob([[1]], 1), "skip: expected less than the 1 samples of a sound"),
         (lambda model: model.logits(np.zeros((1, 0), int), 1), "given: expected sounds of at least 1 sample"),
+        (
+            lambda model: model.logits([[1], [2]], [1] * 9),
+            "classes: expected one for each of 2 sounds, found 9",
+        ),
         (lambda model: model.complete([[-1]]), "given: expected numbers from 0 to"),
         (lambda model: model.classify([[1]]), "model: it makes sounds"),
     ],
@@ -86,3 +92,7 @@ def test_what_does_not_fit_is_a_value_error_of_one_line(spoken, call, line):
     with pytest.raises(ValueError, match=line) as raised:
         call(spoken)
     assert "\n" not in str(raised.value)
+
+
+def test_of_no_sounds_there_are_no_logits(spoken):
+    assert spoken.logits(np.zeros((0, 3), int), 1).shape == (0, 3, 256)

@@ -115,9 +115,9 @@ class Part:
         return names if ARRAYS[self.sounds][0] in names else []
 
     @property
-    def directory(self) -> Path | None:
-        """The directory of its single images or sounds."""
-        return self.path / self.single_name if self.told.get("singles") else None
+    def directory(self) -> Path:
+        """The directory of its single images or sounds, if it has them."""
+        return self.path / self.single_name
 
     @property
     def single_name(self) -> str:
@@ -224,7 +224,7 @@ def same(one: Range, other: Range, names: list[str] | None, first: int, end: int
             differ = [a[rows].view(np.uint8).reshape(len(a[rows]), -1) for a in arrays]
             unequal = (differ[0] != differ[1]).any(axis=1)
             if unequal.any():
-                return first + rows.start + int(unequal.argmax())
+                return first + int(rows.start) + int(unequal.argmax())
     return None
 
 
@@ -361,7 +361,7 @@ def collect(parts: list[Part], wanted: str | None) -> tuple[list[Range], list[st
         return [r for part in parts for r in part.ranges_of_arrays()], names
     if wanted not in (None, single):
         raise Refused(f"--format {wanted}: the parts have {single}")
-    without = [part for part in parts if not (part.directory and part.directory.is_dir())]
+    without = [part for part in parts if not (part.told.get("singles") and part.directory.is_dir())]
     if without:
         hint = "" if wanted else f", and {next(p.path for p in parts if not p.arrays)} has no arrays"
         raise Refused(f"{without[0].path} has no directory of single {single}{hint}")

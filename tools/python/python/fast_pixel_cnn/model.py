@@ -349,7 +349,8 @@ class Model:
         """A class for each, or none for an unconditional model; "all" is by index."""
         if isinstance(classes, str):
             self._check_all(classes)
-            return (np.asarray(indices, dtype=np.uint64) % np.uint64(self.classes)).astype(np.uint32)
+            labels: npt.NDArray[np.uint32] = np.asarray(indices, dtype=np.uint32) % np.uint32(self.classes)
+            return labels
         return as_classes(classes, len(indices))
 
     def _check_all(self, classes: str) -> None:
@@ -380,8 +381,7 @@ class Model:
 def _size(size: None | int | tuple[int, int]) -> tuple[int, int]:
     if size is None:
         return (32, 32)
-    if is_one(size) and not isinstance(size, str):
-        size = (size, size)
-    if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
+    both: Any = (size, size) if is_one(size) and not isinstance(size, str) else size
+    if not isinstance(both, (tuple, list, np.ndarray)) or len(both) != 2:
         raise ValueError(f"size: expected (height, width), found {brief(size)}")
-    return (number("size", size[0]), number("size", size[1]))
+    return (number("size", both[0]), number("size", both[1]))

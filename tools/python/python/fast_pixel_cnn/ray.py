@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from .arrays import as_class, as_classes, as_indices
 from .model import Model, load
 
 # The column of `ray.data.range`.
@@ -74,23 +75,28 @@ class Sampler:
         if threads is None and device == "cpu":
             threads = max(1, int(given.get("CPU", 1)))
         self.model: Model = load(source, device, threads, precision, **options)
-        self.classes = classes
-        self.how: dict[str, Any] = {"seed": seed, "temperature": temperature}
-        if self.model.makes_sounds:
-            self.how.update(seconds=seconds, length=length)
-        else:
-            self.how.update(size=size)
+        if isinstance(classes, str):
+            self.model._check_all(classes)
+        self.classes = classes if classes is None or isinstance(classes, str) else as_class(classes)
+        self.how: dict[str, Any] = {
+            "seed": seed,
+            "temperature": temperature,
+            "size": size,
+            "seconds": seconds,
+            "length": length,
+        }
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """The rows of some indices."""
-        indices = batch[INDEX]
+        if INDEX not in batch:
+            raise ValueError(f"batch: expected a column {INDEX}, found {', '.join(map(str, batch))}")
+        indices = as_indices(batch[INDEX])
         rows: dict[str, npt.NDArray[Any]] = {"index": np.asarray(indices, dtype=np.int64)}
+        classes = batch.get("class", None if isinstance(self.classes, str) else self.classes)
+        labels = as_classes(classes, len(indices))
         if self.model.classes:
-            classes = batch.get("class", self.classes)
-            if classes is None or isinstance(classes, str):
-                classes = indices % self.model.classes
-            rows["class"] = np.broadcast_to(np.asarray(classes, dtype=np.int64), indices.shape).copy()
-        made = self.model.sample(indices, classes=rows.get("class", self.classes), **self.how)
+            rows["class"] = rows["index"] % self.model.classes if labels is None else labels.astype(np.int64)
+        made = self.model.sample(indices, classes=rows.get("class", labels), **self.how)
         if self.model.makes_sounds:
             rows.update(codes=made.codes, waveform=made.waveform)
         else:
