@@ -80,7 +80,7 @@ def test_samples_that_cannot_be(digits, arguments, line):
         (lambda model: model.complete(ZEROS, 9, classes=1), "rows"),
         (lambda model: model.complete(ZEROS, 4, classes=1, seconds=1), "seconds and length: only for sounds"),
         (lambda model: model.log_prob(ZEROS, 1, skip=0), "skip: only for sounds"),
-        (lambda model: model.log_prob([[1], [2, 3]], 1), r"expected uint8 .*found \[\[1\], \[2, 3\]\]"),
+        (lambda model: model.log_prob([[1], [2, 3]], 1), "given: expected uint8"),
         (lambda model: model.complete(ZEROS, 4, n=3, classes=1), r"expected shape \[3, 8, 8, 3\]"),
     ],
 )

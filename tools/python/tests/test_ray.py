@@ -127,3 +127,17 @@ def test_gray_images_and_sounds_are_rows_too():
     made = first(spoken, length=50)
     assert np.array_equal([row["codes"] for row in made], alone.codes)
     assert np.array_equal([row["waveform"] for row in made], alone.waveform)
+
+
+def test_what_does_not_fit_is_a_value_error_of_one_line():
+    one = {"id": np.array([1])}
+    for options, batch, line in [
+        ({"classes": "cats"}, one, 'classes: expected classes or "all", found .cats.'),
+        # By which class an image is made must not follow from its place in a batch.
+        ({"classes": [1, 2]}, one, "classes: expected a whole number"),
+        ({"seconds": 1}, one, "seconds and length: only for sounds"),
+        ({}, {"index": np.array([1])}, "batch: expected a column id, found index"),
+        ({}, {**one, "class": np.array([1.5])}, r"classes: expected a class, or one for each \[N\]"),
+    ]:
+        with pytest.raises(ValueError, match=line):
+            Sampler(DIGITS, device="cpu", threads=1, **options)(batch)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,14 @@ class Sampler:
         precision: str = "f32",
         **options: Any,
     ) -> None:
-        given = ray.get_runtime_context().get_assigned_resources()
+        given: dict[str, float] | None = None
+        if ray.is_initialized():
+            # In the process that drives Ray, where somebody tries this out, nothing is assigned.
+            with suppress(AssertionError):
+                given = ray.get_runtime_context().get_assigned_resources()
         if device is None:
-            device = "cuda" if given.get("GPU", 0) > 0 else "cpu"
-        if threads is None and device == "cpu":
+            device = "cuda" if given and given.get("GPU", 0) > 0 else "cpu"
+        if threads is None and device == "cpu" and given is not None:
             threads = max(1, int(given.get("CPU", 1)))
         self.model: Model = load(source, device, threads, precision, **options)
         if isinstance(classes, str):
