@@ -277,6 +277,7 @@ def test_what_is_no_part_is_refused_and_one_that_was_ended_early_is_none(tmp_pat
     refused(
         one, two, "--out", tmp_path / "no", "-n", 0, says=("nothing is asked for: the parts have 0 to 3",)
     )
+    refused(one, two, "--out", tmp_path / "no", "-n", 2**32 + 1, says=("indices are below 2^32",))
     refused(one, "--out", tmp_path / "no", "--first-index", 2, says=("the parts have 0 to 1",))
     (two / "labels.npy").unlink()
     refused(one, two, "--out", tmp_path / "no", says=("labels.npy",))

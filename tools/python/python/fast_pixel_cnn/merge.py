@@ -401,6 +401,8 @@ def merge(
     end = first + count if count is not None else max(first, ranges[-1].end)
     if end <= first:
         raise Refused(f"nothing is asked for: the parts have {ranges[0].first} to {ranges[-1].end - 1}")
+    if end > INDICES:
+        raise Refused(f"indices are below 2^32: there are none from {first} to {brief(end - 1)}")
     ranges = cut(ranges, first, end)
     missing = gaps(ranges, first, end)
     if missing:
