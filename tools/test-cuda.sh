@@ -25,13 +25,34 @@ else
     echo "CUDA tests run on $(nvidia-smi -L | head -n 1)"
 fi
 
-tests=()
+test=(cargo test --release --features cuda)
+# Those that look at the kernels, and all others, which run images.
+kernels=(--lib --test cuda_ptx --test cuda_resources)
+images=()
 for file in tests/cuda*.rs; do
     name=$(basename "$file" .rs)
-    [ "$name" = cuda_conformance ] || tests+=(--test "$name")
+    [[ " ${kernels[*]} cuda_conformance " == *" $name "* ]] || images+=(--test "$name")
 done
-test=(cargo test --release --features cuda)
-# Its networks are small. They leave most of a large device's multiprocessors nothing but to poll at the persistent
-# kernel's barriers, where the virtual GPU spends its time; of a few each has several tiles of a stage.
-VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" --test cuda_conformance "$@"
-"${test[@]}" --lib "${tests[@]}" "$@"
+run_images() {
+    # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll at the persistent
+    # kernel's barriers, where the virtual GPU spends its time; of a few each has several tiles of a stage.
+    VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" --test cuda_conformance "$@" &&
+        "${test[@]}" "${images[@]}" "$@"
+}
+
+if [ "$kind" = real ]; then
+    run_images "$@"
+    "${test[@]}" "${kernels[@]}" "$@"
+    exit
+fi
+# A test takes the virtual GPU for itself and is a thread or two: both halves at a time, each with its own.
+"${test[@]}" "${kernels[@]}" --test cuda_conformance "${images[@]}" --no-run
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"${test[@]}" "${kernels[@]}" "$@" >"$log" 2>&1 &
+other=$!
+status=0
+run_images "$@" || status=$?
+wait $other || status=$?
+cat "$log"
+exit $status
