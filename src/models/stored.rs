@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::Read;
 use std::path::Path;
 
 use crate::checkpoint::{DType, Variable};
 use crate::error::{Error, Result, list};
+use crate::media::npy::open_regular;
 
 /// Characters that a list of names may take in a message, beside the rest of it.
 pub(super) const ROOM: usize = 150;
@@ -58,6 +60,21 @@ pub(super) fn differences(variable: &Variable, shape: &[usize]) -> Vec<String> {
         differences.push(format!("{name}: expected shape {shape:?}, found {found:?}"));
     }
     differences
+}
+
+/// The most bytes of a file that describes a model: one with a thousand layers takes a hundredth of this.
+const DESCRIPTION: u64 = 1 << 20;
+
+/// Reads a file beside a checkpoint that describes its model.
+pub(super) fn read_description(file: &Path) -> Result<Vec<u8>> {
+    let (source, length) = open_regular(file)?;
+    if length > DESCRIPTION {
+        let expected = format!("at most {DESCRIPTION} bytes");
+        return Err(Error::malformed(file, "length", expected, length.to_string()));
+    }
+    let mut text = Vec::new();
+    source.take(DESCRIPTION).read_to_end(&mut text).map_err(Error::io(file, "read"))?;
+    Ok(text)
 }
 
 /// What a file beside a checkpoint says and what the checkpoint has, where both tell and they differ.

@@ -4,7 +4,6 @@
 //! weights are averages. All the rest is in the checkpoint too, so what the file says of it must agree: it may be
 //! another model's. A file in which `nr_resnet` does not stand is another program's, and says nothing.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,14 +11,10 @@ use serde_json::{Map, Value};
 
 use super::{Nonlinearity, PixelCnnPp};
 use crate::error::{Error, Result, printable};
-use crate::media::npy::open_regular;
-use crate::models::stored::{agree, differ};
+use crate::models::stored::{agree, differ, read_description};
 
 /// What the file is called.
 pub(in crate::models) const FILE: &str = "config.json";
-
-/// Other programs' files of this name may be long, in bytes, but not this long.
-const MOST: u64 = 1 << 20;
 
 /// The file's contents, as far as they matter. All of it may be left out.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -47,14 +42,7 @@ pub(in crate::models) struct Described {
 impl Described {
     /// Reads the file, if it is meant for this.
     pub(in crate::models) fn read(file: &Path) -> Result<Described> {
-        let (source, length) = open_regular(file)?;
-        if length > MOST {
-            let expected = format!("at most {MOST} bytes");
-            return Err(Error::malformed(file, "length", expected, length.to_string()));
-        }
-        let mut text = Vec::new();
-        source.take(MOST).read_to_end(&mut text).map_err(Error::io(file, "read"))?;
-        Described::parse(file.into(), &text)
+        Described::parse(file.into(), &read_description(file)?)
     }
 
     fn parse(file: PathBuf, text: &[u8]) -> Result<Described> {

@@ -3,21 +3,16 @@
 //! The idea: dilations and sample rate stand nowhere else. All the rest is in the checkpoint too, so what the file says
 //! of it must agree: it may be another model's.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::WaveNet;
 use crate::error::{Error, Result, printable};
-use crate::media::npy::open_regular;
-use crate::models::stored::{agree, differ};
+use crate::models::stored::{agree, differ, read_description};
 
 /// What the file is called.
 pub(in crate::models) const FILE: &str = "wavenet_params.json";
-
-/// The file of a model with a thousand layers takes a hundredth of this, in bytes.
-const MOST: u64 = 1 << 20;
 
 /// The file's contents, as far as they matter. All but two may be left out.
 #[derive(Debug, Deserialize)]
@@ -37,14 +32,7 @@ pub(super) struct Params {
 impl Params {
     /// Reads the file.
     pub(super) fn read(file: &Path) -> Result<Params> {
-        let (source, length) = open_regular(file)?;
-        if length > MOST {
-            let expected = format!("at most {MOST} bytes");
-            return Err(Error::malformed(file, "length", expected, length.to_string()));
-        }
-        let mut text = Vec::new();
-        source.take(MOST).read_to_end(&mut text).map_err(Error::io(file, "read"))?;
-        Params::parse(file, &text)
+        Params::parse(file, &read_description(file)?)
     }
 
     fn parse(file: &Path, text: &[u8]) -> Result<Params> {

@@ -279,6 +279,29 @@ impl Prepared<'_> {
             if made.interrupted { Err(Error::Interrupted) } else { Ok(()) }
         })
     }
+
+    /// Makes the run as an array of numpy's of this shape, `[N, H, W, C]`, each value turned into what is wanted.
+    ///
+    /// # Errors
+    /// As for [`watched`]; numpy's MemoryError.
+    fn images<'py, T: Element>(
+        self,
+        py: Python<'py>,
+        opened: &Opened,
+        shape: [usize; 4],
+        progress: Option<&Py<PyAny>>,
+        turn: fn(f32) -> T,
+    ) -> PyResult<Bound<'py, PyArray4<T>>> {
+        let made = zeros::<T, Ix4>(py, shape)?;
+        let mut array = made.readwrite();
+        let all = array.as_slice_mut()?;
+        let image = shape[1..].iter().product::<usize>();
+        self.make(py, opened, progress, |first, images| {
+            all[first * image..].iter_mut().zip(images).for_each(|(to, value)| *to = turn(*value));
+        })?;
+        drop(array);
+        Ok(made)
+    }
 }
 
 /// The largest batch up to [`BATCH`] that fits. If not even one image does, the run will say so.
@@ -362,24 +385,10 @@ impl Opened {
         let values = shape.iter().fold(1, |product: u64, &axis| product.saturating_mul(axis as u64));
         let bytes = values.saturating_mul(if floats { 4 } else { 1 });
         let prepared = order.prepare(py, self, run, bytes)?;
-        let progress = progress.as_ref();
         if floats {
-            let made = zeros::<f32, Ix4>(py, shape)?;
-            fill(&made, |all, image| {
-                prepared.make(py, self, progress, |first, images| {
-                    all[first * image..].iter_mut().zip(images).for_each(|(to, value)| *to = *value);
-                })
-            })?;
-            return Ok(made.into_any());
+            return Ok(prepared.images(py, self, shape, progress.as_ref(), |value| value)?.into_any());
         }
-        let made = zeros::<u8, Ix4>(py, shape)?;
-        fill(&made, |all, image| {
-            prepared.make(py, self, progress, |first, images| {
-                let bytes = images.iter().map(|value| images::to_byte(*value));
-                all[first * image..].iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
-            })
-        })?;
-        Ok(made.into_any())
+        Ok(prepared.images(py, self, shape, progress.as_ref(), images::to_byte)?.into_any())
     }
 
     /// Negative log-likelihoods of images `[N, H, W, C]`, in nats: `[N]`.
@@ -447,14 +456,4 @@ fn floats_of(images: ArrayView4<u8>) -> PyResult<Array4<f32>> {
     values.iter_mut().zip(&images).for_each(|(to, byte)| *to = images::to_float(*byte));
     let floats = Array4::from_shape_vec(images.raw_dim(), values);
     floats.map_err(|error| PyValueError::new_err(error.to_string()))
-}
-
-/// Lets an array be filled that nobody else has yet: `work` gets its numbers and how many an image has of them.
-fn fill<T: Element>(
-    array: &Bound<'_, PyArray4<T>>,
-    work: impl FnOnce(&mut [T], usize) -> PyResult<()>,
-) -> PyResult<()> {
-    let mut array = array.readwrite();
-    let image = array.as_array().len() / array.as_array().dim().0.max(1);
-    work(array.as_slice_mut()?, image)
 }
