@@ -23,6 +23,8 @@ pub enum FaultKind {
     ReadOnly,
     /// Two accesses, one of them a write, that nothing orders.
     Race,
+    /// A value that is its own flag and may arrive never, twice, or in parts.
+    Handover,
     /// `ld.global.nc` of bytes that the launch writes.
     NonCoherent,
     /// A barrier or `.sync` operation that not all of its threads reach together.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::shadow::{Cell, Who};
+use super::shadow::{Cell, How, Who};
 
 /// For each warp of the grid, until when its accesses are known.
 type Known = Vec<u32>;
@@ -221,20 +221,10 @@ impl GridOrder {
     }
 
     /// A warp of a block, about to access.
-    #[allow(clippy::too_many_arguments)]
-    pub fn who(
-        &self,
-        block: &BlockOrder,
-        warp: usize,
-        path: u32,
-        nc: bool,
-        strong: bool,
-        site: u32,
-        shared: bool,
-    ) -> Who {
+    pub fn who(&self, block: &BlockOrder, warp: usize, path: u32, how: How, site: u32, shared: bool) -> Who {
         let number = block.warps.0 + warp as u32;
         Who {
-            cell: Cell::new(block.time, number, path, nc, strong, site),
+            cell: Cell::new(block.time, number, path, how, site),
             start: Cell::begin(if shared { block.start } else { self.start }),
             block: block.warps,
             barrier: block.barrier,

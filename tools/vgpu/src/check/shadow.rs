@@ -3,6 +3,22 @@
 //! The idea: a cell of 64 bits says when, by which warp, how and where in the program, the time in its
 //! highest bits, so that everything before the launch is recognised by one comparison.
 
+/// How a word is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Like any memory.
+    Weak = 0,
+    /// Atomic, volatile, acquire, release, or relaxed but for what hands over: flags and counters.
+    Strong = 1,
+    /// By `ld.global.nc`.
+    Nc = 2,
+    /// Relaxed, as `.f32`, beyond the block: a value that is its own flag.
+    Handover = 3,
+}
+
+/// What a word holds that is to be handed over, and has not yet been.
+pub const NOT_YET: u32 = u32::MAX;
+
 /// An access: time, warp, path, and how and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cell(pub u64);
@@ -17,19 +33,20 @@ impl Cell {
     /// Paths of a warp that can be told apart between two barriers.
     pub const PATHS: u32 = 63;
     /// Memory instructions that can be told apart.
-    pub const SITES: u32 = (1 << 12) - 1;
-    const STRONG: u64 = 1 << 12;
-    const NC: u64 = 1 << 13;
+    pub const SITES: u32 = (1 << 11) - 1;
+    const HOW_SHIFT: u32 = 11;
+    const STRONG: u64 = 1 << Cell::HOW_SHIFT;
+    const HOW: u64 = 3 << Cell::HOW_SHIFT;
+    const OVER: u64 = 1 << (Cell::HOW_SHIFT + 2);
 
     /// An access.
-    pub fn new(time: u64, warp: u32, path: u32, nc: bool, strong: bool, site: u32) -> Cell {
+    pub fn new(time: u64, warp: u32, path: u32, how: How, site: u32) -> Cell {
         let path = if path > Cell::PATHS { 0 } else { path };
-        let how = if nc { Cell::NC } else { 0 } | if strong { Cell::STRONG } else { 0 };
         Cell(
             time << Cell::TIME_SHIFT
                 | u64::from(warp) << Cell::WARP_SHIFT
                 | u64::from(path) << 14
-                | how
+                | (how as u64) << Cell::HOW_SHIFT
                 | u64::from(site.min(Cell::SITES)),
         )
     }
@@ -62,7 +79,7 @@ impl Cell {
         (self.0 >> 14) as u32 & Cell::PATHS
     }
 
-    /// Atomic, volatile or the like.
+    /// Atomic, volatile or the like, or handing over.
     #[inline(always)]
     pub fn strong(self) -> bool {
         self.0 & Cell::STRONG != 0
@@ -71,7 +88,18 @@ impl Cell {
     /// By `ld.global.nc`.
     #[inline(always)]
     pub fn nc(self) -> bool {
-        self.0 & Cell::NC != 0
+        self.0 & Cell::HOW == (How::Nc as u64) << Cell::HOW_SHIFT
+    }
+
+    /// Handing over.
+    #[inline(always)]
+    pub fn handover(self) -> bool {
+        self.0 & Cell::HOW == (How::Handover as u64) << Cell::HOW_SHIFT
+    }
+
+    /// Whether it handed over a value where there was another before.
+    fn over(self) -> bool {
+        self.0 & Cell::OVER != 0
     }
 
     /// Which of the kernel's memory instructions.
@@ -100,7 +128,7 @@ pub struct Who {
 impl Who {
     /// Whether an access is over, as far as warps of this block are concerned, and this one follows it.
     #[inline(always)]
-    fn follows(&self, cell: Cell) -> bool {
+    pub fn follows(&self, cell: Cell) -> bool {
         let warp = cell.warp();
         cell < self.start
             || warp == self.cell.warp()
@@ -114,12 +142,38 @@ impl Who {
         self.follows(cell) && !(own && (self.parted || cell.time() >= self.met))
     }
 
-    /// Whether nothing orders an access before this one; two strong ones need no order.
+    /// What is wrong if nothing orders an access before this one. Two strong ones need no order; of two
+    /// that hand over, the caller knows when that is so.
     #[inline(always)]
-    fn races(&self, cell: Cell, ordered: &mut impl FnMut(Cell) -> bool) -> bool {
-        let both = cell.strong() && self.cell.strong();
-        !both && !self.settled(cell) && !ordered(cell)
+    fn clash(&self, cell: Cell, ordered: &mut impl FnMut(Cell) -> bool) -> Option<Clash> {
+        if cell.strong() && self.cell.strong() {
+            return self.clash_of_strong(cell, ordered);
+        }
+        (!self.settled(cell) && !ordered(cell)).then_some(Clash::Race)
     }
+
+    #[inline(never)]
+    fn clash_of_strong(&self, cell: Cell, ordered: &mut impl FnMut(Cell) -> bool) -> Option<Clash> {
+        let clash = match (cell.handover(), self.cell.handover()) {
+            (false, false) => return None,
+            (true, true) => Clash::Reset,
+            _ => Clash::Mixed,
+        };
+        (!self.settled(cell) && !ordered(cell)).then_some(clash)
+    }
+}
+
+/// What is wrong with two accesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clash {
+    /// Nothing orders them.
+    Race,
+    /// A write of what `ld.global.nc` reads, in whatever order.
+    NonCoherent,
+    /// Nothing orders them, and only one of them hands over.
+    Mixed,
+    /// Nothing orders a load and a store that hand over a value, and there was another value before.
+    Reset,
 }
 
 /// Two accesses that are not ordered.
@@ -131,8 +185,8 @@ pub struct Conflict {
     pub wrote: bool,
     /// The first byte of the word, from the segment's beginning.
     pub offset: u64,
-    /// A write of what `ld.global.nc` reads, in whatever order.
-    pub nc: bool,
+    /// What is wrong.
+    pub clash: Clash,
 }
 
 /// What an access is, for counting distinct bytes.
@@ -153,6 +207,9 @@ pub struct Shadow {
     shift: u32,
     writers: Vec<Cell>,
     readers: Vec<[Cell; 2]>,
+    /// What came before the values that were handed over, once any was: who resets a word must do so before
+    /// anybody looks, and not only before the value comes.
+    resets: Vec<Cell>,
     /// The launch that touched the grain last, and how.
     marks: Vec<u32>,
 }
@@ -162,7 +219,8 @@ impl Shadow {
     pub fn new(bytes: u64) -> Shadow {
         let grains = bytes.div_ceil(4) as usize;
         let readers = vec![[Cell::default(); 2]; grains];
-        Shadow { shift: 2, writers: vec![Cell::default(); grains], readers, marks: Vec::new() }
+        let (writers, resets, marks) = (vec![Cell::default(); grains], Vec::new(), Vec::new());
+        Shadow { shift: 2, writers, readers, resets, marks }
     }
 
     /// One cell for each byte, from now on.
@@ -173,6 +231,7 @@ impl Shadow {
         }
         spread(&mut self.writers);
         spread(&mut self.readers);
+        spread(&mut self.resets);
         spread(&mut self.marks);
         self.shift = 0;
     }
@@ -185,6 +244,17 @@ impl Shadow {
         (offset >> self.shift) as usize..((offset + bytes) >> self.shift) as usize
     }
 
+    /// The words of a range that were handed over since `start` and that nobody has looked at since: where
+    /// they are, and by whom.
+    pub fn fresh(&self, offset: u64, bytes: u64, start: Cell) -> impl Iterator<Item = (u64, Cell)> {
+        (offset..offset + bytes).step_by(4).filter_map(move |word| {
+            let grain = (word >> self.shift) as usize;
+            let writer = self.writers[grain];
+            let unseen = self.readers[grain].iter().all(|&reader| reader < start);
+            (writer.handover() && writer >= start && unseen).then_some((word, writer))
+        })
+    }
+
     /// Notes a read of a range. `ordered` tells of two warps' accesses whether the first is known to the
     /// second.
     #[inline(always)]
@@ -195,38 +265,26 @@ impl Shadow {
         who: &Who,
         ordered: &mut impl FnMut(Cell) -> bool,
     ) -> Result<(), Conflict> {
-        let range = self.grains(offset, bytes);
-        let shift = self.shift;
-        let me = who.cell;
-        let cells = self.writers[range.clone()].iter().zip(&mut self.readers[range.clone()]);
-        for (k, (&writer, readers)) in cells.enumerate() {
-            if writer >= who.start {
-                let conflict = Conflict {
-                    earlier: writer,
-                    wrote: true,
-                    offset: ((range.start + k) as u64) << shift,
-                    nc: me.nc(),
-                };
-                if me.nc() {
-                    return Err(conflict);
-                }
-                if who.races(writer, ordered) {
-                    return Err(conflict);
-                }
-            }
-            if readers[0].key() == me.key() && !me.nc() {
-                continue;
-            }
-            // Whoever follows the new read follows the old one too; what `.nc` read is kept.
-            let first = !readers[0].nc() && who.follows(readers[0]) || readers[0] < who.start;
-            readers[usize::from(!first)] = me;
+        match who.cell.handover() {
+            true => self.read_handover(offset, bytes, who, ordered),
+            false => self.read_as::<false>(offset, bytes, who, ordered),
         }
-        Ok(())
     }
 
-    /// Notes a write of a range.
+    /// Apart, so that the others stay short.
+    #[inline(never)]
+    fn read_handover(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        who: &Who,
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        self.read_as::<true>(offset, bytes, who, ordered)
+    }
+
     #[inline(always)]
-    pub fn write(
+    fn read_as<const HANDOVER: bool>(
         &mut self,
         offset: u64,
         bytes: u64,
@@ -236,27 +294,116 @@ impl Shadow {
         let range = self.grains(offset, bytes);
         let shift = self.shift;
         let me = who.cell;
+        let (strong, nc) = (me.strong(), me.nc());
+        // What the last read must share with this one to stand for it too.
+        let same = u64::MAX << Cell::WARP_SHIFT | if strong { 0 } else { Cell::STRONG };
+        let cells = self.writers[range.clone()].iter().zip(&mut self.readers[range.clone()]);
+        for (k, (&writer, readers)) in cells.enumerate() {
+            if writer >= who.start {
+                let conflict = |earlier, clash| {
+                    let offset = ((range.start + k) as u64) << shift;
+                    Err(Conflict { earlier, wrote: true, offset, clash })
+                };
+                if nc {
+                    return conflict(writer, Clash::NonCoherent);
+                }
+                let arrived = HANDOVER && writer.handover() && !writer.over();
+                let first = if arrived { self.resets[range.start + k] } else { writer };
+                if (!arrived || first >= who.start)
+                    && let Some(clash) = who.clash(first, ordered)
+                {
+                    return conflict(first, clash);
+                }
+            }
+            // Whoever follows the new read follows the old one too; but a strong one allows what a weak one
+            // does not, and what `.nc` read is kept.
+            let old = readers[0];
+            if (old.0 ^ me.0) & same == 0 && !nc {
+                continue;
+            }
+            let hides = strong && !old.strong() && old >= who.start;
+            let first = !old.nc() && !hides && who.follows(old) || old < who.start;
+            readers[usize::from(!first)] = me;
+        }
+        Ok(())
+    }
+
+    /// Notes a write of a range; for one that hands over, `old` is what is there.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        who: &Who,
+        old: &[u8],
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        match who.cell.handover() {
+            true => self.write_handover(offset, bytes, who, old, ordered),
+            false => self.write_as::<false>(offset, bytes, who, old, ordered),
+        }
+    }
+
+    /// Apart, so that the others stay short.
+    #[inline(never)]
+    fn write_handover(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        who: &Who,
+        old: &[u8],
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        self.write_as::<true>(offset, bytes, who, old, ordered)
+    }
+
+    #[inline(always)]
+    fn write_as<const HANDOVER: bool>(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        who: &Who,
+        old: &[u8],
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        let range = self.grains(offset, bytes);
+        let shift = self.shift;
+        let me = who.cell;
+        if HANDOVER {
+            self.replaces(range.clone());
+        }
         let cells = self.writers[range.clone()].iter_mut().zip(&mut self.readers[range.clone()]);
         for (k, (writer, readers)) in cells.enumerate() {
+            let over = HANDOVER && !waits(old, k << shift);
             for (cell, wrote) in [(*writer, true), (readers[0], false), (readers[1], false)] {
                 if cell < who.start {
                     continue;
                 }
-                let conflict = |nc| {
+                let conflict = |clash| {
                     let offset = ((range.start + k) as u64) << shift;
-                    Err(Conflict { earlier: cell, wrote, offset, nc })
+                    Err(Conflict { earlier: cell, wrote, offset, clash })
                 };
                 if cell.nc() {
-                    return conflict(true);
+                    return conflict(Clash::NonCoherent);
                 }
-                if who.races(cell, ordered) {
-                    return conflict(false);
+                match who.clash(cell, ordered) {
+                    None => {}
+                    Some(Clash::Reset) if wrote => return conflict(Clash::Race),
+                    Some(Clash::Reset) if !over => {}
+                    Some(clash) => return conflict(clash),
                 }
             }
-            *writer = me;
+            *writer = if over { Cell(me.0 | Cell::OVER) } else { me };
             *readers = [Cell::default(); 2];
         }
         Ok(())
+    }
+
+    /// Notes what came before values.
+    #[inline(never)]
+    fn replaces(&mut self, range: std::ops::Range<usize>) {
+        self.resets.resize(self.writers.len(), Cell::default());
+        self.resets[range.clone()].copy_from_slice(&self.writers[range]);
     }
 
     /// Marks a range as touched in a launch; the bytes that were not yet, in this way.
@@ -274,4 +421,9 @@ impl Shadow {
         }
         new << self.shift
     }
+}
+
+/// Whether the word around a byte of `old` has not been handed over yet.
+fn waits(old: &[u8], at: usize) -> bool {
+    old.chunks_exact(4).nth(at / 4).is_some_and(|word| word == NOT_YET.to_ne_bytes())
 }

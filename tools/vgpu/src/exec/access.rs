@@ -153,10 +153,11 @@ impl Machine<'_> {
         }
         self.order_global(block, lanes, access, at, site, addresses)?;
         let segment = self.memory.segment_mut(site.allocation);
-        let changed = if access.store {
+        if access.store {
             // SAFETY: every lane's bytes are inside the segment, as just checked.
             unsafe { store(segment, lanes, access, at, site, addresses) };
-            true
+            self.progress += 1;
+            block.warps[at.warp].watch.change();
         } else {
             if !segment.all_written()
                 && let Some((lane, address)) = unwritten(segment, at.mask, addresses, width)
@@ -165,9 +166,13 @@ impl Machine<'_> {
             }
             // SAFETY: as above.
             unsafe { load(segment, lanes, access, at, site, addresses) };
-            false
-        };
-        self.progress += u64::from(changed);
+            if access.order.strong {
+                let runs =
+                    site.pattern.runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len));
+                block.warps[at.warp].watch.look(at.pc, Some(site.allocation), segment, runs);
+                self.hide(block, lanes, access, at, addresses);
+            }
+        }
         Ok(())
     }
 
@@ -209,6 +214,7 @@ impl Machine<'_> {
             // SAFETY: every lane's bytes are inside the segment, as just checked.
             unsafe { store(&mut block.shared, lanes, access, at, site, addresses) };
             self.progress += 1;
+            block.warps[at.warp].watch.change();
         } else {
             if !block.shared.all_written()
                 && let Some((lane, address)) = unwritten(&block.shared, at.mask, addresses, width)
@@ -217,6 +223,11 @@ impl Machine<'_> {
             }
             // SAFETY: as above.
             unsafe { load(&mut block.shared, lanes, access, at, site, addresses) };
+            if access.order.strong {
+                let runs =
+                    site.pattern.runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len));
+                block.warps[at.warp].watch.look(at.pc, None, &block.shared, runs);
+            }
         }
         Ok(())
     }

@@ -80,12 +80,16 @@ impl Machine<'_> {
             if address % width != 0 {
                 return Err(self.misaligned(block, at, &addresses, width));
             }
+            let mut allocation = None;
             let segment = match area {
                 Area::Shared if block.shared.holds(address, address.saturating_add(width)) => {
                     &mut block.shared
                 }
                 Area::Global => match self.memory.locate(address, address.saturating_add(width)) {
-                    Some(k) => self.memory.segment_mut(k),
+                    Some(k) => {
+                        allocation = Some(k);
+                        self.memory.segment_mut(k)
+                    }
                     None => return Err(self.out_of_bounds(block, at, lane as u32, address, width)),
                 },
                 Area::Shared => {
@@ -126,7 +130,12 @@ impl Machine<'_> {
                 }
             }
             let same = if width == 8 { new == old } else { new as u32 == old as u32 };
-            self.progress += u64::from(!same);
+            let watch = &mut block.warps[at.warp].watch;
+            watch.look(at.pc, allocation, segment, [(address, width)].into_iter());
+            if !same {
+                watch.change();
+                self.progress += 1;
+            }
         }
         self.order_atomic(block, atomic, at, area, &addresses)
     }

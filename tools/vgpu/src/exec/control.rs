@@ -27,10 +27,7 @@ impl Machine<'_> {
             Kind::Trap(why) if mask != 0 => {
                 return Err(self.fault(FaultKind::Trap, block, at, mask.trailing_zeros(), None, why));
             }
-            Kind::Sleep if mask != 0 => {
-                block.warps[at.warp].looked = false;
-                return Ok(Some(Stop::Looking));
-            }
+            Kind::Sleep if mask != 0 => return Ok(Some(Stop::Looking)),
             Kind::BranchTable(index, targets) if mask != 0 => {
                 self.branch_table(block, lanes, (*index, targets), at, active)?;
             }
@@ -41,7 +38,6 @@ impl Machine<'_> {
             }
             Kind::Special(result, what) if mask != 0 => self.special(block, lanes, *result, *what, at),
             Kind::Atomic(atomic) if mask != 0 => {
-                block.warps[at.warp].looked = true;
                 self.atomic(block, lanes, atomic, at)?;
             }
             Kind::Fence(device) if mask != 0 => self.order.fence(&mut block.order, at.warp, *device),

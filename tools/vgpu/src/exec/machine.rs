@@ -4,6 +4,7 @@
 //! up its slice. Each instruction costs a count, a guard and a jump to its operation.
 
 use super::block::Block;
+use super::handover::Late;
 use super::pattern::Pattern;
 use super::warp::At;
 use super::{Launch, Limits, Schedule};
@@ -107,6 +108,8 @@ pub struct Machine<'a> {
     pub order: GridOrder,
     /// Whether distinct bytes are counted.
     pub distinct: bool,
+    /// Values that arrive late.
+    pub late: Late,
 }
 
 impl<'a> Machine<'a> {
@@ -142,6 +145,7 @@ impl<'a> Machine<'a> {
             synchronised: [0; 2],
             order,
             distinct: false,
+            late: Late::new(schedule.seed),
         }
     }
 
@@ -210,16 +214,13 @@ impl<'a> Machine<'a> {
                     }
                     Kind::Access(access) => {
                         if mask != 0 {
-                            if access.order.strong && !access.store {
-                                block.warps[warp].looked = true;
-                            }
                             self.access(block, lanes, access, At { warp, pc, mask })?;
                         }
                         pc += 1;
                     }
                     Kind::Branch(target) => {
                         let stays = active & !mask;
-                        let back = *target <= pc;
+                        let from = pc;
                         if mask == 0 {
                             pc += 1;
                         } else if stays == 0 {
@@ -229,8 +230,7 @@ impl<'a> Machine<'a> {
                             block.warps[warp].part(kernel.meetings[pc as usize], &groups);
                             continue 'path;
                         }
-                        if back && mask != 0 && block.warps[warp].looked {
-                            block.warps[warp].looked = false;
+                        if pc <= from && block.warps[warp].watch.again(pc, from) {
                             block.warps[warp].stack.last_mut().expect("the path that runs").pc = pc;
                             return Ok(Stop::Looking);
                         }

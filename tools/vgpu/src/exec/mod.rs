@@ -8,11 +8,13 @@ mod atomic;
 mod block;
 mod control;
 mod exchange;
+mod handover;
 mod machine;
 mod order;
 mod pattern;
 mod run;
 mod warp;
+mod watch;
 
 pub use run::run;
 

@@ -8,18 +8,29 @@ use super::block::Block;
 use super::machine::{Machine, Site};
 use super::pattern::Pattern;
 use super::warp::{At, Warp};
-use crate::check::{BlockOrder, Cell, Conflict, GridOrder, Mark, WORD};
+use crate::check::{BlockOrder, Cell, Clash, Conflict, GridOrder, How, Mark, NOT_YET, WORD};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
 use crate::isa::lanes::{Lanes, WARP};
 
 /// Whether a cell's access is known to the warp: by its own program, or by what it has heard.
 #[inline(always)]
-fn known(order: &mut GridOrder, block: &BlockOrder, warp: &Warp, number: usize, cell: Cell) -> bool {
+pub fn known(order: &mut GridOrder, block: &BlockOrder, warp: &Warp, number: usize, cell: Cell) -> bool {
     if cell.warp() == block.warps.0 + number as u32 {
         return cell.time() < block.barrier || !warp.apart(cell.path());
     }
     order.ordered(block, number, cell)
+}
+
+/// How an access to global memory goes.
+#[inline(always)]
+fn how(access: &Access) -> How {
+    match (access.nc, access.handover, access.order.strong) {
+        (true, ..) => How::Nc,
+        (_, true, _) => How::Handover,
+        (_, _, true) => How::Strong,
+        _ => How::Weak,
+    }
 }
 
 impl Machine<'_> {
@@ -47,17 +58,21 @@ impl Machine<'_> {
             return Ok(());
         }
         let base = self.memory.segment(site.allocation).map_or(0, |s| s.base());
-        let Machine { memory, order, .. } = self;
+        let Machine { memory, order, late, .. } = self;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
-        let who = order.who(&block.order, at.warp, path, access.nc, access.order.strong, access.site, false);
-        let shadow = memory.shadow_mut(site.allocation);
+        let who = order.who(&block.order, at.warp, path, how(access), access.site, false);
+        let (segment, shadow) = memory.segment_and_shadow(site.allocation);
         let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
         let mut found = Ok(());
         for &(begin, len) in &site.pattern.runs {
             let offset = origin.wrapping_add_signed(begin) - base;
+            if access.handover && !access.store {
+                late.choose(shadow, (base, offset, len), &who, &mut ordered);
+            }
             found = if access.store {
-                shadow.write(offset, len, &who, &mut ordered)
+                let old = if access.handover { segment.bytes(base + offset, len) } else { &[] };
+                shadow.write(offset, len, &who, old, &mut ordered)
             } else {
                 shadow.read(offset, len, &who, &mut ordered)
             };
@@ -70,6 +85,10 @@ impl Machine<'_> {
         }
         if access.store && site.pattern.overlap {
             self.same_values(block, lanes, access, at, addresses)?;
+        }
+        if access.handover {
+            // A value that is its own flag says nothing of any other.
+            return if access.store { self.arrives(block, lanes, access, at, addresses) } else { Ok(()) };
         }
         if access.order.strong {
             self.synchronise(block, at, access.order, !access.store, access.store, true, addresses, 0);
@@ -173,7 +192,8 @@ impl Machine<'_> {
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
-        let who = order.who(&block.order, at.warp, path, false, strong, site, true);
+        let how = if strong { How::Strong } else { How::Weak };
+        let who = order.who(&block.order, at.warp, path, how, site, true);
         let mut own = false;
         let mut ordered = |cell: Cell| {
             own |= cell.warp() == who.cell.warp();
@@ -183,7 +203,7 @@ impl Machine<'_> {
         for &(begin, len) in &pattern.runs {
             let offset = origin.wrapping_add_signed(begin);
             found = if write {
-                block.shadow.write(offset, len, &who, &mut ordered)
+                block.shadow.write(offset, len, &who, &[], &mut ordered)
             } else {
                 block.shadow.read(offset, len, &who, &mut ordered)
             };
@@ -256,11 +276,12 @@ impl Machine<'_> {
         let Machine { memory, order, .. } = self;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
-        let who = order.who(&block.order, at.warp, path, false, strong, site, false);
+        let how = if strong { How::Strong } else { How::Weak };
+        let who = order.who(&block.order, at.warp, path, how, site, false);
         let mut ordered = |cell| known(order, &block.order, warp, at.warp, cell);
         let shadow = memory.shadow_mut(allocation);
         let found = if write {
-            shadow.write(address - base, len, &who, &mut ordered)
+            shadow.write(address - base, len, &who, &[], &mut ordered)
         } else {
             shadow.read(address - base, len, &who, &mut ordered)
         };
@@ -408,12 +429,29 @@ impl Machine<'_> {
             place[1],
             place[2]
         );
-        let (kind, what) = if conflict.nc {
-            let what =
-                format!("this {} and {other}: the launch writes what it reads with ld.global.nc", name(read));
-            (FaultKind::NonCoherent, what)
-        } else {
-            (FaultKind::Race, format!("a race: nothing orders this {} after {other}", name(read)))
+        let this = name(read);
+        let (kind, what) = match conflict.clash {
+            Clash::Race => (FaultKind::Race, format!("a race: nothing orders this {this} after {other}")),
+            Clash::NonCoherent => {
+                let what =
+                    format!("this {this} and {other}: the launch writes what it reads with ld.global.nc");
+                (FaultKind::NonCoherent, what)
+            }
+            Clash::Mixed => {
+                let what = format!(
+                    "this {this} and {other}, which nothing orders: one hands a value over (.relaxed.gpu of .f32), \
+                     the other does not"
+                );
+                (FaultKind::Handover, what)
+            }
+            Clash::Reset => {
+                let (store, load) = if read { (&*other, "this load") } else { ("this store", &*other) };
+                let what = format!(
+                    "a missing reset: {store} replaced a value, not {NOT_YET:#x}, and {load}, which nothing \
+                     orders, may take the old one for the new"
+                );
+                (FaultKind::Handover, what)
+            }
         };
         self.fault(kind, block, at, lane as u32, Some(address), &what)
     }

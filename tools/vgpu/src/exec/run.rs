@@ -146,6 +146,8 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
     let mut spare: Vec<Block> = Vec::new();
     let mut at = 0;
     let (mut vain, mut seen) = (0, 0);
+    // Blocks asked since anybody ran.
+    let mut idle = 0;
     loop {
         while (resident.len() as u64) < wanted {
             let Some(index) = coming.next() else { break };
@@ -155,11 +157,26 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
         if resident.is_empty() {
             return Ok(());
         }
-        if let Some(random) = &mut random {
+        if let Some(random) = &mut random
+            && idle == 0
+        {
             at = random.below(resident.len() as u64) as usize;
         }
         at %= resident.len();
+        let before = machine.clock;
         let turn = turn(machine, &mut resident[at], random.as_mut())?;
+        if turn == Turn::Waits && machine.clock == before {
+            idle += 1;
+            at += 1;
+            if idle >= resident.len() {
+                // All rest; whoever waits for something else than memory is to run again.
+                let warps = resident.iter_mut().flat_map(|block| &mut block.warps);
+                warps.for_each(|warp| warp.watch.wake());
+                idle = 0;
+            }
+            continue;
+        }
+        idle = 0;
         match turn {
             Turn::Done => {
                 let block = resident.remove(at);
@@ -205,10 +222,13 @@ enum Turn {
 /// Lets a block run for a while.
 fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random>) -> Result<Turn, Fault> {
     if let Some(random) = random {
-        let ready: Vec<usize> =
-            (0..block.warps.len()).filter(|&w| block.warps[w].state == State::Ready).collect();
+        let ready: Vec<usize> = (0..block.warps.len()).filter(|&w| runs(machine, block, w)).collect();
         if ready.is_empty() {
-            return Ok(if block.done() { Turn::Done } else { Turn::Stuck });
+            return Ok(match block.ready() {
+                true => Turn::Waits,
+                false if block.done() => Turn::Done,
+                false => Turn::Stuck,
+            });
         }
         let warp = ready[random.below(ready.len() as u64) as usize];
         let longest = random.below(10);
@@ -220,17 +240,15 @@ fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random
             _ => Turn::Goes,
         });
     }
-    let mut looking = false;
     let mut ran = true;
     while ran {
         ran = false;
         for warp in 0..block.warps.len() {
-            if block.warps[warp].state != State::Ready || looking && block.warps[warp].looking {
+            if block.warps[warp].looking || !runs(machine, block, warp) {
                 continue;
             }
             let stop = machine.run_warp(block, warp, u64::MAX / 4)?;
             block.warps[warp].looking = stop == Stop::Looking;
-            looking |= stop == Stop::Looking;
             ran |= stop != Stop::Looking;
         }
     }
@@ -241,6 +259,12 @@ fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random
         warp.looking = false;
     }
     Ok(if block.ready() { Turn::Waits } else { Turn::Stuck })
+}
+
+/// Whether a warp is to run.
+fn runs(machine: &Machine<'_>, block: &mut Block, warp: usize) -> bool {
+    let warp = &mut block.warps[warp];
+    warp.state == State::Ready && !warp.watch.rests(machine.progress, machine.memory, &block.shared)
 }
 
 fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {

@@ -4,6 +4,7 @@
 //! comes to where the others are to meet it. That is how hardware before Volta works, and the strictest
 //! reading of what later hardware guarantees.
 
+use super::watch::Watch;
 use crate::isa::lanes::Lanes;
 use crate::program::NOWHERE;
 
@@ -91,8 +92,8 @@ pub struct Warp {
     pub live: u32,
     /// Whether it can run.
     pub state: State,
-    /// Whether it has looked at memory that others may change since it last jumped back.
-    pub looked: bool,
+    /// What it looked at that others may change.
+    pub watch: Watch,
     /// Whether it looked in vain in the block's turn.
     pub looking: bool,
     /// Copies not yet committed.
@@ -115,7 +116,7 @@ impl Warp {
             existing,
             live: existing,
             state: State::Ready,
-            looked: false,
+            watch: Watch::default(),
             looking: false,
             copies: Vec::new(),
             groups: Default::default(),
@@ -130,7 +131,7 @@ impl Warp {
         self.next_serial = 1;
         self.live = self.existing;
         self.state = State::Ready;
-        self.looked = false;
+        self.watch.clear();
         self.looking = false;
         self.copies.clear();
         self.groups.clear();

@@ -163,6 +163,8 @@ pub struct Access {
     pub nc: bool,
     /// Its order.
     pub order: Order,
+    /// `.relaxed`, beyond the block, of `.f32`: in global memory it hands over a value.
+    pub handover: bool,
     /// Its number among the kernel's memory instructions.
     pub site: u32,
 }

@@ -282,6 +282,14 @@ impl Memory {
         allocation.shadow.get_or_insert_with(|| Box::new(Shadow::new(bytes)))
     }
 
+    /// Both.
+    #[inline(always)]
+    pub(crate) fn segment_and_shadow(&mut self, at: usize) -> (&Segment, &mut Shadow) {
+        self.shadow_mut(at);
+        let allocation = &mut self.allocations[at];
+        (&allocation.segment, allocation.shadow.as_deref_mut().expect("it was made just now"))
+    }
+
     /// A launch begins: its first time, later than all of the launches before.
     pub(crate) fn begin_launch(&mut self) -> u64 {
         self.launches += 1;

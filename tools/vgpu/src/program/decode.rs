@@ -38,8 +38,8 @@ pub(super) struct Decoder<'m> {
     pub constants: Vec<u32>,
     known: HashMap<(Width, u64), Slot>,
     scopes: Vec<HashMap<&'m str, Name>>,
-    /// Numbers of labels in the function being decoded.
-    labels: HashMap<&'m str, u32>,
+    /// Numbers of labels in the function being decoded, by open scope.
+    labels: Vec<HashMap<&'m str, u32>>,
     /// Where each label is, by its number.
     pub places: Vec<u32>,
     pub targets: HashMap<&'m str, Vec<&'m str>>,
@@ -72,7 +72,7 @@ impl<'m> Decoder<'m> {
             constants: vec![0, u32::MAX],
             known: HashMap::new(),
             scopes: vec![HashMap::new()],
-            labels: HashMap::new(),
+            labels: Vec::new(),
             places: Vec::new(),
             targets: HashMap::new(),
             return_label: None,
@@ -106,29 +106,28 @@ impl<'m> Decoder<'m> {
     }
 
     fn body(&mut self, statements: &'m [Statement<'m>]) -> Result<()> {
+        self.open_labels(statements);
         for statement in statements {
-            if let StatementKind::Label(name) = statement.kind {
-                let number = self.new_label();
-                self.labels.insert(name, number);
-            }
             if let StatementKind::Targets(name, targets) = &statement.kind {
                 self.targets.insert(name, targets.clone());
             }
         }
         // Local memory in use when each open scope began.
         let mut tops = Vec::new();
-        for statement in statements {
+        for (at, statement) in statements.iter().enumerate() {
             (self.line, self.source) = (statement.line, statement.source);
             match &statement.kind {
                 StatementKind::Open => {
+                    self.open_labels(&statements[at + 1..]);
                     self.scopes.push(HashMap::new());
                     tops.push(self.local_top);
                 }
                 StatementKind::Close => {
+                    self.labels.pop();
                     self.scopes.pop();
                     self.local_top = tops.pop().expect("the parser matched the braces");
                 }
-                StatementKind::Label(name) => self.place(self.labels[name]),
+                StatementKind::Label(name) => self.place(self.label(name)?),
                 StatementKind::Targets(..) => {}
                 StatementKind::Registers { element, name, count } => {
                     let width = width_of(*element);
@@ -251,9 +250,27 @@ impl<'m> Decoder<'m> {
         self.places[label as usize] = self.code.len() as u32;
     }
 
+    /// Numbers the labels of a scope that begins with these statements; it may jump ahead.
+    fn open_labels(&mut self, statements: &[Statement<'m>]) {
+        let mut labels = HashMap::new();
+        let mut depth = 0;
+        for statement in statements {
+            match statement.kind {
+                StatementKind::Open => depth += 1,
+                StatementKind::Close if depth == 0 => break,
+                StatementKind::Close => depth -= 1,
+                StatementKind::Label(name) if depth == 0 => {
+                    labels.insert(name, self.new_label());
+                }
+                _ => {}
+            }
+        }
+        self.labels.push(labels);
+    }
+
     /// The number of a label of the function at hand.
     pub fn label(&self, name: &str) -> Result<u32> {
-        match self.labels.get(name) {
+        match self.labels.iter().rev().find_map(|scope| scope.get(name)) {
             Some(&label) => Ok(label),
             None => self.fail(format!("there is no label {name}")),
         }

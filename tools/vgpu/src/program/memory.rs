@@ -14,6 +14,7 @@ struct Modifiers<'a> {
     area: Area,
     order: Order,
     nc: bool,
+    relaxed: bool,
     count: u32,
     element: Option<Type>,
     operation: Option<&'a str>,
@@ -25,6 +26,7 @@ fn modifiers(opcode: &str) -> std::result::Result<Modifiers<'_>, &str> {
         area: Area::Generic,
         order: Order { device: true, ..Order::default() },
         nc: false,
+        relaxed: false,
         count: 1,
         element: None,
         operation: None,
@@ -36,7 +38,8 @@ fn modifiers(opcode: &str) -> std::result::Result<Modifiers<'_>, &str> {
             "shared" | "shared::cta" => all.area = Area::Shared,
             "local" => all.area = Area::Local,
             "param" | "param::entry" | "param::func" => all.area = Area::Param,
-            "volatile" | "relaxed" | "mmio" => all.order.strong = true,
+            "volatile" | "mmio" => all.order.strong = true,
+            "relaxed" => (all.order.strong, all.relaxed) = (true, true),
             "acquire" => (all.order.strong, all.order.acquire) = (true, true),
             "release" => (all.order.strong, all.order.release) = (true, true),
             "acq_rel" => all.order = Order { strong: true, acquire: true, release: true, ..all.order },
@@ -171,7 +174,9 @@ impl<'m> Decoder<'m> {
         let signed = matches!(element, Type::Int { signed: true, .. });
         let count = all.count;
         let (nc, order, site) = (all.nc, all.order, self.site());
-        let access = Access { store, address, bytes, count, signed, long, registers, nc, order, site };
+        let handover = all.relaxed && order.device && element == Type::Float { bytes: 4 };
+        let access =
+            Access { store, address, bytes, count, signed, long, registers, nc, order, handover, site };
         self.emit(Kind::Access(Box::new(access)), Some(class));
         Ok(())
     }
@@ -189,6 +194,7 @@ impl<'m> Decoder<'m> {
             registers: [zero; 8],
             nc: false,
             order: Order::default(),
+            handover: false,
             site: self.site(),
         };
         self.emit(Kind::Access(Box::new(access)), None);

@@ -220,6 +220,12 @@ fn branches_and_ends() {
         "rem.u32 %r1, %t, 3; T: .branchtargets X, Y, Z;\nbrx.idx %r1, T;\nX: mov.u32 %r0, 10; bra E;\nY: mov.u32 %r0, 20; bra E;\nZ: mov.u32 %r0, 30;\nE: add.u32 %r0, %r0, 1",
         |t| [11, 21, 31][t as usize % 3],
     );
+    // A label belongs to its braces, and what is inside may jump out.
+    let count = "{ L: add.u32 %r0, %r0, 1; setp.lt.u32 %p0, %r0, LIMIT; @%p0 bra L; setp.eq.u32 %p1, %t, 3; @%p1 bra OUT; }";
+    let twice = [count.replace("LIMIT", "5"), count.replace("LIMIT", "9")].join("\n");
+    check(&format!("mov.u32 %r0, 0; {twice} add.u32 %r0, %r0, 100;\nOUT: mov.u32 %r1, 0"), |t| {
+        if t == 3 { 5 } else { 109 }
+    });
     for end in ["ret", "exit"] {
         let found = run(&format!("setp.gt.u32 %p0, %t, 9; @%p0 {end}; st.global.u32 [%o], 1;"), 40);
         assert!((0..40).all(|t| (found[t][0] == 1) == (t <= 9)), "{end}");
