@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Predicts, without a GPU, how many cycles a warp takes along a path through a kernel, and what a loop can reach.
+
+The idea: ptxas writes its schedule into the machine code. How long a warp stalls after an instruction and what it waits
+for are there to read; which way the branches go comes out when the code is run with the arguments that a path file
+states. Assumed are the latencies of memory and special functions (`--latency` changes them), a block alone on its
+multiprocessor, and instructions that are in their cache. The result is a prediction, good to perhaps a quarter, and
+better for comparing two versions of a kernel: on a GPU measure instead.
+
+    tools/sass-cycles.py tools/sass/paths/conv2.toml         a path, from mark to mark
+    tools/sass-cycles.py --loops cuda/masked_conv_gemm.cu    the loops, by what their instructions are
+
+It compiles as build.rs does, with the nvcc that is found as there, then by ptxas and nvdisasm (of a toolkit, or pip's
+nvidia-cuda-nvdisasm). Nothing but Python's own library is needed, from 3.11 on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sass import listing, loops
+from sass.block import LATENCY, LIMIT, Block, Event, Warp, waits
+from sass.listing import Kernel, Problem
+from sass.scenario import Mark, Scenario
+
+# Cycles by which what others store comes later, from one try to the next: a poll takes about as long as all of them.
+PHASES = range(0, 300, 60)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def of_build(name: str) -> list[str]:
+    """A constant of build.rs: the strings of it."""
+    found = re.search(rf"^const {name}:.*? = (.*);$", (ROOT / "build.rs").read_text(), re.MULTILINE)
+    if not found:
+        raise Problem(f"build.rs has no `const {name}`")
+    return re.findall(r'"(.*?)"', found[1])
+
+
+def find_nvcc() -> Path:
+    """As build.rs has it."""
+    if nvcc := os.environ.get("NVCC"):
+        return Path(nvcc)
+    places = [Path(os.environ[name]) / "bin" for name in ("CUDA_PATH", "CUDA_HOME") if name in os.environ]
+    places += [ROOT / ".cuda/bin", *map(Path, os.environ.get("PATH", "").split(os.pathsep))]
+    places += [Path(toolkit) / "bin" for toolkit in of_build("TOOLKITS")]
+    for place in places:
+        if (place / "nvcc").is_file():
+            return place / "nvcc"
+    raise Problem("there is no nvcc: install a CUDA toolkit, or run tools/install-nvcc.sh, or set NVCC")
+
+
+def execute(command: list) -> None:
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Problem(f"cannot run {command[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise Problem(f"{command[0]} failed: {(done.stderr or done.stdout).strip()}")
+
+
+def cubin_of(path: Path, arch: str, scratch: Path) -> Path:
+    """A cubin: of a source, of PTX, or the file itself."""
+    if not path.is_file():
+        raise Problem(f"{path}: there is no such file")
+    if path.suffix == ".cu":
+        ptx = scratch / "kernel.ptx"
+        execute([find_nvcc(), *of_build("FLAGS"), f"-arch={of_build('ARCH')[0]}", "-o", ptx, path])
+        path = ptx
+    if path.suffix == ".ptx":
+        ptxas = find_nvcc().resolve().parent / "ptxas"
+        execute([ptxas, f"-arch={arch}", "-lineinfo", "-o", scratch / "kernel.cubin", path])
+        path = scratch / "kernel.cubin"
+    return path
+
+
+def pick(kernels: list[Kernel], name: str) -> Kernel:
+    for kernel in kernels:
+        if kernel.name == name:
+            return kernel
+    raise Problem(f"no kernel {name}; there are {', '.join(kernel.name for kernel in kernels)}")
+
+
+def row(cells: list, widths: list[int]) -> str:
+    return " ".join(f"{cell:>{width}}" if width > 0 else str(cell) for cell, width in zip(cells, widths))
+
+
+def told(events: list[Event], most: int = 8) -> str:
+    return ", ".join(f"{name} {cycles}" for name, cycles in waits(events).most_common(most))
+
+
+def issued(events: list[Event]) -> int:
+    return sum(event.issued for event in events)
+
+
+@dataclass
+class Walk:
+    """The way of one warp from the first mark to the last."""
+
+    block: Block
+    events: list[Event]
+    marks: list[Mark]
+    reached: list[int]  # the event of each mark
+    times: list[int]
+
+    @property
+    def cycles(self) -> int:
+        return self.times[-1] - self.times[0]
+
+
+def walk(scenario: Scenario, kernel: Kernel, latency: dict, number: int, later: int) -> Walk:
+    """Runs the kernel up to the last mark, with what others store `later` than the path has it."""
+    regions = [replace(region, until=region.until and region.until + later) for region in scenario.regions]
+    block = Block(kernel, scenario.launch, scenario.arguments(), regions, dict(scenario.words), latency)
+    block.decisions = scenario.decisions(kernel)
+    if not 0 <= number < len(block.warps):
+        raise Problem(f"there is no warp {number}: the block has {len(block.warps)}")
+    marks, reached, times = scenario.marks(kernel, regions), [], []
+    left = [mark.skip for mark in marks]
+    passed = False  # the instruction of a mark that is behind it
+
+    def reach(event: Event, time: int) -> None:
+        reached.append(len(block.warps[number].events) - 1)
+        times.append(time)
+
+    def stop(warp: Warp, event: Event) -> bool:
+        nonlocal passed
+        if warp is not block.warps[number]:
+            return False
+        if len(warp.events) > LIMIT // 10:
+            raise Problem(f"warp {number} does not come to `{marks[len(reached)].name}`")
+        while len(reached) < len(marks) and 0 < marks[len(reached)].until <= event.time:
+            reach(event, marks[len(reached)].until)
+        if (n := len(reached)) == len(marks):
+            return True
+        there = event.index in marks[n].indices
+        if there and left[n]:
+            left[n] -= 1
+        elif passed or there and not marks[n].behind:
+            reach(event, event.time)
+            passed = False
+        else:
+            passed = there
+        return len(reached) == len(marks)
+
+    block.go(stop)
+    if len(reached) < len(marks):
+        raise Problem(f"warp {number} does not come to `{marks[len(reached)].name}`")
+    return Walk(block, block.warps[number].events, marks, reached, times)
+
+
+def follow(scenario: Scenario, kernel: Kernel, latency: dict, number: int, arch: str, verbose: bool) -> None:
+    """Prints the way of one warp. If it polls, the way that takes a middling time of several."""
+    polls = any(region.until for region in scenario.regions)
+    walks = [walk(scenario, kernel, latency, number, later) for later in (PHASES if polls else PHASES[:1])]
+    walks.sort(key=lambda way: way.cycles)
+    way = walks[len(walks) // 2]
+    events, reached, times = way.events, way.reached, way.times
+    print(f"{kernel.name} on {arch}, warp {number} of block {scenario.launch['block']}: predicted")
+    widths = [7, 7, 7, 0]
+    print(row(["at", "cycles", "instr.", "to the mark, and what was waited for before it"], widths))
+    print(row([0, "", "", way.marks[0].name], widths))
+    for n, mark in enumerate(way.marks[1:]):
+        # What the last instruction waited for belongs to the way to it.
+        part = events[reached[n] + 1 : reached[n + 1] + 1]
+        cells = [times[n + 1] - times[0], times[n + 1] - times[n], issued(part), mark.name]
+        print(row(cells, widths) + (f": {text}" if (text := told(part)) else ""))
+    whole = events[reached[0] + 1 : reached[-1] + 1]
+    print(f"{way.cycles} cycles, {issued(whole)} instructions; waits: {told(whole, 20)}")
+    if walks[0].cycles < walks[-1].cycles:
+        print(f"by when the polls happen to be: {walks[0].cycles} to {walks[-1].cycles} cycles")
+    if way.block.translator.unknown:
+        print(f"not computed: {', '.join(sorted(way.block.translator.unknown))}")
+    if verbose:
+        for event in events[reached[0] : reached[-1] + 1]:
+            i = kernel.code[event.index]
+            wait = f"{event.waited} {event.reason}" if event.waited else ""
+            text = i.text if event.issued else ""
+            print(f"{event.time - times[0]:6} {i.at:6x} {i.place:28} {wait:16} {text}")
+
+
+def latencies(told: list[str]) -> dict:
+    changed = dict(LATENCY)
+    for pair in told:
+        name, _, cycles = pair.partition("=")
+        if name not in LATENCY or not cycles.isdigit():
+            raise Problem(f"--latency takes NAME=CYCLES, with one of {', '.join(LATENCY)}")
+        changed[name] = int(cycles)
+    return changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="a path (.toml); with --loops a .cu, .ptx or .cubin")
+    parser.add_argument("--code", type=Path, help="a .ptx or .cubin of the path's source as it is now")
+    parser.add_argument("--arch", default="sm_90", help="what ptxas compiles for (default: %(default)s)")
+    parser.add_argument(
+        "--latency", action="append", default=[], metavar="NAME=CYCLES", help="instead of the assumed one"
+    )
+    parser.add_argument(
+        "--warp", type=int, help="the warp that is followed (default: the path's `warp` of its launch, or 0)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="print every instruction of the way")
+    parser.add_argument("--loops", action="store_true", help="print the loops of all kernels instead")
+    parser.add_argument(
+        "--warps", type=int, default=1, help="with --loops: warps of a scheduler (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--least",
+        type=int,
+        default=16,
+        help="with --loops: shortest loop, in instructions (default: %(default)s)",
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        latency = latencies(given.latency)
+        if given.loops:
+            cubin = cubin_of(given.file, given.arch, Path(scratch))
+            for kernel in listing.kernels(cubin):
+                loops.report(kernel, given.arch, latency, given.warps, given.least)
+            return
+        if int(re.sub(r"\D", "", given.arch) or 0) >= 100:
+            raise Problem(
+                "a path runs on what sm_75 to sm_90 have: later ones keep the launch's shape elsewhere"
+            )
+        scenario = Scenario(given.file, ROOT)
+        warp = scenario.launch.get("warp", 0) if given.warp is None else given.warp
+        kernels = listing.kernels(cubin_of(given.code or scenario.source, given.arch, Path(scratch)))
+        follow(scenario, pick(kernels, scenario.kernel), latency, warp, given.arch, given.verbose)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
