@@ -12,11 +12,10 @@ struct Exponential {
     float tail;
 };
 
-__device__ __forceinline__ Exponential exponential(float x) {
+constexpr float LEAST = -87.0f; // below it exp is smaller than the smallest normal number
+__device__ __forceinline__ Exponential exponential_from_least(float x) {
     // 2^23 * 1.5: adding it to a small number rounds that to an integer, which stands in the low bits.
     const float magic = 12582912.0f;
-    // Below this exp is smaller than the smallest normal number. A NaN stays a NaN.
-    x = x < -87.0f ? -87.0f : x;
     float shifted = __fmaf_rn(x, 1.44269504f, magic);
     float n = __fadd_rn(shifted, -magic);
     float r = __fmaf_rn(n, -0.693359375f, x);
@@ -33,21 +32,34 @@ __device__ __forceinline__ Exponential exponential(float x) {
     return e;
 }
 
-// exp(-|x|) - 1: the negative side of elu, for x of either sign.
-__device__ __forceinline__ float elu_tail(float x) {
-    Exponential e = exponential(-fabsf(x));
+// A NaN stays a NaN.
+__device__ __forceinline__ Exponential exponential(float x) {
+    return exponential_from_least(x < LEAST ? LEAST : x);
+}
+
+__device__ __forceinline__ float minus_one(Exponential e) {
     return __fmaf_rn(e.scale, e.tail, __fadd_rn(e.scale, -1.0f));
 }
 
-// elu of x and of -x, for one exponential.
-__device__ __forceinline__ void concat_elu(float x, float& positive, float& negative) {
-    float tail = elu_tail(x);
-    negative = x > 0.0f ? tail : -x;
-    positive = x > 0.0f ? x : tail;
+// exp(-|x|) - 1: the negative side of elu, for x of either sign. Of a NaN it is a number.
+__device__ __forceinline__ float elu_tail(float x) {
+    // Without its sign a number's bits are in its order.
+    unsigned size = min(__float_as_uint(x) & 0x7fffffffu, __float_as_uint(-LEAST));
+    return minus_one(exponential_from_least(-__uint_as_float(size)));
 }
 
+// elu of x and of -x, for one exponential. Of a NaN one of the two is a NaN. Choosing by bits takes no predicate: a
+// thread has seven, and where they are scarce its four channels are made one after the other instead of side by side.
+__device__ __forceinline__ void concat_elu(float x, float& positive, float& negative) {
+    unsigned tail = __float_as_uint(elu_tail(x)), bits = __float_as_uint(x);
+    unsigned below = int(bits) >> 31; // all ones or none
+    positive = __uint_as_float((tail & below) | (bits & ~below));
+    negative = __uint_as_float((bits & 0x7fffffffu & below) | (tail & ~below));
+}
+
+// A NaN stays a NaN.
 __device__ __forceinline__ float elu(float x) {
-    return x > 0.0f ? x : elu_tail(x);
+    return x <= 0.0f ? elu_tail(x) : x;
 }
 
 // A NaN stays a NaN.
@@ -64,6 +76,6 @@ __device__ __forceinline__ float sigmoid(float x) {
 
 // (1 - exp(-2 |x|)) / (1 + exp(-2 |x|)) with the sign of x, without the cancellation near 0.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
-    float tail = elu_tail(__fmul_rn(2.0f, x));
+    float tail = minus_one(exponential(-fabsf(__fmul_rn(2.0f, x))));
     return copysignf(__fdiv_rn(-tail, __fadd_rn(2.0f, tail)), x);
 }

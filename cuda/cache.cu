@@ -2,17 +2,36 @@
 // push is the store of the kernel that makes a position and a pop is an index: nothing is copied.
 //
 // cache_reset_f32: zeros, which is what lies outside an image.
+// cache_expect_f32: what the pixels of a row will make is pending until it is handed over.
 // cache_enter_f32: pixels, encoded, into the image's map. A thread for each float.
 // cache_push_f32: what is given for positions into its grid. A thread for each float.
 // cache_pop_f32: a row of logits out of a grid. A thread for each float.
 // cursor_f32: moves on to a pixel. One thread.
 
+#include "expected.cuh"
+#include "handover.cuh"
 #include "input.cuh"
 
 extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
     size_t step = size_t(gridDim.x) * blockDim.x;
     for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < quads; i += step) {
         arena[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+}
+
+// Blocks: x = maps, y = images. Also sets a barrier's counter to 0. `row` is the image's.
+extern "C" __global__ void cache_expect_f32(const Expected* maps, Batch batch, int row, unsigned* counter) {
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *counter = 0;
+    const Expected& expected = maps[blockIdx.x];
+    int of_map = row / expected.stride;
+    if (of_map * expected.stride != row) return;
+    int floats = (expected.columns - expected.first) * expected.channels;
+    for (int image = blockIdx.y; image < batch.size; image += gridDim.y) {
+        float* to = batch.arena + offset(expected.map, batch, image, of_map, expected.first);
+        for (int i = threadIdx.x; i < floats; i += blockDim.x) {
+            int position = i / expected.channels;
+            to[position * expected.map.channels + i - position * expected.channels] = __uint_as_float(PENDING);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ __device__ __forceinline__ float sample_categorical(const Sampler& sampler, cons
                                                     int lane) {
     int symbols = sampler.head.logits;
     float greatest = -INFINITY;
-    for (int i = lane; i < symbols; i += WARP) greatest = fmaxf(greatest, __ldcg(logits + i));
+    for (int i = lane; i < symbols; i += WARP) greatest = fmaxf(greatest, logit_at(logits, i));
     for (int apart = WARP / 2; apart > 0; apart /= 2) greatest = fmaxf(greatest, __shfl_xor_sync(ALL, greatest, apart));
     double u = noise(sampler, place, 0), total = 0.0;
     int drawn = symbols - 1;
@@ -23,7 +23,7 @@ __device__ __forceinline__ float sample_categorical(const Sampler& sampler, cons
         for (int first = 0; first < symbols; first += WARP) {
             double sum = 0.0;
             if (first + lane < symbols) {
-                double below = __dadd_rn(double(__ldcg(logits + first + lane)), -double(greatest));
+                double below = __dadd_rn(double(logit_at(logits, first + lane)), -double(greatest));
                 sum = exponential(__ddiv_rn(below, double(sampler.temperature)));
             }
             for (int apart = 1; apart < WARP; apart *= 2) {

@@ -16,7 +16,7 @@ __device__ __forceinline__ int mixtures(const Head& head) {
 // coefficient.
 __device__ __forceinline__ float component(const Head& head, const float* logits, int k, int channel, int what) {
     int numbers = head.values == 1 ? 2 : 3;
-    return __ldcg(logits + mixtures(head) * (1 + numbers * channel + what) + k);
+    return logit_at(logits, mixtures(head) * (1 + numbers * channel + what) + k);
 }
 
 constexpr float LOG_SCALE_FLOOR = -7.0f;
@@ -54,7 +54,7 @@ __device__ __forceinline__ int choose(const Sampler& sampler, const float* logit
     for (int k = lane; k < mixtures(sampler.head); k += WARP) {
         double u = noise(sampler, place, k);
         float gumbel = -float(ln(double(-float(ln(u)))));
-        float score = __fadd_rn(__ldcg(logits + k), __fmul_rn(sampler.temperature, gumbel));
+        float score = __fadd_rn(logit_at(logits, k), __fmul_rn(sampler.temperature, gumbel));
         if (score > best) {
             best = score;
             chosen = k;

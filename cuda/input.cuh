@@ -27,7 +27,7 @@ struct Input {
     int symbols;
     int end; // the first row of the image that the map has no more
 };
-static_assert(sizeof(Input) == 72);
+static_assert(sizeof(Input) == 80);
 
 // Half the steps between the first symbol's value, -1, and the last one's, 1.
 __device__ __forceinline__ float half_range(int symbols) {

@@ -1,35 +1,29 @@
 // What the gemv and the gemm kernel share: the accumulators' initial value, the terms, the epilogue.
 //
-// The idea: an accumulator starts from `initial` and adds the sums of the chunks in their order; each chunk's sum
-// starts from zero and takes fused multiply-adds in the order of the chunk's rows; then `store_output`. A kernel that
+// The idea: an accumulator starts from `load_begun` and adds the sums of the chunks in their order; each chunk's sum
+// starts from zero and takes fused multiply-adds in the order of the chunk's rows; then the `epilogue`. A kernel that
 // keeps this order computes the same bits, however it divides the work.
 
 #pragma once
 
 #include "activation.cuh"
+#include "handover.cuh"
 #include "stage.cuh"
 
 // The tap that a chunk belongs to.
 __device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
     int t = 0;
+#pragma unroll 1
     while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
     return stage.tap(t);
 }
 
-// Four channels of a tap at a position, as they are stored; with STORED also those of their negatives.
-__device__ __forceinline__ void load_inputs(const Stage& stage, const Tap& tap, const Batch& batch, Position at, int channel,
-                                            float4& x, float4& negative) {
-    size_t from = offset(tap.source, batch, at.image, at.row * stage.input_step + tap.row,
-                         at.column * stage.input_step + tap.column);
-    from += channel;
-    // Other blocks have written it: not from this multiprocessor's cache.
-    x = __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
-    if (stage.activation == STORED) {
-        negative = __ldcg(reinterpret_cast<const float4*>(batch.arena + from + tap.source.channels / 2));
-    }
+// Floats from the start of the arena to what a tap reads for a position.
+__device__ __forceinline__ size_t input_offset(const Stage& stage, const Tap& tap, const Batch& batch, Position at) {
+    return offset(tap.source, batch, at.image, at.row * stage.input_step + tap.row, at.column * stage.input_step + tap.column);
 }
 
-// Applies the stage's activation to what `load_inputs` has loaded.
+// Applies the stage's activation to four channels as they are stored.
 __device__ __forceinline__ void activate(int activation, float4& x, float4& negative) {
     if (activation == CONCAT_ELU) {
         concat_elu(x.x, x.x, negative.x);
@@ -74,46 +68,63 @@ __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
 }
 
-// The output of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
-// where it has none.
-template <class T>
-__device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
-    if (stage.tanh) value = hyperbolic_tangent(value);
-    if (stage.gated) return gated(add, value, gate);
-    return stage.adds ? plus(value, add) : value;
+// What a stage makes of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as it has them.
+struct Epilogue {
+    bool tanh;
+    bool gated;
+    bool adds;
+};
+
+__device__ __forceinline__ Epilogue epilogue_of(const Stage& stage) {
+    return {stage.tanh != 0, stage.gated != 0, stage.adds != 0};
 }
 
-// The initial value of an accumulator: the bias, or what the row phase has stored. T is a float, or the float4 of a
-// whole slice (o = 0).
+// `add` is 0 where there is none.
 template <class T>
-__device__ __forceinline__ T initial(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
-    int output = slice * SLICE + o;
-    if (stage.loads_accumulators) {
-        return __ldcg(reinterpret_cast<const T*>(batch.arena + accumulators_at(stage, at) + output));
-    }
-    size_t bias = stage.bias + size_t(batch.classes[at.image]) * (stage.slices * SLICE);
-    return __ldg(reinterpret_cast<const T*>(batch.weights + bias + output));
+__device__ __forceinline__ T finish(const Epilogue& epilogue, T value, T gate, T add) {
+    if (epilogue.tanh) value = hyperbolic_tangent(value);
+    if (epilogue.gated) return gated(add, value, gate);
+    return epilogue.adds ? plus(value, add) : value;
 }
 
-// In the row phase, if the pixel phase has more taps to add: stores the accumulator.
-template <class T>
-__device__ __forceinline__ void store_accumulator(const Stage& stage, const Batch& batch, Position at, int slice, int o,
-                                                  T sum) {
-    *reinterpret_cast<T*>(batch.arena + accumulators_at(stage, at) + slice * SLICE + o) = sum;
+// The bias of a slice, for an image's class.
+__device__ __forceinline__ const float* bias_at(const Stage& stage, const Batch& batch, int image, int slice) {
+    return batch.weights + stage.bias + (size_t(batch.classes[image]) * stage.slices + slice) * SLICE;
 }
 
-// Else: applies the epilogue and stores the output. A gated stage has the gate's sum in `gate`.
-template <class T>
-__device__ __forceinline__ void store_output(const Stage& stage, const Batch& batch, Position at, int slice, int o, T value,
-                                       T gate) {
+// Where the initial value of the accumulator `o` of a slice is: the bias, or what the row phase has stored.
+__device__ __forceinline__ const float* begun_at(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+    int accumulator = slice * SLICE + o;
+    if (stage.loads_accumulators) return batch.arena + accumulators_at(stage, at) + accumulator;
+    return bias_at(stage, batch, at.image, slice) + o;
+}
+
+// Where an output of a stage lies, and what is added to it.
+struct Output {
+    float* to;        // the output, or in the row phase, if the pixel phase has more taps to add, the accumulator
+    const float* add; // what is added to the output, if anything is
+};
+
+// The output `o` of a slice, at a position: with a gate the slice is the values'.
+__device__ __forceinline__ Output locate_output(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+    if (stage.stores_accumulators) return {batch.arena + accumulators_at(stage, at) + slice * SLICE + o, nullptr};
     int row = at.row * stage.output_step + stage.parity_row;
     int column = at.column * stage.output_step + stage.parity_column;
     int channel = (stage.gated ? slice / 2 : slice) * SLICE + o;
-    T add = {};
-    if (stage.adds) {
-        const float* from = batch.arena + offset(stage.add, batch, at.image, row, column) + channel;
-        add = __ldcg(reinterpret_cast<const T*>(from));
-    }
-    *reinterpret_cast<T*>(batch.arena + offset(stage.output, batch, at.image, row, column) + channel) =
-        epilogue(stage, value, gate, add);
+    Output output = {batch.arena + offset(stage.output, batch, at.image, row, column) + channel, nullptr};
+    if (stage.adds) output.add = batch.arena + offset(stage.add, batch, at.image, row, column) + channel;
+    return output;
+}
+
+// What a sum begins with: `stored` by the row phase, or the bias. T is a float, or the float4 of a whole slice.
+template <class T>
+__device__ __forceinline__ T load_begun(bool stored, const float* begun) {
+    const T* from = reinterpret_cast<const T*>(begun);
+    return stored ? __ldcg(from) : __ldg(from);
+}
+
+// Stores an accumulator, which is for stages behind a barrier.
+template <class T>
+__device__ __forceinline__ void store_accumulators(float* to, T value) {
+    *reinterpret_cast<T*>(to) = value;
 }

@@ -6,11 +6,12 @@
 
 #include "masked_conv_gemv.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 masked_conv_gemv_f32(const float4* records, Batch batch) {
     __shared__ gemv::Shared shared;
     const float4* record = records + size_t(blockIdx.z) * batch.parts;
-    store_parts(record, batch, load_part(record, batch));
+    store_parts(shared_record, record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_gemv(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    masked_conv_gemv<LAUNCH>(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column,
+                     [] {});
 }

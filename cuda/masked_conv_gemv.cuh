@@ -1,10 +1,11 @@
-// The shifted convolutions on few positions: a matrix times a few vectors, bound by reading the matrix.
+// The shifted convolutions on few positions: a matrix times a few vectors, bound by how soon it can begin and end.
 //
 // The idea: a block owns `group` slices of the outputs and splits the sum over inputs into chunks, one for
-// each thread. A thread holds its chunk's weights in registers (all loads are issued before the first is
-// waited for), multiplies one tile of positions after the other by them, and writes the chunk's sum to
-// shared memory, where one thread for each output adds the chunks up in their order. That order is
-// the same in `masked_conv_gemm.cuh`, and so are the bits, whichever of the two a stage runs through.
+// each thread. All that does not depend on the inputs' values is done before the block waits for them: a thread has
+// its chunk's weights in registers by then and knows where everything lies. Then it multiplies one tile of positions
+// after the other by the weights, and writes the chunk's sum to shared memory, where one thread for each output adds
+// the chunks up in their order. That order is the same in `masked_conv_gemm.cuh`, and so are the bits, whichever of the
+// two a stage runs through.
 
 #pragma once
 
@@ -12,33 +13,49 @@
 
 namespace gemv {
 
-constexpr int TILE = 4; // positions that are multiplied by the weights at a time
+constexpr int TILE = 4;   // positions that are multiplied by the weights at a time
+// Lanes of a slice, for a chunk each: a power of 2 between these.
+constexpr int LEAST_LANES = 16;
+constexpr int LANES = 64;
+static_assert(LANES * 2 == THREADS, "two threads bring the inputs of a lane");
+
+// Between the lines of sums: eight threads that read 16 bytes of a line each read different banks.
+constexpr int GAP = 4;
+// Between the values' lines and the gates': with the least lanes a warp writes to one of each.
+constexpr int GATES_GAP = LEAST_LANES;
 
 struct Shared {
     // The sources' channels of a tile: [TILE][lanes][CHUNK] each, see `place`.
-    float4 positive[TILE * THREADS * CHUNK / 4];
-    float4 negative[TILE * THREADS * CHUNK / 4];
-    // The chunks' sums: [lanes][TILE][group][SLICE], with a gate [lanes][2][TILE][group / 2][SLICE]: first the
-    // values, then the gates. And one slice more behind each chunk, to keep banks apart.
-    float4 chunk_sums[THREADS * (TILE + 1)];
+    float4 positive[TILE * LANES * CHUNK / 4];
+    float4 negative[TILE * LANES * CHUNK / 4];
+    // The chunks' sums: [TILE][group][SLICE][lanes + GAP], with a gate [2][TILE][group / 2][SLICE][lanes + GAP]: first
+    // the values, then the gates. There is most in it with the least lanes.
+    float chunk_sums[TILE * SLICE * THREADS * (LEAST_LANES + GAP) / LEAST_LANES + GATES_GAP];
 };
 
-// Where half a chunk (16 bytes) lies. The halves of every other four chunks are swapped, so that eight
-// threads access eight different groups of banks, whether they read one half of their own chunks or write
-// both halves of four chunks.
-__device__ __forceinline__ float4* place(float4* side, int lanes, int m, int lane, int half) {
-    int index = 2 * (m * lanes + lane) + (half ^ ((lane >> 2) & 1));
-    return side + index;
+// Where half a chunk (16 bytes) of a tile's first position lies; of the next it is `lanes` chunks on. The halves of every
+// other four chunks are swapped, so that eight threads access eight different groups of banks, whether they read one half
+// of their own chunks or write both halves of four chunks. The other half is at `place ^ 1`.
+__device__ __forceinline__ int place(int lane, int half) {
+    return 2 * lane + (half ^ ((lane >> 2) & 1));
 }
 
-// The rows of one chunk's weights for one slice.
-template <int ROWS>
-__device__ __forceinline__ void load_weights(float4 (&w)[ROWS], const Stage& stage, const Batch& batch, int slice, int chunk) {
+// The rows of one chunk's weights for one slice; zeros for a thread that has none. (Registers that are given no value
+// on one of the ways through a kernel are taken for all of it.)
+__device__ __forceinline__ void load_weights(float4 (&w)[MOST_ROWS], const Stage& stage, const Batch& batch, int slice,
+                                             int chunk, bool has_chunk) {
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS; i++) w[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (!has_chunk) return;
+    int rows = has_negatives(stage) ? MOST_ROWS : CHUNK;
     const Tap& tap = tap_of(stage, chunk);
-    size_t at = size_t(slice) * ROWS * tap.chunks + (chunk - tap.first);
+    size_t at = size_t(slice) * rows * tap.chunks + (chunk - tap.first);
     const float4* from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + at;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) w[i] = __ldg(from + i * tap.chunks);
+    for (int i = 0; i < CHUNK; i++) w[i] = __ldg(from + i * tap.chunks);
+    if (rows == CHUNK) return;
+#pragma unroll
+    for (int i = CHUNK; i < MOST_ROWS; i++) w[i] = __ldg(from + i * tap.chunks);
 }
 
 // sum += x . w over four rows.
@@ -49,111 +66,276 @@ __device__ __forceinline__ void multiply_add(float4& sum, float4 x, const float4
     ::multiply_add(sum, x.w, w[3]);
 }
 
-// Copies the sources' channels of a tile to shared memory, through the stage's activation. `first` is the first of `lanes`
-// chunks, of which `chunks` are there.
-__device__ __forceinline__ void stage_inputs(Shared& s, const Stage& stage, const Batch& batch, int row, int column,
-                                             int tile, int live, int first, int chunks) {
-    // Two threads for a chunk: neighbours read neighbouring bytes.
-    for (int i = threadIdx.x; i < chunks * 2; i += THREADS) {
-        int lane = i >> 1, half = i & 1;
-        const Tap& tap = tap_of(stage, first + lane);
-        int channel = (first + lane - tap.first) * CHUNK + 4 * half;
-#pragma unroll 2
-        for (int m = 0; m < live; m++) {
-            float4 positive, negative;
-            load_inputs(stage, tap, batch, position(stage, batch, tile + m, row, column), channel, positive, negative);
-            activate(stage.activation, positive, negative);
-            *place(s.positive, stage.lanes, m, lane, half) = positive;
-            if (stage.activation >= CONCAT_ELU) *place(s.negative, stage.lanes, m, lane, half) = negative;
-        }
+// Half a chunk of each position of a tile, which a thread brings: two threads for a chunk, neighbours read neighbouring
+// bytes. `first` is the first of `chunks` chunks.
+struct Source {
+    const float* from; // of the tile's first position; null if there is nothing to bring
+    int further[TILE]; // floats from there to the m-th position
+    int negatives;     // and to those of the negatives, of what is STORED
+};
+
+__device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch, int row, int column, int tile, int end,
+                                         int first, int chunks) {
+    int lane = threadIdx.x >> 1;
+    Source source = {};
+    if (lane >= chunks) return source;
+    const Tap& tap = tap_of(stage, first + lane);
+    int channel = (first + lane - tap.first) * CHUNK + 4 * (threadIdx.x & 1);
+    size_t from = input_offset(stage, tap, batch, position(stage, batch, tile, row, column));
+    source.from = batch.arena + from + channel;
+    source.negatives = tap.source.channels / 2;
+    if (stage.span == PIXEL) {
+        // From image to image.
+        for (int m = 1; m < TILE; m++) source.further[m] = m * tap.source.columns * tap.source.channels;
+        return source;
+    }
+#pragma unroll 1
+    for (int m = 1; m < TILE && tile + m < end; m++) {
+        Position at = position(stage, batch, tile + m, row, column);
+        int to = int(input_offset(stage, tap, batch, at) - from);
+        // An index that is known keeps them in registers.
+        source.further[1] = m == 1 ? to : source.further[1];
+        source.further[2] = m == 2 ? to : source.further[2];
+        source.further[3] = m == 3 ? to : source.further[3];
+    }
+    return source;
+}
+
+// Asks for the inputs of a tile's `live` positions.
+template <Exchange BY>
+__device__ __forceinline__ void request_inputs(float4 (&requested)[TILE], const Source& source, int live) {
+    if (source.from == nullptr) return;
+#pragma unroll
+    for (int m = 0; m < TILE; m++) {
+        if (m < live) requested[m] = request<BY, float4>(source.from + source.further[m]);
     }
 }
 
-// The slices from `slice` on, for the positions from `tile` up to `end`.
-// Threads: lane = chunk, then slice of the group. ROWS is 2 * CHUNK with concat_elu, else CHUNK.
-template <int ROWS>
-__device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
-                                    int row, int column) {
-    int lanes = stage.lanes, group = stage.group;
-    int of_group = threadIdx.x / lanes, lane = threadIdx.x - of_group * lanes;
-    bool sums_here = of_group < group && slice + of_group < stage.slices;
-    // The output that this thread adds up, in the same tile: position, slice (or pair of them), channel.
-    int width = stage.gated ? 2 : 1;
-    int outputs = group / width * SLICE;
-    // Slices from a position's sums to the next's, from the values' to the gates', from a chunk's to the next's.
-    int to_position = group / width, to_gates = TILE * to_position, to_chunk = TILE * group + 1;
-    int m_out = threadIdx.x / outputs, rest = threadIdx.x - m_out * outputs;
-    int slice_out = rest / SLICE * width, o = rest % SLICE;
+// Waits for what has been requested. What was not there yet is asked for again, all at a time.
+template <Exchange BY>
+__device__ __forceinline__ void await_inputs(float4 (&requested)[TILE], const Source& source, int live) {
+    unsigned reads = 0;
+    bool missing = BY == HANDED;
+    while (missing) {
+        missing = pending(requested[0]);
+#pragma unroll
+        for (int m = 1; m < TILE; m++) missing = missing || pending(requested[m]);
+        if (missing) request_inputs<BY>(requested, source, live);
+        if (++reads == MOST_READS) __trap();
+    }
+}
 
-    float4 w[ROWS];
-    int loaded = -1;
-    for (; tile < end; tile += TILE) {
-        int live = min(TILE, end - tile);
-        bool adds_here = m_out < live && slice + slice_out < stage.slices;
-        Position at = {0, 0, 0};
-        float value = 0.0f, gate = 0.0f;
-        if (adds_here) {
-            at = position(stage, batch, tile + m_out, row, column);
-            value = initial<float>(stage, batch, at, slice + slice_out, o);
-            if (stage.gated) gate = initial<float>(stage, batch, at, slice + slice_out + 1, o);
+// Copies the sources' channels of a tile, which have been requested, to shared memory, through the stage's activation.
+// `to` is where they go, `lanes` apart.
+template <Exchange BY>
+__device__ __forceinline__ void stage_inputs(Shared& s, const Source& source, const Stage& stage, int live,
+                                             float4 (&requested)[TILE], int to, int lanes) {
+    if (source.from == nullptr) return;
+    int activation = stage.activation;
+    await_inputs<BY>(requested, source, live);
+#pragma unroll
+    for (int m = 0; m < TILE; m++) {
+        if (m >= live) break;
+        float4 positive = requested[m], negative = {};
+        if (BY == LAUNCH && activation == STORED) {
+            negative = request<BY, float4>(source.from + source.further[m] + source.negatives);
         }
-        for (int first = 0; first < stage.chunks; first += lanes) {
-            int chunks = min(lanes, stage.chunks - first);
-            bool has_chunk = sums_here && lane < chunks;
-            if (has_chunk && loaded != first) load_weights<ROWS>(w, stage, batch, slice + of_group, first + lane);
-            loaded = first;
-            stage_inputs(s, stage, batch, row, column, tile, live, first, chunks);
+        activate(activation, positive, negative);
+        s.positive[to] = positive;
+        if (activation >= CONCAT_ELU) s.negative[to] = negative;
+        to += 2 * lanes;
+    }
+}
+
+// The sums of a thread's chunk: inputs x weights, at the place `at` of a position.
+__device__ __forceinline__ float4 multiply(const Shared& s, const float4 (&w)[MOST_ROWS], int at, bool negatives) {
+    float4 low = s.positive[at], high = s.positive[at ^ 1], low_negative = {}, high_negative = {};
+    if (negatives) {
+        low_negative = s.negative[at];
+        high_negative = s.negative[at ^ 1];
+    }
+    float4 sum = {};
+    multiply_add(sum, low, w);
+    multiply_add(sum, high, w + 4);
+    if (negatives) {
+        multiply_add(sum, low_negative, w + CHUNK);
+        multiply_add(sum, high_negative, w + CHUNK + 4);
+    }
+    return sum;
+}
+
+__device__ __forceinline__ float add_up(float sum, float4 four) {
+    return __fadd_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum, four.x), four.y), four.z), four.w);
+}
+
+// Behind the last chunk's sum, up to a multiple of 8: x + -0 is x for every x, as x + 0 is not.
+constexpr float NOTHING = -0.0f;
+__device__ __forceinline__ int padded(int chunks) {
+    return (chunks + 7) & ~7;
+}
+
+// Adds the sums of chunks, of which there are a multiple of 8, to an accumulator and to its gate's, each in their order:
+// two chains that take turns. They are read as long before they are added as it takes. Without a gate `gates` is `values`.
+__device__ __forceinline__ void add_up(float& value, float& gate, const float* values, const float* gates, int chunks) {
+    auto read = [](const float* sums) { return *reinterpret_cast<const float4*>(sums); };
+    float4 next[2] = {read(values), read(values + 4)}, of_gate[2] = {read(gates), read(gates + 4)};
+    int c = 0;
+#pragma unroll 2
+    do {
+        float4 now[2] = {next[0], next[1]}, gate_now[2] = {of_gate[0], of_gate[1]};
+        // Behind the last it is the last again: a condition would make the reading wait for the sums.
+        int from = min(c + 8, chunks - 8);
+        next[0] = read(values + from);
+        of_gate[0] = read(gates + from);
+        next[1] = read(values + from + 4);
+        of_gate[1] = read(gates + from + 4);
+        value = add_up(add_up(value, now[0]), now[1]);
+        gate = add_up(add_up(gate, gate_now[0]), gate_now[1]);
+        c += 8;
+    } while (c < chunks);
+}
+
+// What becomes of a sum: of two kinds, of which almost all stages are, that is one decision.
+enum Ending : int {
+    AS_IT_IS,
+    GATED_AND_ADDED,
+    OTHERWISE,
+};
+
+__device__ __forceinline__ Ending ending_of(const Stage& stage) {
+    if (stage.tanh || stage.stores_accumulators || stage.gated != stage.adds) return OTHERWISE;
+    return stage.gated ? GATED_AND_ADDED : AS_IT_IS;
+}
+
+// An output that a thread adds up.
+struct Target {
+    bool here; // whether there is one
+    const float* begun;
+    Output output;
+};
+
+// The output `o` of a slice, or of a pair of slices, at the m-th position of a tile.
+__device__ __forceinline__ Target target_of(const Stage& stage, const Batch& batch, int row, int column, int tile, int m,
+                                            int end, int slice, int o) {
+    Target target = {m < TILE && tile + m < end && slice < stage.slices, nullptr, {}};
+    if (!target.here) return target;
+    Position at = position(stage, batch, tile + m, row, column);
+    target.begun = begun_at(stage, batch, at, slice, o);
+    target.output = locate_output(stage, batch, at, slice, o);
+    return target;
+}
+
+// The slices from `slice` on, for the positions from `tile` up to `end`. `wait` returns when all that is not handed over
+// is there. Threads: lane = chunk, then slice of the group.
+template <Exchange BY, class Wait>
+__device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
+                                    int row, int column, Wait wait) {
+    // Read and decided here: what is left to do when the inputs are there is on the way of everything that follows.
+    int lanes = 1 << stage.lanes_shift, all = stage.chunks;
+    bool negatives = has_negatives(stage), gated = stage.gated;
+    Ending ending = ending_of(stage);
+    int one_step = all <= lanes && tile + TILE >= end;
+    int of_group = threadIdx.x >> stage.lanes_shift, lane = threadIdx.x & (lanes - 1);
+    bool sums_here = of_group < stage.group && slice + of_group < stage.slices;
+    int brings = place(threadIdx.x >> 1, threadIdx.x & 1), reads = place(lane, 0);
+    // The output that this thread adds up, in the same tile: position, slice (or pair of them), channel. The last warp
+    // has the first of them, since the first ones have inputs to bring.
+    int adds_as = (threadIdx.x + WARP) % THREADS, outputs = stage.group * SLICE >> gated;
+    int m_out = adds_as >> stage.outputs_shift, rest = adds_as & (outputs - 1);
+    int slice_out = slice + (rest / SLICE << gated), o = rest % SLICE;
+    // Floats from one output's chunk sums to the next's, from one position's, and from the values' to the gates'.
+    int line = lanes + GAP, of_position = outputs * line, to_gates = gated ? TILE * of_position + GATES_GAP : 0;
+    float* sums_to = s.chunk_sums + (gated ? of_group % 2 * to_gates : 0) + (of_group >> gated) * SLICE * line + lane;
+    const float* sums_from = s.chunk_sums + (m_out * outputs + rest) * line;
+    auto put = [&](int m, float4 sum) {
+        float* to = sums_to + m * of_position;
+        to[0] = sum.x;
+        to[line] = sum.y;
+        to[2 * line] = sum.z;
+        to[3 * line] = sum.w;
+    };
+
+    float4 w[MOST_ROWS];
+    load_weights(w, stage, batch, slice + of_group, lane, sums_here && lane < all);
+    Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
+    Target target = target_of(stage, batch, row, column, tile, m_out, end, slice_out, o);
+    wait();
+    float4 requested[TILE] = {};
+    request_inputs<BY>(requested, source, min(TILE, end - tile));
+    for (;;) {
+        bool begins = stage.loads_accumulators;
+        float value = 0.0f, gate = 0.0f, add = 0.0f;
+        // All that is read is on its way before anything of it is used.
+        if (target.here) {
+            value = load_begun<float>(begins, target.begun);
+            if (gated) gate = load_begun<float>(begins, target.begun + SLICE);
+            if (target.output.add != nullptr) add = request<BY, float>(target.output.add);
+        }
+        int live = min(TILE, end - tile), next_tile = tile + TILE;
+        for (int first = 0;;) {
+            int chunks = min(lanes, all - first), to_add = anew(padded(chunks));
+            bool has_chunk = sums_here && lane < chunks, pads = sums_here && !has_chunk && lane < to_add;
+            stage_inputs<BY>(s, source, stage, live, requested, brings, lanes);
+            // By now, which is earlier than the other inputs.
+            if (target.output.add != nullptr) add = arrived<BY, float>(add, target.output.add);
             __syncthreads();
             if (has_chunk) {
+                put(0, multiply(s, w, reads, negatives));
 #pragma unroll
-                for (int m = 0; m < TILE; m++) {
+                for (int m = 1; m < TILE; m++) {
                     if (m >= live) break;
-                    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                    multiply_add(sum, *place(s.positive, lanes, m, lane, 0), w);
-                    multiply_add(sum, *place(s.positive, lanes, m, lane, 1), w + 4);
-                    if (ROWS == 2 * CHUNK) {
-                        multiply_add(sum, *place(s.negative, lanes, m, lane, 0), w + ROWS - 8);
-                        multiply_add(sum, *place(s.negative, lanes, m, lane, 1), w + ROWS - 4);
-                    }
-                    int slot = of_group % width * to_gates + m * to_position + of_group / width;
-                    s.chunk_sums[lane * to_chunk + slot] = sum;
+                    put(m, multiply(s, w, reads + 2 * m * lanes, negatives));
+                }
+            } else if (pads) {
+                for (int m = 0; m < live; m++) put(m, make_float4(NOTHING, NOTHING, NOTHING, NOTHING));
+            }
+            int next = 0;
+            if (!one_step) {
+                next = first + lanes < all ? first + lanes : 0;
+                // The next step's weights and inputs are on their way while these are added.
+                if (next != first) load_weights(w, stage, batch, slice + of_group, next + lane, sums_here && next + lane < all);
+                int of_next = next > 0 ? tile : next_tile;
+                if (of_next < end) {
+                    source = locate(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
+                    request_inputs<BY>(requested, source, min(TILE, end - of_next));
                 }
             }
             __syncthreads();
-            if (adds_here) {
-                const float* from = reinterpret_cast<const float*>(s.chunk_sums) + m_out * outputs + rest;
-#pragma unroll 8
-                for (int c = 0; c < chunks; c++) {
-                    value = __fadd_rn(value, from[c * to_chunk * SLICE]);
-                    if (stage.gated) gate = __fadd_rn(gate, from[(c * to_chunk + to_gates) * SLICE]);
-                }
+            if (target.here) add_up(value, gate, sums_from, sums_from + to_gates, to_add);
+            if (next == 0) break;
+            first = next;
+        }
+        if (target.here) {
+            if (ending == GATED_AND_ADDED) {
+                store_output<BY, float>(target.output.to, ::gated(add, value, gate));
+            } else if (ending == AS_IT_IS) {
+                store_output<BY, float>(target.output.to, value);
+            } else if (stage.stores_accumulators) {
+                store_accumulators(target.output.to, value);
+                if (gated) store_accumulators(target.output.to + SLICE, gate);
+            } else {
+                store_output<BY, float>(target.output.to, finish(epilogue_of(stage), value, gate, add));
             }
         }
-        if (!adds_here) continue;
-        if (stage.stores_accumulators) {
-            store_accumulator(stage, batch, at, slice + slice_out, o, value);
-            if (stage.gated) store_accumulator(stage, batch, at, slice + slice_out + 1, o, gate);
-        } else {
-            store_output(stage, batch, at, slice + slice_out, o, value, gate);
-        }
+        if (next_tile >= end) return;
+        tile = next_tile;
+        target = target_of(stage, batch, row, column, tile, m_out, end, slice_out, o);
     }
 }
 
 } // namespace gemv
-static_assert(sizeof(gemv::Shared) == 43008);
+static_assert(sizeof(gemv::Shared) == 26688);
 
 // One block's share of a stage: `group` slices and `tiles` tiles of positions, while the image stands at (row, column).
+// `wait` returns when all that is not handed over is there, and is called once.
+template <Exchange BY, class Wait>
 __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& stage, const Batch& batch, int slices,
-                                                   int tiles, int row, int column) {
+                                                 int tiles, int row, int column, Wait wait) {
     int slice = slices * stage.group;
     int tile = tiles * stage.tiles * gemv::TILE;
     int end = min(positions(stage, batch), tile + stage.tiles * gemv::TILE);
-    if (slice >= stage.slices || tile >= end) return;
+    if (slice >= stage.slices || tile >= end) return wait();
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.activation >= CONCAT_ELU) {
-        gemv::run<2 * CHUNK>(s, stage, batch, slice, tile, end, row, column);
-    } else {
-        gemv::run<CHUNK>(s, stage, batch, slice, tile, end, row, column);
-    }
+    gemv::run<BY>(s, stage, batch, slice, tile, end, row, column, wait);
 }

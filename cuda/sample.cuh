@@ -9,6 +9,7 @@
 #include "head_mixture.cuh"
 
 // Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted.
+template <Exchange BY>
 __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column) {
     const Head& head = sampler.head;
     int lane = threadIdx.x % WARP;
@@ -16,22 +17,28 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     const float* logits = batch.arena + offset(sampler.logits, batch, image, row, column);
     bool finite = true;
     for (int k = lane; k < head.logits; k += WARP) {
-        float logit = __ldcg(logits + k);
+        float logit = arrived<BY, float>(ask(logits + k), logits + k);
         finite = finite && is_finite(logit);
         if (sampler.kept_logits) sampler.kept_logits[place.pixel * head.logits + k] = logit;
     }
-    if (!__all_sync(ALL, finite)) {
+    finite = __all_sync(ALL, finite);
+    if (!finite) {
         unsigned long long order = (static_cast<unsigned long long>(row) * batch.width + column) * batch.size + image;
         if (lane == 0) atomicMin(&batch.cursor->fault, order);
-        return;
     }
-    float value = head.kind == MIXTURE ? sample_mixture(sampler, logits, place, lane)
-                                       : sample_categorical(sampler, logits, place, lane);
+    // What is fed back after a fault is of no concern, but others may await it.
+    float value = 0.0f;
+    if (finite) {
+        value = head.kind == MIXTURE ? sample_mixture(sampler, logits, place, lane)
+                                     : sample_categorical(sampler, logits, place, lane);
+    }
     const Input& input = sampler.input;
     if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
     // The position of the map that this pixel fills.
     int next = column + input.previous, wraps = next == batch.width;
     if (row + wraps == input.end) return;
     float* to = batch.arena + offset(input.image, batch, image, row + wraps, wraps ? 0 : next);
-    for (int channel = lane; channel < input.channels; channel += WARP) to[channel] = encoded(input, value, channel);
+    for (int channel = lane; channel < input.channels; channel += WARP) {
+        store_output<BY, float>(to + channel, encoded(input, value, channel));
+    }
 }

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include "handover.cuh"
 #include "input.cuh"
 #include "philox.cuh"
 
@@ -34,7 +35,7 @@ struct Sampler {
     unsigned first_index; // of the batch's first image
     float temperature;    // finite and above 0
 };
-static_assert(sizeof(Sampler) == 144);
+static_assert(sizeof(Sampler) == 160);
 
 // A pixel.
 struct Place {
@@ -44,8 +45,12 @@ struct Place {
     size_t pixel; // among those of the batch
 };
 
-constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
+
+// A logit that is there. A lane reads what others have awaited: so that is ordered, but by no barrier.
+__device__ __forceinline__ float logit_at(const float* logits, int k) {
+    return ask(logits + k);
+}
 
 // The draw-th number of a pixel.
 __device__ __forceinline__ double noise(const Sampler& sampler, const Place& at, int draw) {

@@ -13,10 +13,12 @@
 // The channels of a source are summed in chunks of 8. With concat_elu a chunk has 16 rows of weights, 8 for the
 // channels and 8 for their negatives.
 constexpr int CHUNK = 8;
+constexpr int MOST_ROWS = 2 * CHUNK;
 // Outputs come in slices of 4: a slice of one row of weights is one load of 16 bytes.
 constexpr int SLICE = 4;
 // Threads of a block of the convolution kernels.
 constexpr int THREADS = 128;
+constexpr int WARP = 32;
 
 // The activation through which a source is read.
 enum Activation : int {
@@ -34,6 +36,20 @@ enum Span : int {
     IMAGE = 2, // all of each image
 };
 
+// A number of which the compiler knows nothing. So it keeps in a register what it would work out again, and works out
+// again, within a loop, what it would keep in registers that the loop has no room for.
+__device__ __forceinline__ int anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
+// n / d by a product: `reciprocal` is 2^32 / d rounded down, or 2^32 - 1 for a d of 1. The product is n / d rounded down, or
+// one less.
+__device__ __forceinline__ int quotient(int n, int d, unsigned reciprocal) {
+    int q = __umulhi(unsigned(n), reciprocal);
+    return n - q * d >= d ? q + 1 : q;
+}
+
 // A map: [rows][batch][columns and padding][channels]. What lies outside an image is and stays zero.
 struct Grid {
     unsigned long long base; // floats from the start of the arena to column 0 of the first row of image 0
@@ -41,8 +57,10 @@ struct Grid {
     int above;               // added to a row before it is taken modulo `rows`
     int columns;             // positions from one image to the next, padding included
     int channels;            // floats of a position, a multiple of CHUNK
+    unsigned of_rows;        // a `reciprocal` of `rows`
+    int padding;
 };
-static_assert(sizeof(Grid) == 24);
+static_assert(sizeof(Grid) == 32);
 
 // One neighbour that is read through one matrix.
 struct Tap {
@@ -53,7 +71,7 @@ struct Tap {
     int first;  // the tap's first chunk among those of the stage
     int chunks; // from one row of its weights to the next
 };
-static_assert(sizeof(Tap) == 48);
+static_assert(sizeof(Tap) == 56);
 
 // A layer's sum over some taps, and its epilogue. In memory its taps follow it, and together they are a record; all
 // records of a table have the length of the longest.
@@ -84,14 +102,17 @@ struct alignas(16) Stage {
     unsigned inverse; // whose inverse modulo 2^32 this is
     int rows;         // steps of the stage down and across the image
     int columns;
-    int lanes; // masked_conv_gemv: chunks that are summed side by side
-    int group; // and slices of a block
-    int tiles; // and tiles of positions that one block takes, one after the other
-    int padding;
+    int lanes_shift; // masked_conv_gemv: 2^this chunks are summed side by side,
+    int group;         // slices of a block, a power of 2
+    int outputs_shift; // that make 2^this outputs of a position,
+    int tiles;         // and tiles of positions that it takes, one after the other
+    int tile;            // masked_conv_gemm: positions of a block
+    unsigned of_columns; // a `reciprocal` of `columns`
+    int padding[2];
 
     __device__ __forceinline__ const Tap& tap(int t) const { return reinterpret_cast<const Tap*>(this + 1)[t]; }
 };
-static_assert(sizeof(Stage) == 160);
+static_assert(sizeof(Stage) == 192);
 
 // Where in the image generation stands, and what went wrong.
 struct Cursor {
@@ -111,9 +132,11 @@ struct Batch {
     int size;
     int height;
     int width;
-    int parts; // float4s of a stage's record
+    int parts;        // float4s of a stage's record
+    unsigned of_size; // a `reciprocal` of `size`
+    int padding;
 };
-static_assert(sizeof(Batch) == 48);
+static_assert(sizeof(Batch) == 56);
 
 // Each block copies its stage's record to shared memory with one coalesced load, instead of a chain of dependent
 // loads from global memory: thread t takes the 16-byte part t. `load_part` issues the load; `store_parts` writes the
@@ -127,9 +150,9 @@ __device__ __forceinline__ const Stage& shared_stage() {
 __device__ __forceinline__ float4 load_part(const float4* record, const Batch& batch) {
     return threadIdx.x < batch.parts ? record[threadIdx.x] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
-__device__ __forceinline__ void store_parts(const float4* record, const Batch& batch, float4 part) {
-    if (threadIdx.x < batch.parts) shared_record[threadIdx.x] = part;
-    for (int i = THREADS + threadIdx.x; i < batch.parts; i += THREADS) shared_record[i] = record[i];
+__device__ __forceinline__ void store_parts(float4* to, const float4* record, const Batch& batch, float4 part) {
+    if (threadIdx.x < batch.parts) to[threadIdx.x] = part;
+    for (int i = THREADS + threadIdx.x; i < batch.parts; i += THREADS) to[i] = record[i];
 }
 
 // A position that a stage computes: image, row and column in the stage's own steps.
@@ -138,6 +161,11 @@ struct Position {
     int row;
     int column;
 };
+
+// Whether a chunk has rows of weights for the negatives too.
+__device__ __forceinline__ bool has_negatives(const Stage& stage) {
+    return stage.activation >= CONCAT_ELU;
+}
 
 // The step of a stage that makes outputs of a row (or column) of the image, where there is one: an exact quotient,
 // so that a product serves for the division.
@@ -154,10 +182,10 @@ __device__ __forceinline__ int positions(const Stage& stage, const Batch& batch)
 // The p-th position of a stage at a row and column, which are its own steps.
 __device__ __forceinline__ Position position(const Stage& stage, const Batch& batch, int p, int row, int column) {
     if (stage.span == PIXEL) return {p, row, column};
-    int line = p / stage.columns;
+    int line = quotient(p, stage.columns, stage.of_columns);
     Position at = {line, row, p - line * stage.columns};
     if (stage.span == IMAGE) {
-        at.row = line / batch.size;
+        at.row = quotient(line, batch.size, batch.of_size);
         at.image = line - at.row * batch.size;
     }
     return at;
@@ -166,7 +194,8 @@ __device__ __forceinline__ Position position(const Stage& stage, const Batch& ba
 // Floats from the start of the arena to a position of a grid, which may lie in the padding: column -1 is one
 // position before the grid's `base`.
 __device__ __forceinline__ size_t offset(const Grid& grid, const Batch& batch, int image, int row, int column) {
-    int slot = (row + grid.above) % grid.rows;
+    int of_all = row + grid.above;
+    int slot = of_all - quotient(of_all, grid.rows, grid.of_rows) * grid.rows;
     size_t line = size_t(slot) * batch.size + image;
     return grid.base + (line * grid.columns + column) * grid.channels;
 }

@@ -75,10 +75,10 @@ fn pytorch_s_models_give_pytorch_s_logits_and_images() {
 /// More taps than a block's shared memory has room for.
 #[test]
 fn a_layer_of_too_many_taps_is_refused() {
-    let graph = stacks::reading(Head::Categorical { symbols: 40 }, Activation::Identity, 200, false);
+    let graph = stacks::reading(Head::Categorical { symbols: 40 }, Activation::Identity, 300, false);
     assert_eq!(graph.maps[IMAGE].channels, 1);
     let error = CudaEngine::new(&Weights::synthetic_for(graph, 1), 0, Strategy::Auto).err().unwrap();
-    assert!(error.to_string().contains("taps and 124 fit"), "{error}");
+    assert!(error.to_string().contains("taps and 196 fit"), "{error}");
 }
 
 /// Where a tile has all its channels, chunks more than lanes, and gates in every position: the shapes that the

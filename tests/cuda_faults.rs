@@ -230,7 +230,21 @@ fn every_device_makes_the_same_images() {
 }
 
 #[test]
-fn bench_and_evaluate_run_on_the_device() {
+fn bench_predicts_every_strategy() {
+    let args = ["--device", "cuda", "--explain", "--batch-sizes", "1,3", "-c", &tiny()];
+    let Some(device) = on("bench", &[], &args) else { return };
+    assert_eq!(device.code, Some(0), "{}", device.stderr);
+    for batch in [1, 3] {
+        for strategy in ["launch", "graph", "persistent"] {
+            let row = format!("| {batch} | {strategy} |");
+            assert!(device.stdout.contains(&row), "{row}: {}", device.stdout);
+        }
+    }
+    device.leaves_nothing();
+}
+
+#[test]
+fn evaluate_runs_on_the_device() {
     let (weights, images) = (tiny(), argument("tiny/images_u8.npy"));
     let logits = argument("tiny/logits.npy");
     let base = ["-c", &weights, "--images", &images, "--device", "cuda"];

@@ -1,5 +1,5 @@
 //! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
-//! `cuda/sampler.cuh` and `cuda/persistent.cu`.
+//! `cuda/sampler.cuh`, `cuda/expected.cuh` and `cuda/persistent.cu`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
@@ -21,15 +21,20 @@ pub const THREADS: usize = 128;
 pub const PART: usize = 16;
 /// Positions that `masked_conv_gemv` multiplies by the weights at a time.
 pub const GEMV_TILE: usize = 4;
-/// Positions of a block of `masked_conv_gemm`.
-pub const GEMM_TILE: usize = 64;
 /// Slices of a block of `masked_conv_gemm`.
 pub const GEMM_SLICES: usize = 16;
 
+/// Most chunks that a block of `masked_conv_gemv` sums side by side.
+pub const GEMV_LANES: usize = 64;
+/// Fewest threads for the chunks of a slice, of which some may have none.
+pub const GEMV_LEAST_LANES: usize = 16;
+
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
-const GEMV_SHARED: usize = 43008;
-/// Most taps of a stage: its record fits into the rest of the 48 KiB of shared memory that every device has.
-pub const MAX_TAPS: usize = ((48 << 10) - GEMV_SHARED - size_of::<Stage>()) / size_of::<Tap>();
+const GEMV_SHARED: usize = 26688;
+/// Most taps of a stage: its record and that of the next stage, and their entries, fit into the rest of the 48 KiB of
+/// shared memory that every device has.
+pub const MAX_TAPS: usize =
+    (((48 << 10) - GEMV_SHARED) / 2 - size_of::<Entry>() - size_of::<Stage>()) / size_of::<Tap>();
 
 /// `enum Activation`: an [`Activation`], or this, which reads what concat_elu has stored.
 pub const STORED: i32 = Activation::ALL.len() as i32;
@@ -54,21 +59,28 @@ pub struct Grid {
     pub above: i32,
     pub columns: i32,
     pub channels: i32,
+    pub of_rows: u32,
+    pub padding: i32,
+}
+
+/// 2^32 / d, rounded down, for `quotient` of `cuda/stage.cuh`; 2^32 - 1 for a d of 1.
+pub fn reciprocal(d: usize) -> u32 {
+    u32::try_from((1_u64 << 32) / d.max(1) as u64).unwrap_or(u32::MAX)
 }
 
 impl From<layout::Grid> for Grid {
     fn from(grid: layout::Grid) -> Grid {
-        Grid {
-            base: grid.base as u64,
-            rows: grid.rows as i32,
-            above: grid.above as i32,
-            columns: grid.columns as i32,
-            channels: grid.channels as i32,
-        }
+        Grid::new(grid.base, [grid.rows, grid.above, grid.columns, grid.channels].map(|n| n as i32))
     }
 }
 
 impl Grid {
+    /// A grid by its base and its rows, what is added to a row, columns and channels.
+    pub fn new(base: usize, [rows, above, columns, channels]: [i32; 4]) -> Grid {
+        let of_rows = reciprocal(rows as usize);
+        Grid { base: base as u64, rows, above, columns, channels, of_rows, padding: 0 }
+    }
+
     /// The same grid, for images whose rows from `first` on it holds.
     pub fn turned_to(self, first: usize) -> Grid {
         Grid { above: self.above - first as i32, ..self }
@@ -115,10 +127,13 @@ pub struct Stage {
     pub inverse: u32,
     pub rows: i32,
     pub columns: i32,
-    pub lanes: i32,
+    pub lanes_shift: i32,
     pub group: i32,
+    pub outputs_shift: i32,
     pub tiles: i32,
-    pub padding: i32,
+    pub tile: i32,
+    pub of_columns: u32,
+    pub padding: [i32; 2],
 }
 
 /// `struct Cursor`.
@@ -142,6 +157,8 @@ pub struct Batch {
     pub height: i32,
     pub width: i32,
     pub parts: i32,
+    pub of_size: u32,
+    pub padding: i32,
 }
 
 /// `struct Head`.
@@ -200,30 +217,27 @@ pub struct Sampler {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Entry {
     pub stage: i32,
-    pub gemm: i32,
     pub x: i32,
+    pub of_x: u32,
     pub items: i32,
     pub start: i32,
-    pub join: i32,
+    pub next: i32,
+    pub gemm: u8,
+    pub waits: u8,
+    pub last: u8,
+    pub padding: u8,
+    pub next_stage: i32,
 }
 
-/// `struct Program`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Program {
-    pub first: i32,
-    pub count: i32,
-}
-
-/// `struct Programs`: pointers are device addresses.
+/// `struct Expected`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Programs {
-    pub entries: u64,
-    pub row: u64,
-    pub pixels: u64,
-    pub period: i32,
-    pub padding: i32,
+pub struct Expected {
+    pub map: Grid,
+    pub stride: i32,
+    pub first: i32,
+    pub columns: i32,
+    pub channels: i32,
 }
 
 #[cfg(test)]
@@ -232,10 +246,11 @@ mod tests {
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 6] = [
+    const SOURCES: [&str; 7] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
+        include_str!("../../cuda/expected.cuh"),
         include_str!("../../cuda/persistent.cu"),
         include_str!("../../cuda/masked_conv_gemv.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
@@ -259,8 +274,7 @@ mod tests {
             ("Input", size_of::<Input>()),
             ("Sampler", size_of::<Sampler>()),
             ("Entry", size_of::<Entry>()),
-            ("Program", size_of::<Program>()),
-            ("Programs", size_of::<Programs>()),
+            ("Expected", size_of::<Expected>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }
@@ -273,7 +287,8 @@ mod tests {
             ("SLICE", SLICE),
             ("THREADS", THREADS),
             ("TILE", GEMV_TILE),
-            ("ROWS_TILE", GEMM_TILE),
+            ("LANES", GEMV_LANES),
+            ("LEAST_LANES", GEMV_LEAST_LANES),
             ("SLICES", GEMM_SLICES),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");

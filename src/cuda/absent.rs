@@ -1,6 +1,6 @@
 //! The CUDA engine's types in a build without CUDA: they have no values.
 
-use super::{Properties, Strategy};
+use super::{Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -39,6 +39,14 @@ impl CudaEngine {
 
     /// Seconds that the device took for the last batch, from the first stage to the last.
     pub fn device_seconds(&self) -> f64 {
+        match *self {}
+    }
+
+    /// What a batch of images of a size is predicted to take by each strategy, on a device of `clock` cycles a second.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    pub fn predict(&self, _: usize, _: [usize; 2], _: f64) -> Result<Vec<Prediction>> {
         match *self {}
     }
 

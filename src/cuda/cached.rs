@@ -10,14 +10,15 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{Entry, Program, Programs, THREADS};
+use super::abi::{Entry, Expected, THREADS};
+use super::cost::Room;
 use super::driver::{Buffer, Device, Graph, Shape};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
-use super::schedule::Schedule;
-use super::{Properties, Strategy};
+use super::schedule::{Flat, Schedule};
+use super::{Properties, Strategy, stage};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -50,13 +51,14 @@ enum Way {
 /// What the persistent kernel reads, and its barrier's counter.
 struct Tables {
     entries: Buffer<u8>,
-    rows: Buffer<u8>,
-    pixels: Buffer<u8>,
+    /// The first entry of a row, by row modulo the period.
+    rows: Vec<i32>,
+    expected: Buffer<u8>,
     counter: Buffer<u32>,
 }
 
-/// Words of the barrier counter's buffer: one, padded to the 16 bytes that `cache_reset_f32` writes at a time.
-const COUNTER: usize = 4;
+/// Images that `cache_expect_f32` fills maps of at a time: enough to occupy any device.
+const MOST_IMAGES: u32 = 16;
 
 /// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
 /// the persistent kernel fits every multiprocessor of the architectures that its PTX is for; `Cached::new` checks it.)
@@ -75,17 +77,26 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
     }
 }
 
-/// The kernels that a strategy takes, but for rows that are given.
-fn kernels(schedule: &Schedule, strategy: Strategy) -> Vec<Kernel> {
-    let mut kernels = loaded::KERNELS.to_vec();
+/// The kernels that a strategy takes, but for rows that are given, and `masked_conv_gemm` where stages take it.
+fn kernels(strategy: Strategy) -> Vec<Kernel> {
+    let of_strategy = match strategy {
+        Strategy::Auto | Strategy::Persistent => [Kernel::Expect, Kernel::Persistent],
+        Strategy::Launch | Strategy::Graph => [Kernel::Sample, Kernel::Gemv],
+    };
+    [&loaded::KERNELS[..], &of_strategy].concat()
+}
+
+/// What the device holds of the kernels that a strategy runs.
+///
+/// # Errors
+/// [`Error::Device`].
+pub fn room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Room> {
+    let record = stage::longest_record(plan);
     match strategy {
-        Strategy::Auto | Strategy::Persistent => kernels.push(Kernel::Persistent),
-        Strategy::Launch | Strategy::Graph => {
-            kernels.push(Kernel::Sample);
-            kernels.extend(schedule.table.kernels());
-        }
+        Strategy::Launch | Strategy::Graph => Ok(Room::of_launches(device.properties.multiprocessors)),
+        // The records of two stages.
+        Strategy::Auto | Strategy::Persistent => device.room(Kernel::Persistent, THREADS, 2 * record),
     }
-    kernels
 }
 
 impl Cached {
@@ -102,18 +113,22 @@ impl Cached {
         extras: Extras,
         strategy: Strategy,
     ) -> Result<Cached> {
+        device.load(&kernels(strategy))?;
         let steps = Steps::new(plan);
-        let schedule = Schedule::new(plan, &steps, packed, extent, device.properties.multiprocessors);
+        let room = room(device, plan, strategy)?;
+        let schedule = Schedule::new(plan, &steps, packed, extent, room);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
-        device.load(&kernels(&schedule, strategy))?;
+        if matches!(strategy, Strategy::Launch | Strategy::Graph) {
+            device.load(&schedule.table.kernels().collect::<Vec<_>>())?;
+        }
         let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &schedule.table, places)?;
         let previous = plan.graph.input.previous;
         let mut cached = Cached { schedule, loaded, previous, way: Way::Launch };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
             Strategy::Graph => cached.captured(device)?,
-            Strategy::Auto | Strategy::Persistent => cached.persistent(device)?,
+            Strategy::Auto | Strategy::Persistent => cached.persistent(device, room)?,
         };
         Ok(cached)
     }
@@ -129,22 +144,16 @@ impl Cached {
         Ok(Way::Graph { rows: rows.collect::<Result<_>>()?, pixels: pixels.collect::<Result<_>>()? })
     }
 
-    fn persistent(&self, device: &Device) -> Result<Way> {
-        let (entries, rows, pixels) = self.schedule.flat();
+    /// As many blocks as the device holds.
+    fn persistent(&self, device: &Device, room: Room) -> Result<Way> {
+        let Flat { entries, rows, .. } = self.schedule.flat(room.blocks());
         let tables = Tables {
             entries: device.upload(cast_slice::<Entry, u8>(&entries))?,
-            rows: device.upload(cast_slice::<Program, u8>(&rows))?,
-            pixels: device.upload(cast_slice::<Program, u8>(&pixels))?,
-            counter: device.zeroed(COUNTER)?,
+            rows: rows.iter().map(|row| row.start as i32).collect(),
+            expected: device.upload(cast_slice::<Expected, u8>(&self.schedule.expected))?,
+            counter: device.zeroed(1)?,
         };
-        // One block for each multiprocessor: more would wait for each other at every barrier.
-        let resident = device.resident(Kernel::Persistent, THREADS as u32, self.loaded.shared())?;
-        let blocks = resident.min(device.properties.multiprocessors as u32);
-        if blocks == 0 {
-            let found = "no block of it fits a multiprocessor";
-            return Err(Error::device(&device.properties.label, "launch persistent_f32", found));
-        }
-        Ok(Way::Persistent { blocks, tables })
+        Ok(Way::Persistent { blocks: room.blocks() as u32, tables })
     }
 
     fn launch(&self, device: &Device, launches: &[usize]) -> Result<()> {
@@ -185,6 +194,9 @@ impl Cached {
                 Ordering::Equal => usize::from(self.previous),
                 Ordering::Greater => 0,
             };
+            if let (true, Way::Persistent { tables, .. }) = (row >= given, &self.way) {
+                self.expect(device, row, tables)?;
+            }
             self.loaded.enter(device, row..row + 1, columns)?;
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
@@ -272,30 +284,34 @@ impl Cached {
         Ok(())
     }
 
+    /// Makes what the pixels of a row are to make pending.
+    fn expect(&self, device: &Device, row: usize, tables: &Tables) -> Result<()> {
+        let [maps, counter] =
+            [tables.expected.as_device_ptr().as_raw(), tables.counter.as_device_ptr().as_raw()];
+        let (row, count) = (row as i32, self.schedule.expected.len() as u32);
+        let images = (self.loaded.args.size as u32).min(MOST_IMAGES);
+        let shape = Shape { grid: [count, images, 1], block: THREADS as u32, shared: 0 };
+        let args = [bytes_of(&maps), bytes_of(&self.loaded.args), bytes_of(&row), bytes_of(&counter)];
+        // SAFETY: the arguments of cache_expect_f32; the maps lie in the arena.
+        unsafe { device.launch(Kernel::Expect, shape, &args) }
+    }
+
     fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {
         let counter = tables.counter.as_device_ptr().as_raw();
-        self.loaded.reset(device, counter, COUNTER * size_of::<u32>())?;
-        let period = self.schedule.period;
-        let program = |buffer: &Buffer<u8>, index: usize| {
-            buffer.as_device_ptr().as_raw() + (index * size_of::<Program>()) as u64
-        };
-        let programs = Programs {
-            entries: tables.entries.as_device_ptr().as_raw(),
-            row: program(&tables.rows, row % period),
-            pixels: program(&tables.pixels, row % period * period),
-            period: period as i32,
-            padding: 0,
-        };
+        let entries = tables.entries.as_device_ptr().as_raw();
+        let first = tables.rows[row % self.schedule.period];
         let (records, sampler, row) = (self.loaded.records(), self.loaded.sampler(), row as i32);
         let args = [
             bytes_of(&records),
-            bytes_of(&programs),
+            bytes_of(&entries),
+            bytes_of(&first),
             bytes_of(&sampler),
             bytes_of(&self.loaded.args),
             bytes_of(&counter),
             bytes_of(&row),
         ];
-        let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: self.loaded.shared() };
+        // The records of two stages.
+        let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: 2 * self.loaded.shared() };
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
         unsafe { device.launch(Kernel::Persistent, shape, &args) }
     }

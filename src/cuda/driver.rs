@@ -15,6 +15,7 @@ use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
 use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
+use super::cost::Room;
 use super::kernels::Kernel;
 use super::modules::Modules;
 use super::{Properties, libcuda};
@@ -211,20 +212,27 @@ impl Device {
         self.check(code, &format!("launch {name}"))
     }
 
-    /// Blocks of a kernel that can run at once, each of `threads` threads and `shared` bytes of dynamic shared memory.
+    /// What the device holds of a kernel's blocks, each of `block` threads and `shared` bytes of dynamic shared memory.
     ///
     /// # Errors
-    /// [`Error::Device`].
-    pub fn resident(&self, kernel: Kernel, block: u32, shared: u32) -> Result<u32> {
+    /// [`Error::Device`], also if no block fits.
+    pub fn room(&self, kernel: Kernel, block: usize, shared: usize) -> Result<Room> {
         let mut blocks = 0;
         let (function, _) = self.function(kernel)?;
         // SAFETY: the function is one of ours.
         let code = unsafe {
-            let shared = shared as usize;
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, block as i32, shared)
         };
         self.check(code, "ask how many blocks fit")?;
-        Ok(blocks as u32 * self.properties.multiprocessors as u32)
+        if blocks <= 0 {
+            let action = format!("launch {}", kernel.name());
+            return Err(Error::device(
+                &self.properties.label,
+                action,
+                "no block of it fits a multiprocessor",
+            ));
+        }
+        Ok(Room { multiprocessors: self.properties.multiprocessors, resident: blocks as usize })
     }
 
     /// Records what `work` launches instead of running it.

@@ -10,8 +10,9 @@ use super::driver::{Buffer, Device};
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
+use super::predict::predict;
 use super::schedule;
-use super::{Properties, Strategy};
+use super::{Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -76,6 +77,20 @@ impl CudaEngine {
     /// Seconds that the device took for the last batch, from the first stage to the last, by its own clock.
     pub fn device_seconds(&self) -> f64 {
         self.seconds
+    }
+
+    /// What a batch of images of a size is predicted to take by each strategy, on a device of `clock` cycles a second.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] if the driver refuses the kernels.
+    pub fn predict(&self, batch: usize, [height, width]: [usize; 2], clock: f64) -> Result<Vec<Prediction>> {
+        self.device.enter()?;
+        let extent = Extent { batch, height, width };
+        let of = |strategy| {
+            let room = cached::room(&self.device, &self.plan, strategy)?;
+            Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, NAIVE_IMAGES))
+        };
+        [Strategy::Launch, Strategy::Graph, Strategy::Persistent].into_iter().map(of).collect()
     }
 
     /// Generates a batch with the cached method and lets a profiler capture some rows: it captures nothing

@@ -16,6 +16,7 @@ pub enum Kernel {
     Elu,
     Relu,
     Reset,
+    Expect,
     Enter,
     Push,
     Pop,
@@ -24,7 +25,7 @@ pub enum Kernel {
 }
 
 /// Each kernel, its file and its name, in the enum's order.
-pub const KERNELS: [(Kernel, &str, &str); 13] = [
+pub const KERNELS: [(Kernel, &str, &str); 14] = [
     (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
     (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
     (Kernel::Sample, "sample", "sample_f32"),
@@ -33,6 +34,7 @@ pub const KERNELS: [(Kernel, &str, &str); 13] = [
     (Kernel::Elu, "concat_elu", "elu_f32"),
     (Kernel::Relu, "concat_elu", "relu_f32"),
     (Kernel::Reset, "cache", "cache_reset_f32"),
+    (Kernel::Expect, "cache", "cache_expect_f32"),
     (Kernel::Enter, "cache", "cache_enter_f32"),
     (Kernel::Push, "cache", "cache_push_f32"),
     (Kernel::Pop, "cache", "cache_pop_f32"),

@@ -164,6 +164,8 @@ impl Loaded {
             height: height as i32,
             width: width as i32,
             parts: table.parts() as i32,
+            of_size: abi::reciprocal(batch),
+            padding: 0,
         };
         loaded.told.head = head.into();
         loaded.told.noise = address(&loaded.noise);

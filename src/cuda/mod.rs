@@ -12,6 +12,8 @@ mod abi;
 #[cfg(feature = "cuda")]
 mod cached;
 #[cfg(feature = "cuda")]
+mod cost;
+#[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
 mod engine;
@@ -29,6 +31,8 @@ mod naive;
 mod nvtx;
 #[cfg(feature = "cuda")]
 mod packed;
+#[cfg(feature = "cuda")]
+mod predict;
 #[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
@@ -80,6 +84,33 @@ impl Strategy {
             Strategy::Graph => "graph",
             Strategy::Persistent => "persistent",
         }
+    }
+}
+
+/// Seconds that a batch is predicted to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// How the device gets from one stage to the next.
+    pub strategy: Strategy,
+    /// Row phases of the images.
+    pub rows: f64,
+    /// Their pixel phases, without drawing.
+    pub pixels: f64,
+    /// Drawing their pixels.
+    pub drawing: f64,
+    /// A full forward pass over them.
+    pub pass: f64,
+}
+
+impl Prediction {
+    /// Seconds of cached generation.
+    pub fn cached(&self) -> f64 {
+        self.rows + self.pixels + self.drawing
+    }
+
+    /// Seconds of naive generation: a pass for each pixel.
+    pub fn naive(&self, height: usize, width: usize) -> f64 {
+        (height * width) as f64 * self.pass
     }
 }
 

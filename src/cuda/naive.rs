@@ -7,11 +7,12 @@
 use bytemuck::bytes_of;
 
 use super::abi::{Grid, Span};
+use super::cost::Room;
 use super::driver::{Buffer, Device};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places, elementwise};
 use super::packed::Packed;
-use super::stage::{Maps, Stage, Table, on_load, padded, stored};
+use super::stage::{Launch, Maps, Stage, Table, on_load, padded, stored};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, IMAGE, MapId};
@@ -62,7 +63,7 @@ fn lay_out(plan: &Plan, extent: Extent) -> (Maps, Vec<Vec<(Activation, Grid)>>) 
 }
 
 impl Pass {
-    fn new(plan: &Plan, packed: &Packed, extent: Extent, multiprocessors: usize) -> Pass {
+    fn new(plan: &Plan, packed: &Packed, extent: Extent, room: Room) -> Pass {
         let (maps, activated) = lay_out(plan, extent);
         let source = |map: MapId, read: Activation| {
             let found = activated[map].iter().find(|(activation, _)| *activation == read);
@@ -92,7 +93,7 @@ impl Pass {
                 Stage::new(plan, piece, &packed.pieces[piece], &maps, what, 0, source)
             };
             let stages = plan.pieces_of(index).map(stage).collect();
-            ops.push(Op::Launch(table.add(stages, extent.batch, multiprocessors)));
+            ops.push(Op::Launch(table.add(stages, extent.batch, room)));
             ops.extend(activate(layer.output));
         }
         let raw = |map: MapId| maps.grids[map];
@@ -103,6 +104,11 @@ impl Pass {
             places: Places { arena: maps.layout.len, rows: extent.height, image, known, logits },
         }
     }
+}
+
+/// The launches of a pass over a batch.
+pub fn launches(plan: &Plan, packed: &Packed, extent: Extent, room: Room) -> Vec<Launch> {
+    Pass::new(plan, packed, within(plan, extent), room).table.launches
 }
 
 /// Bytes on the device that a batch needs beyond the weights.
@@ -123,7 +129,8 @@ impl Naive {
         extent: Extent,
         extras: Extras,
     ) -> Result<Naive> {
-        let pass = Pass::new(plan, packed, within(plan, extent), device.properties.multiprocessors);
+        let room = Room::of_launches(device.properties.multiprocessors);
+        let pass = Pass::new(plan, packed, within(plan, extent), room);
         let activations = pass.ops.iter().filter_map(|op| match op {
             Op::Launch(_) => None,
             Op::Activate { kernel, .. } => Some(*kernel),

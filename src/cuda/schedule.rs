@@ -3,12 +3,16 @@
 //! The idea: the steps repeat with the period of the strides, so that each is a launch that many pixels share and
 //! can be captured once and replayed, or written into the table that the persistent kernel walks through.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
-use super::abi::{Entry, Grid, Program, Span};
+use bytemuck::Zeroable;
+
+use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
+use super::cost::Room;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table, on_load};
-use crate::graph::IMAGE;
+use crate::graph::{IMAGE, MapId};
 use crate::plan::layout::{Extent, Storage};
 use crate::plan::steps::{Step, Steps};
 use crate::plan::{Part, Plan};
@@ -31,6 +35,8 @@ pub struct Schedule {
     pub given: Vec<Launches>,
     /// What a pixel needs, by row and column modulo the period.
     pub pixels: Vec<Vec<Launches>>,
+    /// What the pixels of a row make.
+    pub expected: Vec<Expected>,
     /// The image.
     pub image: Grid,
     /// What is given for every position.
@@ -57,6 +63,26 @@ pub fn bytes(plan: &Plan, packed: &Packed, extent: Extent) -> u64 {
     lay_out(plan, packed, extent).0.layout.bytes()
 }
 
+/// The maps that the pixel phase makes.
+fn expected(plan: &Plan, steps: &Steps, packed: &Packed, maps: &Maps) -> Vec<Expected> {
+    let width = maps.layout.extent().width;
+    let of_map = |map: MapId, first: usize, channels: usize| {
+        let stride = plan.graph.maps[map].stride;
+        let [stride, first, columns, channels] = [stride, first, width / stride, channels].map(|n| n as i32);
+        Expected { map: maps.grids[map], stride, first, columns, channels }
+    };
+    // Of each layer one piece: the others make the positions of other parities.
+    let runs = steps.pixels.iter().flatten().flatten().flatten();
+    let layers: BTreeMap<usize, usize> = runs.map(|run| (plan.pieces[run.piece].layer, run.piece)).collect();
+    let outputs = layers.into_iter().map(|(layer, piece)| {
+        let packed = &packed.pieces[piece];
+        of_map(plan.graph.layers[layer].output, 0, packed.slices / packed.halves * SLICE)
+    });
+    // The pixel before the first of a row is there when the row begins.
+    let image = of_map(IMAGE, usize::from(plan.graph.input.previous), plan.graph.maps[IMAGE].channels);
+    outputs.chain([image]).collect()
+}
+
 /// Makes launches of steps; a step that recurs is one launch.
 struct Builder<'a> {
     plan: &'a Plan,
@@ -64,7 +90,7 @@ struct Builder<'a> {
     maps: &'a Maps,
     /// By piece.
     accumulators: &'a [usize],
-    multiprocessors: usize,
+    room: Room,
     table: Table,
     launches: HashMap<(Step, Span), usize>,
 }
@@ -83,28 +109,22 @@ impl Builder<'_> {
             let source = |map, read| on_load(self.maps, map, read);
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
-        let launch = self.table.add(stages.collect(), self.maps.layout.extent().batch, self.multiprocessors);
+        let launch = self.table.add(stages.collect(), self.maps.layout.extent().batch, self.room);
         self.launches.insert((step.clone(), span), launch);
         launch
     }
 }
 
 impl Schedule {
-    /// Plans a batch for a device with `multiprocessors` multiprocessors.
-    pub fn new(
-        plan: &Plan,
-        steps: &Steps,
-        packed: &Packed,
-        extent: Extent,
-        multiprocessors: usize,
-    ) -> Schedule {
+    /// Plans a batch for a device.
+    pub fn new(plan: &Plan, steps: &Steps, packed: &Packed, extent: Extent, room: Room) -> Schedule {
         let (maps, accumulators) = lay_out(plan, packed, extent);
         let mut builder = Builder {
             plan,
             packed,
             maps: &maps,
             accumulators: &accumulators,
-            multiprocessors,
+            room,
             table: Table::default(),
             launches: HashMap::new(),
         };
@@ -120,7 +140,8 @@ impl Schedule {
         let (image, logits) = (maps.grids[IMAGE], maps.grids[plan.graph.logits()]);
         let known = plan.graph.input.known.map(|map| maps.grids[map]);
         let (arena, period) = (maps.layout.len, steps.period);
-        Schedule { arena, table, period, rows, given, pixels, image, known, logits }
+        let expected = expected(plan, steps, packed, &maps);
+        Schedule { arena, table, period, rows, given, pixels, expected, image, known, logits }
     }
 
     /// The launches of a row whose pixels are all known, with or without its logits.
@@ -129,38 +150,81 @@ impl Schedule {
         &launches[..launches.len() - usize::from(!logits)]
     }
 
-    /// The launches of rows and pixels as the persistent kernel reads them: entries, then the runs of
-    /// entries of the rows and of the pixels.
-    pub fn flat(&self) -> (Vec<Entry>, Vec<Program>, Vec<Program>) {
+    /// The launches of rows and pixels as the persistent kernel reads them.
+    /// `blocks` are those that walk through them.
+    pub fn flat(&self, blocks: usize) -> Flat {
         let mut entries = Vec::new();
-        let rows = self.rows.iter().map(|launches| self.flatten(&launches.concat(), &mut entries)).collect();
-        let pixels =
-            self.pixels.iter().flatten().map(|launches| self.flatten(launches, &mut entries)).collect();
-        (entries, rows, pixels)
+        let mut rows = Vec::new();
+        #[cfg(test)]
+        let mut pixels = Vec::new();
+        for (row, launches) in self.rows.iter().enumerate() {
+            let begin = self.flatten(&launches.concat(), Span::Row, blocks, &mut entries);
+            let of_pixel = |launches: &Launches| self.flatten(launches, Span::Pixel, blocks, &mut entries);
+            let of_row: Vec<_> = self.pixels[row].iter().map(of_pixel).collect();
+            // The row phase comes before the first pixel, and after a pixel the one that has the next column.
+            let mut follows = |run: &Range<usize>, next: usize| {
+                entries[run.end - 1].next = of_row[next % self.period].start as i32;
+            };
+            follows(&begin, 0);
+            of_row.iter().enumerate().for_each(|(column, run)| follows(run, column + 1));
+            rows.push(begin);
+            #[cfg(test)]
+            pixels.extend(of_row);
+        }
+        for entry in 0..entries.len() {
+            entries[entry].next_stage = entries[entries[entry].next as usize].stage;
+        }
+        Flat {
+            entries,
+            rows,
+            #[cfg(test)]
+            pixels,
+        }
     }
 
-    fn flatten(&self, launches: &[usize], entries: &mut Vec<Entry>) -> Program {
-        let first = entries.len();
+    /// Adds the entries of some launches, one after the other. Stages of the pixel phase await what they read, but for
+    /// those that run through `masked_conv_gemm`.
+    fn flatten(
+        &self,
+        launches: &[usize],
+        span: Span,
+        blocks: usize,
+        entries: &mut Vec<Entry>,
+    ) -> Range<usize> {
+        let begin = entries.len();
         let mut start = 0;
         for &launch in launches {
             let Launch { first, count, gemm, .. } = self.table.launches[launch];
             for stage in first..first + count {
                 let [x, y] = self.table.blocks[stage].map(|n| n as i32);
-                entries.push(Entry {
-                    stage: stage as i32,
-                    gemm: i32::from(gemm),
-                    x,
-                    items: x * y,
-                    start,
-                    join: i32::from(stage + 1 == first + count),
-                });
-                start += x * y;
+                // Nothing comes before a row phase.
+                let reads = stage == first && (gemm || span == Span::Row);
+                let waits = u8::from(reads && (entries.len() > begin || span == Span::Pixel));
+                let next = entries.len() as i32 + 1;
+                let stage = stage as i32;
+                let (gemm, items) = (u8::from(gemm), x * y);
+                let of_x = reciprocal(x as usize);
+                entries.push(Entry { stage, x, of_x, items, start, next, gemm, waits, ..Entry::zeroed() });
+                start = (start + items) % blocks as i32;
             }
         }
         if launches.is_empty() {
-            // The kernel looks for what comes next at the end of an entry: one that has nothing to do.
-            entries.push(Entry { stage: 0, gemm: 0, x: 1, items: 0, start, join: 0 });
+            // What ends a row phase or a pixel is an entry: one that has nothing to do.
+            entries.push(Entry { x: 1, ..Entry::zeroed() });
         }
-        Program { first: first as i32, count: (entries.len() - first) as i32 }
+        let last = entries.last_mut().expect("there is one entry at least");
+        last.last = 1;
+        begin..entries.len()
     }
+}
+
+/// What rows run, for the persistent kernel.
+pub struct Flat {
+    /// The entries, which tell their order.
+    pub entries: Vec<Entry>,
+    /// Those of the row phase, by row modulo the period.
+    pub rows: Vec<Range<usize>>,
+    /// Those of a pixel, by row and then column modulo the period: for tests.
+    #[cfg(test)]
+    pub pixels: Vec<Range<usize>>,
 }

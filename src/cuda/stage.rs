@@ -6,7 +6,8 @@
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
-use super::abi::{self, GEMM_SLICES, GEMM_TILE, GEMV_TILE, Grid, PART, STORED, Span, THREADS, Tap};
+use super::abi::{self, Grid, PART, SLICE, STORED, Span, Tap};
+use super::cost::{Division, Form, Room, Work};
 use super::kernels::Kernel;
 use super::packed::{PackedPiece, chunks};
 use crate::graph::{Activation, MapId};
@@ -107,6 +108,7 @@ impl Stage {
         header.inverse = inverse(piece.pixels() as u32 >> header.shift);
         header.rows = piece.steps(extent.height) as i32;
         header.columns = piece.steps(extent.width) as i32;
+        header.of_columns = abi::reciprocal(piece.steps(extent.width));
         Stage { header, taps }
     }
 
@@ -121,33 +123,43 @@ impl Stage {
             }
     }
 
-    /// Blocks of `masked_conv_gemm` across its slices and down its positions.
-    fn gemm_blocks(&self, batch: usize) -> [u32; 2] {
-        let (slices, positions) = (self.header.slices as usize, self.positions(batch));
-        [slices.div_ceil(GEMM_SLICES) as u32, positions.div_ceil(GEMM_TILE) as u32]
+    fn work(&self, batch: usize) -> Work {
+        let activation = self.header.activation;
+        let exponential = [Activation::Elu, Activation::ConcatElu].map(|read| read as i32);
+        Work {
+            activates: exponential.contains(&activation),
+            positions: self.positions(batch),
+            chunks: self.header.chunks as usize,
+            slices: self.header.slices as usize,
+            rows: if activation >= Activation::ConcatElu as i32 { 2 * abi::CHUNK } else { abi::CHUNK },
+            least: 1 + self.header.gated as usize,
+        }
     }
 
-    /// Fits the stage to `masked_conv_gemv` and tells its blocks. As few slices in a block as it takes to give
-    /// every multiprocessor one: the chunks of a block are read by as many threads either way, and the fewer
-    /// its weights, the sooner it is done.
-    fn fit_gemv(&mut self, batch: usize, multiprocessors: usize) -> [u32; 2] {
-        let (chunks, slices) = (self.header.chunks as usize, self.header.slices as usize);
-        let least = if self.header.gated == 1 { 2 } else { 1 };
-        let lanes = chunks.next_multiple_of(8).min(THREADS / least);
-        let tiles = self.positions(batch).div_ceil(GEMV_TILE);
-        let fits = |group: &usize| *group >= least && group * lanes <= THREADS;
-        let enough = |group: &usize| slices.div_ceil(*group) * tiles >= multiprocessors;
-        let group = [8, 4, 2].into_iter().filter(fits).find(enough).unwrap_or(least);
-        let x = slices.div_ceil(group);
-        let y = tiles.min((2 * multiprocessors).div_ceil(x));
-        (self.header.lanes, self.header.group) = (lanes as i32, group as i32);
-        self.header.tiles = tiles.div_ceil(y) as i32;
-        [x as u32, tiles.div_ceil(self.header.tiles as usize) as u32]
+    /// Divides the stage into items and tells its blocks: groups of slices, groups of positions.
+    fn fit(&mut self, form: Form, division: &Division) -> [u32; 2] {
+        match form {
+            Form::Gemv => {
+                self.header.lanes_shift = division.lanes.trailing_zeros() as i32;
+                self.header.group = division.group as i32;
+                let outputs = (division.group * SLICE) >> self.header.gated;
+                self.header.outputs_shift = outputs.trailing_zeros() as i32;
+                self.header.tiles = division.tiles as i32;
+            }
+            Form::Gemm(tile) => self.header.tile = tile as i32,
+        }
+        [division.x as u32, division.y as u32]
     }
 
     fn len(&self) -> usize {
         size_of::<abi::Stage>() + size_of_val(&self.taps[..])
     }
+}
+
+/// Bytes of a record that any stage of a plan fits into.
+pub fn longest_record(plan: &Plan) -> usize {
+    let taps = plan.pieces.iter().map(|piece| piece.taps).max().unwrap_or(0);
+    (size_of::<abi::Stage>() + taps * size_of::<Tap>()).next_multiple_of(PART)
 }
 
 /// How a map without a stored activation is read: its own grid, and the activation, applied on load.
@@ -167,7 +179,7 @@ fn inverse(odd: u32) -> u32 {
 }
 
 /// Stages that do not depend on each other, in one launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch {
     /// The first stage in the table.
     pub first: usize,
@@ -179,6 +191,8 @@ pub struct Launch {
     pub x: u32,
     /// Most groups of positions of a stage.
     pub y: u32,
+    /// Cycles that it is predicted to take.
+    pub cycles: f64,
 }
 
 impl Launch {
@@ -204,18 +218,23 @@ impl Table {
         self.launches.iter().map(Launch::kernel)
     }
 
-    /// Adds a launch and returns its index. It runs through `masked_conv_gemm` where that makes enough blocks
-    /// to give every multiprocessor one.
-    pub fn add(&mut self, mut stages: Vec<Stage>, batch: usize, multiprocessors: usize) -> usize {
-        let gemm: Vec<_> = stages.iter().map(|s| s.gemm_blocks(batch)).collect();
-        let is_gemm = gemm.iter().map(|[x, y]| (x * y) as usize).sum::<usize>() >= multiprocessors;
-        let blocks = match is_gemm {
-            true => gemm,
-            false => stages.iter_mut().map(|s| s.fit_gemv(batch, multiprocessors)).collect(),
-        };
+    /// Adds a launch, in the form that is predicted to take it the least time, and returns its index.
+    pub fn add(&mut self, stages: Vec<Stage>, batch: usize, room: Room) -> usize {
+        let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
+        let cycles = |form: Form| Work::divide(&works, form, room).1;
+        let form = Form::ALL.into_iter().min_by(|a, b| cycles(*a).total_cmp(&cycles(*b)));
+        self.push(stages, batch, room, form.expect("there are forms"))
+    }
+
+    /// Adds a launch in a form and returns its index.
+    pub fn push(&mut self, mut stages: Vec<Stage>, batch: usize, room: Room, form: Form) -> usize {
+        let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
+        let (divisions, cycles) = Work::divide(&works, form, room);
+        let blocks: Vec<_> = stages.iter_mut().zip(&divisions).map(|(s, d)| s.fit(form, d)).collect();
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
+        let gemm = form != Form::Gemv;
         let launch =
-            Launch { first: self.stages.len(), count: stages.len(), gemm: is_gemm, x: most(0), y: most(1) };
+            Launch { first: self.stages.len(), count: stages.len(), gemm, x: most(0), y: most(1), cycles };
         self.stages.append(&mut stages);
         self.blocks.extend(blocks);
         self.launches.push(launch);

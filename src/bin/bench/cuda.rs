@@ -27,6 +27,9 @@ pub struct Limit {
     read_main_memory: Option<f64>,
 }
 
+/// Cycles a second of a device that does not report them: an H100's.
+const CLOCK: f64 = 1.755e9;
+
 /// The engine and what its device can do.
 pub struct Cuda {
     engine: CudaEngine,
@@ -44,6 +47,35 @@ impl Cuda {
     /// The engine alone.
     pub fn boxed(self) -> Box<dyn Engine> {
         Box::new(self.engine)
+    }
+
+    /// Prints what each strategy is predicted to take for images or sounds of a size.
+    pub fn explain(&self, batch_sizes: &[usize], [height, width]: [usize; 2]) -> Result<ExitCode> {
+        let device = self.engine.properties();
+        let clock = if device.clock > 0.0 { device.clock } else { CLOCK };
+        cli::print(format!(
+            "Predicted, not measured: a sum over the stages of the schedule, in cycles that were read from machine code \
+             (docs/performance.md), for {} multiprocessors at {:.2} GHz. `auto` takes {}.\n",
+            device.multiprocessors,
+            clock / 1e9,
+            self.engine.strategy().name(),
+        ))?;
+        cli::print("| batch | strategy | rows s | pixels s | drawing s | cached s | naive s | ratio |")?;
+        cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+        for &batch in batch_sizes {
+            for way in self.engine.predict(batch, [height, width], clock)? {
+                let (cached, naive) = (way.cached(), way.naive(height, width));
+                cli::print(format!(
+                    "| {batch} | {} | {:.4} | {:.4} | {:.4} | {cached:.4} | {naive:.2} | {:.0} |",
+                    way.strategy.name(),
+                    way.rows,
+                    way.pixels,
+                    way.drawing,
+                    naive / cached,
+                ))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Generates each batch once, with a profiler's capture around some rows.

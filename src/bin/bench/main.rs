@@ -96,8 +96,8 @@ struct Args {
     #[command(flatten)]
     engine: cli::EngineArgs,
 
-    /// Tell how the threads would share each batch, and the seconds predicted for it (a sound's for 16,000 samples), and
-    /// time nothing
+    /// Tell how the threads, or the device, would share each batch, and the seconds predicted for it (a sound's for
+    /// 16,000 samples), and time nothing
     #[arg(long)]
     explain: bool,
 
@@ -290,10 +290,13 @@ fn run(args: &Args) -> Result<ExitCode> {
             Box::new(bench.measured()?)
         }
         Device::Cuda(number) => {
-            if args.explain || args.phases {
-                return Err(cli::only_for("--explain and --phases", "--device cpu", device));
+            if args.phases {
+                return Err(cli::only_for("--phases", "--device cpu", device));
             }
             let mut bench = cuda::Cuda::new(&weights, number, &args.engine)?;
+            if args.explain {
+                return bench.explain(&sizes, [SIDE, SIDE]);
+            }
             if let Some(rows) = &args.profile_rows {
                 return bench.profile(&sizes, rows.clone());
             }

@@ -244,7 +244,10 @@ pub fn over_batches(args: &Args, weights: Weights, described: String) -> Result<
         return match device {
             Device::Cpu if args.explain => cpu::Cpu::new(&weights, &args.engine)?.explain(&sizes, size),
             Device::Cpu => cpu::Cpu::new(&weights, &args.engine)?.phases(&sizes, size),
-            Device::Cuda(_) => Err(cli::only_for("--explain and --phases", "--device cpu", device)),
+            Device::Cuda(number) if args.explain => {
+                cuda::Cuda::new(&weights, number, &args.engine)?.explain(&sizes, size)
+            }
+            Device::Cuda(_) => Err(cli::only_for("--phases", "--device cpu", device)),
         };
     }
     let mut subject = Subject::new(&weights, device, args)?;

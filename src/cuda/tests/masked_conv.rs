@@ -3,7 +3,8 @@
 use bytemuck::bytes_of;
 
 use super::{device, noise, offset};
-use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS};
+use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS, reciprocal};
+use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
 use crate::cuda::kernels::Kernel;
 use crate::cuda::packed::Packed;
@@ -15,6 +16,8 @@ use crate::plan::{Part, Piece, Plan};
 use crate::weights::Weights;
 
 const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
+/// Few blocks, so that each has several tiles.
+const ROOM: Room = Room { multiprocessors: 3, resident: 2 };
 
 /// A model's weights on the device and numbers in an arena, and what is needed to compute with them here.
 struct Bench {
@@ -78,6 +81,8 @@ impl Bench {
             height: EXTENT.height as i32,
             width: EXTENT.width as i32,
             parts: table.parts() as i32,
+            of_size: reciprocal(EXTENT.batch),
+            padding: 0,
         };
         let launch = table.launches[0];
         let kernel = if launch.gemm { Kernel::Gemm } else { Kernel::Gemv };
@@ -176,15 +181,16 @@ impl Bench {
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
-        let [gemm, gemv] = [1, 1_000_000].map(|multiprocessors| {
+        let [gemv, narrow, wide] = Form::ALL.map(|form| {
             let mut table = Table::default();
-            table.add(vec![stage.clone()], EXTENT.batch, multiprocessors);
-            assert_eq!(table.launches[0].gemm, multiprocessors == 1);
+            table.push(vec![stage.clone()], EXTENT.batch, ROOM, form);
             self.run(&table, place)
         });
         let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
-        let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{name}: the two kernels differ");
+        for (form, gemm) in Form::ALL[1..].iter().zip([&narrow, &wide]) {
+            let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{name}: {form:?} differs");
+        }
         let (rows, columns) = match span {
             Span::Pixel => (steps[0]..steps[0] + 1, steps[1]..steps[1] + 1),
             Span::Row => (steps[0]..steps[0] + 1, 0..piece.steps(EXTENT.width)),

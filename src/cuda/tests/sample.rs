@@ -88,11 +88,10 @@ impl<'a> Trial<'a> {
         let (device, head) = (device(), self.head);
         let ([row, column], columns) = (self.at, WIDTH as i32 + 2);
         let channels = padded(head.logits());
-        let logits = Grid { base: channels as u64, rows: 1, above: 1, columns, channels: channels as i32 };
+        let logits = Grid::new(channels, [1, 1, columns, channels as i32]);
         let before = SIZE * (WIDTH + 2) * channels;
         let floats = padded(self.channels);
-        let mut image =
-            Grid { base: floats as u64, rows: HEIGHT as i32 + 2, above: 2, columns, channels: floats as i32 };
+        let mut image = Grid::new(floats, [HEIGHT as i32 + 2, 2, columns, floats as i32]);
         let mut host = vec![0.0; before + SIZE * (HEIGHT + 2) * (WIDTH + 2) * floats];
         for (i, numbers) in self.logits.iter().enumerate() {
             let at = offset(&logits, SIZE, i, row as i32, column as i32);

@@ -1,0 +1,242 @@
+//! What a stage takes of a device in each form that it can run in: predicted, not tried.
+//!
+//! The idea: an item, one block's share of a stage, has a latency, in which it passes from wait to wait, and takes up
+//! its multiprocessor for a shorter time, in which others have to wait. So a launch ends no sooner than the rounds of
+//! its longest item, and no sooner than all that its multiprocessors have to issue. Both are sums of a few terms in
+//! cycles, read from the machine code of an H100 (`tools/sass-cycles.py`). They need not be another device's: only the
+//! order of the candidates matters.
+
+use super::abi::{GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, THREADS};
+
+/// What runs on a device at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Blocks that each of them holds.
+    pub resident: usize,
+}
+
+impl Room {
+    /// What launches of `masked_conv_gemv` and `masked_conv_gemm` find: their bounds promise two blocks.
+    pub fn of_launches(multiprocessors: usize) -> Room {
+        Room { multiprocessors, resident: 2 }
+    }
+
+    /// Blocks that run at a time.
+    pub fn blocks(&self) -> usize {
+        self.multiprocessors * self.resident
+    }
+}
+
+/// How a launch is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By `masked_conv_gemv`.
+    Gemv,
+    /// By `masked_conv_gemm`, in blocks of that many positions.
+    Gemm(usize),
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Form; 3] = [Form::Gemv, Form::Gemm(32), Form::Gemm(64)];
+}
+
+/// What the cost of a stage depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Positions.
+    pub positions: usize,
+    /// Chunks of the inputs.
+    pub chunks: usize,
+    /// Slices of the outputs.
+    pub slices: usize,
+    /// Rows of weights of a chunk.
+    pub rows: usize,
+    /// Whether the inputs go through an exponential on their way.
+    pub activates: bool,
+    /// Fewest slices of a block.
+    pub least: usize,
+}
+
+/// How a stage is divided into items: blocks for its slices times blocks for its positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Division {
+    /// Groups of slices.
+    pub x: usize,
+    /// Groups of positions.
+    pub y: usize,
+    /// `masked_conv_gemv`: lanes of a slice, slices of a group, tiles of positions of a block.
+    pub lanes: usize,
+    /// Slices of a group.
+    pub group: usize,
+    /// Tiles of positions of a block.
+    pub tiles: usize,
+    /// Cycles from when an item's inputs are to be seen to its last store.
+    pub latency: f64,
+    /// Cycles in which its multiprocessor can do nothing else.
+    pub issue: f64,
+}
+
+/// Bytes that a multiprocessor gets from the second-level cache in a cycle.
+const BYTES: f64 = 64.0;
+/// A trip to the second-level cache, with half of one that came too soon.
+const TRIP: f64 = 400.0;
+/// What a block does after an item, and before it can ask for the next one's inputs.
+const BEGIN: f64 = 2400.0;
+
+impl Division {
+    /// Items.
+    pub fn items(&self) -> usize {
+        self.x * self.y
+    }
+
+    /// Cycles of a launch of some stages with these divisions.
+    pub fn cycles<'a>(divisions: impl IntoIterator<Item = &'a Division>, room: Room) -> f64 {
+        let (mut items, mut longest, mut issue) = (0, 0.0_f64, 0.0);
+        for division in divisions {
+            items += division.items();
+            longest = longest.max(division.latency);
+            issue += division.items() as f64 * division.issue;
+        }
+        let rounds = items.div_ceil(room.blocks()) as f64;
+        // A block that is idle in the next stages gets ready for its next one meanwhile.
+        let idle = (rounds * room.blocks() as f64 / items as f64 - 1.0) * longest;
+        let ready = (rounds - 1.0) * BEGIN + (BEGIN - idle).max(0.0);
+        // The fullest multiprocessor ends last.
+        let uneven = items.div_ceil(room.multiprocessors) as f64 * room.multiprocessors as f64 / items as f64;
+        (rounds * longest + ready).max(issue * uneven / room.multiprocessors as f64)
+    }
+}
+
+impl Work {
+    /// Multiply-adds.
+    pub fn multiply_adds(&self) -> f64 {
+        (self.positions * self.chunks * self.slices * self.rows) as f64
+    }
+
+    /// By `masked_conv_gemm`.
+    pub fn gemm(&self, tile: usize) -> Division {
+        // A thread's positions, for four outputs each.
+        let mine = (tile * GEMM_SLICES / THREADS) as f64;
+        let (chunks, rows) = (self.chunks as f64, self.rows as f64);
+        let bring = if self.activates { 25.0 } else { 10.0 };
+        let of_chunk = rows * (4.0 * mine + mine / 4.0 + 1.0) + (4.0 + bring) * mine + 30.0;
+        let ends = 270.0 * mine;
+        Division {
+            x: self.slices.div_ceil(GEMM_SLICES),
+            y: self.positions.div_ceil(tile),
+            lanes: 0,
+            group: 0,
+            tiles: 0,
+            latency: TRIP + chunks * (of_chunk + 45.0) + ends,
+            issue: BEGIN / 4.0 + chunks * of_chunk + ends / 2.0,
+        }
+    }
+
+    /// By `masked_conv_gemv`, in groups of `group` slices and `tiles` tiles of positions.
+    fn gemv_of(&self, lanes: usize, group: usize, tiles: usize) -> Division {
+        let all = self.positions.div_ceil(GEMV_TILE);
+        let live = self.positions.min(GEMV_TILE) as f64;
+        let (chunks, rows, tile_count) = (self.chunks as f64, self.rows as f64, tiles as f64);
+        let passes = self.chunks.div_ceil(lanes) as f64;
+        let bring = if self.activates { 134.0 } else { 62.0 };
+        let add = 4.0 * chunks + 60.0 * passes;
+        let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + add + 290.0;
+        let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
+        let weights = (group * self.chunks * self.rows * 16) as f64 / BYTES;
+        let inputs = live * chunks * 32.0 / BYTES;
+        Division {
+            x: self.slices.div_ceil(group),
+            y: all.div_ceil(tiles),
+            lanes,
+            group,
+            tiles,
+            latency: TRIP + tile_count * of_tile,
+            issue: BEGIN / 4.0 + weights + tile_count * issued.max(inputs),
+        }
+    }
+
+    /// By `masked_conv_gemv`, divided so that it takes the least of `blocks` blocks of that room.
+    pub fn gemv(&self, blocks: usize, room: Room) -> Division {
+        let lanes = self.chunks.next_power_of_two().clamp(GEMV_LEAST_LANES, GEMV_LANES);
+        let all = self.positions.div_ceil(GEMV_TILE);
+        let share = Room { multiprocessors: blocks.div_ceil(room.resident).max(1), ..room };
+        let mut best: Option<(f64, Division)> = None;
+        let groups =
+            [8, 4, 2, 1].into_iter().filter(|&group| group >= self.least && group * lanes <= THREADS);
+        for group in groups {
+            // Of equals the one that reads the weights least often.
+            for tiles in (1..=all).rev().filter(|&tiles| all.div_ceil(all.div_ceil(tiles)) == tiles) {
+                let division = self.gemv_of(lanes, group, tiles);
+                let cycles = Division::cycles([&division], share);
+                if best.is_none_or(|(least, _)| cycles < least) {
+                    best = Some((cycles, division));
+                }
+            }
+        }
+        best.expect("a pair of slices of 64 lanes fits every block").1
+    }
+
+    /// The divisions of stages that run at a time, in a form, and the cycles they take together.
+    pub fn divide(works: &[Work], form: Form, room: Room) -> (Vec<Division>, f64) {
+        let all: f64 = works.iter().map(Work::multiply_adds).sum();
+        let of_stage = |work: &Work| match form {
+            Form::Gemm(tile) => work.gemm(tile),
+            Form::Gemv => {
+                let share = work.multiply_adds() / all * room.blocks() as f64;
+                work.gemv((share.round() as usize).max(1), room)
+            }
+        };
+        let divisions: Vec<_> = works.iter().map(of_stage).collect();
+        let cycles = Division::cycles(&divisions, room);
+        (divisions, cycles)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H100: Room = Room { multiprocessors: 132, resident: 2 };
+
+    fn conv2(positions: usize, chunks: usize) -> Work {
+        Work { positions, chunks, slices: 80, rows: 16, activates: true, least: 2 }
+    }
+
+    fn best(work: Work) -> Form {
+        let cycles = |form| Work::divide(&[work], form, H100).1;
+        Form::ALL.into_iter().min_by(|a, b| cycles(*a).total_cmp(&cycles(*b))).unwrap()
+    }
+
+    #[test]
+    fn few_positions_take_one_round_of_short_items_and_many_the_matrix_product() {
+        for positions in [1, 2, 4, 8, 16] {
+            let (divisions, _) = Work::divide(&[conv2(positions, 40)], Form::Gemv, H100);
+            let division = divisions[0];
+            assert!(division.items() <= H100.blocks(), "{positions} positions: {division:?}");
+            assert!(division.y * division.tiles * GEMV_TILE >= positions);
+            assert!((division.y - 1) * division.tiles * GEMV_TILE < positions);
+        }
+        assert_eq!(best(conv2(1, 40)), Form::Gemv);
+        assert_eq!(best(conv2(32, 120)), Form::Gemv);
+        assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
+    }
+
+    #[test]
+    fn stages_that_run_together_read_their_weights_once() {
+        let works = vec![conv2(32, 40); 60];
+        let (divisions, _) = Work::divide(&works, Form::Gemv, H100);
+        assert!(divisions.iter().all(|division| division.y == 1), "{divisions:?}");
+    }
+
+    #[test]
+    fn a_multiprocessor_too_many_is_no_faster_than_its_fullest() {
+        let item = conv2(4, 40).gemv_of(64, 2, 1);
+        let of = |count: usize| Division::cycles(vec![&Division { x: 1, y: count, ..item }], H100);
+        assert_eq!(of(1), item.latency);
+        assert!(of(132) < of(133) && of(133) <= of(264));
+        assert!(of(265) >= 2.0 * item.latency);
+    }
+}

@@ -1,0 +1,94 @@
+//! How long a generation will take on a device: predicted from the schedule, not tried.
+//!
+//! The idea: at small batches an image is a chain of stages, each of which takes the way of one item
+//! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
+//! schedule, of each class of rows and pixels as often as an image has it, is the time.
+
+use super::cost::Room;
+use super::packed::Packed;
+use super::schedule::Schedule;
+use super::{Prediction, Strategy, naive};
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::Steps;
+
+/// Cycles from a store to where another multiprocessor may see it.
+const SEEN: f64 = 200.0;
+/// Cycles of a barrier of all blocks, from the last store to the first load behind it.
+const BARRIER: f64 = 1300.0;
+/// Seconds from the end of a launch to the beginning of the next, in a graph and launched by the host.
+const NODE: f64 = 1.3e-6;
+const LAUNCH: f64 = 2.5e-6;
+/// Cycles to draw a pixel, from its logits to its place in the map.
+const DRAW: f64 = 3000.0;
+
+/// The seconds of a batch on a device of `clock` cycles a second. A pass is over `part` of its images at a time.
+pub fn predict(
+    plan: &Plan,
+    packed: &Packed,
+    extent: Extent,
+    room: Room,
+    clock: f64,
+    strategy: Strategy,
+    part: usize,
+) -> Prediction {
+    let schedule = Schedule::new(plan, &Steps::new(plan), packed, extent, room);
+    let [of_row, of_pixel] = match strategy {
+        Strategy::Launch => [LAUNCH * clock; 2],
+        Strategy::Graph => [NODE * clock; 2],
+        Strategy::Auto | Strategy::Persistent => [BARRIER, SEEN],
+    };
+    let cycles = |launches: &[usize], between: f64| -> f64 {
+        launches.iter().map(|&launch| schedule.table.launches[launch].cycles + between).sum()
+    };
+    let (mut rows, mut pixels) = (0.0, 0.0);
+    for row in 0..extent.height {
+        let of_class = &schedule.rows[row % schedule.period];
+        rows += cycles(&of_class.concat(), of_row);
+        let classes = &schedule.pixels[row % schedule.period];
+        pixels += (0..extent.width).map(|c| cycles(&classes[c % schedule.period], of_pixel)).sum::<f64>();
+    }
+    let turns = extent.batch.div_ceil(room.blocks()) as f64;
+    let (parts, last) = (extent.batch / part, extent.batch % part);
+    let pass = |batch: usize| {
+        let room = Room::of_launches(room.multiprocessors);
+        let launches = naive::launches(plan, packed, Extent { batch, ..extent }, room);
+        launches.iter().map(|launch| launch.cycles + NODE * clock).sum::<f64>()
+    };
+    let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
+    let passes = whole + if last > 0 { pass(last) } else { 0.0 };
+    let drawing = (extent.height * extent.width) as f64 * (turns * DRAW + of_pixel);
+    let [rows, pixels, drawing, pass] = [rows, pixels, drawing, passes].map(|cycles| cycles / clock);
+    Prediction { strategy, rows, pixels, drawing, pass }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::PixelCnnPp;
+
+    /// The paper's model on an H100, at its base clock.
+    fn of(batch: usize, strategy: Strategy) -> Prediction {
+        let plan = Plan::new(PixelCnnPp::PAPER.graph());
+        let extent = Extent { batch, height: 32, width: 32 };
+        let room = Room { multiprocessors: 132, resident: 2 };
+        predict(&plan, &Packed::places(&plan), extent, room, 1.755e9, strategy, 16)
+    }
+
+    #[test]
+    fn values_that_are_handed_over_are_the_fastest_and_launches_the_slowest() {
+        let [launch, graph, persistent] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent]
+            .map(|strategy| of(1, strategy).cached());
+        assert!(persistent < graph && graph < launch, "{persistent}, {graph}, {launch}");
+    }
+
+    #[test]
+    fn a_batch_takes_less_time_than_its_images_one_by_one() {
+        let [one, many] = [1, 256].map(|batch| of(batch, Strategy::Persistent));
+        assert!(many.cached() > one.cached() && many.cached() < 32.0 * one.cached());
+        // Sixteen images a pass, of which each has what one would have alone.
+        assert!(many.pass > one.pass && many.pass < 256.0 * one.pass);
+        println!("one image in {:.4} s, 256 in {:.3} s", one.cached(), many.cached());
+        println!("naive: {:.1} and {:.0} s", one.naive(32, 32), many.naive(32, 32));
+    }
+}
