@@ -171,6 +171,9 @@ for strategy in launch graph persistent; do
     sums+=("$strategy $sum")
 done
 
+# What was predicted for this device, before it is measured.
+step predicted 30 "$bin/bench" --device cuda --explain --batch-sizes "${batches// /,}" "${model[@]}"
+
 # Times. The naive method is the same whatever the strategy: it is timed in full beside the first.
 for strategy in persistent graph launch; do
     for batch in $batches; do
@@ -259,6 +262,10 @@ rows() { grep '^|' "$logs/$1.out" 2>/dev/null | tail -n +3 || true; }
             [ "$result" = passed ] || { echo; echo "$strategy, batch $batch: $result."; }
         done
     done
+    echo
+    echo "## What was predicted (\`bench --explain\`)"
+    echo
+    cat "$logs/predicted.out"
     echo
     echo "## First start, with the kernels compiled by the driver, and the next ones"
     echo
