@@ -147,19 +147,29 @@ __device__ __forceinline__ void stage_inputs(Shared& s, const Source& source, co
     }
 }
 
-// The sums of a thread's chunk: inputs x weights, at the place `at` of a position.
-__device__ __forceinline__ float4 multiply(const Shared& s, const float4 (&w)[MOST_ROWS], int at, bool negatives) {
-    float4 low = s.positive[at], high = s.positive[at ^ 1], low_negative = {}, high_negative = {};
+// A chunk of a position, as it lies in shared memory.
+struct Inputs {
+    float4 low, high, low_negative, high_negative;
+};
+
+// What lies at the place `at` of a position.
+__device__ __forceinline__ Inputs inputs_at(const Shared& s, int at, bool negatives) {
+    Inputs x = {s.positive[at], s.positive[at ^ 1], {}, {}};
     if (negatives) {
-        low_negative = s.negative[at];
-        high_negative = s.negative[at ^ 1];
+        x.low_negative = s.negative[at];
+        x.high_negative = s.negative[at ^ 1];
     }
+    return x;
+}
+
+// The sums of a thread's chunk: inputs x weights.
+__device__ __forceinline__ float4 multiply(const Inputs& x, const float4 (&w)[MOST_ROWS], bool negatives) {
     float4 sum = {};
-    multiply_add(sum, low, w);
-    multiply_add(sum, high, w + 4);
+    multiply_add(sum, x.low, w);
+    multiply_add(sum, x.high, w + 4);
     if (negatives) {
-        multiply_add(sum, low_negative, w + CHUNK);
-        multiply_add(sum, high_negative, w + CHUNK + 4);
+        multiply_add(sum, x.low_negative, w + CHUNK);
+        multiply_add(sum, x.high_negative, w + CHUNK + 4);
     }
     return sum;
 }
@@ -225,47 +235,109 @@ __device__ __forceinline__ Target target_of(const Stage& stage, const Batch& bat
     return target;
 }
 
+// What becomes of a complete sum.
+template <Exchange BY>
+__device__ __forceinline__ void end_sum(const Stage& stage, Ending ending, const Target& target, float value, float gate,
+                                        float add) {
+    if (!target.here) return;
+    if (ending == GATED_AND_ADDED) {
+        store_output<BY, float>(target.output.to, gated(add, value, gate));
+    } else if (ending == AS_IT_IS) {
+        store_output<BY, float>(target.output.to, value);
+    } else if (stage.stores_accumulators) {
+        store_accumulators(target.output.to, value);
+        if (stage.gated) store_accumulators(target.output.to + SLICE, gate);
+    } else {
+        store_output<BY, float>(target.output.to, finish(epilogue_of(stage), value, gate, add));
+    }
+}
+
+// What a thread does in every tile.
+struct Role {
+    int slice;  // it multiplies the weights of its chunk for this slice,
+    int lane;   // the chunk,
+    bool sums;  // if there is such a slice,
+    int reads;  // whose inputs lie here.
+    int brings; // Here go the inputs that it brings.
+    // And it adds up the sums of one output: position of the tile, slice (or first of a pair), channel.
+    int m;
+    int slice_added;
+    int channel;
+    // Where the chunks' sums lie: those of its chunk, at the first position; those of its output.
+    float* to;
+    const float* from;
+    // Floats from one output's to the next's, from one position's, and from the values' to the gates', 0 without.
+    int line;
+    int of_position;
+    int to_gates;
+
+    __device__ __forceinline__ void put(int m, float4 sum) const {
+        float* at = to + m * of_position;
+        at[0] = sum.x;
+        at[line] = sum.y;
+        at[2 * line] = sum.z;
+        at[3 * line] = sum.w;
+    }
+};
+
+__device__ __forceinline__ Role role_of(Shared& s, const Stage& stage, int slice, int lanes) {
+    Role role;
+    bool gated = stage.gated;
+    int of_group = threadIdx.x >> stage.lanes_shift;
+    role.slice = slice + of_group;
+    role.lane = threadIdx.x & (lanes - 1);
+    role.sums = of_group < stage.group && role.slice < stage.slices;
+    role.reads = place(role.lane, 0);
+    role.brings = place(threadIdx.x >> 1, threadIdx.x & 1);
+    // The last warp has the first outputs, since the first ones have inputs to bring.
+    int adds_as = (threadIdx.x + WARP) % THREADS, outputs = stage.group * SLICE >> gated;
+    int rest = adds_as & (outputs - 1);
+    role.m = adds_as >> stage.outputs_shift;
+    role.slice_added = slice + (rest / SLICE << gated);
+    role.channel = rest % SLICE;
+    role.line = lanes + GAP;
+    role.of_position = outputs * role.line;
+    role.to_gates = gated ? TILE * role.of_position + GATES_GAP : 0;
+    role.to = s.chunk_sums + (gated ? of_group % 2 * role.to_gates : 0) + (of_group >> gated) * SLICE * role.line + role.lane;
+    role.from = s.chunk_sums + (role.m * outputs + rest) * role.line;
+    return role;
+}
+
+// Multiplies the thread's chunk of a tile's `live` positions by its weights.
+__device__ __forceinline__ void multiply_tile(const Shared& s, const Role& role, const float4 (&w)[MOST_ROWS], int lanes,
+                                              int live, bool negatives) {
+    Inputs x = inputs_at(s, role.reads, negatives);
+#pragma unroll
+    for (int m = 0; m < TILE; m++) {
+        // The next position's are read while this one's are multiplied; behind the last it is the last again.
+        Inputs now = x;
+        x = inputs_at(s, role.reads + 2 * min(m + 1, live - 1) * lanes, negatives);
+        role.put(m, multiply(now, w, negatives));
+        if (m + 1 >= live) return;
+    }
+}
+
 // The slices from `slice` on, for the positions from `tile` up to `end`. `wait` returns when all that is not handed over
-// is there. Threads: lane = chunk, then slice of the group.
+// is there. A step is a tile's share of as many chunks as there are lanes.
 template <Exchange BY, class Wait>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
                                     int row, int column, Wait wait) {
     // Read and decided here: what is left to do when the inputs are there is on the way of everything that follows.
-    int lanes = 1 << stage.lanes_shift, all = stage.chunks;
+    int lanes = 1 << stage.lanes_shift, all = stage.chunks, one_step = all <= lanes && tile + TILE >= end;
     bool negatives = has_negatives(stage), gated = stage.gated;
     Ending ending = ending_of(stage);
-    int one_step = all <= lanes && tile + TILE >= end;
-    int of_group = threadIdx.x >> stage.lanes_shift, lane = threadIdx.x & (lanes - 1);
-    bool sums_here = of_group < stage.group && slice + of_group < stage.slices;
-    int brings = place(threadIdx.x >> 1, threadIdx.x & 1), reads = place(lane, 0);
-    // The output that this thread adds up, in the same tile: position, slice (or pair of them), channel. The last warp
-    // has the first of them, since the first ones have inputs to bring.
-    int adds_as = (threadIdx.x + WARP) % THREADS, outputs = stage.group * SLICE >> gated;
-    int m_out = adds_as >> stage.outputs_shift, rest = adds_as & (outputs - 1);
-    int slice_out = slice + (rest / SLICE << gated), o = rest % SLICE;
-    // Floats from one output's chunk sums to the next's, from one position's, and from the values' to the gates'.
-    int line = lanes + GAP, of_position = outputs * line, to_gates = gated ? TILE * of_position + GATES_GAP : 0;
-    float* sums_to = s.chunk_sums + (gated ? of_group % 2 * to_gates : 0) + (of_group >> gated) * SLICE * line + lane;
-    const float* sums_from = s.chunk_sums + (m_out * outputs + rest) * line;
-    auto put = [&](int m, float4 sum) {
-        float* to = sums_to + m * of_position;
-        to[0] = sum.x;
-        to[line] = sum.y;
-        to[2 * line] = sum.z;
-        to[3 * line] = sum.w;
-    };
-
+    Role role = role_of(s, stage, slice, lanes);
     float4 w[MOST_ROWS];
-    load_weights(w, stage, batch, slice + of_group, lane, sums_here && lane < all);
+    load_weights(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
     Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
-    Target target = target_of(stage, batch, row, column, tile, m_out, end, slice_out, o);
+    Target target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
     wait();
     float4 requested[TILE] = {};
     request_inputs<BY>(requested, source, min(TILE, end - tile));
     for (;;) {
+        // All that is read is on its way before anything of it is used.
         bool begins = stage.loads_accumulators;
         float value = 0.0f, gate = 0.0f, add = 0.0f;
-        // All that is read is on its way before anything of it is used.
         if (target.here) {
             value = load_begun<float>(begins, target.begun);
             if (gated) gate = load_begun<float>(begins, target.begun + SLICE);
@@ -274,26 +346,22 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         int live = min(TILE, end - tile), next_tile = tile + TILE;
         for (int first = 0;;) {
             int chunks = min(lanes, all - first), to_add = anew(padded(chunks));
-            bool has_chunk = sums_here && lane < chunks, pads = sums_here && !has_chunk && lane < to_add;
-            stage_inputs<BY>(s, source, stage, live, requested, brings, lanes);
-            // By now, which is earlier than the other inputs.
+            bool has_chunk = role.sums && role.lane < chunks, pads = role.sums && !has_chunk && role.lane < to_add;
+            stage_inputs<BY>(s, source, stage, live, requested, role.brings, lanes);
+            // What is added is there before the inputs are.
             if (target.output.add != nullptr) add = arrived<BY, float>(add, target.output.add);
             __syncthreads();
             if (has_chunk) {
-                put(0, multiply(s, w, reads, negatives));
-#pragma unroll
-                for (int m = 1; m < TILE; m++) {
-                    if (m >= live) break;
-                    put(m, multiply(s, w, reads + 2 * m * lanes, negatives));
-                }
+                multiply_tile(s, role, w, lanes, live, negatives);
             } else if (pads) {
-                for (int m = 0; m < live; m++) put(m, make_float4(NOTHING, NOTHING, NOTHING, NOTHING));
+                for (int m = 0; m < live; m++) role.put(m, make_float4(NOTHING, NOTHING, NOTHING, NOTHING));
             }
             int next = 0;
             if (!one_step) {
+                // The next step's weights and inputs are on their way while this one's sums are added.
                 next = first + lanes < all ? first + lanes : 0;
-                // The next step's weights and inputs are on their way while these are added.
-                if (next != first) load_weights(w, stage, batch, slice + of_group, next + lane, sums_here && next + lane < all);
+                bool has_next = role.sums && next + role.lane < all;
+                if (next != first) load_weights(w, stage, batch, role.slice, next + role.lane, has_next);
                 int of_next = next > 0 ? tile : next_tile;
                 if (of_next < end) {
                     source = locate(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
@@ -301,25 +369,14 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 }
             }
             __syncthreads();
-            if (target.here) add_up(value, gate, sums_from, sums_from + to_gates, to_add);
+            if (target.here) add_up(value, gate, role.from, role.from + role.to_gates, to_add);
             if (next == 0) break;
             first = next;
         }
-        if (target.here) {
-            if (ending == GATED_AND_ADDED) {
-                store_output<BY, float>(target.output.to, ::gated(add, value, gate));
-            } else if (ending == AS_IT_IS) {
-                store_output<BY, float>(target.output.to, value);
-            } else if (stage.stores_accumulators) {
-                store_accumulators(target.output.to, value);
-                if (gated) store_accumulators(target.output.to + SLICE, gate);
-            } else {
-                store_output<BY, float>(target.output.to, finish(epilogue_of(stage), value, gate, add));
-            }
-        }
+        end_sum<BY>(stage, ending, target, value, gate, add);
         if (next_tile >= end) return;
         tile = next_tile;
-        target = target_of(stage, batch, row, column, tile, m_out, end, slice_out, o);
+        target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
     }
 }
 

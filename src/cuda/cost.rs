@@ -84,7 +84,7 @@ const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.
 const TRIP: f64 = 400.0;
 /// What a block does after an item, and before it can ask for the next one's inputs.
-const BEGIN: f64 = 2400.0;
+const BEGIN: f64 = 2150.0;
 
 impl Division {
     /// Items.
@@ -143,7 +143,7 @@ impl Work {
         let passes = self.chunks.div_ceil(lanes) as f64;
         let bring = if self.activates { 134.0 } else { 62.0 };
         let add = 4.0 * chunks + 60.0 * passes;
-        let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + add + 290.0;
+        let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + add + 350.0;
         let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
         let weights = (group * self.chunks * self.rows * 16) as f64 / BYTES;
         let inputs = live * chunks * 32.0 / BYTES;
