@@ -5,6 +5,7 @@
 #[path = "common/models.rs"]
 mod models;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::process::Command;
 
@@ -150,6 +151,17 @@ fn results_that_came_after_cust_are_errors_with_a_text() {
 
 #[test]
 fn only_what_a_strategy_needs_is_compiled() {
+    // The file of a kernel.
+    let file_of = |kernel: &str| match kernel {
+        _ if kernel.starts_with("cache") || kernel.starts_with("cursor") => "cache",
+        "sample_f32" | "log_likelihood_f32" => "sample",
+        "concat_elu_f32" | "elu_f32" | "relu_f32" => "concat_elu",
+        "masked_conv_gemv_f32" => "masked_conv_gemv",
+        "masked_conv_gemm_f32" => "masked_conv_gemm",
+        "persistent_f32" => "persistent",
+        _ => panic!("in which file is {kernel}?"),
+    };
+    // How many files the driver compiles, and of which kernels were run.
     let modules = |strategy: &str, more: &[&str]| {
         // The call after the last fails, so it is not reached.
         let all = [&["--strategy", strategy], more].concat();
@@ -158,18 +170,22 @@ fn only_what_a_strategy_needs_is_compiled() {
             generate(&[("VGPU_FAIL", &format!("cuModuleLoadDataEx:{}", compiled + 1))], &all)
         {
             if device.code == Some(0) {
-                return Some(compiled);
+                let kernels = device.report["kernels"].as_object().unwrap();
+                let files: BTreeSet<_> = kernels.keys().map(|kernel| file_of(kernel)).collect();
+                return Some((compiled, files));
             }
             device.fails_with(&["cannot compile the kernels"]);
             compiled += 1;
         }
         None
     };
-    // cache, persistent; cache, narrow, sample; concat_elu and log-likelihoods' file, too, for full passes.
-    let Some(persistent) = modules("persistent", &[]) else { return };
-    assert_eq!(persistent, 2);
-    assert_eq!(modules("launch", &[]), Some(3));
-    assert_eq!(modules("persistent", &["--naive"]), Some(4));
+    let Some((persistent, files)) = modules("persistent", &[]) else { return };
+    assert_eq!((persistent, files), (2, BTreeSet::from(["cache", "persistent"])));
+    for (strategy, more) in [("launch", &[][..]), ("graph", &[]), ("persistent", &["--naive"])] {
+        let (compiled, files) = modules(strategy, more).unwrap();
+        assert_eq!(compiled, files.len(), "{strategy} {more:?}: {files:?}");
+        assert!(!files.contains("persistent"));
+    }
 }
 
 #[test]

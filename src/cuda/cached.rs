@@ -120,7 +120,7 @@ impl Cached {
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
         if matches!(strategy, Strategy::Launch | Strategy::Graph) {
-            device.load(&schedule.table.kernels().collect::<Vec<_>>())?;
+            device.load(&schedule.kernels().collect::<Vec<_>>())?;
         }
         let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &schedule.table, places)?;
         let previous = plan.graph.input.previous;

@@ -10,6 +10,7 @@ use bytemuck::Zeroable;
 
 use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
 use super::cost::Room;
+use super::kernels::Kernel;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table, on_load};
 use crate::graph::{IMAGE, MapId};
@@ -142,6 +143,12 @@ impl Schedule {
         let (arena, period) = (maps.layout.len, steps.period);
         let expected = expected(plan, steps, packed, &maps);
         Schedule { arena, table, period, rows, given, pixels, expected, image, known, logits }
+    }
+
+    /// The kernels that its launches run through, but for rows that are given.
+    pub fn kernels(&self) -> impl Iterator<Item = Kernel> {
+        let launches = self.rows.iter().flatten().chain(self.pixels.iter().flatten()).flatten();
+        launches.map(|&launch| self.table.launches[launch].kernel())
     }
 
     /// The launches of a row whose pixels are all known, with or without its logits.
