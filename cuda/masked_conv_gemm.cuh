@@ -38,11 +38,11 @@ union Shared {
     float4 totals[TILE<MOST> * SLICES]; // [position][slice]
 };
 
-// The tap of a chunk, which is none before that of the chunk that was asked for last.
+// The tap of a chunk. `t` is that of an earlier chunk, or of this one, and becomes this one's.
 __device__ __forceinline__ const Tap& next_tap(const Stage& stage, int& t, int chunk) {
 #pragma unroll 1
     while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
-    return stage.tap(max(t, 0));
+    return stage.tap(t);
 }
 
 // What a thread brings of the inputs, step after step: two threads for a chunk of a position, neighbours for

@@ -23,7 +23,7 @@ struct alignas(16) Entry {
     int start;           // the block that takes the first item: items go on where the entry before ended
     int next;            // the entry after it
     unsigned char gemm;  // masked_conv_gemm instead of masked_conv_gemv
-    unsigned char waits; // at a barrier: for what it reads, and is not handed over
+    unsigned char waits; // at a barrier, since it does not await what it reads
     unsigned char last;  // whether it ends the row phase or a pixel
     unsigned char padding;
     int next_stage;      // of the entry after it
@@ -102,7 +102,7 @@ persistent_f32(const float4* records, const Entry* entries, int first_entry, con
             }
             if (shared_entries[turn].waits) __syncthreads();
         }
-        // What the row phase has made is not handed over.
+        // What the row phase has made was not pending: nobody can await it.
         bool row_ends = last && column == -1;
         if (shared_entries[turn].waits || row_ends) barrier.arrive();
         if (row_ends) barrier.wait();

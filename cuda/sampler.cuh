@@ -47,7 +47,7 @@ struct Place {
 
 constexpr unsigned ALL = 0xffffffffu;
 
-// A logit that is there. A lane reads what others have awaited: so that is ordered, but by no barrier.
+// A logit, which a lane of this warp has awaited. As its read, this one is of the second-level cache, where the value is.
 __device__ __forceinline__ float logit_at(const float* logits, int k) {
     return ask(logits + k);
 }

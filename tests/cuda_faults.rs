@@ -243,6 +243,20 @@ fn every_device_makes_the_same_images() {
         }
     }
     assert!(images.iter().all(|i| *i == images[0]));
+    // So many images for one multiprocessor that a pixel's stages are matrix products in the persistent kernel too.
+    let mut images = Vec::new();
+    for strategy in ["launch", "persistent"] {
+        let out = directory.path().join(strategy);
+        let flags = ["-n", "12", "-b", "12", "--strategy", strategy, "-v", out.to_str().unwrap()];
+        let base = ["-c", &tiny(), "-i", "8", "--device", "cuda"];
+        let settings = [("VGPU_MULTIPROCESSORS", "1")];
+        let Some(device) = on("generate", &settings, &[&base[..], &flags].concat()) else { return };
+        assert_eq!(device.code, Some(0), "{}", device.stderr);
+        let kernel = if strategy == "launch" { "masked_conv_gemm_f32" } else { "persistent_f32" };
+        assert!(device.report["kernels"].get(kernel).is_some(), "{strategy} runs no {kernel}");
+        images.push(std::fs::read(out.join("samples.npy")).unwrap());
+    }
+    assert!(images[0] == images[1]);
 }
 
 #[test]

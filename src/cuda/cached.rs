@@ -2,8 +2,8 @@
 //!
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
-//! graph, or a barrier inside one kernel. All three run the same stages on the same tables, so the images
-//! are the same.
+//! graph, or, inside one kernel, values that are handed over (and in the row phase a barrier). All three run the same
+//! stages on the same tables, so the images are the same.
 
 use std::cmp::Ordering;
 use std::ops::Range;

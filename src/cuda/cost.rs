@@ -3,7 +3,7 @@
 //! The idea: an item, one block's share of a stage, has a latency, in which it passes from wait to wait, and takes up
 //! its multiprocessor for a shorter time, in which others have to wait. So a launch ends no sooner than the rounds of
 //! its longest item, and no sooner than all that its multiprocessors have to issue. Both are sums of a few terms in
-//! cycles, read from the machine code of an H100 (`tools/sass-cycles.py`). They need not be another device's: only the
+//! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`). They need not be another device's: only the
 //! order of the candidates matters.
 
 use super::abi::{GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, THREADS};

@@ -42,7 +42,7 @@ impl CudaEngine {
     ///
     /// # Errors
     /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
-    /// for a layer of more than a hundred taps; as for [`Weights::fold`].
+    /// for a layer of more than 196 taps; as for [`Weights::fold`].
     pub fn new(weights: &Weights, ordinal: u32, strategy: Strategy) -> Result<CudaEngine> {
         let plan = Plan::new(weights.graph().clone());
         let device = Device::open(ordinal)?;

@@ -68,7 +68,8 @@ pub enum Strategy {
     Launch,
     /// Each phase is captured once, as a graph, and replayed.
     Graph,
-    /// A cooperative launch for each row, with a barrier in memory between stages.
+    /// A cooperative launch for each row, with a barrier in memory between stages of its row phase; those of its pixels
+    /// hand their values over.
     Persistent,
 }
 

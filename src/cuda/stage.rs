@@ -10,7 +10,7 @@ use super::abi::{self, Grid, PART, SLICE, STORED, Span, Tap};
 use super::cost::{Division, Form, Room, Work};
 use super::kernels::Kernel;
 use super::packed::{PackedPiece, chunks};
-use crate::graph::{Activation, MapId};
+use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::{Part, Plan};
 
@@ -25,7 +25,11 @@ pub struct Maps {
 impl Maps {
     /// Lays out every map of a plan's graph, on lines of 128 bytes.
     pub fn new(plan: &Plan, storage: Storage, extent: Extent) -> Maps {
-        let layout = Layout::new(&plan.graph, storage, extent, 32);
+        let mut layout = Layout::new(&plan.graph, storage, extent, 32);
+        if storage == Storage::Ring && plan.graph.input.previous {
+            // The last pixel of a row enters the next row's first position while others may still read this row.
+            layout.keep(IMAGE, 1);
+        }
         let mut maps = Maps { layout, grids: Vec::new() };
         for map in 0..plan.graph.maps.len() {
             let grid = maps.place(map, padded(plan.graph.maps[map].channels));

@@ -96,6 +96,11 @@ impl Layout {
         Layout { len: 0, extent, storage, line, maps }
     }
 
+    /// Keeps rows of a map longer than its readers need them.
+    pub fn keep(&mut self, map: MapId, more: usize) {
+        self.maps[map].kept += more;
+    }
+
     /// Places a grid for a map, of `channels` floats a position.
     pub fn place(&mut self, map: MapId, channels: usize) -> Grid {
         let Extent { batch, height, width } = self.extent;
