@@ -4,7 +4,7 @@
 //! up its slice. Each instruction costs a count, a guard and a jump to its operation.
 
 use super::block::Block;
-use super::handover::Late;
+use super::late::Late;
 use super::pattern::Pattern;
 use super::warp::At;
 use super::{Launch, Limits, Schedule};

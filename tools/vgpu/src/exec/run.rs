@@ -7,6 +7,7 @@
 use super::block::Block;
 use super::control::place;
 use super::machine::{Machine, Stop};
+use super::random::Random;
 use super::warp::{State, Warp};
 use super::{Launch, Limits, Schedule, resident_blocks};
 use crate::check::{Shadow, Steps};
@@ -22,25 +23,6 @@ const BUDGET: u64 = 200_000_000_000;
 const VAIN_ROUNDS: u64 = 20_000;
 /// Resident blocks of an ordinary launch with random turns.
 const RANDOM_RESIDENT: usize = 6;
-
-/// Random numbers for turns (xorshift*).
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed.
-    pub fn new(seed: u64) -> Random {
-        Random((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n.max(1)
-    }
-}
 
 /// Runs a launch to its end.
 ///
