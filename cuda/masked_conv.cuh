@@ -68,23 +68,13 @@ __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
 }
 
-// What a stage makes of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as it has them.
-struct Epilogue {
-    bool tanh;
-    bool gated;
-    bool adds;
-};
-
-__device__ __forceinline__ Epilogue epilogue_of(const Stage& stage) {
-    return {stage.tanh != 0, stage.gated != 0, stage.adds != 0};
-}
-
-// `add` is 0 where there is none.
+// The output of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
+// where it has none.
 template <class T>
-__device__ __forceinline__ T finish(const Epilogue& epilogue, T value, T gate, T add) {
-    if (epilogue.tanh) value = hyperbolic_tangent(value);
-    if (epilogue.gated) return gated(add, value, gate);
-    return epilogue.adds ? plus(value, add) : value;
+__device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
+    if (stage.tanh) value = hyperbolic_tangent(value);
+    if (stage.gated) return gated(add, value, gate);
+    return stage.adds ? plus(value, add) : value;
 }
 
 // The bias of a slice, for an image's class.

@@ -24,6 +24,7 @@ constexpr int ROWS_AT_ONCE = THREADS / (STEP * SLICES);
 // A block's positions, for `MINE` of a thread.
 template <int MINE>
 constexpr int TILE = MINE * (THREADS / SLICES);
+static_assert(TILE<4> == 32 && TILE<8> == 64, "what `Form` in src/cuda/cost.rs has");
 // Floats from one input to the next: 16 bytes more than its positions, for the same reason.
 template <int MINE>
 constexpr int INPUT = TILE<MINE> + 4;
@@ -166,7 +167,6 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
     int pairs = stage.gated && !stage.stores_accumulators;
     int across = SLICES >> pairs, of_tile = (threadIdx.x & (across - 1)) << pairs;
     if (slice + of_tile >= stage.slices) return;
-    Epilogue epilogue = epilogue_of(stage);
     // Half of eight threads read the gates first, so that all read different banks.
     int turned = pairs & threadIdx.x >> 2;
 #pragma unroll 1
@@ -182,7 +182,7 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
         // Without a gate both are the value.
         float4 first = totals[turned], second = totals[pairs ^ turned];
         float4 value = turned ? second : first, gate = turned ? first : second;
-        store_output<BY, float4>(output.to, finish(epilogue, value, gate, add));
+        store_output<BY, float4>(output.to, epilogue(stage, value, gate, add));
     }
 }
 

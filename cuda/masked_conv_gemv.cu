@@ -12,6 +12,6 @@ masked_conv_gemv_f32(const float4* records, Batch batch) {
     const float4* record = records + size_t(blockIdx.z) * batch.parts;
     store_parts(shared_record, record, batch, load_part(record, batch));
     __syncthreads();
-    masked_conv_gemv<LAUNCH>(shared, shared_stage(), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column,
+    masked_conv_gemv<LAUNCH>(shared, shared_stage(batch), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column,
                      [] {});
 }

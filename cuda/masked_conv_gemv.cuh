@@ -248,7 +248,7 @@ __device__ __forceinline__ void end_sum(const Stage& stage, Ending ending, const
         store_accumulators(target.output.to, value);
         if (stage.gated) store_accumulators(target.output.to + SLICE, gate);
     } else {
-        store_output<BY, float>(target.output.to, finish(epilogue_of(stage), value, gate, add));
+        store_output<BY, float>(target.output.to, epilogue(stage, value, gate, add));
     }
 }
 

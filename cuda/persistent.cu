@@ -36,11 +36,6 @@ union Shared {
     gemm::Shared gemm;
 };
 
-// Of the two records in shared memory one.
-__device__ __forceinline__ const Stage& shared_stage(int turn, const Batch& batch) {
-    return *reinterpret_cast<const Stage*>(shared_record + turn * batch.parts);
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 persistent_f32(const float4* records, const Entry* entries, int first_entry, const Sampler* sampler, Batch batch,
                unsigned* counter, int row) {
@@ -81,13 +76,13 @@ persistent_f32(const float4* records, const Entry* entries, int first_entry, con
             wait();
             for (int item = first; item < entry.items; item += gridDim.x) {
                 int y = quotient(item, entry.x, entry.of_x), x = item - y * entry.x;
-                masked_conv_gemm<HANDED>(shared.gemm, shared_stage(anew(turn), batch), batch, x, y, row, column);
+                masked_conv_gemm<HANDED>(shared.gemm, shared_stage(batch, anew(turn)), batch, x, y, row, column);
                 __syncthreads();
             }
         } else {
             for (int item = first; item < entry.items; item += gridDim.x) {
                 int y = quotient(item, entry.x, entry.of_x), x = item - y * entry.x;
-                masked_conv_gemv<HANDED>(shared.gemv, shared_stage(anew(turn), batch), batch, x, y, row, column, wait);
+                masked_conv_gemv<HANDED>(shared.gemv, shared_stage(batch, anew(turn)), batch, x, y, row, column, wait);
             }
         }
         wait();

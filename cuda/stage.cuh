@@ -102,10 +102,10 @@ struct alignas(16) Stage {
     unsigned inverse; // whose inverse modulo 2^32 this is
     int rows;         // steps of the stage down and across the image
     int columns;
-    int lanes_shift; // masked_conv_gemv: 2^this chunks are summed side by side,
-    int group;         // slices of a block, a power of 2
-    int outputs_shift; // that make 2^this outputs of a position,
-    int tiles;         // and tiles of positions that it takes, one after the other
+    int lanes_shift;     // masked_conv_gemv: 2^this chunks are summed side by side,
+    int group;           // slices of a block, a power of 2
+    int outputs_shift;   // that make 2^this outputs of a position,
+    int tiles;           // and tiles of positions that it takes, one after the other
     int tile;            // masked_conv_gemm: positions of a block
     unsigned of_columns; // a `reciprocal` of `columns`
     int padding[2];
@@ -144,8 +144,9 @@ static_assert(sizeof(Batch) == 56);
 // has more parts than the block has threads; `store_parts` copies the rest.
 extern __shared__ float4 shared_record[];
 
-__device__ __forceinline__ const Stage& shared_stage() {
-    return *reinterpret_cast<const Stage*>(shared_record);
+// The record of a stage, of which the persistent kernel has two.
+__device__ __forceinline__ const Stage& shared_stage(const Batch& batch, int turn = 0) {
+    return *reinterpret_cast<const Stage*>(shared_record + turn * batch.parts);
 }
 __device__ __forceinline__ float4 load_part(const float4* record, const Batch& batch) {
     return threadIdx.x < batch.parts ? record[threadIdx.x] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);

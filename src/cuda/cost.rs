@@ -168,7 +168,9 @@ impl Work {
             [8, 4, 2, 1].into_iter().filter(|&group| group >= self.least && group * lanes <= THREADS);
         for group in groups {
             // Of equals the one that reads the weights least often.
-            for tiles in (1..=all).rev().filter(|&tiles| all.div_ceil(all.div_ceil(tiles)) == tiles) {
+            // Fewer and fewer: for each number of items the fewest tiles that it takes.
+            let fewer = |&tiles: &usize| (tiles > 1).then(|| all.div_ceil(all.div_ceil(tiles - 1)));
+            for tiles in std::iter::successors(Some(all), fewer) {
                 let division = self.gemv_of(lanes, group, tiles);
                 let cycles = Division::cycles([&division], share);
                 if best.is_none_or(|(least, _)| cycles < least) {
@@ -177,6 +179,13 @@ impl Work {
             }
         }
         best.expect("a pair of slices of 64 lanes fits every block").1
+    }
+
+    /// Of some forms the one that stages that run at a time are predicted to take least in, the first of equals; with it
+    /// what [`Work::divide`] says.
+    pub fn fastest(works: &[Work], forms: &[Form], room: Room) -> (Form, (Vec<Division>, f64)) {
+        let divided = forms.iter().map(|&form| (form, Work::divide(works, form, room)));
+        divided.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b)).expect("there are forms")
     }
 
     /// The divisions of stages that run at a time, in a form, and the cycles they take together.
@@ -206,8 +215,7 @@ mod tests {
     }
 
     fn best(work: Work) -> Form {
-        let cycles = |form| Work::divide(&[work], form, H100).1;
-        Form::ALL.into_iter().min_by(|a, b| cycles(*a).total_cmp(&cycles(*b))).unwrap()
+        Work::fastest(&[work], &Form::ALL, H100).0
     }
 
     #[test]

@@ -224,16 +224,13 @@ impl Table {
 
     /// Adds a launch, in the form that is predicted to take it the least time, and returns its index.
     pub fn add(&mut self, stages: Vec<Stage>, batch: usize, room: Room) -> usize {
-        let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
-        let cycles = |form: Form| Work::divide(&works, form, room).1;
-        let form = Form::ALL.into_iter().min_by(|a, b| cycles(*a).total_cmp(&cycles(*b)));
-        self.push(stages, batch, room, form.expect("there are forms"))
+        self.push(stages, batch, room, &Form::ALL)
     }
 
-    /// Adds a launch in a form and returns its index.
-    pub fn push(&mut self, mut stages: Vec<Stage>, batch: usize, room: Room, form: Form) -> usize {
+    /// Adds a launch in one of some forms and returns its index.
+    pub fn push(&mut self, mut stages: Vec<Stage>, batch: usize, room: Room, forms: &[Form]) -> usize {
         let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
-        let (divisions, cycles) = Work::divide(&works, form, room);
+        let (form, (divisions, cycles)) = Work::fastest(&works, forms, room);
         let blocks: Vec<_> = stages.iter_mut().zip(&divisions).map(|(s, d)| s.fit(form, d)).collect();
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
         let gemm = form != Form::Gemv;

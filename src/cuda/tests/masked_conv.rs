@@ -183,7 +183,7 @@ impl Bench {
         let place = if span == Span::Image { [0, 0] } else { place };
         let [gemv, narrow, wide] = Form::ALL.map(|form| {
             let mut table = Table::default();
-            table.push(vec![stage.clone()], EXTENT.batch, ROOM, form);
+            table.push(vec![stage.clone()], EXTENT.batch, ROOM, &[form]);
             self.run(&table, place)
         });
         let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
