@@ -78,8 +78,7 @@ impl Machine<'_> {
                     lanes.set_mask(e.predicate, 1 << leader);
                 }
                 ExchangeKind::MatchAny | ExchangeKind::MatchAll => {
-                    let values =
-                        if e.long { lanes.longs(e.value) } else { lanes.words(e.value).map(u64::from) };
+                    let values = lanes.values(e.value, e.long);
                     let same = |lane: usize| {
                         (0..WARP)
                             .filter(active)

@@ -47,10 +47,8 @@ impl Machine<'_> {
     ) -> Result<(), Fault> {
         for (k, &slot) in access.registers[..access.count as usize].iter().enumerate() {
             // SAFETY: the register is one of this kernel.
-            let values = unsafe {
-                if access.long { lanes.longs(slot).map(|long| long as u32) } else { lanes.words(slot) }
-            };
-            let never = (0..WARP).find(|&lane| at.mask >> lane & 1 == 1 && values[lane] == NOT_YET);
+            let values = unsafe { lanes.values(slot, access.long) };
+            let never = (0..WARP).find(|&lane| at.mask >> lane & 1 == 1 && values[lane] as u32 == NOT_YET);
             if let Some(lane) = never {
                 let address = addresses[lane] + k as u64 * WORD;
                 let what = format!("a store of {NOT_YET:#x}, which stands for \"not yet\": it never arrives");

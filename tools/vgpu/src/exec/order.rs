@@ -347,8 +347,7 @@ impl Machine<'_> {
         let mut stored: Vec<(u64, u64, u32)> = Vec::new();
         for (k, &slot) in access.registers[..access.count as usize].iter().enumerate() {
             // SAFETY: the register is one of this kernel.
-            let values =
-                unsafe { if access.long { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) } };
+            let values = unsafe { lanes.values(slot, access.long) };
             let kept = u64::MAX >> (64 - 8 * access.bytes);
             each(at.mask, |lane| {
                 let address = addresses[lane] + k as u64 * u64::from(access.bytes);

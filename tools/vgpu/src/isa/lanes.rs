@@ -121,6 +121,16 @@ impl Lanes {
         unsafe { self.at(slot).cast::<[u64; WARP]>().read_unaligned() }
     }
 
+    /// The values of all lanes, of 64 bits if `long`, else of 32.
+    ///
+    /// # Safety
+    /// As [`Lanes::at`]; the slot holds longs or words accordingly.
+    #[inline(always)]
+    pub unsafe fn values(&self, slot: Slot, long: bool) -> [u64; WARP] {
+        // SAFETY: by the caller's promise.
+        unsafe { if long { self.longs(slot) } else { self.words(slot).map(u64::from) } }
+    }
+
     /// Sets the values of 32 bits in the lanes of `mask`.
     ///
     /// # Safety
