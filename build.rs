@@ -142,7 +142,8 @@ fn find_nvcc() -> Option<PathBuf> {
     }
     let named = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(env::var_os);
     let named = named.map(|toolkit| Path::new(&toolkit).join("bin"));
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cuda/bin");
+    let root = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let own = Path::new(&root).join(".cuda/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = TOOLKITS.into_iter().map(|toolkit| Path::new(toolkit).join("bin"));
     let directories = named.chain([own]).chain(env::split_paths(&path)).chain(usual);

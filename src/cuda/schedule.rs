@@ -162,8 +162,6 @@ impl Schedule {
     pub fn flat(&self, blocks: usize) -> Flat {
         let mut entries = Vec::new();
         let mut rows = Vec::new();
-        #[cfg(test)]
-        let mut pixels = Vec::new();
         for (row, launches) in self.rows.iter().enumerate() {
             let begin = self.flatten(&launches.concat(), Span::Row, blocks, &mut entries);
             let of_pixel = |launches: &Launches| self.flatten(launches, Span::Pixel, blocks, &mut entries);
@@ -175,18 +173,11 @@ impl Schedule {
             follows(&begin, 0);
             of_row.iter().enumerate().for_each(|(column, run)| follows(run, column + 1));
             rows.push(begin);
-            #[cfg(test)]
-            pixels.extend(of_row);
         }
         for entry in 0..entries.len() {
             entries[entry].next_stage = entries[entries[entry].next as usize].stage;
         }
-        Flat {
-            entries,
-            rows,
-            #[cfg(test)]
-            pixels,
-        }
+        Flat { entries, rows }
     }
 
     /// Adds the entries of some launches, one after the other. Stages of the pixel phase await what they read, but for
@@ -227,11 +218,8 @@ impl Schedule {
 
 /// What rows run, for the persistent kernel.
 pub struct Flat {
-    /// The entries, which tell their order.
+    /// The entries, which tell their order: of each row modulo the period the row phase, then pixel after pixel.
     pub entries: Vec<Entry>,
     /// Those of the row phase, by row modulo the period.
     pub rows: Vec<Range<usize>>,
-    /// Those of a pixel, by row and then column modulo the period: for tests.
-    #[cfg(test)]
-    pub pixels: Vec<Range<usize>>,
 }

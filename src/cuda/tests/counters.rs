@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{device, vgpu};
-use crate::cuda::abi::GEMV_TILE;
+use crate::cuda::abi::{Entry, GEMV_TILE};
 use crate::cuda::cached::Cached;
 use crate::cuda::cost::Room;
 use crate::cuda::driver::{Buffer, Device};
@@ -57,6 +57,13 @@ fn skipped() -> bool {
 /// up, input, logits and sampling.
 const STAGES: [usize; 3] = [25, 49, 71];
 
+/// The entries of a pixel, by row and then column modulo the period.
+fn pixels(flat: &Flat) -> Vec<&[Entry]> {
+    let ends = flat.rows.iter().skip(1).map(|next| next.start).chain([flat.entries.len()]);
+    let of_rows = flat.rows.iter().zip(ends).map(|(row, end)| &flat.entries[row.end..end]);
+    of_rows.flat_map(|entries| entries.split_inclusive(|entry| entry.last == 1)).collect()
+}
+
 #[test]
 fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
     let _turn = super::turn();
@@ -64,8 +71,10 @@ fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
     let extent = Extent { batch: 1, height: 32, width: 32 };
     let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
     assert_eq!(schedule.period, PERIOD);
-    let Flat { entries, pixels, .. } = schedule.flat(H100.blocks());
+    let flat = schedule.flat(H100.blocks());
     let mut total = 0;
+    let pixels = pixels(&flat);
+    assert_eq!(pixels.len(), PERIOD * PERIOD);
     for (i, run) in pixels.into_iter().enumerate() {
         let (row, column) = (i / PERIOD, i % PERIOD);
         let strides = [4, 2, 1].map(|s| row.is_multiple_of(s) && column.is_multiple_of(s));
@@ -73,7 +82,7 @@ fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
         // Drawing the pixel is one more.
         let steps = schedule.pixels[row][column].len() + 1;
         assert!(steps.abs_diff(stages) <= 2, "({row}, {column}): {steps} steps, {stages} stages");
-        assert!(entries[run].iter().all(|e| e.waits == 0));
+        assert!(run.iter().all(|e| e.waits == 0));
         total += steps;
     }
     println!("steps of each pixel: {:.2}; dependent stages: 32.4", total as f64 / 16.0);
@@ -99,8 +108,9 @@ impl Sample {
         let plan = Plan::new(graph);
         let extent = Extent { batch: 1, height: 8, width: 1 };
         let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
-        let Flat { entries, rows, pixels } = schedule.flat(H100.blocks());
-        assert_eq!([rows.len(), pixels.len()], [1, 1]);
+        let flat = schedule.flat(H100.blocks());
+        assert_eq!([flat.rows.len(), pixels(&flat).len()], [1, 1]);
+        let entries = flat.entries;
         let drawing = 1;
         Sample {
             stages: entries.len() + drawing,
