@@ -1,10 +1,16 @@
 // The shifted convolutions on many positions: a matrix product, bound by multiplying.
 //
-// The idea: a block computes a tile of 64 outputs at 64 positions, or at 32 where that gives more multiprocessors
-// something to do, and steps over the inputs two chunks at a time: while it multiplies the chunks in shared memory, it
-// loads the next two into registers. A thread has 8 or 4 positions x 4 outputs, and for each two accumulators: the sum of
-// the current chunk and the sum of the chunks before. The second one costs an addition for every 8 or 16 multiply-adds
-// and makes the order of summation that of `masked_conv_gemv.cuh`, and so the bits.
+// The idea: a block computes a tile of 64 outputs at 128 positions, or at 64 or 32 where that gives more multiprocessors
+// something to do, and steps over the inputs chunk by chunk: while it multiplies one chunk in shared memory, the next one
+// is on its way to registers, and then goes to shared memory's other half, so that a step has one barrier. A thread of the
+// widest tile has 8 positions x 8 outputs, and for each two accumulators: the sum of the current chunk and the sum of the
+// chunks before. The second one costs an addition for every 8 or 16 multiply-adds and makes the order of summation that of
+// `masked_conv_gemv.cuh`, and so the bits.
+//
+// Shared memory delivers 128 bytes a cycle to a whole multiprocessor, and serves loads of 16 bytes by half-warps. So a
+// half-warp is 8 slices x 2 groups of positions: all that its threads load at a time is 128 bytes at most. For 64
+// multiply-adds a thread of the widest tile loads 4 times, which takes 8 of the 16 cycles that a multiprocessor has for
+// them. With 16 slices side by side and half the outputs of a thread it was all 16: measured on an H100, 30 % of the peak.
 
 #pragma once
 
@@ -13,154 +19,192 @@
 namespace gemm {
 
 constexpr int SLICES = 16; // slices of a block
-constexpr int STEP = 2;    // chunks that are in shared memory at a time
-constexpr int MOST = 8;    // positions of a thread at most
-// Floats from one chunk's weights to the next, shifted by a share of the banks so that the halves of a warp write to
-// different ones.
-constexpr int CHUNK_WEIGHTS = MOST_ROWS * SLICES * SLICE + 32 / STEP;
-// Rows of weights that the threads load at a time.
-constexpr int ROWS_AT_ONCE = THREADS / (STEP * SLICES);
+constexpr int SIDE = 8;    // slices of a half-warp, side by side
+constexpr int GROUP = 4;   // positions of a thread, side by side
 
-// A block's positions, for `MINE` of a thread.
-template <int MINE>
-constexpr int TILE = MINE * (THREADS / SLICES);
-static_assert(TILE<4> == 32 && TILE<8> == 64, "what `Form` in src/cuda/cost.rs has");
-// Floats from one input to the next: 16 bytes more than its positions, for the same reason.
-template <int MINE>
-constexpr int INPUT = TILE<MINE> + 4;
+// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices.
+template <int GROUPS_, int EACH_>
+struct Tile {
+    static constexpr int GROUPS = GROUPS_, EACH = EACH_;
+    static constexpr int POSITIONS = GROUP * GROUPS * EACH * (THREADS / SLICES);
+    static constexpr int APART = POSITIONS / GROUPS; // positions from one of a thread's groups to the next
+    // Floats from one input to the next: 16 bytes more than its positions, so that the parts of a chunk are written to
+    // different banks.
+    static constexpr int INPUT = POSITIONS + 4;
+    // Channels of a position that a thread brings: a part of a chunk. And of how many positions, how far apart.
+    static constexpr int PART = POSITIONS * CHUNK < 4 * THREADS ? 2 : 4;
+    static constexpr int PARTS = CHUNK / PART;
+    static constexpr int LOADS = POSITIONS * PARTS / THREADS;
+    static constexpr int STRIDE = POSITIONS / LOADS;
+};
+using Narrow = Tile<1, 1>;
+using Middle = Tile<1, 2>;
+using Wide = Tile<2, 2>;
+static_assert(Narrow::POSITIONS == 32 && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
 
+// Rows of weights that the threads load at a time, of two chunks.
+constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
+
+// The operands of a chunk.
+struct Operands {
+    // Aligned, since it is read by fours.
+    alignas(16) float inputs[MOST_ROWS * Wide::INPUT]; // [row of the chunk][position]
+    float4 weights[MOST_ROWS * SLICES];                // [row of the chunk][slice]
+};
 union Shared {
-    // A step's operands.
-    struct {
-        // Aligned, since it is read by fours.
-        alignas(16) float inputs[STEP * MOST_ROWS * INPUT<MOST>]; // [chunk][row of the chunk][position]
-        float4 weights[STEP * CHUNK_WEIGHTS / SLICE];                // [chunk][row of the chunk][slice]
-    };
-    float4 totals[TILE<MOST> * SLICES]; // [position][slice]
+    Operands operands[2];
+    float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
 };
 
-// The tap of a chunk. `t` is that of an earlier chunk, or of this one, and becomes this one's.
-__device__ __forceinline__ const Tap& next_tap(const Stage& stage, int& t, int chunk) {
-#pragma unroll 1
-    while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
-    return stage.tap(t);
+// What a thread makes: the outputs of slice `slice`, and of `slice + SIDE` if it has two, at `position` and the next ones.
+template <class Tile>
+struct Role {
+    int slice, position;
+
+    __device__ __forceinline__ explicit Role(unsigned thread) {
+        int lane = thread % WARP, warp = thread / WARP;
+        constexpr int ACROSS = SLICES / SIDE / Tile::EACH; // warps beside each other for all slices
+        slice = warp % ACROSS * SIDE + lane / 2 % SIDE;
+        position = (warp / ACROSS * 4 + lane / 16 * 2 + lane % 2) * GROUP;
+    }
+};
+
+// Where a slice's total at a position lies among the position's: neighbouring groups of positions write to different banks.
+__device__ __forceinline__ int turned(int position, int slice) {
+    return slice ^ (position & GROUP);
 }
 
-// What a thread brings of the inputs, step after step: two threads for a chunk of a position, neighbours for
-// neighbouring bytes.
-struct Reader {
-    Position at;
-    bool live;
-    int tap;           // of the chunk that was brought last, or -1
-    const float* from; // that tap's first channels at the position
-};
-
-// The next step's data in registers: a thread's share of the inputs, as they are stored, and of the weights. Only a
-// launch may read what is STORED, and has registers for the negatives.
-template <Exchange BY, int MINE>
-struct Step {
-    static constexpr int LOADS = STEP * TILE<MINE> * 2 / THREADS;
-    float4 positive[LOADS];
-    float4 negative[BY == LAUNCH ? LOADS : 1];
-    float4 weights[MOST_ROWS / ROWS_AT_ONCE];
-};
-
-// The chunk of a step that the thread's c-th load is of.
-template <int MINE>
-__device__ __forceinline__ int chunk_of(int c) {
-    constexpr int OF_CHUNK = 2 * TILE<MINE>;
-    return c * (THREADS / OF_CHUNK) + threadIdx.x / OF_CHUNK;
+// The first chunk of the tap after this one.
+__device__ __forceinline__ int end_of(const Stage& stage, int tap) {
+    return tap + 1 < stage.tap_count ? stage.tap(tap + 1).first : stage.chunks;
 }
 
-// Weights: neighbouring threads for neighbouring chunks of a row, then slices, then rows. `weights_tap` is that of the
-// chunk whose weights the thread has loaded last.
-template <Exchange BY, int MINE>
-__device__ __forceinline__ void load(Step<BY, MINE>& step, Reader& reader, int& weights_tap, const Stage& stage,
-                                     const Batch& batch, int slice, int first) {
-    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+// The inputs that a thread brings, chunk after chunk. Neighbours bring neighbouring bytes.
+template <class Tile>
+struct Inputs {
+    const float* from[Tile::LOADS]; // of the chunk to be loaded next
+    int to_negatives;               // floats from there to the negatives, of what is STORED
+    int tap;                        // that of the chunk that was loaded last,
+    int end;                        // and the first chunk after it
+    float4 x[Tile::LOADS];
+    float4 negative[Tile::LOADS];
+};
+
+// Loads some floats of what other blocks have written.
+template <int PART>
+__device__ __forceinline__ float4 load_part(const float* from) {
+    if (PART == 4) return __ldcg(reinterpret_cast<const float4*>(from));
+    float2 x = __ldcg(reinterpret_cast<const float2*>(from));
+    return make_float4(x.x, x.y, 0.0f, 0.0f);
+}
+
+// Loads a chunk of the positions from `tile` to `end`; where there is none, of the last. Only a launch may read what is
+// STORED, and has registers for the negatives.
+template <Exchange BY, class Tile>
+__device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, const Stage& stage, const Batch& batch, bool stored,
+                                     int tile, int end, int row, int column, int chunk) {
+    if (chunk == inputs.end) {
+        inputs.end = end_of(stage, ++inputs.tap);
+        const Tap& tap = stage.tap(inputs.tap);
+        inputs.to_negatives = tap.source.channels / 2;
 #pragma unroll
-    for (int c = 0; c < step.LOADS; c++) {
-        int chunk = first + chunk_of<MINE>(c);
-        float4 positive = zero, negative = zero;
-        if (reader.live && chunk < stage.chunks) {
-            int before = reader.tap;
-            const Tap& tap = next_tap(stage, reader.tap = max(before, 0), chunk);
-            if (reader.tap != before) {
-                reader.from = batch.arena + input_offset(stage, tap, batch, reader.at) + 4 * (threadIdx.x & 1);
-            }
-            const float* from = reader.from + (chunk - tap.first) * CHUNK;
-            positive = request<LAUNCH, float4>(from);
-            if (BY == LAUNCH && stage.activation == STORED) {
-                negative = request<LAUNCH, float4>(from + tap.source.channels / 2);
-            }
+        for (int c = 0; c < Tile::LOADS; c++) {
+            int p = anew(tile) + c * Tile::STRIDE + thread / Tile::PARTS;
+            Position at = position(stage, batch, min(p, end - 1), row, column);
+            inputs.from[c] = batch.arena + input_offset(stage, tap, batch, at) + thread % Tile::PARTS * Tile::PART;
         }
-        step.positive[c] = positive;
-        if (BY == LAUNCH) step.negative[c] = negative;
     }
-    int chunk = first + threadIdx.x % STEP, mine = slice + threadIdx.x / STEP % SLICES;
-    int rows = has_negatives(stage) ? MOST_ROWS : CHUNK;
-    bool there = chunk < stage.chunks && mine < stage.slices;
-    const Tap& tap = next_tap(stage, weights_tap, min(chunk, stage.chunks - 1));
-    const float4* weights = reinterpret_cast<const float4*>(batch.weights + tap.weights);
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        int row = ROWS_AT_ONCE * i + threadIdx.x / (STEP * SLICES);
-        size_t from = (size_t(mine) * rows + row) * tap.chunks + (chunk - tap.first);
-        step.weights[i] = there && row < rows ? __ldg(weights + from) : zero;
+    for (int c = 0; c < Tile::LOADS; c++) {
+        inputs.x[c] = load_part<Tile::PART>(inputs.from[c]);
+        if (BY == LAUNCH && stored) inputs.negative[c] = load_part<Tile::PART>(inputs.from[c] + inputs.to_negatives);
+        inputs.from[c] += CHUNK;
     }
 }
 
-template <Exchange BY, int MINE>
-__device__ __forceinline__ void store(Shared& s, const Step<BY, MINE>& step, int activation) {
-    int half = threadIdx.x & 1, position = threadIdx.x / 2 % TILE<MINE>;
+template <Exchange BY, class Tile>
+__device__ __forceinline__ void store(Operands& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
+    float* first = to.inputs + thread % Tile::PARTS * Tile::PART * Tile::INPUT + thread / Tile::PARTS;
 #pragma unroll
-    for (int c = 0; c < step.LOADS; c++) {
-        float* to = s.inputs + (chunk_of<MINE>(c) * MOST_ROWS + 4 * half) * INPUT<MINE> + position;
-        float4 x = step.positive[c], y = step.negative[BY == LAUNCH ? c : 0];
-        activate(activation, x, y);
-        to[0] = x.x;
-        to[INPUT<MINE>] = x.y;
-        to[2 * INPUT<MINE>] = x.z;
-        to[3 * INPUT<MINE>] = x.w;
+    for (int c = 0; c < Tile::LOADS; c++) {
+        float4 x = inputs.x[c], negative = inputs.negative[c];
+        activate(activation, x, negative);
+        float positives[] = {x.x, x.y, x.z, x.w}, negatives[] = {negative.x, negative.y, negative.z, negative.w};
+#pragma unroll
+        for (int i = 0; i < Tile::PART; i++) first[i * Tile::INPUT + c * Tile::STRIDE] = positives[i];
         if (activation >= CONCAT_ELU) {
-            to += CHUNK * INPUT<MINE>;
-            to[0] = y.x;
-            to[INPUT<MINE>] = y.y;
-            to[2 * INPUT<MINE>] = y.z;
-            to[3 * INPUT<MINE>] = y.w;
+#pragma unroll
+            for (int i = 0; i < Tile::PART; i++) first[(CHUNK + i) * Tile::INPUT + c * Tile::STRIDE] = negatives[i];
         }
     }
-    int chunk = threadIdx.x % STEP, slice = threadIdx.x / STEP % SLICES;
+}
+
+// The weights that a thread brings, of every second chunk: two neighbouring chunks are one sector, and are loaded together.
+struct Weights {
+    const float4* from; // of the chunk to be loaded next
+    int stride;         // from one row to the next that the thread loads
+    int tap;            // that of the chunk that was loaded last,
+    int end;            // and the first chunk after it
+    float4 w[MOST_ROWS / ROWS_AT_ONCE];
+};
+
+// Loads a chunk and, by the neighbouring threads, the next one, for the slices from `slice` on; where there is none, for
+// the last.
+__device__ __forceinline__ void load(Weights& weights, unsigned thread, const Stage& stage, const Batch& batch, bool negatives,
+                                     int slice, int chunk) {
+    chunk += thread % 2;
+    if (chunk >= stage.chunks) return;
+    if (chunk >= weights.end) {
+        do {
+            weights.end = end_of(stage, ++weights.tap);
+        } while (chunk >= weights.end);
+        const Tap& tap = stage.tap(weights.tap);
+        size_t mine = min(slice + int(thread / 2 % SLICES), stage.slices - 1);
+        size_t first = mine * (negatives ? MOST_ROWS : CHUNK) + thread / (2 * SLICES);
+        weights.from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + first * tap.chunks + (chunk - tap.first);
+        weights.stride = ROWS_AT_ONCE * tap.chunks;
+    }
+    const float4* from = weights.from;
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        int row = ROWS_AT_ONCE * i + threadIdx.x / (STEP * SLICES);
-        s.weights[chunk * (CHUNK_WEIGHTS / SLICE) + row * SLICES + slice] = step.weights[i];
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) weights.w[i] = __ldg(from);
+        from += weights.stride;
+    }
+    weights.from += 2;
+}
+
+__device__ __forceinline__ void store(Operands& to, unsigned thread, const Weights& weights, bool negatives, int chunk) {
+    if (thread % 2 != chunk % 2) return;
+    float4* first = to.weights + thread / 2;
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) first[i * ROWS_AT_ONCE * SLICES] = weights.w[i];
     }
 }
 
-// What the sums of a thread begin with, at its positions from `first` on. It is needed when the first chunk has been
-// multiplied. Where there is no position, or no slice, it is that of the last.
-template <int MINE>
-__device__ __forceinline__ void begin(float4 (&totals)[MINE], const Stage& stage, const Batch& batch, int slice, int first,
-                                      int end, int row, int column) {
-    slice = min(slice, stage.slices - 1);
-    if (stage.loads_accumulators) {
+// What the sums of a thread begin with, at its positions of the tile that begins at `tile`. Where there is no position, or
+// no slice, it is that of the last.
+template <class Tile>
+__device__ __forceinline__ void begin(float4 (&totals)[Tile::EACH][Tile::GROUPS * GROUP], Role<Tile> role, const Stage& stage,
+                                      const Batch& batch, int slice, int tile, int end, int row, int column) {
 #pragma unroll
-        for (int m = 0; m < MINE; m++) {
-            Position at = position(stage, batch, min(first + m, end - 1), row, column);
-            totals[m] = load_begun<float4>(true, batch.arena + accumulators_at(stage, at) + slice * SLICE);
-        }
-    } else {
+    for (int m = 0; m < Tile::GROUPS * GROUP; m++) {
+        int p = tile + role.position + m / GROUP * Tile::APART + m % GROUP;
+        Position at = position(stage, batch, min(p, end - 1), row, column);
 #pragma unroll
-        for (int m = 0; m < MINE; m++) {
-            Position at = position(stage, batch, min(first + m, end - 1), row, column);
-            totals[m] = load_begun<float4>(false, bias_at(stage, batch, at.image, slice));
+        for (int e = 0; e < Tile::EACH; e++) {
+            int mine = min(slice + role.slice + e * SIDE, stage.slices - 1);
+            if (stage.loads_accumulators) {
+                totals[e][m] = load_begun<float4>(true, batch.arena + accumulators_at(stage, at) + mine * SLICE);
+            } else {
+                totals[e][m] = load_begun<float4>(false, bias_at(stage, batch, at.image, mine));
+            }
         }
     }
 }
 
-// Makes the outputs of a tile from its complete sums: a thread for a slice, or for values and their gates. Neighbours take
-// neighbouring slices of a position, which is how they lie in memory.
+// Makes the outputs of the positions from `tile` to `end`, from their complete sums: a thread for a slice, or for values
+// and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory.
 template <Exchange BY>
 __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
                                            int row, int column) {
@@ -168,10 +212,10 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
     int across = SLICES >> pairs, of_tile = (threadIdx.x & (across - 1)) << pairs;
     if (slice + of_tile >= stage.slices) return;
     // Half of eight threads read the gates first, so that all read different banks.
-    int turned = pairs & threadIdx.x >> 2;
+    int gates_first = pairs & threadIdx.x >> 2;
 #pragma unroll 1
     for (int p = threadIdx.x / across; tile + p < end; p += THREADS / across) {
-        const float4* totals = s.totals + p * SLICES + of_tile;
+        const float4* totals = s.totals + p * SLICES + turned(p, of_tile);
         Output output = locate_output(stage, batch, position(stage, batch, tile + p, row, column), slice + of_tile, 0);
         if (stage.stores_accumulators) {
             store_accumulators(output.to, totals[0]);
@@ -180,71 +224,115 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
         float4 add = {};
         if (stage.adds) add = request<LAUNCH, float4>(output.add);
         // Without a gate both are the value.
-        float4 first = totals[turned], second = totals[pairs ^ turned];
-        float4 value = turned ? second : first, gate = turned ? first : second;
+        float4 first = totals[gates_first], second = totals[pairs ^ gates_first];
+        float4 value = gates_first ? second : first, gate = gates_first ? first : second;
         store_output<BY, float4>(output.to, epilogue(stage, value, gate, add));
     }
 }
 
-// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights.
-template <int MINE>
-__device__ __forceinline__ void multiply(float4 (&sums)[MINE], const float* inputs, const float4* weights) {
+// A row of a chunk, as a thread needs it.
+template <class Tile>
+struct Row {
+    float4 x[Tile::GROUPS], w[Tile::EACH];
+
+    __device__ __forceinline__ void load(const Operands& from, Role<Tile> role, int row) {
+#pragma unroll
+        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[row * SLICES + role.slice + e * SIDE];
+#pragma unroll
+        for (int g = 0; g < Tile::GROUPS; g++) {
+            x[g] = *reinterpret_cast<const float4*>(from.inputs + row * Tile::INPUT + role.position + g * Tile::APART);
+        }
+    }
+};
+
+// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights. Each row is loaded while the one
+// before is multiplied.
+template <class Tile>
+__device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands& from, Role<Tile> role,
+                                         int first) {
+    Row<Tile> rows[2];
+    rows[0].load(from, role, first);
 #pragma unroll
     for (int k = 0; k < CHUNK; k++) {
-        float4 w = weights[k * SLICES];
+        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, first + k + 1);
+        const Row<Tile>& now = rows[k % 2];
 #pragma unroll
-        for (int m = 0; m < MINE; m += 4) {
-            float4 x = *reinterpret_cast<const float4*>(inputs + k * INPUT<MINE> + m);
-            multiply_add(sums[m], x.x, w);
-            multiply_add(sums[m + 1], x.y, w);
-            multiply_add(sums[m + 2], x.z, w);
-            multiply_add(sums[m + 3], x.w, w);
+        for (int e = 0; e < Tile::EACH; e++) {
+#pragma unroll
+            for (int g = 0; g < Tile::GROUPS; g++) {
+                multiply_add(sums[e][g * GROUP], now.x[g].x, now.w[e]);
+                multiply_add(sums[e][g * GROUP + 1], now.x[g].y, now.w[e]);
+                multiply_add(sums[e][g * GROUP + 2], now.x[g].z, now.w[e]);
+                multiply_add(sums[e][g * GROUP + 3], now.x[g].w, now.w[e]);
+            }
         }
     }
 }
 
-// Threads: slice of the tile, then group of positions.
-template <Exchange BY, int MINE>
+template <Exchange BY, class Tile>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                     int column) {
-    int my_slice = threadIdx.x % SLICES, my_rows = threadIdx.x / SLICES * MINE;
-    bool negatives = has_negatives(stage);
-    float4 totals[MINE];
-    begin<MINE>(totals, stage, batch, slice + my_slice, tile + my_rows, end, row, column);
-    int loads = tile + threadIdx.x / 2 % TILE<MINE>;
-    bool live = loads < end;
-    Reader reader = {position(stage, batch, live ? loads : tile, row, column), live, -1, nullptr};
-    int weights_tap = 0;
-    Step<BY, MINE> step;
-    load(step, reader, weights_tap, stage, batch, slice, 0);
-    for (int first = 0; first < stage.chunks; first += STEP) {
-        __syncthreads();
-        store(s, step, stage.activation);
-        __syncthreads();
-        if (first + STEP < stage.chunks) load(step, reader, weights_tap, stage, batch, slice, first + STEP);
-        int chunks = min(STEP, stage.chunks - first);
-        for (int c = 0; c < chunks; c++) {
-            const float* inputs = s.inputs + c * MOST_ROWS * INPUT<MINE> + my_rows;
-            const float4* weights = s.weights + c * (CHUNK_WEIGHTS / SLICE) + my_slice;
-            float4 sums[MINE];
-#pragma unroll
-            for (int m = 0; m < MINE; m++) sums[m] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            multiply<MINE>(sums, inputs, weights);
-            if (negatives) multiply<MINE>(sums, inputs + CHUNK * INPUT<MINE>, weights + CHUNK * SLICES);
-#pragma unroll
-            for (int m = 0; m < MINE; m++) totals[m] = plus(totals[m], sums[m]);
+    constexpr int MINE = Tile::GROUPS * GROUP;
+    int chunks = stage.chunks, activation = stage.activation;
+    bool negatives = has_negatives(stage), stored = activation == STORED;
+    // What follows from it would else be kept in registers by a kernel that comes here again and again.
+    unsigned thread = anew(threadIdx.x);
+    Role<Tile> role(thread);
+    // All of it begins with a value: a register that has none on one way is taken for the whole kernel.
+    Inputs<Tile> inputs = {};
+    Weights weights = {};
+    inputs.tap = weights.tap = -1;
+    load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, 0);
+    load(weights, thread, stage, batch, negatives, slice, 0);
+    float4 totals[Tile::EACH][MINE];
+    begin(totals, role, stage, batch, slice, tile, end, row, column);
+    store<BY>(s.operands[0], thread, inputs, activation);
+    store(s.operands[0], thread, weights, negatives, 0);
+    __syncthreads();
+#pragma unroll 1
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        int next = chunk + 1;
+        if (next < chunks) {
+            load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
+            if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
         }
-    }
-    __syncthreads();
+        const Operands& from = s.operands[chunk % 2];
+        float4 sums[Tile::EACH][MINE] = {};
+        multiply<Tile>(sums, from, role, 0);
+        if (negatives) multiply<Tile>(sums, from, role, CHUNK);
 #pragma unroll
-    for (int m = 0; m < MINE; m++) s.totals[(my_rows + m) * SLICES + my_slice] = totals[m];
-    __syncthreads();
-    store_tile<BY>(s, stage, batch, slice, tile, end, row, column);
+        for (int e = 0; e < Tile::EACH; e++) {
+#pragma unroll
+            for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
+        }
+        if (next < chunks) {
+            store<BY>(s.operands[next % 2], thread, inputs, activation);
+            store(s.operands[next % 2], thread, weights, negatives, next);
+        }
+        __syncthreads();
+    }
+#pragma unroll 1
+    for (int g = 0; g < Tile::GROUPS; g++) {
+        if (g > 0) __syncthreads();
+#pragma unroll
+        for (int e = 0; e < Tile::EACH; e++) {
+#pragma unroll
+            for (int m = 0; m < GROUP; m++) {
+                float4 total = totals[e][m];
+                if (Tile::GROUPS > 1 && g > 0) total = totals[e][MINE - GROUP + m];
+                int p = role.position + m;
+                s.totals[p * SLICES + turned(p, role.slice + e * SIDE)] = total;
+            }
+        }
+        __syncthreads();
+        int first = tile + g * Tile::APART;
+        store_tile<BY>(s, stage, batch, slice, first, min(end, first + Tile::APART), row, column);
+    }
 }
 
 } // namespace gemm
 
-// One tile of a stage, while the image stands at (row, column). All that it reads is there: it loads one step ahead of
+// One tile of a stage, while the image stands at (row, column). All that it reads is there: it loads one chunk ahead of
 // its sums, and so cannot await what is handed over.
 template <Exchange BY>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
@@ -254,9 +342,11 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::TILE<8>) {
-        gemm::run<BY, 8>(s, stage, batch, slice, tile, end, row, column);
+    if (stage.tile == gemm::Wide::POSITIONS) {
+        gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
+    } else if (stage.tile == gemm::Middle::POSITIONS) {
+        gemm::run<BY, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        gemm::run<BY, 4>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<BY, gemm::Narrow>(s, stage, batch, slice, tile, end, row, column);
     }
 }

@@ -40,7 +40,7 @@ pub enum Form {
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 3] = [Form::Gemv, Form::Gemm(32), Form::Gemm(64)];
+    pub const ALL: [Form; 4] = [Form::Gemv, Form::Gemm(32), Form::Gemm(64), Form::Gemm(128)];
 }
 
 /// What the cost of a stage depends on.
@@ -83,6 +83,10 @@ pub struct Division {
 const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.
 const TRIP: f64 = 400.0;
+/// Cycles that a wavefront of shared memory takes from a matrix product: it and the multiply-adds pass each other only now
+/// and then. On an H100 a step of 1,024 multiply-adds of a multiprocessor's schedulers and 768 wavefronts took 1,550 cycles,
+/// and a naive pass of tiles with as many wavefronts as multiply-adds ran at 30 % of the peak.
+const WAVEFRONT: f64 = 0.7;
 /// What a block does after an item, and before it can ask for the next one's inputs.
 const BEGIN: f64 = 2150.0;
 
@@ -116,22 +120,29 @@ impl Work {
         (self.positions * self.chunks * self.slices * self.rows) as f64
     }
 
-    /// By `masked_conv_gemm`.
+    /// By `masked_conv_gemm`, in blocks of `tile` positions.
     pub fn gemm(&self, tile: usize) -> Division {
-        // A thread's positions, for four outputs each.
-        let mine = (tile * GEMM_SLICES / THREADS) as f64;
-        let (chunks, rows) = (self.chunks as f64, self.rows as f64);
-        let bring = if self.activates { 25.0 } else { 10.0 };
-        let of_chunk = rows * (4.0 * mine + mine / 4.0 + 1.0) + (4.0 + bring) * mine + 30.0;
-        let ends = 270.0 * mine;
+        // A thread's slices, and its positions by fours.
+        let slices = if tile > 32 { 2.0 } else { 1.0 };
+        let fours = (tile * GEMM_SLICES / THREADS) as f64 / 4.0 / slices;
+        let (chunks, rows, tile) = (self.chunks as f64, self.rows as f64, tile as f64);
+        let products = 16.0 * fours * slices;
+        // A chunk's instructions of a warp, of which each scheduler has one: rows, the sum of sums, what is brought.
+        let bring = if self.activates { 22.0 } else { 1.0 };
+        let instructions =
+            rows * (products + fours + slices) + products + (bring * tile + rows * tile / 8.0) / 16.0 + 70.0;
+        // Wavefronts of shared memory, of all four warps: what is loaded, what is stored.
+        let wavefronts = rows * 8.0 * (fours + slices) + rows * (tile / 32.0 + 2.0);
+        let of_chunk = instructions + WAVEFRONT * wavefronts;
+        let passes = tile / 16.0;
         Division {
             x: self.slices.div_ceil(GEMM_SLICES),
-            y: self.positions.div_ceil(tile),
+            y: self.positions.div_ceil(tile as usize),
             lanes: 0,
             group: 0,
             tiles: 0,
-            latency: TRIP + chunks * (of_chunk + 45.0) + ends,
-            issue: BEGIN / 4.0 + chunks * of_chunk + ends / 2.0,
+            latency: TRIP + 600.0 + chunks * (of_chunk + 60.0) + 1000.0 * passes,
+            issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * passes,
         }
     }
 
@@ -230,6 +241,7 @@ mod tests {
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
         assert_eq!(best(conv2(32, 120)), Form::Gemv);
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
+        assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
     }
 
     #[test]

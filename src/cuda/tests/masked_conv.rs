@@ -181,13 +181,13 @@ impl Bench {
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
-        let [gemv, narrow, wide] = Form::ALL.map(|form| {
+        let [gemv, gemms @ ..] = Form::ALL.map(|form| {
             let mut table = Table::default();
             table.push(vec![stage.clone()], EXTENT.batch, ROOM, &[form]);
             self.run(&table, place)
         });
         let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
-        for (form, gemm) in Form::ALL[1..].iter().zip([&narrow, &wide]) {
+        for (form, gemm) in Form::ALL[1..].iter().zip(&gemms) {
             let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{name}: {form:?} differs");
         }
