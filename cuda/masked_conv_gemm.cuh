@@ -22,38 +22,48 @@ constexpr int SLICES = 16; // slices of a block
 constexpr int SIDE = 8;    // slices of a half-warp, side by side
 constexpr int GROUP = 4;   // positions of a thread, side by side
 
-// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices.
-template <int GROUPS_, int EACH_>
+// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices. A step is
+// `STEP` chunks: what it costs besides multiplying counts most where a thread multiplies least.
+template <int GROUPS_, int EACH_, int STEP_>
 struct Tile {
-    static constexpr int GROUPS = GROUPS_, EACH = EACH_;
+    static constexpr int GROUPS = GROUPS_, EACH = EACH_, STEP = STEP_;
     static constexpr int POSITIONS = GROUP * GROUPS * EACH * (THREADS / SLICES);
     static constexpr int APART = POSITIONS / GROUPS; // positions from one of a thread's groups to the next
-    // Floats from one input to the next: 16 bytes more than its positions, so that the parts of a chunk are written to
-    // different banks.
+    // Floats from one input to the next, and from one chunk's to the next: each with what makes neighbouring threads
+    // write to different banks.
     static constexpr int INPUT = POSITIONS + 4;
-    // Channels of a position that a thread brings: a part of a chunk. And of how many positions, how far apart.
-    static constexpr int PART = POSITIONS * CHUNK < 4 * THREADS ? 2 : 4;
-    static constexpr int PARTS = CHUNK / PART;
-    static constexpr int LOADS = POSITIONS * PARTS / THREADS;
+    static constexpr int INPUTS = MOST_ROWS * INPUT + (STEP > 1 ? 8 : 0);
+    // Slices from one chunk's weights to the next, for the same reason.
+    static constexpr int WEIGHTS = MOST_ROWS * SLICES + (STEP > 1 ? 4 : 0);
+    // A thread brings half of a chunk of a position, and of how many positions, how far apart.
+    static constexpr int LOADS = STEP * POSITIONS * 2 / THREADS;
     static constexpr int STRIDE = POSITIONS / LOADS;
 };
-using Narrow = Tile<1, 1>;
-using Middle = Tile<1, 2>;
-using Wide = Tile<2, 2>;
+using Narrow = Tile<1, 1, 2>;
+using Middle = Tile<1, 2, 1>;
+using Wide = Tile<2, 2, 1>;
 static_assert(Narrow::POSITIONS == 32 && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
 
 // Rows of weights that the threads load at a time, of two chunks.
 constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
 
-// The operands of a chunk.
+// The operands of a step.
+template <class Tile>
 struct Operands {
     // Aligned, since it is read by fours.
-    alignas(16) float inputs[MOST_ROWS * Wide::INPUT]; // [row of the chunk][position]
-    float4 weights[MOST_ROWS * SLICES];                // [row of the chunk][slice]
+    alignas(16) float inputs[Tile::STEP][Tile::INPUTS]; // [chunk][row of the chunk][position]
+    float4 weights[Tile::STEP][Tile::WEIGHTS];          // [chunk][row of the chunk][slice]
 };
+// Of two steps: one is multiplied while the other is brought.
 union Shared {
-    Operands operands[2];
+    Operands<Narrow> narrow[2];
+    Operands<Middle> middle[2];
+    Operands<Wide> wide[2];
     float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
+
+    __device__ __forceinline__ Operands<Narrow>* of(Narrow) { return narrow; }
+    __device__ __forceinline__ Operands<Middle>* of(Middle) { return middle; }
+    __device__ __forceinline__ Operands<Wide>* of(Wide) { return wide; }
 };
 
 // What a thread makes: the outputs of slice `slice`, and of `slice + SIDE` if it has two, at `position` and the next ones.
@@ -74,67 +84,100 @@ __device__ __forceinline__ int turned(int position, int slice) {
     return slice ^ (position & GROUP);
 }
 
-// The first chunk of the tap after this one.
-__device__ __forceinline__ int end_of(const Stage& stage, int tap) {
-    return tap + 1 < stage.tap_count ? stage.tap(tap + 1).first : stage.chunks;
-}
+// The chunk that a thread brings next, and its tap. After the last chunk the last is brought again, which costs less than
+// to ask each time whether there is another.
+struct Next {
+    int tap = 0;
+    int end = 0; // the first chunk that is not of this tap
 
-// The inputs that a thread brings, chunk after chunk. Neighbours bring neighbouring bytes.
+    // Finds the tap of a chunk from `end` on, and returns the chunk.
+    __device__ __forceinline__ int turn(const Stage& stage, int chunk) {
+        int last = stage.chunks - 1, taps = stage.tap_count, there = min(chunk, last);
+#pragma unroll 1
+        while (tap + 1 < taps && there >= stage.tap(tap + 1).first) tap++;
+        end = tap + 1 < taps ? stage.tap(tap + 1).first : last + 1;
+        if (chunk > last) end = chunk + 1;
+        return there;
+    }
+};
+
+// The inputs that a thread brings, step after step. Neighbours bring neighbouring bytes.
 template <class Tile>
 struct Inputs {
     const float* from[Tile::LOADS]; // of the chunk to be loaded next
     int to_negatives;               // floats from there to the negatives, of what is STORED
-    int tap;                        // that of the chunk that was loaded last,
-    int end;                        // and the first chunk after it
+    Next next;
     float4 x[Tile::LOADS];
     float4 negative[Tile::LOADS];
 };
 
-// Loads some floats of what other blocks have written.
-template <int PART>
-__device__ __forceinline__ float4 load_part(const float* from) {
-    if (PART == 4) return __ldcg(reinterpret_cast<const float4*>(from));
-    float2 x = __ldcg(reinterpret_cast<const float2*>(from));
-    return make_float4(x.x, x.y, 0.0f, 0.0f);
-}
+// Which half of a chunk a thread brings, of which chunk of a step, of which position.
+template <class Tile>
+struct Part {
+    int half, chunk, position;
 
-// Loads a chunk of the positions from `tile` to `end`; where there is none, of the last. Only a launch may read what is
-// STORED, and has registers for the negatives.
+    __device__ __forceinline__ explicit Part(unsigned thread) {
+        half = thread % 2;
+        chunk = thread / 2 % Tile::STEP;
+        position = thread / (2 * Tile::STEP);
+    }
+};
+
+// Loads a step's chunks, from `chunk` on, of the positions from `tile` to `end`; where there is none, of the last. Only a
+// launch may read what is STORED, and has registers for the negatives.
 template <Exchange BY, class Tile>
 __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, const Stage& stage, const Batch& batch, bool stored,
                                      int tile, int end, int row, int column, int chunk) {
-    if (chunk == inputs.end) {
-        inputs.end = end_of(stage, ++inputs.tap);
-        const Tap& tap = stage.tap(inputs.tap);
+    chunk += Part<Tile>(thread).chunk;
+    if (chunk >= inputs.next.end) {
+        Part<Tile> part(anew(thread));
+        chunk = inputs.next.turn(stage, chunk);
+        const Tap& tap = stage.tap(inputs.next.tap);
         inputs.to_negatives = tap.source.channels / 2;
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
-            int p = anew(tile) + c * Tile::STRIDE + thread / Tile::PARTS;
-            Position at = position(stage, batch, min(p, end - 1), row, column);
-            inputs.from[c] = batch.arena + input_offset(stage, tap, batch, at) + thread % Tile::PARTS * Tile::PART;
+            Position at = position(stage, batch, min(tile + c * Tile::STRIDE + part.position, end - 1), row, column);
+            inputs.from[c] = batch.arena + input_offset(stage, tap, batch, at) + (chunk - tap.first) * CHUNK + part.half * 4;
         }
     }
 #pragma unroll
     for (int c = 0; c < Tile::LOADS; c++) {
-        inputs.x[c] = load_part<Tile::PART>(inputs.from[c]);
-        if (BY == LAUNCH && stored) inputs.negative[c] = load_part<Tile::PART>(inputs.from[c] + inputs.to_negatives);
-        inputs.from[c] += CHUNK;
+        inputs.x[c] = request<LAUNCH, float4>(inputs.from[c]);
+        if (BY == LAUNCH && stored) inputs.negative[c] = request<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
+        inputs.from[c] += Tile::STEP * CHUNK;
     }
 }
 
+// Four channels, and their negatives, to their rows.
+template <class Tile>
+__device__ __forceinline__ void store(float* to, float4 x, float4 negative, bool negatives) {
+    to[0] = x.x;
+    to[Tile::INPUT] = x.y;
+    to[2 * Tile::INPUT] = x.z;
+    to[3 * Tile::INPUT] = x.w;
+    if (negatives) {
+        to[CHUNK * Tile::INPUT] = negative.x;
+        to[(CHUNK + 1) * Tile::INPUT] = negative.y;
+        to[(CHUNK + 2) * Tile::INPUT] = negative.z;
+        to[(CHUNK + 3) * Tile::INPUT] = negative.w;
+    }
+}
 template <Exchange BY, class Tile>
-__device__ __forceinline__ void store(Operands& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
-    float* first = to.inputs + thread % Tile::PARTS * Tile::PART * Tile::INPUT + thread / Tile::PARTS;
+__device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
+    Part<Tile> part(thread);
+    float* first = to.inputs[part.chunk] + part.half * 4 * Tile::INPUT + part.position;
+    bool stored = activation == STORED;
+    if (stored || activation == IDENTITY) {
 #pragma unroll
-    for (int c = 0; c < Tile::LOADS; c++) {
-        float4 x = inputs.x[c], negative = inputs.negative[c];
-        activate(activation, x, negative);
-        float positives[] = {x.x, x.y, x.z, x.w}, negatives[] = {negative.x, negative.y, negative.z, negative.w};
+        for (int c = 0; c < Tile::LOADS; c++) {
+            store<Tile>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
+        }
+    } else {
 #pragma unroll
-        for (int i = 0; i < Tile::PART; i++) first[i * Tile::INPUT + c * Tile::STRIDE] = positives[i];
-        if (activation >= CONCAT_ELU) {
-#pragma unroll
-            for (int i = 0; i < Tile::PART; i++) first[(CHUNK + i) * Tile::INPUT + c * Tile::STRIDE] = negatives[i];
+        for (int c = 0; c < Tile::LOADS; c++) {
+            float4 x = inputs.x[c], negative = {};
+            activate(activation, x, negative);
+            store<Tile>(first + c * Tile::STRIDE, x, negative, activation == CONCAT_ELU);
         }
     }
 }
@@ -143,8 +186,7 @@ __device__ __forceinline__ void store(Operands& to, unsigned thread, const Input
 struct Weights {
     const float4* from; // of the chunk to be loaded next
     int stride;         // from one row to the next that the thread loads
-    int tap;            // that of the chunk that was loaded last,
-    int end;            // and the first chunk after it
+    Next next;
     float4 w[MOST_ROWS / ROWS_AT_ONCE];
 };
 
@@ -153,12 +195,10 @@ struct Weights {
 __device__ __forceinline__ void load(Weights& weights, unsigned thread, const Stage& stage, const Batch& batch, bool negatives,
                                      int slice, int chunk) {
     chunk += thread % 2;
-    if (chunk >= stage.chunks) return;
-    if (chunk >= weights.end) {
-        do {
-            weights.end = end_of(stage, ++weights.tap);
-        } while (chunk >= weights.end);
-        const Tap& tap = stage.tap(weights.tap);
+    if (chunk >= weights.next.end) {
+        thread = anew(thread);
+        chunk = weights.next.turn(stage, chunk);
+        const Tap& tap = stage.tap(weights.next.tap);
         size_t mine = min(slice + int(thread / 2 % SLICES), stage.slices - 1);
         size_t first = mine * (negatives ? MOST_ROWS : CHUNK) + thread / (2 * SLICES);
         weights.from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + first * tap.chunks + (chunk - tap.first);
@@ -173,9 +213,11 @@ __device__ __forceinline__ void load(Weights& weights, unsigned thread, const St
     weights.from += 2;
 }
 
-__device__ __forceinline__ void store(Operands& to, unsigned thread, const Weights& weights, bool negatives, int chunk) {
-    if (thread % 2 != chunk % 2) return;
-    float4* first = to.weights + thread / 2;
+// Stores the weights of a step's chunks, from `chunk` on.
+template <class Tile>
+__device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Weights& weights, bool negatives, int chunk) {
+    if (Tile::STEP == 1 && thread % 2 != chunk % 2) return;
+    float4* first = to.weights[Tile::STEP == 1 ? 0 : thread % 2] + thread / 2;
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
         if (i < CHUNK / ROWS_AT_ONCE || negatives) first[i * ROWS_AT_ONCE * SLICES] = weights.w[i];
@@ -235,12 +277,13 @@ template <class Tile>
 struct Row {
     float4 x[Tile::GROUPS], w[Tile::EACH];
 
-    __device__ __forceinline__ void load(const Operands& from, Role<Tile> role, int row) {
+    __device__ __forceinline__ void load(const Operands<Tile>& from, Role<Tile> role, int chunk, int row) {
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[row * SLICES + role.slice + e * SIDE];
+        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[chunk][row * SLICES + role.slice + e * SIDE];
 #pragma unroll
         for (int g = 0; g < Tile::GROUPS; g++) {
-            x[g] = *reinterpret_cast<const float4*>(from.inputs + row * Tile::INPUT + role.position + g * Tile::APART);
+            const float* at = from.inputs[chunk] + row * Tile::INPUT + role.position + g * Tile::APART;
+            x[g] = *reinterpret_cast<const float4*>(at);
         }
     }
 };
@@ -248,13 +291,13 @@ struct Row {
 // Half of a chunk's rows, or all of them without negatives: sums += inputs x weights. Each row is loaded while the one
 // before is multiplied.
 template <class Tile>
-__device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands& from, Role<Tile> role,
-                                         int first) {
+__device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands<Tile>& from,
+                                         Role<Tile> role, int chunk, int first) {
     Row<Tile> rows[2];
-    rows[0].load(from, role, first);
+    rows[0].load(from, role, chunk, first);
 #pragma unroll
     for (int k = 0; k < CHUNK; k++) {
-        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, first + k + 1);
+        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, chunk, first + k + 1);
         const Row<Tile>& now = rows[k % 2];
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
@@ -281,34 +324,33 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     // All of it begins with a value: a register that has none on one way is taken for the whole kernel.
     Inputs<Tile> inputs = {};
     Weights weights = {};
-    inputs.tap = weights.tap = -1;
     load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, 0);
     load(weights, thread, stage, batch, negatives, slice, 0);
     float4 totals[Tile::EACH][MINE];
     begin(totals, role, stage, batch, slice, tile, end, row, column);
-    store<BY>(s.operands[0], thread, inputs, activation);
-    store(s.operands[0], thread, weights, negatives, 0);
+    Operands<Tile>* operands = s.of(Tile());
+    store<BY>(operands[0], thread, inputs, activation);
+    store(operands[0], thread, weights, negatives, 0);
     __syncthreads();
 #pragma unroll 1
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        int next = chunk + 1;
-        if (next < chunks) {
-            load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
-            if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
-        }
-        const Operands& from = s.operands[chunk % 2];
-        float4 sums[Tile::EACH][MINE] = {};
-        multiply<Tile>(sums, from, role, 0);
-        if (negatives) multiply<Tile>(sums, from, role, CHUNK);
+    for (int first = 0; first < chunks; first += Tile::STEP) {
+        int next = first + Tile::STEP, turn = first / Tile::STEP % 2;
+        load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
+        if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
+        const Operands<Tile>& from = operands[turn];
+#pragma unroll 1
+        for (int c = 0; c < Tile::STEP && (c == 0 || first + c < chunks); c++) {
+            float4 sums[Tile::EACH][MINE] = {};
+            multiply<Tile>(sums, from, role, c, 0);
+            if (negatives) multiply<Tile>(sums, from, role, c, CHUNK);
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) {
+            for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
-            for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
+                for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
+            }
         }
-        if (next < chunks) {
-            store<BY>(s.operands[next % 2], thread, inputs, activation);
-            store(s.operands[next % 2], thread, weights, negatives, next);
-        }
+        store<BY>(operands[turn ^ 1], thread, inputs, activation);
+        store(operands[turn ^ 1], thread, weights, negatives, next);
         __syncthreads();
     }
 #pragma unroll 1
