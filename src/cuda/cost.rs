@@ -83,10 +83,10 @@ pub struct Division {
 const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.
 const TRIP: f64 = 400.0;
-/// Cycles that a wavefront of shared memory takes from a matrix product: it and the multiply-adds pass each other only now
-/// and then. On an H100 a step of 1,024 multiply-adds of a multiprocessor's schedulers and 768 wavefronts took 1,550 cycles,
-/// and a naive pass of tiles with as many wavefronts as multiply-adds ran at 30 % of the peak.
-const WAVEFRONT: f64 = 0.7;
+/// Cycles that a wavefront of shared memory costs a matrix product, whose multiply-adds wait for some of them. On an H100 two
+/// chunks of a tile of 32 positions, alone on its multiprocessor, took 1,550 cycles when they were 820 instructions, 860
+/// wavefronts and 390 cycles of chains of dependent instructions (by `tools/sass-cycles.py`; a step now has 100 of those).
+const WAVEFRONT: f64 = 0.4;
 /// What a block does after an item, and before it can ask for the next one's inputs.
 const BEGIN: f64 = 2150.0;
 
@@ -125,24 +125,24 @@ impl Work {
         // A thread's slices, and its positions by fours.
         let slices = if tile > 32 { 2.0 } else { 1.0 };
         let fours = (tile * GEMM_SLICES / THREADS) as f64 / 4.0 / slices;
-        let (chunks, rows, tile) = (self.chunks as f64, self.rows as f64, tile as f64);
+        let (chunks, rows, positions) = (self.chunks as f64, self.rows as f64, tile as f64);
         let products = 16.0 * fours * slices;
         // A chunk's instructions of a warp, of which each scheduler has one: rows, the sum of sums, what is brought.
-        let bring = if self.activates { 22.0 } else { 1.0 };
+        let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
         let instructions =
-            rows * (products + fours + slices) + products + (bring * tile + rows * tile / 8.0) / 16.0 + 70.0;
+            rows * (products + fours + slices) + products + of_channel * positions / 16.0 + 45.0;
         // Wavefronts of shared memory, of all four warps: what is loaded, what is stored.
-        let wavefronts = rows * 8.0 * (fours + slices) + rows * (tile / 32.0 + 2.0);
+        let wavefronts = rows * 8.0 * (fours + slices) + rows * (positions / 32.0 + 2.0);
         let of_chunk = instructions + WAVEFRONT * wavefronts;
-        let passes = tile / 16.0;
+        let of_end = positions / 16.0;
         Division {
             x: self.slices.div_ceil(GEMM_SLICES),
-            y: self.positions.div_ceil(tile as usize),
+            y: self.positions.div_ceil(tile),
             lanes: 0,
             group: 0,
             tiles: 0,
-            latency: TRIP + 600.0 + chunks * (of_chunk + 60.0) + 1000.0 * passes,
-            issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * passes,
+            latency: TRIP + 600.0 + chunks * (of_chunk + 50.0) + 1000.0 * of_end,
+            issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * of_end,
         }
     }
 
