@@ -1,8 +1,9 @@
 //! The shifted convolutions: every piece of odd-sized models, every part and span, in both forms.
 
 use bytemuck::bytes_of;
+use serde_json::Value;
 
-use super::{device, noise, offset};
+use super::{device, noise, offset, vgpu};
 use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS, reciprocal};
 use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
@@ -18,6 +19,13 @@ use crate::weights::Weights;
 const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
 /// Few blocks, so that each has several tiles.
 const ROOM: Room = Room { multiprocessors: 3, resident: 2 };
+
+/// Wavefronts that bank conflicts have added, whatever kernel ran.
+fn conflicts(report: &Value) -> u64 {
+    let kernels = report.pointer("/kernels").and_then(Value::as_object).unwrap();
+    let of = |kernel: &Value, what: &str| kernel.pointer(what).and_then(Value::as_u64).unwrap();
+    kernels.values().map(|k| of(k, "/shared_loads/conflicts") + of(k, "/shared_stores/conflicts")).sum()
+}
 
 /// A model's weights on the device and numbers in an arena, and what is needed to compute with them here.
 struct Bench {
@@ -181,12 +189,19 @@ impl Bench {
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
+        let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
         let [gemv, gemms @ ..] = Form::ALL.map(|form| {
             let mut table = Table::default();
             table.push(vec![stage.clone()], EXTENT.batch, ROOM, &[form]);
-            self.run(&table, place)
+            if vgpu::is_virtual() {
+                vgpu::reset(false);
+            }
+            let arena = self.run(&table, place);
+            if vgpu::is_virtual() {
+                assert_eq!(conflicts(&vgpu::report()), 0, "{name}: {form:?} has bank conflicts");
+            }
+            arena
         });
-        let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
         for (form, gemm) in Form::ALL[1..].iter().zip(&gemms) {
             let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{name}: {form:?} differs");
