@@ -22,12 +22,13 @@ constexpr int SLICES = 16; // slices of a block
 constexpr int SIDE = 8;    // slices of a half-warp, side by side
 constexpr int GROUP = 4;   // positions of a thread, side by side
 
-// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices. A step is
-// `STEP` chunks: what it costs besides multiplying counts most where a thread multiplies least.
-template <int GROUPS_, int EACH_, int STEP_>
+// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices. `ACROSS` of
+// the four warps are beside each other, with other slices. A step is `STEP` chunks: what it costs besides multiplying counts
+// most where a thread multiplies least.
+template <int GROUPS_, int EACH_, int ACROSS_, int STEP_>
 struct Tile {
-    static constexpr int GROUPS = GROUPS_, EACH = EACH_, STEP = STEP_;
-    static constexpr int POSITIONS = GROUP * GROUPS * EACH * (THREADS / SLICES);
+    static constexpr int GROUPS = GROUPS_, EACH = EACH_, ACROSS = ACROSS_, STEP = STEP_;
+    static constexpr int POSITIONS = GROUP * GROUPS * (THREADS / SIDE / ACROSS);
     static constexpr int APART = POSITIONS / GROUPS; // positions from one of a thread's groups to the next
     // Floats from one input to the next, and from one chunk's to the next: each with what makes neighbouring threads
     // write to different banks.
@@ -39,10 +40,13 @@ struct Tile {
     static constexpr int LOADS = STEP * POSITIONS * 2 / THREADS;
     static constexpr int STRIDE = POSITIONS / LOADS;
 };
-using Narrow = Tile<1, 1, 2>;
-using Middle = Tile<1, 2, 1>;
-using Wide = Tile<2, 2, 1>;
+using Narrow = Tile<1, 1, 2, 2>;
+using Middle = Tile<1, 2, 1, 1>;
+using Wide = Tile<2, 2, 1, 1>;
+// Of `Wide` the first half of the slices, where a stage has no more.
+using Half = Tile<2, 1, 1, 1>;
 static_assert(Narrow::POSITIONS == 32 && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
+static_assert(Half::POSITIONS == Wide::POSITIONS);
 
 // Rows of weights that the threads load at a time, of two chunks.
 constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
@@ -59,11 +63,13 @@ union Shared {
     Operands<Narrow> narrow[2];
     Operands<Middle> middle[2];
     Operands<Wide> wide[2];
+    Operands<Half> half[2];
     float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
 
     __device__ __forceinline__ Operands<Narrow>* of(Narrow) { return narrow; }
     __device__ __forceinline__ Operands<Middle>* of(Middle) { return middle; }
     __device__ __forceinline__ Operands<Wide>* of(Wide) { return wide; }
+    __device__ __forceinline__ Operands<Half>* of(Half) { return half; }
 };
 
 // What a thread makes: the outputs of slice `slice`, and of `slice + SIDE` if it has two, at `position` and the next ones.
@@ -73,9 +79,8 @@ struct Role {
 
     __device__ __forceinline__ explicit Role(unsigned thread) {
         int lane = thread % WARP, warp = thread / WARP;
-        constexpr int ACROSS = SLICES / SIDE / Tile::EACH; // warps beside each other for all slices
-        slice = warp % ACROSS * SIDE + lane / 2 % SIDE;
-        position = (warp / ACROSS * 4 + lane / 16 * 2 + lane % 2) * GROUP;
+        slice = warp % Tile::ACROSS * SIDE + lane / 2 % SIDE;
+        position = (warp / Tile::ACROSS * 4 + lane / 16 * 2 + lane % 2) * GROUP;
     }
 };
 
@@ -384,7 +389,9 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::Wide::POSITIONS) {
+    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
+        gemm::run<BY, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
+    } else if (stage.tile == gemm::Wide::POSITIONS) {
         gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {
         gemm::run<BY, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
