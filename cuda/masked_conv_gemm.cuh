@@ -1,11 +1,11 @@
 // The shifted convolutions on many positions: a matrix product, bound by multiplying.
 //
-// The idea: a block computes a tile of 64 outputs at 128 positions, or at 64 or 32 where that gives more multiprocessors
-// something to do, and steps over the inputs chunk by chunk: while it multiplies one chunk in shared memory, the next one
-// is on its way to registers, and then goes to shared memory's other half, so that a step has one barrier. A thread of the
-// widest tile has 8 positions x 8 outputs, and for each two accumulators: the sum of the current chunk and the sum of the
-// chunks before. The second one costs an addition for every 8 or 16 multiply-adds and makes the order of summation that of
-// `masked_conv_gemv.cuh`, and so the bits.
+// The idea: a block computes a tile of 64 outputs at 128 positions, or at 64 where that gives more multiprocessors
+// something to do (for fewer see `masked_conv_split.cuh`), and steps over the inputs chunk by chunk: while it multiplies one
+// chunk in shared memory, the next one is on its way to registers, and then goes to shared memory's other half, so that a
+// step has one barrier. A thread of the widest tile has 8 positions x 8 outputs, and for each two accumulators: the sum of
+// the current chunk and the sum of the chunks before. The second one costs an addition for every 8 or 16 multiply-adds and
+// makes the order of summation that of `masked_conv_gemv.cuh`, and so the bits.
 //
 // Shared memory delivers 128 bytes a cycle to a whole multiprocessor, and serves loads of 16 bytes by half-warps. So a
 // half-warp is 8 slices x 2 groups of positions: all that its threads load at a time is 128 bytes at most. For 64
@@ -15,6 +15,7 @@
 #pragma once
 
 #include "masked_conv.cuh"
+#include "masked_conv_split.cuh"
 
 namespace gemm {
 
@@ -22,31 +23,22 @@ constexpr int SLICES = 16; // slices of a block
 constexpr int SIDE = 8;    // slices of a half-warp, side by side
 constexpr int GROUP = 4;   // positions of a thread, side by side
 
-// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices. `ACROSS` of
-// the four warps are beside each other, with other slices. A step is `STEP` chunks: what it costs besides multiplying counts
-// most where a thread multiplies least.
-template <int GROUPS_, int EACH_, int ACROSS_, int STEP_>
+// A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices.
+template <int GROUPS_>
 struct Tile {
-    static constexpr int GROUPS = GROUPS_, EACH = EACH_, ACROSS = ACROSS_, STEP = STEP_;
-    static constexpr int POSITIONS = GROUP * GROUPS * (THREADS / SIDE / ACROSS);
+    static constexpr int GROUPS = GROUPS_, EACH = SLICES / SIDE;
+    static constexpr int POSITIONS = GROUP * GROUPS * EACH * (THREADS / SLICES);
     static constexpr int APART = POSITIONS / GROUPS; // positions from one of a thread's groups to the next
-    // Floats from one input to the next, and from one chunk's to the next: each with what makes neighbouring threads
-    // write to different banks.
+    // Floats from one input to the next: 16 bytes more than its positions, so that neighbouring threads write to different
+    // banks.
     static constexpr int INPUT = POSITIONS + 4;
-    static constexpr int INPUTS = MOST_ROWS * INPUT + (STEP > 1 ? 8 : 0);
-    // Slices from one chunk's weights to the next, for the same reason.
-    static constexpr int WEIGHTS = MOST_ROWS * SLICES + (STEP > 1 ? 4 : 0);
     // A thread brings half of a chunk of a position, and of how many positions, how far apart.
-    static constexpr int LOADS = STEP * POSITIONS * 2 / THREADS;
+    static constexpr int LOADS = POSITIONS * 2 / THREADS;
     static constexpr int STRIDE = POSITIONS / LOADS;
 };
-using Narrow = Tile<1, 1, 2, 2>;
-using Middle = Tile<1, 2, 1, 1>;
-using Wide = Tile<2, 2, 1, 1>;
-// Of `Wide` the first half of the slices, where a stage has no more.
-using Half = Tile<2, 1, 1, 1>;
-static_assert(Narrow::POSITIONS == 32 && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
-static_assert(Half::POSITIONS == Wide::POSITIONS);
+using Middle = Tile<1>;
+using Wide = Tile<2>;
+static_assert(Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
 
 // Rows of weights that the threads load at a time, of two chunks.
 constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
@@ -55,21 +47,18 @@ constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
 template <class Tile>
 struct Operands {
     // Aligned, since it is read by fours.
-    alignas(16) float inputs[Tile::STEP][Tile::INPUTS]; // [chunk][row of the chunk][position]
-    float4 weights[Tile::STEP][Tile::WEIGHTS];          // [chunk][row of the chunk][slice]
+    alignas(16) float inputs[MOST_ROWS * Tile::INPUT]; // [row of the chunk][position]
+    float4 weights[MOST_ROWS * SLICES];                // [row of the chunk][slice]
 };
 // Of two steps: one is multiplied while the other is brought.
 union Shared {
-    Operands<Narrow> narrow[2];
     Operands<Middle> middle[2];
     Operands<Wide> wide[2];
-    Operands<Half> half[2];
     float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
+    split::Shared split;
 
-    __device__ __forceinline__ Operands<Narrow>* of(Narrow) { return narrow; }
     __device__ __forceinline__ Operands<Middle>* of(Middle) { return middle; }
     __device__ __forceinline__ Operands<Wide>* of(Wide) { return wide; }
-    __device__ __forceinline__ Operands<Half>* of(Half) { return half; }
 };
 
 // What a thread makes: the outputs of slice `slice`, and of `slice + SIDE` if it has two, at `position` and the next ones.
@@ -79,8 +68,8 @@ struct Role {
 
     __device__ __forceinline__ explicit Role(unsigned thread) {
         int lane = thread % WARP, warp = thread / WARP;
-        slice = warp % Tile::ACROSS * SIDE + lane / 2 % SIDE;
-        position = (warp / Tile::ACROSS * 4 + lane / 16 * 2 + lane % 2) * GROUP;
+        slice = lane / 2 % SIDE;
+        position = (warp * 4 + lane / 16 * 2 + lane % 2) * GROUP;
     }
 };
 
@@ -116,26 +105,20 @@ struct Inputs {
     float4 negative[Tile::LOADS];
 };
 
-// Which half of a chunk a thread brings, of which chunk of a step, of which position.
-template <class Tile>
+// Which half of a chunk a thread brings, of which position.
 struct Part {
-    int half, chunk, position;
+    int half, position;
 
-    __device__ __forceinline__ explicit Part(unsigned thread) {
-        half = thread % 2;
-        chunk = thread / 2 % Tile::STEP;
-        position = thread / (2 * Tile::STEP);
-    }
+    __device__ __forceinline__ explicit Part(unsigned thread) : half(thread % 2), position(thread / 2) {}
 };
 
-// Loads a step's chunks, from `chunk` on, of the positions from `tile` to `end`; where there is none, of the last. Only a
-// launch may read what is STORED, and has registers for the negatives.
+// Loads a chunk of the positions from `tile` to `end`; where there is none, of the last. Only a launch may read what is
+// STORED, and has registers for the negatives.
 template <Exchange BY, class Tile>
 __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, const Stage& stage, const Batch& batch, bool stored,
                                      int tile, int end, int row, int column, int chunk) {
-    chunk += Part<Tile>(thread).chunk;
     if (chunk >= inputs.next.end) {
-        Part<Tile> part(anew(thread));
+        Part part(anew(thread));
         chunk = inputs.next.turn(stage, chunk);
         const Tap& tap = stage.tap(inputs.next.tap);
         inputs.to_negatives = tap.source.channels / 2;
@@ -149,7 +132,7 @@ __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, cons
     for (int c = 0; c < Tile::LOADS; c++) {
         inputs.x[c] = request<LAUNCH, float4>(inputs.from[c]);
         if (BY == LAUNCH && stored) inputs.negative[c] = request<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
-        inputs.from[c] += Tile::STEP * CHUNK;
+        inputs.from[c] += CHUNK;
     }
 }
 
@@ -169,8 +152,8 @@ __device__ __forceinline__ void store(float* to, float4 x, float4 negative, bool
 }
 template <Exchange BY, class Tile>
 __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
-    Part<Tile> part(thread);
-    float* first = to.inputs[part.chunk] + part.half * 4 * Tile::INPUT + part.position;
+    Part part(thread);
+    float* first = to.inputs + part.half * 4 * Tile::INPUT + part.position;
     bool stored = activation == STORED;
     if (stored || activation == IDENTITY) {
 #pragma unroll
@@ -218,11 +201,11 @@ __device__ __forceinline__ void load(Weights& weights, unsigned thread, const St
     weights.from += 2;
 }
 
-// Stores the weights of a step's chunks, from `chunk` on.
+// Stores the weights of a chunk.
 template <class Tile>
 __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Weights& weights, bool negatives, int chunk) {
-    if (Tile::STEP == 1 && thread % 2 != chunk % 2) return;
-    float4* first = to.weights[Tile::STEP == 1 ? 0 : thread % 2] + thread / 2;
+    if (thread % 2 != chunk % 2) return;
+    float4* first = to.weights + thread / 2;
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
         if (i < CHUNK / ROWS_AT_ONCE || negatives) first[i * ROWS_AT_ONCE * SLICES] = weights.w[i];
@@ -282,12 +265,12 @@ template <class Tile>
 struct Row {
     float4 x[Tile::GROUPS], w[Tile::EACH];
 
-    __device__ __forceinline__ void load(const Operands<Tile>& from, Role<Tile> role, int chunk, int row) {
+    __device__ __forceinline__ void load(const Operands<Tile>& from, Role<Tile> role, int row) {
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[chunk][row * SLICES + role.slice + e * SIDE];
+        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[row * SLICES + role.slice + e * SIDE];
 #pragma unroll
         for (int g = 0; g < Tile::GROUPS; g++) {
-            const float* at = from.inputs[chunk] + row * Tile::INPUT + role.position + g * Tile::APART;
+            const float* at = from.inputs + row * Tile::INPUT + role.position + g * Tile::APART;
             x[g] = *reinterpret_cast<const float4*>(at);
         }
     }
@@ -297,12 +280,12 @@ struct Row {
 // before is multiplied.
 template <class Tile>
 __device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands<Tile>& from,
-                                         Role<Tile> role, int chunk, int first) {
+                                         Role<Tile> role, int first) {
     Row<Tile> rows[2];
-    rows[0].load(from, role, chunk, first);
+    rows[0].load(from, role, first);
 #pragma unroll
     for (int k = 0; k < CHUNK; k++) {
-        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, chunk, first + k + 1);
+        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, first + k + 1);
         const Row<Tile>& now = rows[k % 2];
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
@@ -338,21 +321,17 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     store(operands[0], thread, weights, negatives, 0);
     __syncthreads();
 #pragma unroll 1
-    for (int first = 0; first < chunks; first += Tile::STEP) {
-        int next = first + Tile::STEP, turn = first / Tile::STEP % 2;
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        int next = chunk + 1, turn = chunk % 2;
         load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
         if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
-        const Operands<Tile>& from = operands[turn];
-#pragma unroll 1
-        for (int c = 0; c < Tile::STEP && (c == 0 || first + c < chunks); c++) {
-            float4 sums[Tile::EACH][MINE] = {};
-            multiply<Tile>(sums, from, role, c, 0);
-            if (negatives) multiply<Tile>(sums, from, role, c, CHUNK);
+        float4 sums[Tile::EACH][MINE] = {};
+        multiply<Tile>(sums, operands[turn], role, 0);
+        if (negatives) multiply<Tile>(sums, operands[turn], role, CHUNK);
 #pragma unroll
-            for (int e = 0; e < Tile::EACH; e++) {
+        for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
-                for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
-            }
+            for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
         }
         store<BY>(operands[turn ^ 1], thread, inputs, activation);
         store(operands[turn ^ 1], thread, weights, negatives, next);
@@ -384,18 +363,17 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 template <Exchange BY>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
-    int slice = slices * gemm::SLICES, tile = tiles * stage.tile;
+    bool splits = stage.tile == split::SPLIT_POSITIONS;
+    int slice = slices * (splits ? split::SPLIT_SLICES : gemm::SLICES), tile = tiles * stage.tile;
     int end = min(positions(stage, batch), tile + stage.tile);
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
-        gemm::run<BY, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
-    } else if (stage.tile == gemm::Wide::POSITIONS) {
+    if (stage.tile == gemm::Wide::POSITIONS) {
         gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {
         gemm::run<BY, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        gemm::run<BY, gemm::Narrow>(s, stage, batch, slice, tile, end, row, column);
+        split::run<BY>(s.split, stage, batch, slice, tile, end, row, column);
     }
 }

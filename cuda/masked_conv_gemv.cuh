@@ -111,11 +111,17 @@ __device__ __forceinline__ void request_inputs(float4 (&requested)[TILE], const 
     }
 }
 
-// Waits for what has been requested. What was not there yet is asked for again, all at a time.
+// Waits for what has been requested. What was not there yet is asked for again: one position's in the shortest loop there is,
+// since what arrives while a read is under way is seen by the next one only; several positions' all at a time.
 template <Exchange BY>
 __device__ __forceinline__ void await_inputs(float4 (&requested)[TILE], const Source& source, int live) {
+    if (BY == LAUNCH) return;
+    if (live == 1) {
+        requested[0] = await(requested[0], reinterpret_cast<const float4*>(source.from));
+        return;
+    }
     unsigned reads = 0;
-    bool missing = BY == HANDED;
+    bool missing = true;
     while (missing) {
         missing = pending(requested[0]);
 #pragma unroll

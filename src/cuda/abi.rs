@@ -23,6 +23,9 @@ pub const PART: usize = 16;
 pub const GEMV_TILE: usize = 4;
 /// Slices of a block of `masked_conv_gemm`.
 pub const GEMM_SLICES: usize = 16;
+/// Slices and positions of a block of it whose warps share the chunks.
+pub const SPLIT_SLICES: usize = 8;
+pub const SPLIT_POSITIONS: usize = 32;
 
 /// Most chunks that a block of `masked_conv_gemv` sums side by side.
 pub const GEMV_LANES: usize = 64;
@@ -246,7 +249,7 @@ mod tests {
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 7] = [
+    const SOURCES: [&str; 8] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -254,6 +257,7 @@ mod tests {
         include_str!("../../cuda/persistent.cu"),
         include_str!("../../cuda/masked_conv_gemv.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
+        include_str!("../../cuda/masked_conv_split.cuh"),
     ];
 
     fn stated(text: &str) -> bool {
@@ -290,6 +294,8 @@ mod tests {
             ("LANES", GEMV_LANES),
             ("LEAST_LANES", GEMV_LEAST_LANES),
             ("SLICES", GEMM_SLICES),
+            ("SPLIT_SLICES", SPLIT_SLICES),
+            ("SPLIT_POSITIONS", SPLIT_POSITIONS),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }

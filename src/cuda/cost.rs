@@ -6,7 +6,9 @@
 //! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`). They need not be another device's: only the
 //! order of the candidates matters.
 
-use super::abi::{GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, THREADS};
+use super::abi::{
+    GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, SPLIT_POSITIONS, SPLIT_SLICES, THREADS,
+};
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +124,11 @@ impl Work {
 
     /// By `masked_conv_gemm`, in blocks of `tile` positions.
     pub fn gemm(&self, tile: usize) -> Division {
+        if tile == SPLIT_POSITIONS {
+            return self.split();
+        }
         // A thread's slices, and its positions by fours.
-        let slices = if tile > 32 { 2.0 } else { 1.0 };
+        let slices = 2.0;
         let fours = (tile * GEMM_SLICES / THREADS) as f64 / 4.0 / slices;
         let (chunks, rows, positions) = (self.chunks as f64, self.rows as f64, tile as f64);
         let products = 16.0 * fours * slices;
@@ -135,17 +140,32 @@ impl Work {
         let wavefronts = rows * 8.0 * (fours + slices) + rows * (positions / 32.0 + 2.0);
         let of_chunk = instructions + WAVEFRONT * wavefronts;
         let of_end = positions / 16.0;
-        let x = self.slices.div_ceil(GEMM_SLICES);
-        // The blocks of the last slices take about half as long where they have half of a block's or less.
-        let spared = if tile > 64 && 2 * (x * GEMM_SLICES - self.slices) >= GEMM_SLICES { 0.45 } else { 0.0 };
         Division {
-            x,
+            x: self.slices.div_ceil(GEMM_SLICES),
             y: self.positions.div_ceil(tile),
             lanes: 0,
             group: 0,
             tiles: 0,
             latency: TRIP + 600.0 + chunks * (of_chunk + 50.0) + 1000.0 * of_end,
-            issue: BEGIN / 4.0 + chunks * of_chunk * (1.0 - spared / x as f64) + 240.0 * of_end,
+            issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * of_end,
+        }
+    }
+
+    /// By `masked_conv_gemm`, with the chunks split among the warps of a block.
+    fn split(&self) -> Division {
+        let (rounds, rows) = (self.chunks.div_ceil(4) as f64, self.rows as f64);
+        // Of a warp's chunk the instructions, and of four the wavefronts: loaded, stored, and those of the sums.
+        let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
+        let instructions = rows * 35.0 + 8.0 * of_channel + 150.0;
+        let issued = instructions + WAVEFRONT * (rows * 32.0 + 256.0);
+        Division {
+            x: self.slices.div_ceil(SPLIT_SLICES),
+            y: self.positions.div_ceil(SPLIT_POSITIONS),
+            lanes: 0,
+            group: 0,
+            tiles: 0,
+            latency: TRIP + 1600.0 + rounds * (issued + 200.0),
+            issue: BEGIN / 4.0 + 400.0 + rounds * issued,
         }
     }
 
@@ -157,7 +177,9 @@ impl Work {
         let passes = self.chunks.div_ceil(lanes) as f64;
         let bring = if self.activates { 134.0 } else { 62.0 };
         let add = 4.0 * chunks + 60.0 * passes;
-        let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + add + 350.0;
+        // Measured: what a further step of chunks costs, whose weights and addresses are not there yet.
+        let further = if passes > 1.0 { 1480.0 * passes } else { 0.0 };
+        let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + further + add + 350.0;
         let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
         let weights = (group * self.chunks * self.rows * 16) as f64 / BYTES;
         let inputs = live * chunks * 32.0 / BYTES;

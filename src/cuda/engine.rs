@@ -22,7 +22,8 @@ use crate::plan::layout::Extent;
 use crate::weights::Weights;
 
 /// Images of one full forward pass: enough to occupy any device.
-const NAIVE_IMAGES: usize = 16;
+const MOST_NAIVE_IMAGES: usize = 64;
+const LEAST_NAIVE_IMAGES: usize = 16;
 
 /// The CUDA engine with the weights of one model.
 pub struct CudaEngine {
@@ -88,7 +89,7 @@ impl CudaEngine {
         let extent = Extent { batch, height, width };
         let of = |strategy| {
             let room = cached::room(&self.device, &self.plan, strategy)?;
-            Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, NAIVE_IMAGES))
+            Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, self.naive_images(extent)))
         };
         [Strategy::Launch, Strategy::Graph, Strategy::Persistent].into_iter().map(of).collect()
     }
@@ -122,10 +123,21 @@ impl CudaEngine {
         match method {
             Method::Cached => schedule::bytes(&self.plan, &self.packed, extent),
             Method::Naive => {
-                let extent = Extent { batch: extent.batch.min(NAIVE_IMAGES), ..extent };
-                naive::bytes(&self.plan, extent)
+                let batch = extent.batch.min(self.naive_images(extent));
+                naive::bytes(&self.plan, Extent { batch, ..extent })
             }
         }
+    }
+
+    /// Images of a size that a full forward pass takes at a time: more of them fill more multiprocessors, as long as
+    /// their maps take no more than a quarter of the device's memory.
+    fn naive_images(&self, extent: Extent) -> usize {
+        let bytes = |batch| naive::bytes(&self.plan, Extent { batch, ..extent });
+        let mut images = MOST_NAIVE_IMAGES;
+        while images > LEAST_NAIVE_IMAGES && bytes(images) > self.device.properties.memory as u64 / 4 {
+            images /= 2;
+        }
+        images
     }
 
     fn make_cached(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
@@ -161,9 +173,10 @@ impl CudaEngine {
     /// Makes the batch some images at a time.
     fn make_naive(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         let (mut parts, mut total) = (Vec::new(), 0.0);
-        let shares = batch.size.div_ceil(NAIVE_IMAGES);
+        let most = self.naive_images(extent_of(batch));
+        let shares = batch.size.div_ceil(most);
         for share in 0..shares {
-            let images = share * NAIVE_IMAGES..batch.size.min((share + 1) * NAIVE_IMAGES);
+            let images = share * most..batch.size.min((share + 1) * most);
             let part = batch.part(images);
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             // Rows of the whole batch: as if all parts grew together.
@@ -238,8 +251,9 @@ impl Engine for CudaEngine {
         batch.check(&self.plan.graph)?;
         self.device.enter()?;
         let mut nats = Vec::with_capacity(count);
-        for first in (0..count).step_by(NAIVE_IMAGES) {
-            let part = batch.part(first..count.min(first + NAIVE_IMAGES));
+        let most = self.naive_images(extent_of(&batch));
+        for first in (0..count).step_by(most) {
+            let part = batch.part(first..count.min(first + most));
             let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
             let pixels = naive.log_likelihoods(device, &part)?;
             nats.extend(pixels.chunks(height * width).map(|image| -image.iter().sum::<f64>()));

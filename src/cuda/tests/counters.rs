@@ -271,8 +271,9 @@ fn weights_are_read_once_and_in_whole_sectors() {
         assert!((pixels.distinct as f64) < 1.05 * of_pixels, "{} bytes, {of_pixels} needed", pixels.distinct);
         for counted in [&rows, &pixels].into_iter().filter(|c| c.launches > 0) {
             let all = counted.sectors.iter().sum::<u64>() as f64 / counted.ideal.iter().sum::<u64>() as f64;
+            // Where the chunks of a product are split among a block's warps, two of them share a sector of weights.
             assert!(
-                counted.share(0) < 1.01 && counted.share(1) < 1.1 && all < 1.1,
+                counted.share(0) < 1.1 && counted.share(1) < 1.1 && all < 1.1,
                 "{:?}, {:?}",
                 counted.sectors,
                 counted.ideal
@@ -301,10 +302,12 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     cached.begin_row(&device, 0).unwrap();
     let report = vgpu::report();
     let at = |what: &str| number(&report, &format!("/kernels/masked_conv_gemm_f32/{what}"));
-    for what in ["nc_loads", "loads", "stores"] {
+    // Of the weights of a tile whose chunks are split among the warps, two warps load half a sector each at a time: the second
+    // finds it in the multiprocessor's cache.
+    for (what, most) in [("nc_loads", 1.5), ("loads", 1.1), ("stores", 1.1)] {
         let share = at(&format!("{what}/sectors")) as f64 / at(&format!("{what}/ideal_sectors")) as f64;
         println!("{what}: sectors / ideal {share:.3}");
-        assert!(share < 1.1, "{what}");
+        assert!(share < most, "{what}");
     }
     let conflicts = at("shared_loads/conflicts") + at("shared_stores/conflicts");
     assert!(at("shared_loads/requests") > 0);

@@ -1,0 +1,231 @@
+// The shifted convolutions on some hundred positions: a matrix product whose sum over inputs is split among the warps.
+//
+// The idea: where wide tiles are too few to give every multiprocessor something to do, a block has a small one, 32
+// positions x 32 outputs, and each of its four warps makes every fourth chunk's sum for the whole tile. So a thread still has
+// 8 positions x 4 outputs to multiply for what it loads, and four chunks are under way at a time. A warp waits for no other
+// while it multiplies. Then all threads add the four sums to the totals, in the order of the chunks: which is the
+// order of `masked_conv_gemv.cuh`, and so are the bits.
+
+#pragma once
+
+#include "masked_conv.cuh"
+
+namespace split {
+
+constexpr int SPLIT_POSITIONS = 32;
+constexpr int SPLIT_SLICES = 8;
+constexpr int WARPS = THREADS / WARP;
+constexpr int MINE = SPLIT_POSITIONS * SPLIT_SLICES / WARP; // positions of a thread, for one slice
+constexpr int TOTALS = SPLIT_POSITIONS * SPLIT_SLICES / THREADS; // that a thread keeps
+constexpr int LOADS = SPLIT_POSITIONS * 2 / WARP;               // halves of a chunk of a position that a thread brings
+constexpr int ROWS_AT_ONCE = WARP / SPLIT_SLICES;               // rows of weights that a warp loads at a time
+// Floats from one input to the next: the halves of a chunk go to different banks.
+constexpr int INPUT = SPLIT_POSITIONS + 4;
+
+// A warp's chunk.
+struct Operands {
+    // Aligned, since it is read by fours.
+    alignas(16) float inputs[MOST_ROWS * INPUT];  // [row of the chunk][position]
+    float4 weights[MOST_ROWS * SPLIT_SLICES];     // [row of the chunk][slice]
+};
+struct Shared {
+    Operands operands[WARPS];
+    float4 sums[WARPS][SPLIT_POSITIONS * SPLIT_SLICES]; // [warp][position][slice], turned by `turned`
+};
+
+// Where a slice's sum at a position lies among the position's: threads that write at a time, to 4 slices of two groups of
+// positions, write to different banks. It is its own inverse, and leaves pairs of slices together.
+__device__ __forceinline__ int turned(int position, int slice) {
+    return slice ^ (position / MINE % 2 * 4);
+}
+
+// What a thread brings of its warp's next chunk: of the inputs half a chunk at every sixteenth position, of the weights
+// every fourth row of a slice. Neighbours bring neighbouring bytes of inputs, and the warps neighbouring chunks.
+struct Next {
+    int tap;                  // of the chunk
+    int end;                  // the first chunk that is not of this tap
+    const float* from[LOADS]; // inputs
+    int to_negatives;         // floats from there to the negatives, of what is STORED
+    const float4* weights;
+    int stride;               // from one row to the next that the thread loads
+    float4 x[LOADS], negative[LOADS], w[MOST_ROWS / ROWS_AT_ONCE];
+};
+
+// Finds where the chunk lies that is the first of a tap for this warp.
+__device__ __forceinline__ void locate(Next& next, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
+                                       int column, int chunk) {
+#pragma unroll 1
+    while (next.tap + 1 < stage.tap_count && chunk >= stage.tap(next.tap + 1).first) next.tap++;
+    const Tap& tap = stage.tap(next.tap);
+    next.end = next.tap + 1 < stage.tap_count ? stage.tap(next.tap + 1).first : stage.chunks;
+    int lane = threadIdx.x % WARP;
+    next.to_negatives = tap.source.channels / 2;
+#pragma unroll
+    for (int c = 0; c < LOADS; c++) {
+        // Where there is no position it is the last again.
+        Position at = position(stage, batch, min(tile + lane / 2 + c * (WARP / 2), end - 1), row, column);
+        next.from[c] = batch.arena + input_offset(stage, tap, batch, at) + (chunk - tap.first) * CHUNK + lane % 2 * 4;
+    }
+    size_t mine = min(slice + lane % SPLIT_SLICES, stage.slices - 1);
+    size_t first = mine * (has_negatives(stage) ? MOST_ROWS : CHUNK) + lane / SPLIT_SLICES;
+    next.weights = reinterpret_cast<const float4*>(batch.weights + tap.weights) + first * tap.chunks + (chunk - tap.first);
+    next.stride = ROWS_AT_ONCE * tap.chunks;
+}
+
+// Loads a chunk, the warp's next. Only a launch may read what is STORED.
+template <Exchange BY>
+__device__ __forceinline__ void load(Next& next, const Stage& stage, const Batch& batch, bool negatives, bool stored, int slice,
+                                     int tile, int end, int row, int column, int chunk) {
+    if (chunk >= next.end) locate(next, stage, batch, slice, tile, end, row, column, chunk);
+#pragma unroll
+    for (int c = 0; c < LOADS; c++) {
+        next.x[c] = request<LAUNCH, float4>(next.from[c]);
+        if (BY == LAUNCH && stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
+        next.from[c] += WARPS * CHUNK;
+    }
+    const float4* from = next.weights;
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) next.w[i] = __ldg(from);
+        from += next.stride;
+    }
+    next.weights += WARPS;
+}
+
+// Stores what was loaded, the inputs through the stage's activation.
+template <Exchange BY>
+__device__ __forceinline__ void store(Operands& to, const Next& next, int activation, bool negatives, bool stored) {
+    int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int c = 0; c < LOADS; c++) {
+        float* first = to.inputs + lane % 2 * 4 * INPUT + lane / 2 + c * (WARP / 2);
+        float4 x = next.x[c], negative = {};
+        if (BY == LAUNCH && stored) negative = next.negative[c];
+        activate(activation, x, negative);
+        first[0] = x.x;
+        first[INPUT] = x.y;
+        first[2 * INPUT] = x.z;
+        first[3 * INPUT] = x.w;
+        if (negatives) {
+            first += CHUNK * INPUT;
+            first[0] = negative.x;
+            first[INPUT] = negative.y;
+            first[2 * INPUT] = negative.z;
+            first[3 * INPUT] = negative.w;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) to.weights[i * WARP + lane] = next.w[i];
+    }
+}
+
+// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights.
+__device__ __forceinline__ void multiply(float4 (&sums)[MINE], const float* inputs, const float4* weights) {
+#pragma unroll
+    for (int k = 0; k < CHUNK; k++) {
+        float4 w = weights[k * SPLIT_SLICES];
+#pragma unroll
+        for (int m = 0; m < MINE; m += 4) {
+            float4 x = *reinterpret_cast<const float4*>(inputs + k * INPUT + m);
+            multiply_add(sums[m], x.x, w);
+            multiply_add(sums[m + 1], x.y, w);
+            multiply_add(sums[m + 2], x.z, w);
+            multiply_add(sums[m + 3], x.w, w);
+        }
+    }
+}
+
+// What becomes of a thread's complete sums. A pair of values and their gates lies with two neighbours: the first makes
+// the outputs of the position of both their first totals, the second those of the second.
+template <Exchange BY>
+__device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], const Stage& stage, const Batch& batch, int slice,
+                                             int tile, int end, int row, int column) {
+    int of_tile = threadIdx.x / SPLIT_SLICES, first = tile + of_tile;
+    int mine = slice + turned(of_tile, threadIdx.x % SPLIT_SLICES);
+    auto at = [&](int p) { return position(stage, batch, p, row, column); };
+    if (!stage.gated || stage.stores_accumulators) {
+#pragma unroll
+        for (int i = 0; i < TOTALS; i++) {
+            int p = first + i * (THREADS / SPLIT_SLICES);
+            if (mine >= stage.slices || p >= end) continue;
+            Output output = locate_output(stage, batch, at(p), mine, 0);
+            if (stage.stores_accumulators) {
+                store_accumulators(output.to, totals[i]);
+                continue;
+            }
+            float4 add = {};
+            if (stage.adds) add = request<LAUNCH, float4>(output.add);
+            store_output<BY, float4>(output.to, epilogue(stage, totals[i], totals[i], add));
+        }
+        return;
+    }
+    static_assert(TOTALS == 2, "one for each of two neighbours");
+    bool second = mine & 1;
+    float4 own = second ? totals[1] : totals[0], give = second ? totals[0] : totals[1], got;
+    got.x = __shfl_xor_sync(~0u, give.x, 1);
+    got.y = __shfl_xor_sync(~0u, give.y, 1);
+    got.z = __shfl_xor_sync(~0u, give.z, 1);
+    got.w = __shfl_xor_sync(~0u, give.w, 1);
+    int p = first + second * (THREADS / SPLIT_SLICES);
+    if (mine >= stage.slices || p >= end) return;
+    Output output = locate_output(stage, batch, at(p), mine & ~1, 0);
+    float4 add = {};
+    if (stage.adds) add = request<LAUNCH, float4>(output.add);
+    store_output<BY, float4>(output.to, epilogue(stage, second ? got : own, second ? own : got, add));
+}
+
+// The slices from `slice` on, for the positions from `tile` up to `end`.
+template <Exchange BY>
+__device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
+                                    int column) {
+    int chunks = stage.chunks, activation = stage.activation, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    bool negatives = has_negatives(stage), stored = activation == STORED;
+    Next next = {};
+    if (warp < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, warp);
+    float4 totals[TOTALS];
+    int of_tile = threadIdx.x / SPLIT_SLICES;
+    int mine = min(slice + turned(of_tile, threadIdx.x % SPLIT_SLICES), stage.slices - 1);
+#pragma unroll
+    for (int i = 0; i < TOTALS; i++) {
+        int p = min(tile + of_tile + i * (THREADS / SPLIT_SLICES), end - 1);
+        totals[i] = load_begun<float4>(stage.loads_accumulators,
+                                       begun_at(stage, batch, position(stage, batch, p, row, column), mine, 0));
+    }
+    Operands& operands = s.operands[warp];
+    // A thread's slice and positions: a half-warp loads 16 bytes of 8 slices, or of 2 groups of positions, and neighbours, or
+    // neighbours but one, the same ones, so that shared memory serves it at a time.
+    int of_slice = lane / 2 % SPLIT_SLICES, of_position = (lane / 16 * 2 + lane % 2) * MINE;
+    const float* inputs = operands.inputs + of_position;
+    const float4* weights = operands.weights + of_slice;
+#pragma unroll 1
+    for (int first = 0; first < chunks; first += WARPS) {
+        bool has_chunk = first + warp < chunks;
+        float4 sums[MINE] = {};
+        if (has_chunk) {
+            store<BY>(operands, next, activation, negatives, stored);
+            __syncwarp();
+            int then = first + warp + WARPS;
+            if (then < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, then);
+            multiply(sums, inputs, weights);
+            if (negatives) multiply(sums, inputs + CHUNK * INPUT, weights + CHUNK * SPLIT_SLICES);
+        }
+        // The sums before have been added.
+        __syncthreads();
+        if (has_chunk) {
+            float4* to = s.sums[warp] + of_position * SPLIT_SLICES + turned(of_position, of_slice);
+#pragma unroll
+            for (int m = 0; m < MINE; m++) to[m * SPLIT_SLICES] = sums[m];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            if (first + w >= chunks) break;
+#pragma unroll
+            for (int i = 0; i < TOTALS; i++) totals[i] = plus(totals[i], s.sums[w][threadIdx.x + i * THREADS]);
+        }
+    }
+    store_totals<BY>(totals, stage, batch, slice, tile, end, row, column);
+}
+
+} // namespace split
