@@ -24,10 +24,10 @@ constexpr int SIDE = 8;    // slices of a half-warp, side by side
 constexpr int GROUP = 4;   // positions of a thread, side by side
 
 // A block's tile, of whose positions a thread has some groups, and of each of them the outputs of `EACH` slices.
-template <int GROUPS_>
+template <int GROUPS_, int EACH_>
 struct Tile {
-    static constexpr int GROUPS = GROUPS_, EACH = SLICES / SIDE;
-    static constexpr int POSITIONS = GROUP * GROUPS * EACH * (THREADS / SLICES);
+    static constexpr int GROUPS = GROUPS_, EACH = EACH_;
+    static constexpr int POSITIONS = GROUP * GROUPS * (THREADS / SIDE);
     static constexpr int APART = POSITIONS / GROUPS; // positions from one of a thread's groups to the next
     // Floats from one input to the next: 16 bytes more than its positions, so that neighbouring threads write to different
     // banks.
@@ -36,9 +36,11 @@ struct Tile {
     static constexpr int LOADS = POSITIONS * 2 / THREADS;
     static constexpr int STRIDE = POSITIONS / LOADS;
 };
-using Middle = Tile<1>;
-using Wide = Tile<2>;
-static_assert(Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
+using Middle = Tile<1, 2>;
+using Wide = Tile<2, 2>;
+// Of `Wide` the first half of the slices, where a stage has no more.
+using Half = Tile<2, 1>;
+static_assert(Half::POSITIONS == Wide::POSITIONS && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
 
 // Rows of weights that the threads load at a time, of two chunks.
 constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
@@ -54,11 +56,13 @@ struct Operands {
 union Shared {
     Operands<Middle> middle[2];
     Operands<Wide> wide[2];
+    Operands<Half> half[2];
     float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
     split::Shared split;
 
     __device__ __forceinline__ Operands<Middle>* of(Middle) { return middle; }
     __device__ __forceinline__ Operands<Wide>* of(Wide) { return wide; }
+    __device__ __forceinline__ Operands<Half>* of(Half) { return half; }
 };
 
 // What a thread makes: the outputs of slice `slice`, and of `slice + SIDE` if it has two, at `position` and the next ones.
@@ -369,7 +373,9 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::Wide::POSITIONS) {
+    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
+        gemm::run<BY, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
+    } else if (stage.tile == gemm::Wide::POSITIONS) {
         gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {
         gemm::run<BY, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
