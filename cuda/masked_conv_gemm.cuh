@@ -330,8 +330,9 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
         if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
         float4 sums[Tile::EACH][MINE] = {};
-        multiply<Tile>(sums, operands[turn], role, 0);
-        if (negatives) multiply<Tile>(sums, operands[turn], role, CHUNK);
+        // Rolled up: the code of a chunk is otherwise longer than what an instruction cache holds.
+#pragma unroll 1
+        for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) multiply<Tile>(sums, operands[turn], role, k);
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
@@ -373,8 +374,9 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
-        gemm::run<BY, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
+    // (The persistent kernel would have a second more to be compiled for it, and for few stages.)
+    if (BY == LAUNCH && stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
+        gemm::run<LAUNCH, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Wide::POSITIONS) {
         gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {

@@ -207,8 +207,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             __syncwarp();
             int then = first + warp + WARPS;
             if (then < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, then);
-            multiply(sums, inputs, weights);
-            if (negatives) multiply(sums, inputs + CHUNK * INPUT, weights + CHUNK * SPLIT_SLICES);
+#pragma unroll 1
+            for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) {
+                multiply(sums, inputs + k * INPUT, weights + k * SPLIT_SLICES);
+            }
         }
         // The sums before have been added.
         __syncthreads();

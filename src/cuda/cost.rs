@@ -140,17 +140,14 @@ impl Work {
         let wavefronts = rows * 8.0 * (fours + slices) + rows * (positions / 32.0 + 2.0);
         let of_chunk = instructions + WAVEFRONT * wavefronts;
         let of_end = positions / 16.0;
-        let x = self.slices.div_ceil(GEMM_SLICES);
-        // The blocks of the last slices take about half as long where they have half of a block's or less.
-        let spared = if tile > 64 && 2 * (x * GEMM_SLICES - self.slices) >= GEMM_SLICES { 0.45 } else { 0.0 };
         Division {
-            x,
+            x: self.slices.div_ceil(GEMM_SLICES),
             y: self.positions.div_ceil(tile),
             lanes: 0,
             group: 0,
             tiles: 0,
             latency: TRIP + 600.0 + chunks * (of_chunk + 50.0) + 1000.0 * of_end,
-            issue: BEGIN / 4.0 + chunks * of_chunk * (1.0 - spared / x as f64) + 240.0 * of_end,
+            issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * of_end,
         }
     }
 

@@ -13,13 +13,17 @@ use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
 
-/// Cycles from a store to where another multiprocessor may see it.
-const SEEN: f64 = 200.0;
+/// How much longer stages take than their machine code says, which knows of no queue in the memory system and of no
+/// instruction that has to be fetched. This and the next four are fitted to the times of one H100
+/// (docs/gpu-report-h100.md), which they give to within a sixth, but for naive passes over few images.
+const OVER: f64 = 1.6;
+/// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip.
+const SEEN: f64 = 750.0;
 /// Cycles of a barrier of all blocks, from the last store to the first load behind it.
-const BARRIER: f64 = 1300.0;
+const BARRIER: f64 = 2700.0;
 /// Seconds from the end of a launch to the beginning of the next, in a graph and launched by the host.
-const NODE: f64 = 1.3e-6;
-const LAUNCH: f64 = 2.5e-6;
+const NODE: f64 = 1.8e-6;
+const LAUNCH: f64 = 3.0e-6;
 /// Cycles to draw a pixel, from its logits to its place in the map.
 const DRAW: f64 = 3000.0;
 
@@ -40,7 +44,7 @@ pub fn predict(
         Strategy::Auto | Strategy::Persistent => [BARRIER, SEEN],
     };
     let cycles = |launches: &[usize], between: f64| -> f64 {
-        launches.iter().map(|&launch| schedule.table.launches[launch].cycles + between).sum()
+        launches.iter().map(|&launch| OVER * schedule.table.launches[launch].cycles + between).sum()
     };
     let (mut rows, mut pixels) = (0.0, 0.0);
     for row in 0..extent.height {
@@ -58,7 +62,7 @@ pub fn predict(
     let pass = |batch: usize| {
         let room = Room::of_launches(room.multiprocessors);
         let launches = naive::launches(plan, packed, Extent { batch, ..extent }, room);
-        launches.iter().map(|launch| launch.cycles + NODE * clock).sum::<f64>()
+        launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
     };
     let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
     let passes = whole + if last > 0 { pass(last) } else { 0.0 };
@@ -72,22 +76,28 @@ mod tests {
     use super::*;
     use crate::models::PixelCnnPp;
 
-    /// The paper's model on an H100, at its base clock.
+    /// The paper's model on an H100.
     fn of(batch: usize, strategy: Strategy) -> Prediction {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let extent = Extent { batch, height: 32, width: 32 };
         let room = Room { multiprocessors: 132, resident: 2 };
-        predict(&plan, &Packed::places(&plan), extent, room, 1.755e9, strategy, 16)
+        predict(&plan, &Packed::places(&plan), extent, room, 1.98e9, strategy, 64)
     }
 
     #[test]
     fn values_that_are_handed_over_are_the_fastest_and_launches_the_slowest() {
-        let [launch, graph, persistent] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent]
-            .map(|strategy| of(1, strategy).cached());
-        assert!(persistent < graph && graph < launch, "{persistent}, {graph}, {launch}");
-        // The table in docs/performance.md, to a tenth.
-        for (found, stated) in [(persistent, 0.039), (graph, 0.080), (launch, 0.121)] {
-            assert!((found / stated - 1.0).abs() < 0.1, "{found} s, {stated} s");
+        // Seconds in docs/gpu-report-h100.md.
+        for (batch, measured) in
+            [(1, [0.154, 0.111, 0.062]), (16, [0.237, 0.202, 0.171]), (64, [0.474, 0.435, 0.369])]
+        {
+            let [launch, graph, persistent] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent]
+                .map(|strategy| of(batch, strategy).cached());
+            assert!(persistent < graph && graph < launch, "{persistent}, {graph}, {launch}");
+            for (predicted, measured) in [launch, graph, persistent].into_iter().zip(measured) {
+                let off = predicted / measured - 1.0;
+                println!("batch {batch}: {predicted:.3} s, measured {measured} s");
+                assert!(off.abs() < 0.2, "batch {batch}: {predicted} s, measured {measured} s");
+            }
         }
     }
 

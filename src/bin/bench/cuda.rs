@@ -54,7 +54,7 @@ impl Cuda {
         let device = self.engine.properties();
         let clock = if device.clock > 0.0 { device.clock } else { CLOCK };
         cli::print(format!(
-            "Predicted, not measured: a sum over the stages of the schedule, in cycles that were read from machine code \
+            "Predicted, not measured: a sum over the stages of the schedule, in cycles of their machine code, fitted to an H100 \
              (docs/performance.md), for {} multiprocessors at {:.2} GHz. `auto` takes {}.\n",
             device.multiprocessors,
             clock / 1e9,
