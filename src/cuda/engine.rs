@@ -134,7 +134,7 @@ impl CudaEngine {
     fn naive_images(&self, extent: Extent) -> usize {
         let bytes = |batch| naive::bytes(&self.plan, Extent { batch, ..extent });
         let mut images = MOST_NAIVE_IMAGES;
-        while images > LEAST_NAIVE_IMAGES && bytes(images) > self.device.properties.memory as u64 / 4 {
+        while images > LEAST_NAIVE_IMAGES && bytes(images) > self.device.properties.memory / 4 {
             images /= 2;
         }
         images
