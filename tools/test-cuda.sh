@@ -34,8 +34,8 @@ for file in tests/cuda*.rs; do
     [[ " ${kernels[*]} cuda_conformance " == *" $name "* ]] || images+=(--test "$name")
 done
 run_images() {
-    # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll at the persistent
-    # kernel's barriers, where the virtual GPU spends its time; of a few each has several tiles of a stage.
+    # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll for what others make,
+    # where the virtual GPU spends its time; of a few each has several tiles of a stage.
     VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" --test cuda_conformance "$@" &&
         "${test[@]}" "${images[@]}" "$@"
 }

@@ -106,7 +106,8 @@ pub struct Kernel {
     pub static_shared: u32,
     /// Bytes of local memory of a thread.
     pub local: u32,
-    /// Registers of 32 bits that a thread needs: an estimate from what is live at once.
+    /// Registers of 32 bits of a thread: an estimate from what is live at once, and no more than keeps what the kernel
+    /// promises to fit.
     pub registers: u32,
     /// `.maxntid` or `.reqntid`: the most threads of a block in each direction.
     pub max_threads: Option<[u32; 3]>,
@@ -222,6 +223,16 @@ fn place_globals(tree: &ptx::Module<'_>, memory: &mut Memory) -> Result<Vec<Glob
     Ok(globals)
 }
 
+/// Registers of a thread at most, with which as many blocks of as many threads fit as a kernel promises: a compiler keeps
+/// that promise by spilling.
+fn most_registers(max_threads: Option<[u32; 3]>, min_blocks: Option<u32>) -> u32 {
+    // Of a multiprocessor of any device since compute capability 3.0, and the step in which a thread gets them.
+    const ALL: u32 = 64 << 10;
+    const STEP: u32 = 8;
+    let threads = max_threads.map_or(1, |[x, y, z]| x * y * z).max(1) * min_blocks.unwrap_or(1).max(1);
+    (ALL / threads / STEP * STEP).clamp(16, 255)
+}
+
 /// Decodes a kernel.
 fn kernel(
     tree: &ptx::Module<'_>,
@@ -276,7 +287,7 @@ fn kernel(
         static_shared: decoder.shared_bytes as u32,
         local: decoder.local_bytes as u32,
         // The addresses and loop counters that the assembler adds.
-        registers: (file.pressure + 8).clamp(16, 255),
+        registers: (file.pressure + 8).clamp(16, most_registers(function.max_threads, function.min_blocks)),
         max_threads: function.max_threads,
         exact_threads: function.exact_threads,
         min_blocks: function.min_blocks,

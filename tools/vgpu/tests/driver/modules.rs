@@ -67,6 +67,45 @@ fn attributes_and_variables() {
     }
 }
 
+/// A kernel for which all of a hundred values are live at once, with a directive.
+fn of_many_values(directive: &str) -> String {
+    let each = |of: &dyn Fn(usize) -> String| (0..100).map(of).collect::<String>();
+    let loads = each(&|i| format!("ld.global.u32 %r{i}, [%d0+{}]; ", 4 * i));
+    let stores = each(&|i| format!("st.global.u32 [%d0+{}], %r{}; ", 4 * i, 99 - i));
+    let head = ".version 8.0\n.target sm_75\n.address_size 64\n.visible .entry many(.param .u64 at)";
+    format!(
+        "{head} {directive}\n{{\n.reg .b32 %r<100>; .reg .b64 %d0; ld.param.u64 %d0, [at]; {loads}{stores}ret;\n}}\n"
+    )
+}
+
+#[test]
+fn a_kernel_has_no_more_registers_than_the_blocks_that_it_promises_leave() {
+    let body = || {
+        start();
+        for (directive, most, threads) in
+            [("", 255, 512), (".maxntid 1024", 64, 1024), (".maxntid 128\n.minnctapersm 8", 64, 128)]
+        {
+            let many = function(load(&of_many_values(directive)).unwrap(), "many").unwrap();
+            let (mut registers, mut blocks) = (0, 0);
+            // SAFETY: pointers to local variables.
+            unsafe {
+                assert_eq!(cuFuncGetAttribute(&mut registers, 4, many), 0);
+                assert_eq!(cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, many, threads, 0), 0);
+            }
+            assert!(
+                registers <= most && (directive.is_empty() || registers == most),
+                "{directive}: {registers}"
+            );
+            assert!(blocks > 0, "{directive}: no block of {threads} threads");
+            assert!(!directive.is_empty() || registers > 100, "{registers} for a hundred values");
+        }
+    };
+    let test = "modules::a_kernel_has_no_more_registers_than_the_blocks_that_it_promises_leave";
+    if let Some(ended) = alone(test, &[], body) {
+        ended.fine();
+    }
+}
+
 #[test]
 fn launches_that_are_refused() {
     let body = || {
