@@ -266,8 +266,16 @@ fn bench_predicts_every_strategy() {
     assert_eq!(device.code, Some(0), "{}", device.stderr);
     for batch in [1, 3] {
         for strategy in ["launch", "graph", "persistent"] {
-            let row = format!("| {batch} | {strategy} |");
-            assert!(device.stdout.contains(&row), "{row}: {}", device.stdout);
+            let row = format!("| {batch} | {strategy} | ");
+            let rest = device.stdout.lines().find_map(|line| line.strip_prefix(&row));
+            let rest = rest.unwrap_or_else(|| panic!("no {row}: {}", device.stdout));
+            let numbers: Vec<f64> = rest.split('|').filter_map(|text| text.trim().parse().ok()).collect();
+            let [rows, pixels, drawing, cached, naive, ratio] = numbers[..] else { panic!("{rest}") };
+            assert!(rows > 0.0 && pixels > 0.0 && drawing > 0.0 && naive > 0.0, "{rest}");
+            // As far as they are printed.
+            assert!((rows + pixels + drawing - cached).abs() < 2e-4, "{rest}");
+            let [least, most] = [naive - 0.006, naive + 0.006];
+            assert!(least / (cached + 1e-4) - 0.6 < ratio && ratio < most / (cached - 1e-4) + 0.6, "{rest}");
         }
     }
     device.leaves_nothing();
