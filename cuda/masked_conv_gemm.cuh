@@ -9,7 +9,7 @@
 //
 // Shared memory delivers 128 bytes a cycle to a whole multiprocessor, and serves loads of 16 bytes by half-warps. So a
 // half-warp is 8 slices x 2 groups of positions: all that its threads load at a time is 128 bytes at most. For 64
-// multiply-adds a thread of the widest tile loads 4 times, which takes 8 of the 16 cycles that a multiprocessor has for
+// multiply-adds a thread of the widest tile loads 4 times, which takes a warp 8 of the 16 cycles that it has for
 // them. With 16 slices side by side and half the outputs of a thread it was all 16: measured on an H100, 30 % of the peak.
 
 #pragma once
@@ -40,7 +40,8 @@ using Middle = Tile<1, 2>;
 using Wide = Tile<2, 2>;
 // Of `Wide` the first half of the slices, where a stage has no more.
 using Half = Tile<2, 1>;
-static_assert(Half::POSITIONS == Wide::POSITIONS && Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
+static_assert(Middle::POSITIONS == 64 && Wide::POSITIONS == 128, "what `Form` in src/cuda/cost.rs has");
+static_assert(Half::POSITIONS == Wide::POSITIONS);
 
 // Rows of weights that the threads load at a time, of two chunks.
 constexpr int ROWS_AT_ONCE = THREADS / (2 * SLICES);
@@ -374,7 +375,7 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    // (The persistent kernel would have a second more to be compiled for it, and for few stages.)
+    // (In the persistent kernel it would serve few stages and take a second more to compile.)
     if (BY == LAUNCH && stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
         gemm::run<LAUNCH, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Wide::POSITIONS) {

@@ -22,15 +22,17 @@ constexpr int ROWS_AT_ONCE = WARP / SPLIT_SLICES;               // rows of weigh
 // Floats from one input to the next: the halves of a chunk go to different banks.
 constexpr int INPUT = SPLIT_POSITIONS + 4;
 
-// A warp's chunk.
-struct Operands {
-    // Aligned, since it is read by fours.
-    alignas(16) float inputs[MOST_ROWS * INPUT];  // [row of the chunk][position]
-    float4 weights[MOST_ROWS * SPLIT_SLICES];     // [row of the chunk][slice]
+// A warp's chunk, and when it is multiplied, its sums.
+union OfWarp {
+    struct {
+        // Aligned, since it is read by fours.
+        alignas(16) float inputs[MOST_ROWS * INPUT]; // [row of the chunk][position]
+        float4 weights[MOST_ROWS * SPLIT_SLICES];    // [row of the chunk][slice]
+    };
+    float4 sums[SPLIT_POSITIONS * SPLIT_SLICES]; // [position][slice], turned by `turned`
 };
 struct Shared {
-    Operands operands[WARPS];
-    float4 sums[WARPS][SPLIT_POSITIONS * SPLIT_SLICES]; // [warp][position][slice], turned by `turned`
+    OfWarp of_warps[WARPS];
 };
 
 // Where a slice's sum at a position lies among the position's: threads that write at a time, to 4 slices of two groups of
@@ -94,7 +96,7 @@ __device__ __forceinline__ void load(Next& next, const Stage& stage, const Batch
 
 // Stores what was loaded, the inputs through the stage's activation.
 template <Exchange BY>
-__device__ __forceinline__ void store(Operands& to, const Next& next, int activation, bool negatives, bool stored) {
+__device__ __forceinline__ void store(OfWarp& to, const Next& next, int activation, bool negatives, bool stored) {
     int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
@@ -192,7 +194,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         totals[i] = load_begun<float4>(stage.loads_accumulators,
                                        begun_at(stage, batch, position(stage, batch, p, row, column), mine, 0));
     }
-    Operands& operands = s.operands[warp];
+    OfWarp& operands = s.of_warps[warp];
     // A thread's slice and positions: a half-warp loads 16 bytes of 8 slices, or of 2 groups of positions, and neighbours, or
     // neighbours but one, the same ones, so that shared memory serves it at a time.
     int of_slice = lane / 2 % SPLIT_SLICES, of_position = (lane / 16 * 2 + lane % 2) * MINE;
@@ -212,10 +214,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 multiply(sums, inputs + k * INPUT, weights + k * SPLIT_SLICES);
             }
         }
-        // The sums before have been added.
-        __syncthreads();
         if (has_chunk) {
-            float4* to = s.sums[warp] + of_position * SPLIT_SLICES + turned(of_position, of_slice);
+            // All of the warp has read the chunk.
+            __syncwarp();
+            float4* to = operands.sums + of_position * SPLIT_SLICES + turned(of_position, of_slice);
 #pragma unroll
             for (int m = 0; m < MINE; m++) to[m * SPLIT_SLICES] = sums[m];
         }
@@ -224,8 +226,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         for (int w = 0; w < WARPS; w++) {
             if (first + w >= chunks) break;
 #pragma unroll
-            for (int i = 0; i < TOTALS; i++) totals[i] = plus(totals[i], s.sums[w][threadIdx.x + i * THREADS]);
+            for (int i = 0; i < TOTALS; i++) totals[i] = plus(totals[i], s.of_warps[w].sums[threadIdx.x + i * THREADS]);
         }
+        // All threads have added the sums, where the next chunks go.
+        __syncthreads();
     }
     store_totals<BY>(totals, stage, batch, slice, tile, end, row, column);
 }

@@ -35,6 +35,7 @@ union Shared {
     gemv::Shared gemv;
     gemm::Shared gemm;
 };
+static_assert(sizeof(Shared) == sizeof(gemv::Shared), "which MAX_TAPS in src/cuda/abi.rs leaves room for");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 persistent_f32(const float4* records, const Entry* entries, int first_entry, const Sampler* sampler, Batch batch,

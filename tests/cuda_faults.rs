@@ -99,6 +99,29 @@ fn memory_that_is_not_there_is_an_error() {
 }
 
 #[test]
+fn a_naive_batch_is_made_in_parts_that_memory_holds() {
+    // 65 images of 16 pixels: 64 and 1; with less memory 32 at a time, or 16.
+    let images = |settings: &[(&str, &str)], naive: bool| {
+        let directory = tempfile::tempdir().unwrap();
+        let save = directory.path().to_str().unwrap();
+        let base = ["-c", &tiny(), "-i", "4", "-n", "65", "-b", "65", "--device", "cuda", "-v", save];
+        let naive = if naive { &["--naive"][..] } else { &[] };
+        let device = on("generate", settings, &[&base[..], naive].concat())?;
+        assert_eq!(device.code, Some(0), "{}", device.stderr);
+        device.leaves_nothing();
+        let draws = device.report["kernels"]["sample_f32"]["launches"].as_u64();
+        Some((draws, std::fs::read(directory.path().join("samples.npy")).unwrap()))
+    };
+    let Some((_, cached)) = images(&[("VGPU_MULTIPROCESSORS", "2")], false) else { return };
+    for (memory, parts) in [("1000000000", 2), ("12000000", 3), ("3000000", 5)] {
+        let settings = [("VGPU_MULTIPROCESSORS", "2"), ("VGPU_MEMORY", memory)];
+        let (draws, naive) = images(&settings, true).unwrap();
+        assert_eq!(draws, Some(16 * parts), "{memory} bytes");
+        assert!(naive == cached, "{memory} bytes: other images");
+    }
+}
+
+#[test]
 fn a_launch_that_fails_is_an_error() {
     for strategy in ["launch", "graph"] {
         let fail = format!("cuLaunchKernel:{}", if strategy == "graph" { 4 } else { 40 });

@@ -1,5 +1,5 @@
 // What it costs on a GPU to hand values from block to block: the exchange that the persistent kernel does at every stage, by
-// itself and in other ways. The figures in docs/performance.md come from it.
+// itself and in other ways.
 //
 //   nvcc -O3 -arch=native -o exchange tools/exchange.cu && ./exchange
 //
@@ -71,6 +71,8 @@ __global__ void __launch_bounds__(THREADS) all(float4* values, int active, const
     int blocks = gridDim.x;
     size_t at = blockIdx.x * size_t(7919) * THREADS % max(count, size_t(1));
     float sum = 0.0f;
+    seen[threadIdx.x] = {};
+    __syncthreads();
     long long begin = clock64();
     for (int round = 0; round < ROUNDS; round++) {
         int place = (blockIdx.x + blocks - int((long long)(round) * active % blocks)) % blocks;

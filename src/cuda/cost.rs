@@ -3,8 +3,8 @@
 //! The idea: an item, one block's share of a stage, has a latency, in which it passes from wait to wait, and takes up
 //! its multiprocessor for a shorter time, in which others have to wait. So a launch ends no sooner than the rounds of
 //! its longest item, and no sooner than all that its multiprocessors have to issue. Both are sums of a few terms in
-//! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`). They need not be another device's: only the
-//! order of the candidates matters.
+//! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`), but for those that say that they were measured, on
+//! an H100. They need not be another device's: only the order of the candidates matters.
 
 use super::abi::{
     GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, SPLIT_POSITIONS, SPLIT_SLICES, THREADS,
@@ -87,7 +87,7 @@ const BYTES: f64 = 64.0;
 const TRIP: f64 = 400.0;
 /// Cycles that a wavefront of shared memory costs a matrix product, whose multiply-adds wait for some of them. On an H100 two
 /// chunks of a tile of 32 positions, alone on its multiprocessor, took 1,550 cycles when they were 820 instructions, 860
-/// wavefronts and 390 cycles of chains of dependent instructions (by `tools/sass-cycles.py`; a step now has 100 of those).
+/// wavefronts and 390 cycles of chains of dependent instructions (by `tools/sass-cycles.py`).
 const WAVEFRONT: f64 = 0.4;
 /// What a block does after an item, and before it can ask for the next one's inputs.
 const BEGIN: f64 = 2150.0;
@@ -127,17 +127,15 @@ impl Work {
         if tile == SPLIT_POSITIONS {
             return self.split();
         }
-        // A thread's slices, and its positions by fours.
-        let slices = 2.0;
-        let fours = (tile * GEMM_SLICES / THREADS) as f64 / 4.0 / slices;
+        // A thread has two slices, and so many positions by fours.
+        let fours = (tile * GEMM_SLICES / THREADS) as f64 / 8.0;
         let (chunks, rows, positions) = (self.chunks as f64, self.rows as f64, tile as f64);
-        let products = 16.0 * fours * slices;
+        let products = 32.0 * fours;
         // A chunk's instructions of a warp, of which each scheduler has one: rows, the sum of sums, what is brought.
         let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
-        let instructions =
-            rows * (products + fours + slices) + products + of_channel * positions / 16.0 + 45.0;
+        let instructions = rows * (products + fours + 2.0) + products + of_channel * positions / 16.0 + 45.0;
         // Wavefronts of shared memory, of all four warps: what is loaded, what is stored.
-        let wavefronts = rows * 8.0 * (fours + slices) + rows * (positions / 32.0 + 2.0);
+        let wavefronts = rows * 8.0 * (fours + 2.0) + rows * (positions / 32.0 + 2.0);
         let of_chunk = instructions + WAVEFRONT * wavefronts;
         let of_end = positions / 16.0;
         Division {
@@ -153,7 +151,7 @@ impl Work {
 
     /// By `masked_conv_gemm`, with the chunks split among the warps of a block.
     fn split(&self) -> Division {
-        let (rounds, rows) = (self.chunks.div_ceil(4) as f64, self.rows as f64);
+        let (rounds, rows) = (self.chunks.div_ceil(THREADS / 32) as f64, self.rows as f64);
         // Of a warp's chunk the instructions, and of four the wavefronts: loaded, stored, and those of the sums.
         let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
         let instructions = rows * 35.0 + 8.0 * of_channel + 150.0;
@@ -177,7 +175,7 @@ impl Work {
         let passes = self.chunks.div_ceil(lanes) as f64;
         let bring = if self.activates { 134.0 } else { 62.0 };
         let add = 4.0 * chunks + 60.0 * passes;
-        // Measured: what a further step of chunks costs, whose weights and addresses are not there yet.
+        // Measured: what each step of chunks costs where there are several, whose weights and addresses are not there yet.
         let further = if passes > 1.0 { 1480.0 * passes } else { 0.0 };
         let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + further + add + 350.0;
         let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
@@ -265,6 +263,7 @@ mod tests {
         }
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
         assert_eq!(best(conv2(32, 120)), Form::Gemv);
+        assert_eq!(best(conv2(512, 240)), Form::Gemm(32));
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
     }

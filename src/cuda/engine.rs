@@ -23,6 +23,7 @@ use crate::weights::Weights;
 
 /// Images of one full forward pass: enough to occupy any device.
 const MOST_NAIVE_IMAGES: usize = 64;
+/// And where memory is scarce.
 const LEAST_NAIVE_IMAGES: usize = 16;
 
 /// The CUDA engine with the weights of one model.
@@ -130,14 +131,16 @@ impl CudaEngine {
     }
 
     /// Images of a size that a full forward pass takes at a time: more of them fill more multiprocessors, as long as
-    /// their maps take no more than a quarter of the device's memory.
+    /// their maps take no more than a quarter of the device's memory, and no more than is free but for those of the
+    /// pass before.
     fn naive_images(&self, extent: Extent) -> usize {
-        let bytes = |batch| naive::bytes(&self.plan, Extent { batch, ..extent });
-        let mut images = MOST_NAIVE_IMAGES;
-        while images > LEAST_NAIVE_IMAGES && bytes(images) > self.device.properties.memory / 4 {
-            images /= 2;
-        }
-        images
+        let bytes = |extent| naive::bytes(&self.plan, extent);
+        let held = self.naive.as_ref().map_or(0, |(extent, _, _)| bytes(*extent));
+        let free = self.device.free().map_or(0, |free| free.saturating_add(held));
+        let most = free.min(self.device.properties.memory / 4);
+        let fits = |images: &usize| bytes(Extent { batch: extent.batch.min(*images), ..extent }) <= most;
+        let fewer = |images: &usize| (*images > LEAST_NAIVE_IMAGES).then_some(images / 2);
+        std::iter::successors(Some(MOST_NAIVE_IMAGES), fewer).find(fits).unwrap_or(LEAST_NAIVE_IMAGES)
     }
 
     fn make_cached(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
@@ -173,6 +176,7 @@ impl CudaEngine {
     /// Makes the batch some images at a time.
     fn make_naive(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {
         let (mut parts, mut total) = (Vec::new(), 0.0);
+        self.cached = None;
         let most = self.naive_images(extent_of(batch));
         let shares = batch.size.div_ceil(most);
         for share in 0..shares {
@@ -251,6 +255,7 @@ impl Engine for CudaEngine {
         batch.check(&self.plan.graph)?;
         self.device.enter()?;
         let mut nats = Vec::with_capacity(count);
+        self.cached = None;
         let most = self.naive_images(extent_of(&batch));
         for first in (0..count).step_by(most) {
             let part = batch.part(first..count.min(first + most));

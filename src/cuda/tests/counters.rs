@@ -269,11 +269,12 @@ fn weights_are_read_once_and_in_whole_sectors() {
             pixels.weights
         );
         assert!((pixels.distinct as f64) < 1.05 * of_pixels, "{} bytes, {of_pixels} needed", pixels.distinct);
-        for counted in [&rows, &pixels].into_iter().filter(|c| c.launches > 0) {
+        // Where the chunks of a product are split among a block's warps, as in row phases, two of them share a sector of
+        // weights.
+        for (counted, most) in [(&rows, 1.1), (&pixels, 1.01)].into_iter().filter(|(c, _)| c.launches > 0) {
             let all = counted.sectors.iter().sum::<u64>() as f64 / counted.ideal.iter().sum::<u64>() as f64;
-            // Where the chunks of a product are split among a block's warps, two of them share a sector of weights.
             assert!(
-                counted.share(0) < 1.1 && counted.share(1) < 1.1 && all < 1.1,
+                counted.share(0) < most && counted.share(1) < 1.1 && all < 1.1,
                 "{:?}, {:?}",
                 counted.sectors,
                 counted.ideal

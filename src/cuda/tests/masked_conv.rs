@@ -1,4 +1,4 @@
-//! The shifted convolutions: every piece of odd-sized models, every part and span, in both forms.
+//! The shifted convolutions: every piece of odd-sized models, every part and span, in every form.
 
 use bytemuck::bytes_of;
 use serde_json::Value;
