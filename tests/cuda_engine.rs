@@ -12,7 +12,7 @@ use common::golden::*;
 use common::stacks;
 use fast_pixel_cnn::cpu::{self, CpuEngine};
 use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
-use fast_pixel_cnn::engine::{Batch, Engine, Noise};
+use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::{Activation, IMAGE};
 use fast_pixel_cnn::heads::Head;
@@ -79,6 +79,25 @@ fn a_layer_of_too_many_taps_is_refused() {
     assert_eq!(graph.maps[IMAGE].channels, 1);
     let error = CudaEngine::new(&Weights::synthetic_for(graph, 1), 0, Strategy::Auto).err().unwrap();
     assert!(error.to_string().contains("taps and 196 fit"), "{error}");
+}
+
+/// And as many as there is room for, whatever the strategy.
+#[test]
+fn a_layer_of_as_many_taps_as_fit_runs_by_every_strategy() {
+    // Five more are of the pixel before, of what is known and of the layer before.
+    let graph = stacks::reading(Head::Categorical { symbols: 40 }, Activation::Identity, 191, false);
+    let known = stacks::known(&graph, 1, 2, 4).unwrap();
+    let weights = Weights::synthetic_for(graph, 1);
+    let generate = |strategy: Strategy, method: Method| {
+        let known = Some(known.view());
+        let batch = Batch { keep_logits: true, known, method, ..Batch::new(1, 2, 4) };
+        cuda(&weights, strategy).make(&batch, &|_| true).unwrap()
+    };
+    let launch = generate(Strategy::Launch, Method::Cached);
+    for other in [generate(Strategy::Persistent, Method::Cached), generate(Strategy::Launch, Method::Naive)] {
+        assert!(bits(&launch.images) == bits(&other.images));
+        assert!(bits(launch.logits.as_ref().unwrap()) == bits(&other.logits.unwrap()));
+    }
 }
 
 /// Where a tile has all its channels, chunks more than lanes, and gates in every position: the shapes that the

@@ -35,12 +35,13 @@ unsafe fn arguments(kernel: &Kernel, pointers: *const *const c_void) -> Result<V
 /// Refuses what the device cannot run.
 fn check(
     state: &State,
-    kernel: &Kernel,
+    function: &Function,
     grid: [u32; 3],
     block: [u32; 3],
     shared: u32,
     cooperative: bool,
 ) -> Result<(), Code> {
+    let kernel = &*function.kernel;
     let limits = &state.device.limits;
     let threads = block.iter().map(|&n| u64::from(n)).product::<u64>();
     let some = grid.iter().chain(&block).all(|&n| n > 0);
@@ -56,7 +57,7 @@ fn check(
     if kernel.max_threads.is_some_and(refused) {
         return Err(Code::INVALID_VALUE);
     }
-    if kernel.static_shared + shared > limits.shared_per_block {
+    if kernel.static_shared.saturating_add(shared) > function.most_shared {
         return Err(Code::INVALID_VALUE);
     }
     let resident = exec::resident_blocks(kernel, limits, threads as u32, shared);
@@ -86,8 +87,9 @@ unsafe fn launch(
     pointers: *const *const c_void,
     cooperative: bool,
 ) -> Result<(), Code> {
-    let Function { kernel, .. } = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.clone();
-    check(state, &kernel, grid, block, shared, cooperative)?;
+    let function = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.clone();
+    check(state, &function, grid, block, shared, cooperative)?;
+    let kernel = function.kernel;
     // SAFETY: by the caller's promise.
     let params = unsafe { arguments(&kernel, pointers) }?;
     state.queue(stream, Work::Launch { kernel, grid, block, shared, params, cooperative }).map(drop)

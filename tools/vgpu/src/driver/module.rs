@@ -145,7 +145,8 @@ pub unsafe extern "C" fn cuModuleGetFunction(
         let found = state.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
         let kernel = found.kernels.iter().find(|k| k.name == name).ok_or(Code::NOT_FOUND)?.clone();
         let handle = state.handle();
-        state.functions.insert(handle, Function { module, kernel });
+        let most_shared = state.device.shared_per_block;
+        state.functions.insert(handle, Function { module, kernel, most_shared });
         // SAFETY: as in `cuda.h`.
         unsafe { give(function, handle) }
     })
@@ -187,7 +188,7 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuFuncGetAttribute(value: *mut i32, attribute: u32, function: Handle) -> u32 {
     call("cuFuncGetAttribute", |state| {
-        let Function { module, kernel } = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        let Function { module, kernel, .. } = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
         let version = state.modules[module].version;
         let number = match attribute {
             0 => kernel.max_threads.map_or(1024, |[x, y, z]| x * y * z),
@@ -217,17 +218,32 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     shared: usize,
 ) -> u32 {
     call("cuOccupancyMaxActiveBlocksPerMultiprocessor", |state| {
-        let Function { kernel, .. } = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
-        let found = exec::resident_blocks(kernel, &state.device.limits, threads as u32, shared as u32);
+        let Function { kernel, most_shared, .. } =
+            state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        let found = match kernel.static_shared as usize + shared <= *most_shared as usize {
+            true => exec::resident_blocks(kernel, &state.device.limits, threads as u32, shared as u32),
+            false => 0,
+        };
         // SAFETY: as in `cuda.h`.
         unsafe { give(blocks, found as i32) }
     })
 }
 
-/// Settings of a kernel are of no consequence here.
+/// Allows a kernel more dynamic shared memory than every device has; other settings are of no consequence here.
 #[unsafe(no_mangle)]
-pub extern "C" fn cuFuncSetAttribute(function: Handle, _attribute: u32, _value: i32) -> u32 {
-    call("cuFuncSetAttribute", |state| state.functions.get(&function).map(drop).ok_or(Code::INVALID_HANDLE))
+pub extern "C" fn cuFuncSetAttribute(function: Handle, attribute: u32, value: i32) -> u32 {
+    /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`
+    const MOST_DYNAMIC_SHARED: u32 = 8;
+    call("cuFuncSetAttribute", |state| {
+        let most = state.device.limits.shared_per_block;
+        let found = state.functions.get_mut(&function).ok_or(Code::INVALID_HANDLE)?;
+        if attribute == MOST_DYNAMIC_SHARED {
+            let asked =
+                u32::try_from(value).ok().and_then(|value| value.checked_add(found.kernel.static_shared));
+            found.most_shared = asked.filter(|&bytes| bytes <= most).ok_or(Code::INVALID_VALUE)?;
+        }
+        Ok(())
+    })
 }
 
 /// As `cuFuncSetAttribute`.

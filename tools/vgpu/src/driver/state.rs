@@ -125,6 +125,8 @@ pub struct Function {
     pub module: Handle,
     /// The kernel.
     pub kernel: Arc<Kernel>,
+    /// Bytes of shared memory that a block may have, static and dynamic: what every device allows, or what was asked for.
+    pub most_shared: u32,
 }
 
 /// Which call of which function is to fail.

@@ -124,7 +124,12 @@ fn launches_that_are_refused() {
         assert_eq!(with(|s| s.block[1] = 0), 1);
         assert_eq!(with(|s| s.grid[2] = 65_536), 1);
         assert_eq!(with(|s| s.grid[0] = 0), 1);
-        assert_eq!(with(|s| s.shared = 228 << 10), 1);
+        // With the 4 KiB of its own more than every device has, and then as much as was asked for.
+        assert_eq!(with(|s| s.shared = 45 << 10), 1);
+        assert_eq!(cuFuncSetAttribute(big, 8, 228 << 10), 1);
+        assert_eq!(cuFuncSetAttribute(big, 8, 60 << 10), 0);
+        assert_eq!(with(|s| s.shared = 60 << 10), 0);
+        assert_eq!(with(|s| s.shared = 61 << 10), 1);
         assert_eq!(with(|s| s.stream = 12_345), 400);
         assert_eq!(launch(fill + 1, Shape::new(1, 1), &[out, 0, 0]), 400);
         // 132 multiprocessors of 2048 threads.
@@ -137,7 +142,7 @@ fn launches_that_are_refused() {
     };
     if let Some(ended) = alone("modules::launches_that_are_refused", &[], body) {
         let ended = ended.fine();
-        assert_eq!([ended.number("/launches/big/plain"), ended.number("/launches/big/cooperative")], [1, 1]);
+        assert_eq!([ended.number("/launches/big/plain"), ended.number("/launches/big/cooperative")], [2, 1]);
     }
 }
 
