@@ -202,9 +202,8 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     const float4* weights = operands.weights + of_slice;
 #pragma unroll 1
     for (int first = 0; first < chunks; first += WARPS) {
-        bool has_chunk = first + warp < chunks;
-        float4 sums[MINE] = {};
-        if (has_chunk) {
+        if (first + warp < chunks) {
+            float4 sums[MINE] = {};
             store<BY>(operands, next, activation, negatives, stored);
             __syncwarp();
             int then = first + warp + WARPS;
@@ -213,8 +212,6 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) {
                 multiply(sums, inputs + k * INPUT, weights + k * SPLIT_SLICES);
             }
-        }
-        if (has_chunk) {
             // All of the warp has read the chunk.
             __syncwarp();
             float4* to = operands.sums + of_position * SPLIT_SLICES + turned(of_position, of_slice);
