@@ -32,9 +32,10 @@ VARIANTS = list(itertools.product([3, 1], [0, 4], ["concat_elu", "elu", "relu"])
 SMALL = ["--resnets", "1", "--filters", "8", "--mixtures", "2", "--batch", "8"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """PyTorch's threads wait for each other by spinning, which is slow where others want the cores too."""
+    """PyTorch's threads wait for each other by spinning, which is slow where others want the cores too; and sums depend on
+    how many there are, so that it is one before the first run is made."""
     torch.set_num_threads(1)
 
 
