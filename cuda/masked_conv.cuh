@@ -10,12 +10,18 @@
 #include "handover.cuh"
 #include "stage.cuh"
 
-// The tap that a chunk belongs to.
-__device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
-    int t = 0;
+// The number of the tap that a chunk belongs to, which is not before the t-th.
+__device__ __forceinline__ int tap_from(const Stage& stage, int t, int chunk) {
 #pragma unroll 1
     while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
-    return stage.tap(t);
+    return t;
+}
+__device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
+    return stage.tap(tap_from(stage, 0, chunk));
+}
+// The first chunk behind the t-th tap's.
+__device__ __forceinline__ int end_of_tap(const Stage& stage, int t) {
+    return t + 1 < stage.tap_count ? stage.tap(t + 1).first : stage.chunks;
 }
 
 // Floats from the start of the arena to what a tap reads for a position.
@@ -43,6 +49,30 @@ __device__ __forceinline__ void multiply_add(float4& sum, float x, float4 w) {
     sum.y = __fmaf_rn(x, w.y, sum.y);
     sum.z = __fmaf_rn(x, w.z, sum.z);
     sum.w = __fmaf_rn(x, w.w, sum.w);
+}
+
+// The same at four positions.
+__device__ __forceinline__ void multiply_add(float4* sums, float4 x, float4 w) {
+    multiply_add(sums[0], x.x, w);
+    multiply_add(sums[1], x.y, w);
+    multiply_add(sums[2], x.z, w);
+    multiply_add(sums[3], x.w, w);
+}
+
+// Stores four channels of a position to their rows, `ROW` floats apart, and the negatives a chunk behind.
+template <int ROW>
+__device__ __forceinline__ void store_channels(float* to, float4 x, float4 negative, bool negatives) {
+    to[0] = x.x;
+    to[ROW] = x.y;
+    to[2 * ROW] = x.z;
+    to[3 * ROW] = x.w;
+    if (negatives) {
+        to += CHUNK * ROW;
+        to[0] = negative.x;
+        to[ROW] = negative.y;
+        to[2 * ROW] = negative.z;
+        to[3 * ROW] = negative.w;
+    }
 }
 
 // Where the stored accumulators of a position lie: [batch][columns][slices * SLICE].

@@ -91,10 +91,9 @@ struct Next {
 
     // Finds the tap of a chunk from `end` on, and returns the chunk.
     __device__ __forceinline__ int turn(const Stage& stage, int chunk) {
-        int last = stage.chunks - 1, taps = stage.tap_count, there = min(chunk, last);
-#pragma unroll 1
-        while (tap + 1 < taps && there >= stage.tap(tap + 1).first) tap++;
-        end = tap + 1 < taps ? stage.tap(tap + 1).first : last + 1;
+        int last = stage.chunks - 1, there = min(chunk, last);
+        tap = tap_from(stage, tap, there);
+        end = end_of_tap(stage, tap);
         if (chunk > last) end = chunk + 1;
         return there;
     }
@@ -141,20 +140,6 @@ __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, cons
     }
 }
 
-// Four channels, and their negatives, to their rows.
-template <class Tile>
-__device__ __forceinline__ void store(float* to, float4 x, float4 negative, bool negatives) {
-    to[0] = x.x;
-    to[Tile::INPUT] = x.y;
-    to[2 * Tile::INPUT] = x.z;
-    to[3 * Tile::INPUT] = x.w;
-    if (negatives) {
-        to[CHUNK * Tile::INPUT] = negative.x;
-        to[(CHUNK + 1) * Tile::INPUT] = negative.y;
-        to[(CHUNK + 2) * Tile::INPUT] = negative.z;
-        to[(CHUNK + 3) * Tile::INPUT] = negative.w;
-    }
-}
 template <Exchange BY, class Tile>
 __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
     Part part(thread);
@@ -163,14 +148,14 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
     if (stored || activation == IDENTITY) {
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
-            store<Tile>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
+            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
         }
     } else {
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
             float4 x = inputs.x[c], negative = {};
             activate(activation, x, negative);
-            store<Tile>(first + c * Tile::STRIDE, x, negative, activation == CONCAT_ELU);
+            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, x, negative, activation == CONCAT_ELU);
         }
     }
 }
@@ -295,12 +280,7 @@ __device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
-            for (int g = 0; g < Tile::GROUPS; g++) {
-                multiply_add(sums[e][g * GROUP], now.x[g].x, now.w[e]);
-                multiply_add(sums[e][g * GROUP + 1], now.x[g].y, now.w[e]);
-                multiply_add(sums[e][g * GROUP + 2], now.x[g].z, now.w[e]);
-                multiply_add(sums[e][g * GROUP + 3], now.x[g].w, now.w[e]);
-            }
+            for (int g = 0; g < Tile::GROUPS; g++) multiply_add(sums[e] + g * GROUP, now.x[g], now.w[e]);
         }
     }
 }

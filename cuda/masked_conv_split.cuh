@@ -56,10 +56,9 @@ struct Next {
 // Finds where the chunk lies that is the first of a tap for this warp.
 __device__ __forceinline__ void locate(Next& next, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                        int column, int chunk) {
-#pragma unroll 1
-    while (next.tap + 1 < stage.tap_count && chunk >= stage.tap(next.tap + 1).first) next.tap++;
+    next.tap = tap_from(stage, next.tap, chunk);
     const Tap& tap = stage.tap(next.tap);
-    next.end = next.tap + 1 < stage.tap_count ? stage.tap(next.tap + 1).first : stage.chunks;
+    next.end = end_of_tap(stage, next.tap);
     int lane = threadIdx.x % WARP;
     next.to_negatives = tap.source.channels / 2;
 #pragma unroll
@@ -104,17 +103,7 @@ __device__ __forceinline__ void store(OfWarp& to, const Next& next, int activati
         float4 x = next.x[c], negative = {};
         if (BY == LAUNCH && stored) negative = next.negative[c];
         activate(activation, x, negative);
-        first[0] = x.x;
-        first[INPUT] = x.y;
-        first[2 * INPUT] = x.z;
-        first[3 * INPUT] = x.w;
-        if (negatives) {
-            first += CHUNK * INPUT;
-            first[0] = negative.x;
-            first[INPUT] = negative.y;
-            first[2 * INPUT] = negative.z;
-            first[3 * INPUT] = negative.w;
-        }
+        store_channels<INPUT>(first, x, negative, negatives);
     }
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
@@ -129,11 +118,7 @@ __device__ __forceinline__ void multiply(float4 (&sums)[MINE], const float* inpu
         float4 w = weights[k * SPLIT_SLICES];
 #pragma unroll
         for (int m = 0; m < MINE; m += 4) {
-            float4 x = *reinterpret_cast<const float4*>(inputs + k * INPUT + m);
-            multiply_add(sums[m], x.x, w);
-            multiply_add(sums[m + 1], x.y, w);
-            multiply_add(sums[m + 2], x.z, w);
-            multiply_add(sums[m + 3], x.w, w);
+            multiply_add(sums + m, *reinterpret_cast<const float4*>(inputs + k * INPUT + m), w);
         }
     }
 }

@@ -6,6 +6,8 @@
 // The idea: every block makes a value in each round and needs those of all others before the next one. A round is what a
 // stage would take if it had nothing to compute. Each line is the least of five runs, in cycles of a multiprocessor.
 
+#include "../cuda/handover.cuh"
+
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -15,7 +17,6 @@
 constexpr int THREADS = 128;
 constexpr int ROUNDS = 1000;
 constexpr int MOST_BLOCKS = 1024;
-constexpr unsigned PENDING = 0xffffffffu; // as in cuda/handover.cuh
 
 static void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) return;
@@ -23,28 +24,12 @@ static void check(cudaError_t code, const char* what) {
     exit(2);
 }
 
-__device__ __forceinline__ float4 ask(const float4* from) {
-    float4 x;
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-                 : "l"(from));
-    return x;
-}
-__device__ __forceinline__ bool pending(float4 x) {
-    unsigned left = max(__float_as_uint(x.x), __float_as_uint(x.y));
-    return max(left, max(__float_as_uint(x.z), __float_as_uint(x.w))) == PENDING;
-}
 __device__ __forceinline__ float4 await(const float4* from) {
-    float4 x = ask(from);
-    // The counter keeps the compiler from taking the loop for one that ends by itself.
-    for (unsigned reads = 0; pending(x); x = ask(from)) {
-        if (++reads == 1u << 26) __trap();
-    }
-    return x;
+    return await(ask(from), from);
 }
 // A stage's outputs leave a block by threads of a warp, a float each.
-__device__ __forceinline__ void hand_over(float4* to, float value) {
-    if (threadIdx.x < 4) asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(&to->x + threadIdx.x), "f"(value) : "memory");
+__device__ __forceinline__ void make(float4* to, float value) {
+    if (threadIdx.x < 4) hand_over(&to->x + threadIdx.x, value);
 }
 __device__ __forceinline__ void keep(long long begin, long long* cycles) {
     if (threadIdx.x == 0) cycles[blockIdx.x] = clock64() - begin;
@@ -58,7 +43,7 @@ __global__ void ring(float4* values, long long* cycles) {
         int before = round * blocks + b - 1;
         if (before >= 0) await(values + before);
         __syncwarp();
-        hand_over(values + round * blocks + b, float(round));
+        make(values + round * blocks + b, float(round));
     }
     keep(begin, cycles);
 }
@@ -89,7 +74,7 @@ __global__ void __launch_bounds__(THREADS) all(float4* values, int active, const
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < LOADS; i++) sum += w[i].x;
-        hand_over(values + size_t(round) * active + place, float(round) + 0.0f * seen[0].x);
+        make(values + size_t(round) * active + place, float(round) + 0.0f * seen[0].x);
         __syncthreads();
     }
     keep(begin, cycles);
