@@ -55,6 +55,7 @@ fn main() {
         dynamic_shared: 0,
         params: &params,
         cooperative: true,
+        cluster: None,
     };
     let mut counters = Counters::default();
     let began = Instant::now();

@@ -23,6 +23,7 @@ fn main() {
         dynamic_shared: 0,
         params: &params,
         cooperative: false,
+        cluster: None,
     };
     let limits = Limits {
         multiprocessors: 8,

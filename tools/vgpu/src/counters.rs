@@ -135,8 +135,14 @@ pub struct KernelCounters {
     pub shared_loads: SharedRequests,
     /// Stores to shared memory, atomic operations included.
     pub shared_stores: SharedRequests,
+    /// Loads from the shared memory of other blocks of a cluster.
+    pub distributed_loads: SharedRequests,
+    /// Stores to it, atomic operations included.
+    pub distributed_stores: SharedRequests,
     /// Barriers of a block: once for all warps that meet.
     pub block_barriers: u64,
+    /// Barriers of a cluster: once for all blocks.
+    pub cluster_barriers: u64,
     /// Atomic operations on global memory that release: arrivals at grid barriers.
     pub grid_releases: u64,
     /// Acquiring loads from global memory, the vain ones of a spin loop included.

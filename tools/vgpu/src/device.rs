@@ -137,6 +137,11 @@ impl Device {
         }
     }
 
+    /// Whether there are clusters.
+    pub fn clusters(&self) -> bool {
+        self.capability >= (9, 0)
+    }
+
     /// The answer to `cuDeviceGetAttribute`, if the attribute is known; numbers as in `cuda.h`.
     pub fn attribute(&self, attribute: u32) -> Option<i32> {
         let limits = &self.limits;
@@ -167,6 +172,7 @@ impl Device {
             82 => limits.registers_per_multiprocessor,
             95 => u32::from(self.cooperative),
             97 => limits.shared_per_block,
+            120 => u32::from(self.clusters()),
             106 => limits.max_blocks_per_multiprocessor,
             111 => limits.reserved_shared_per_block,
             // Everything else that exists: this device has none of it.

@@ -18,6 +18,8 @@ const B: [&str; 4] = [
     include_str!("ptx/b100.ptx"),
 ];
 
+const C: &str = include_str!("ptx/c90.ptx");
+
 /// Runs a test on each architecture, in order and in random orders.
 fn everywhere(sources: [&str; 4], test: impl Fn(&mut Device)) {
     for source in sources {
@@ -348,4 +350,57 @@ fn halves_and_bytes() {
         // 4 * 4 + 4 = 20
         assert_eq!(d.get::<u32>(h2, 1)[0], 0x4d00_4d00);
     });
+}
+
+#[test]
+fn clusters_of_sixteen() {
+    let (images, rounds) = (4, 5);
+    let x: Vec<f32> = noise(images * 16 * 64);
+    let mut expected = x.clone();
+    for image in expected.chunks_mut(16 * 64) {
+        for _ in 0..rounds {
+            let before = image.to_vec();
+            for (at, value) in image.iter_mut().enumerate() {
+                *value = (0..16).fold(0.0_f32, |sum, k| sum.mul_add(0.5, before[k * 64 + at % 64]));
+            }
+        }
+    }
+    for multiprocessors in [6, 33, 132] {
+        for seed in [None, Some(1), Some(2), Some(3)] {
+            let mut d = Device::new(C);
+            d.schedule = Schedule { seed, perturb: false };
+            let (px, po) = (d.put(&x), d.memory.alloc((x.len() * 4) as u64, "out").unwrap());
+            let args = Args::new().and(px).and(po).and(rounds);
+            d.launch_clusters("rounds", [images as u32 * 16, 16, 64], multiprocessors, args).unwrap();
+            assert_eq!(d.get::<f32>(po, x.len()), expected);
+            let counted = &d.counters.kernels["rounds"];
+            assert_eq!(counted.cluster_barriers, images as u64 * (rounds as u64 + 2));
+            // Two warps of each block send to fifteen others in each round.
+            let requests = images as u64 * 16 * 15 * 2 * rounds as u64;
+            assert_eq!(
+                (counted.distributed_stores.requests, counted.distributed_stores.bytes),
+                (requests, requests * 128)
+            );
+            assert_eq!(counted.shared_stores.requests, requests / 15);
+            assert_eq!(counted.distributed_loads.requests, 0);
+        }
+    }
+}
+
+#[test]
+fn cluster_groups() {
+    for seed in [None, Some(1), Some(2), Some(3)] {
+        let mut d = Device::new(C);
+        d.schedule = Schedule { seed, perturb: false };
+        let out = d.memory.alloc(8 * 32 * 4, "out").unwrap();
+        d.launch_clusters("groups", [8, 4, 32], 8, Args::new().and(out)).unwrap();
+        let expected: Vec<i32> = (0..8 * 32)
+            .map(|k| {
+                let (me, t) = (k / 32 % 4, k % 32);
+                let (next, added) = ((me + 1) % 4, if me == 0 { 4000 } else { 0 });
+                next * 100 + t + (me * 100 + t + added) * 10_000 + next
+            })
+            .collect();
+        assert_eq!(d.get::<i32>(out, 8 * 32), expected);
+    }
 }

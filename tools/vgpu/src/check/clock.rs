@@ -57,6 +57,22 @@ impl BlockOrder {
     }
 }
 
+/// What the warps of a cluster release and acquire at its barrier.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    /// What those that have arrived know.
+    coming: Option<Known>,
+    /// What those knew that met last.
+    met: Option<Known>,
+}
+
+impl Gathering {
+    /// All have arrived.
+    pub fn open(&mut self) {
+        self.met = self.coming.take();
+    }
+}
+
 /// What was released through an address.
 #[derive(Debug)]
 struct Released {
@@ -96,10 +112,10 @@ impl GridOrder {
         }
     }
 
-    /// A block begins; `first` is the number of its first warp in the grid.
-    pub fn enter(&mut self, block: &mut BlockOrder, first: u64, count: u32) {
+    /// A block begins, no earlier than `since`; `first` is the number of its first warp in the grid.
+    pub fn enter(&mut self, block: &mut BlockOrder, since: u64, first: u64, count: u32) {
         let first = (first % (1 << Cell::WARP_BITS)) as u32;
-        let time = (block.time + 1).max(self.start);
+        let time = (block.time + 1).max(since);
         let each = (0..count).map(|_| WarpOrder::default()).collect();
         *block =
             BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
@@ -164,15 +180,7 @@ impl GridOrder {
         for from in [&block.known, &order.heard].into_iter().flatten() {
             known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
         }
-        // Of its own block it knows all before the barrier, and of itself all so far.
-        for number in block.warps.0..block.warps.1.min(self.warps) {
-            let own = &mut known[number as usize];
-            *own = (*own).max(barrier.saturating_sub(1) as u32);
-        }
-        let own = block.warps.0 + warp as u32;
-        if let Some(own) = known.get_mut(own as usize) {
-            *own = (*own).max(time as u32);
-        }
+        self.tell_own(&mut known, block, warp, time, barrier);
         self.releases += 1;
         let number = self.releases;
         let entry = self.released.entry(address).or_insert(Released { known: None, number });
@@ -183,6 +191,40 @@ impl GridOrder {
         entry.number = number;
         if release {
             self.step(block);
+        }
+    }
+
+    /// A warp arrives at its cluster's barrier: what it knows is known to all who wait there, if it releases, and else
+    /// what it knew at its last fence.
+    pub fn gather(&mut self, to: &mut Gathering, block: &mut BlockOrder, warp: usize, release: bool) {
+        let order = &block.each[warp];
+        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
+        let Some((time, barrier)) = until else { return };
+        let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
+        for from in [&block.known, &order.heard].into_iter().flatten() {
+            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+        }
+        self.tell_own(known, block, warp, time, barrier);
+        self.step(block);
+    }
+
+    /// A warp has waited at its cluster's barrier.
+    pub fn scatter(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
+        if let Some(met) = &from.met {
+            join(&mut block.each[warp].heard, met);
+        }
+        self.lanes_met(block, warp);
+    }
+
+    /// Of its own block a warp knows all before the block's barrier, and of itself all so far.
+    fn tell_own(&self, known: &mut Known, block: &BlockOrder, warp: usize, time: u64, barrier: u64) {
+        for number in block.warps.0..block.warps.1.min(self.warps) {
+            let own = &mut known[number as usize];
+            *own = (*own).max(barrier.saturating_sub(1) as u32);
+        }
+        let own = block.warps.0 + warp as u32;
+        if let Some(own) = known.get_mut(own as usize) {
+            *own = (*own).max(time as u32);
         }
     }
 

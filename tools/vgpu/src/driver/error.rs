@@ -42,6 +42,7 @@ table! {
     NOT_SUPPORTED, 801, c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported";
     STREAM_CAPTURE_UNSUPPORTED, 900, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing";
     STREAM_CAPTURE_INVALIDATED, 901, c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"operation failed due to a previous error during capture";
+    INVALID_CLUSTER_SIZE, 912, c"CUDA_ERROR_INVALID_CLUSTER_SIZE", c"a cluster of an unsupported size";
     UNKNOWN, 999, c"CUDA_ERROR_UNKNOWN", c"unknown error";
 }
 

@@ -7,7 +7,7 @@
 use std::ffi::c_void;
 
 use super::error::Code;
-use super::state::{Function, Handle, State, Work, call};
+use super::state::{Function, Handle, State, Work, call, give};
 use crate::exec;
 use crate::program::Kernel;
 
@@ -32,16 +32,65 @@ unsafe fn arguments(kernel: &Kernel, pointers: *const *const c_void) -> Result<V
     Ok(bytes)
 }
 
-/// Refuses what the device cannot run.
-fn check(
-    state: &State,
-    function: &Function,
+/// How a kernel is launched.
+#[derive(Clone, Copy)]
+struct Shape {
     grid: [u32; 3],
     block: [u32; 3],
+    /// Bytes of dynamic shared memory.
     shared: u32,
     cooperative: bool,
-) -> Result<(), Code> {
+    /// Blocks of a cluster.
+    cluster: Option<[u32; 3]>,
+}
+
+impl Shape {
+    fn new(grid: [u32; 3], block: [u32; 3], shared: u32) -> Shape {
+        Shape { grid, block, shared, cooperative: false, cluster: None }
+    }
+}
+
+/// What a function has been refused, on stderr, with its code.
+fn refuse<T>(code: Code, kernel: &Kernel, why: &str) -> Result<T, Code> {
+    eprintln!("vgpu: kernel {}: {why}", kernel.name);
+    Err(code)
+}
+
+/// Blocks of a cluster that every device with clusters allows, and that any does.
+const PORTABLE: u64 = 8;
+const LARGEST: u64 = 16;
+
+/// Refuses clusters that the device does not have, or that the grid does not have.
+fn check_cluster(state: &State, function: &Function, shape: &Shape, size: [u32; 3]) -> Result<(), Code> {
     let kernel = &*function.kernel;
+    if !state.device.clusters() {
+        let (major, minor) = state.device.capability;
+        let why = format!("clusters are new in compute capability 9.0; the device has {major}.{minor}");
+        return refuse(Code::NOT_SUPPORTED, kernel, &why);
+    }
+    if kernel.cluster.is_some_and(|required| required != size) {
+        let why = format!("clusters of {size:?} blocks; it was compiled for {:?}", kernel.cluster);
+        return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
+    }
+    let blocks = size.iter().map(|&n| u64::from(n)).product::<u64>();
+    let most = if function.large_clusters { LARGEST } else { PORTABLE };
+    if blocks == 0 || blocks > most {
+        let hint =
+            if blocks > LARGEST { "" } else { " (CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED)" };
+        let why = format!("clusters of {size:?} blocks; 1 to {most} are allowed{hint}");
+        return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
+    }
+    if shape.grid.iter().zip(size).any(|(n, of)| n % of != 0) {
+        let why = format!("a grid of {:?} blocks is no multiple of clusters of {size:?}", shape.grid);
+        return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
+    }
+    Ok(())
+}
+
+/// Refuses what the device cannot run; else the clusters, or blocks where there are none, that it holds at once.
+fn check(state: &State, function: &Function, shape: &Shape) -> Result<u64, Code> {
+    let kernel = &*function.kernel;
+    let Shape { grid, block, shared, .. } = *shape;
     let limits = &state.device.limits;
     let threads = block.iter().map(|&n| u64::from(n)).product::<u64>();
     let some = grid.iter().chain(&block).all(|&n| n > 0);
@@ -64,16 +113,11 @@ fn check(
     if resident == 0 {
         return Err(Code::LAUNCH_OUT_OF_RESOURCES);
     }
-    if cooperative {
-        if !state.device.cooperative {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        let blocks = grid.iter().map(|&n| u64::from(n)).product::<u64>();
-        if blocks > u64::from(resident) * u64::from(limits.multiprocessors) {
-            return Err(Code::COOPERATIVE_LAUNCH_TOO_LARGE);
-        }
-    }
-    Ok(())
+    let Some(size) = shape.cluster else {
+        return Ok(u64::from(resident) * u64::from(limits.multiprocessors));
+    };
+    check_cluster(state, function, shape, size)?;
+    Ok(exec::resident_clusters(limits, resident, size.iter().product()).into())
 }
 
 /// # Safety
@@ -81,18 +125,29 @@ fn check(
 unsafe fn launch(
     state: &mut State,
     function: Handle,
-    [grid, block]: [[u32; 3]; 2],
-    shared: u32,
+    mut shape: Shape,
     stream: Handle,
     pointers: *const *const c_void,
-    cooperative: bool,
 ) -> Result<(), Code> {
     let function = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.clone();
-    check(state, &function, grid, block, shared, cooperative)?;
+    shape.cluster = shape.cluster.or(function.kernel.cluster);
+    let fit = check(state, &function, &shape)?;
+    let Shape { grid, block, shared, cooperative, cluster } = shape;
+    if cooperative && !state.device.cooperative {
+        return Err(Code::NOT_SUPPORTED);
+    }
+    let size = cluster.map_or(1, |size| size.iter().map(|&n| u64::from(n)).product());
+    if cooperative && grid.iter().map(|&n| u64::from(n)).product::<u64>() > fit * size {
+        return Err(Code::COOPERATIVE_LAUNCH_TOO_LARGE);
+    }
     let kernel = function.kernel;
+    if fit == 0 {
+        let why = format!("a cluster of {size} blocks does not fit into one part (GPC) of the device");
+        return refuse(Code::INVALID_CLUSTER_SIZE, &kernel, &why);
+    }
     // SAFETY: by the caller's promise.
     let params = unsafe { arguments(&kernel, pointers) }?;
-    state.queue(stream, Work::Launch { kernel, grid, block, shared, params, cooperative }).map(drop)
+    state.queue(stream, Work::Launch { kernel, grid, block, shared, params, cooperative, cluster }).map(drop)
 }
 
 /// Launches a kernel.
@@ -118,7 +173,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
             return Err(Code::NOT_SUPPORTED);
         }
         // SAFETY: the same promise.
-        unsafe { launch(state, function, [[gx, gy, gz], [bx, by, bz]], shared, stream, arguments, false) }
+        unsafe { launch(state, function, Shape::new([gx, gy, gz], [bx, by, bz], shared), stream, arguments) }
     })
 }
 
@@ -140,7 +195,136 @@ pub unsafe extern "C" fn cuLaunchCooperativeKernel(
     arguments: *const *const c_void,
 ) -> u32 {
     call("cuLaunchCooperativeKernel", |state| {
+        let shape = Shape { cooperative: true, ..Shape::new([gx, gy, gz], [bx, by, bz], shared) };
         // SAFETY: the same promise.
-        unsafe { launch(state, function, [[gx, gy, gz], [bx, by, bz]], shared, stream, arguments, true) }
+        unsafe { launch(state, function, shape, stream, arguments) }
+    })
+}
+
+/// `CUlaunchAttribute`
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Attribute {
+    /// `CUlaunchAttributeID`
+    pub id: u32,
+    /// Nothing.
+    pub pad: u32,
+    /// A union of 64 bytes, of which this driver understands those that are words.
+    pub value: [u32; 16],
+}
+
+/// `CUlaunchConfig`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Config {
+    /// Blocks in each direction.
+    pub grid: [u32; 3],
+    /// Threads of a block in each direction.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// On which stream.
+    pub stream: Handle,
+    /// What else there is to say.
+    pub attributes: *const Attribute,
+    /// How much of it.
+    pub count: u32,
+}
+
+/// # Safety
+/// As in `cuda.h`.
+unsafe fn shape(config: *const Config) -> Result<(Shape, Handle), Code> {
+    /// `CU_LAUNCH_ATTRIBUTE_IGNORE`
+    const IGNORE: u32 = 0;
+    /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`
+    const COOPERATIVE: u32 = 2;
+    /// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`
+    const CLUSTER: u32 = 4;
+    // SAFETY: by the caller's promise, null or a configuration.
+    let Some(config) = (unsafe { config.as_ref() }) else { return Err(Code::INVALID_VALUE) };
+    let mut shape = Shape::new(config.grid, config.block, config.shared);
+    if config.count > 0 && config.attributes.is_null() {
+        return Err(Code::INVALID_VALUE);
+    }
+    for k in 0..config.count as usize {
+        // SAFETY: by the caller's promise there are that many.
+        let Attribute { id, value, .. } = unsafe { *config.attributes.add(k) };
+        match id {
+            IGNORE => {}
+            COOPERATIVE => shape.cooperative = value[0] != 0,
+            CLUSTER => shape.cluster = Some([value[0], value[1], value[2]]),
+            other => {
+                eprintln!("vgpu: launch attribute {} is not supported", attribute_name(other));
+                return Err(Code::NOT_SUPPORTED);
+            }
+        }
+    }
+    Ok((shape, config.stream))
+}
+
+/// As in `cuda.h`.
+fn attribute_name(id: u32) -> String {
+    let name = match id {
+        1 => "ACCESS_POLICY_WINDOW",
+        3 => "SYNCHRONIZATION_POLICY",
+        5 => "CLUSTER_SCHEDULING_POLICY_PREFERENCE",
+        6 => "PROGRAMMATIC_STREAM_SERIALIZATION",
+        7 => "PROGRAMMATIC_EVENT",
+        8 => "PRIORITY",
+        9 => "MEM_SYNC_DOMAIN_MAP",
+        10 => "MEM_SYNC_DOMAIN",
+        11 => "PREFERRED_CLUSTER_DIMENSION",
+        12 => "LAUNCH_COMPLETION_EVENT",
+        13 => "DEVICE_UPDATABLE_KERNEL_NODE",
+        14 => "PREFERRED_SHARED_MEMORY_CARVEOUT",
+        16 => "NVLINK_UTIL_CENTRIC_SCHEDULING",
+        _ => return id.to_string(),
+    };
+    format!("CU_LAUNCH_ATTRIBUTE_{name}")
+}
+
+/// Launches a kernel with attributes: clusters, cooperatively.
+///
+/// # Safety
+/// As in `cuda.h`. Arguments as one packed buffer (`extra`) are not supported.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const Config,
+    function: Handle,
+    arguments: *const *const c_void,
+    extra: *const c_void,
+) -> u32 {
+    call("cuLaunchKernelEx", |state| {
+        if !extra.is_null() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        // SAFETY: the same promise.
+        let (shape, stream) = unsafe { shape(config) }?;
+        // SAFETY: as above.
+        unsafe { launch(state, function, shape, stream, arguments) }
+    })
+}
+
+/// Clusters of a launch that the device can hold at once.
+///
+/// # Safety
+/// As in `cuda.h`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuOccupancyMaxActiveClusters(
+    clusters: *mut i32,
+    function: Handle,
+    config: *const Config,
+) -> u32 {
+    call("cuOccupancyMaxActiveClusters", |state| {
+        // SAFETY: as in `cuda.h`.
+        let (mut shape, _) = unsafe { shape(config) }?;
+        let function = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        shape.cluster = shape.cluster.or(function.kernel.cluster);
+        if shape.cluster.is_none() {
+            return Err(Code::INVALID_VALUE);
+        }
+        let fit = check(state, function, &shape)?;
+        // SAFETY: as in `cuda.h`.
+        unsafe { give(clusters, fit as i32) }
     })
 }

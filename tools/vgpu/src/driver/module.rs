@@ -146,7 +146,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
         let kernel = found.kernels.iter().find(|k| k.name == name).ok_or(Code::NOT_FOUND)?.clone();
         let handle = state.handle();
         let most_shared = state.device.shared_per_block;
-        state.functions.insert(handle, Function { module, kernel, most_shared });
+        state.functions.insert(handle, Function { module, kernel, most_shared, large_clusters: false });
         // SAFETY: as in `cuda.h`.
         unsafe { give(function, handle) }
     })
@@ -188,7 +188,8 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuFuncGetAttribute(value: *mut i32, attribute: u32, function: Handle) -> u32 {
     call("cuFuncGetAttribute", |state| {
-        let Function { module, kernel, .. } = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        let Function { module, kernel, large_clusters, .. } =
+            state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
         let version = state.modules[module].version;
         let number = match attribute {
             0 => kernel.max_threads.map_or(1024, |[x, y, z]| x * y * z),
@@ -198,6 +199,8 @@ pub unsafe extern "C" fn cuFuncGetAttribute(value: *mut i32, attribute: u32, fun
             4 => kernel.registers,
             5 => version.0 * 10 + version.1,
             6 => state.device.capability.0 * 10 + state.device.capability.1,
+            11..=13 => kernel.cluster.map_or(0, |size| size[attribute as usize - 11]),
+            14 => u32::from(*large_clusters),
             7..=15 => 0,
             _ => return Err(Code::INVALID_VALUE),
         };
@@ -229,18 +232,25 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     })
 }
 
-/// Allows a kernel more dynamic shared memory than every device has; other settings are of no consequence here.
+/// Allows a kernel more dynamic shared memory than every device has, or larger clusters; other settings are of no
+/// consequence here.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuFuncSetAttribute(function: Handle, attribute: u32, value: i32) -> u32 {
     /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`
     const MOST_DYNAMIC_SHARED: u32 = 8;
+    /// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`
+    const LARGE_CLUSTERS: u32 = 14;
     call("cuFuncSetAttribute", |state| {
         let most = state.device.limits.shared_per_block;
         let found = state.functions.get_mut(&function).ok_or(Code::INVALID_HANDLE)?;
-        if attribute == MOST_DYNAMIC_SHARED {
-            let asked =
-                u32::try_from(value).ok().and_then(|value| value.checked_add(found.kernel.static_shared));
-            found.most_shared = asked.filter(|&bytes| bytes <= most).ok_or(Code::INVALID_VALUE)?;
+        match attribute {
+            MOST_DYNAMIC_SHARED => {
+                let asked =
+                    u32::try_from(value).ok().and_then(|value| value.checked_add(found.kernel.static_shared));
+                found.most_shared = asked.filter(|&bytes| bytes <= most).ok_or(Code::INVALID_VALUE)?;
+            }
+            LARGE_CLUSTERS => found.large_clusters = value != 0,
+            _ => {}
         }
         Ok(())
     })

@@ -48,6 +48,8 @@ pub enum Work {
         params: Vec<u8>,
         /// Whether all blocks run at once.
         cooperative: bool,
+        /// Blocks of a cluster.
+        cluster: Option<[u32; 3]>,
     },
     /// Host to device; the bytes were copied when it was asked for, as with pageable memory.
     Upload {
@@ -127,6 +129,8 @@ pub struct Function {
     pub kernel: Arc<Kernel>,
     /// Bytes of shared memory that a block may have, static and dynamic: what every device allows, or what was asked for.
     pub most_shared: u32,
+    /// Whether clusters may be larger than what every device with clusters allows.
+    pub large_clusters: bool,
 }
 
 /// Which call of which function is to fail.

@@ -80,7 +80,7 @@ impl State {
 
     fn do_work(&mut self, work: Work, in_graph: bool) -> Result<(), Code> {
         let done = match work {
-            Work::Launch { kernel, grid, block, shared, params, cooperative } => {
+            Work::Launch { kernel, grid, block, shared, params, cooperative, cluster } => {
                 self.usage.ran(&kernel.name, in_graph, cooperative);
                 let launch = Launch {
                     kernel: &kernel,
@@ -89,6 +89,7 @@ impl State {
                     dynamic_shared: shared,
                     params: &params,
                     cooperative,
+                    cluster,
                 };
                 let limits = self.device.limits;
                 let run = exec::run(&launch, &mut self.memory, &limits, self.schedule, &mut self.counters);

@@ -30,6 +30,9 @@ pub unsafe fn addresses(lanes: &Lanes, address: &Address) -> [u64; WARP] {
 /// The space of a generic address, and the address within it.
 pub fn resolve(address: u64) -> (Area, u64) {
     match address & !0xffff_ffff {
+        window::SHARED if address - window::SHARED >= window::RANK => {
+            (Area::Cluster, address - window::SHARED)
+        }
         window::SHARED => (Area::Shared, address - window::SHARED),
         window::LOCAL => (Area::Local, address - window::LOCAL),
         window::PARAM => (Area::Param, address - window::PARAM),
@@ -70,7 +73,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn access_in(
+    pub fn access_in(
         &mut self,
         block: &mut Block,
         lanes: &Lanes,
@@ -95,6 +98,7 @@ impl Machine<'_> {
                 self.put_site(access.site, site);
                 done
             }
+            Area::Cluster => self.distributed(block, lanes, access, at, addresses),
             Area::Local | Area::Param => {
                 for lane in (0..WARP as u32).filter(|lane| at.mask >> lane & 1 == 1) {
                     self.private(block, lanes, access, at, area, lane, addresses[lane as usize])?;
@@ -208,7 +212,8 @@ impl Machine<'_> {
                 &what,
             ));
         }
-        site.totals.add_shared(width * u64::from(at.mask.count_ones()), pattern.conflicts);
+        let bytes = width * u64::from(at.mask.count_ones());
+        site.totals.add_shared(block.away(), bytes, pattern.conflicts);
         self.order_shared(block, lanes, access, at, site, addresses)?;
         if access.store {
             // SAFETY: every lane's bytes are inside the segment, as just checked.
@@ -226,7 +231,12 @@ impl Machine<'_> {
             if access.order.strong {
                 let runs =
                     site.pattern.runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len));
-                block.warps[at.warp].watch.look(at.pc, None, &block.shared, runs);
+                let watch = &mut block.warps[at.warp].watch;
+                watch.look(at.pc, None, &block.shared, runs);
+                if block.home != block.index {
+                    // What another block has is looked at again and again.
+                    watch.change();
+                }
             }
         }
         Ok(())

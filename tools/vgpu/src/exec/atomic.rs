@@ -39,14 +39,8 @@ fn apply(kind: AtomicKind, bytes: u32, old: u64, value: u64, swap: u64) -> u64 {
 impl Machine<'_> {
     /// `atom` and `red`.
     pub fn atomic(&mut self, block: &mut Block, lanes: &Lanes, atomic: &Atomic, at: At) -> Result<(), Fault> {
-        let width = u64::from(atomic.bytes);
-        // SAFETY: the operands are registers of this kernel.
-        let (mut addresses, values, swaps) = unsafe {
-            let read = |slot| {
-                if width == 8 { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) }
-            };
-            (addresses(lanes, &atomic.address), read(atomic.value), read(atomic.swap))
-        };
+        // SAFETY: the address is an operand of this kernel.
+        let mut addresses = unsafe { addresses(lanes, &atomic.address) };
         let mut area = atomic.address.area;
         let first = at.mask.trailing_zeros() as usize;
         if area == Area::Generic {
@@ -65,11 +59,32 @@ impl Machine<'_> {
             }
             addresses = addresses.map(|a| resolve(a).1);
         }
+        match area {
+            Area::Cluster => self.distributed_atomic(block, lanes, atomic, at, &addresses),
+            area => self.atomic_in(block, lanes, atomic, at, area, &addresses),
+        }
+    }
+
+    /// The same, in one space.
+    pub fn atomic_in(
+        &mut self,
+        block: &mut Block,
+        lanes: &Lanes,
+        atomic: &Atomic,
+        at: At,
+        area: Area,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let width = u64::from(atomic.bytes);
+        // SAFETY: the operands are registers of this kernel.
+        let [values, swaps] = [atomic.value, atomic.swap].map(|slot| unsafe {
+            if width == 8 { lanes.longs(slot) } else { lanes.words(slot).map(u64::from) }
+        });
         let mut site = self.take_site(atomic.site);
-        site.pattern.update(&addresses, at.mask, width);
+        site.pattern.update(addresses, at.mask, width);
         let bytes = width * u64::from(at.mask.count_ones());
         if area == Area::Shared {
-            site.totals.add_shared(bytes, site.pattern.conflicts);
+            site.totals.add_shared(block.away(), bytes, site.pattern.conflicts);
         } else {
             site.totals.add(bytes, site.pattern.sectors, site.pattern.ideal);
             self.synchronised[0] += u64::from(atomic.order.release);
@@ -78,7 +93,7 @@ impl Machine<'_> {
         for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
             let address = addresses[lane];
             if address % width != 0 {
-                return Err(self.misaligned(block, at, &addresses, width));
+                return Err(self.misaligned(block, at, addresses, width));
             }
             let mut allocation = None;
             let segment = match area {
@@ -132,12 +147,13 @@ impl Machine<'_> {
             let same = if width == 8 { new == old } else { new as u32 == old as u32 };
             let watch = &mut block.warps[at.warp].watch;
             watch.look(at.pc, allocation, segment, [(address, width)].into_iter());
-            if !same {
+            // What another block has is looked at again and again.
+            if !same || block.home != block.index {
                 watch.change();
                 self.progress += 1;
             }
         }
-        self.order_atomic(block, atomic, at, area, &addresses)
+        self.order_atomic(block, atomic, at, area, addresses)
     }
 
     /// `cp.async`: reads now, and keeps what it read until it lands.
@@ -155,7 +171,7 @@ impl Machine<'_> {
         let bytes = width * u64::from(at.mask.count_ones());
         let [load, store] = &mut sites;
         load.totals.add(bytes, load.pattern.sectors, load.pattern.ideal);
-        store.totals.add_shared(bytes, store.pattern.conflicts);
+        store.totals.add_shared(false, bytes, store.pattern.conflicts);
         for (site, memory) in copy.sites.into_iter().zip(sites) {
             self.put_site(site, memory);
         }

@@ -50,13 +50,17 @@ pub struct Block {
     pub place: [u32; 3],
     /// The multiprocessor it is on.
     pub multiprocessor: u32,
+    /// Its number in its cluster.
+    pub rank: usize,
     /// Its warps.
     pub warps: Vec<Warp>,
-    /// Its shared memory, static before dynamic.
+    /// The number in the grid of the block whose shared memory it has: its own but for a moment.
+    pub home: u64,
+    /// Shared memory, static before dynamic.
     pub shared: Segment,
     /// Its barriers.
     pub meetings: [Meeting; BARRIERS],
-    /// Who touched its shared memory.
+    /// Who touched it.
     pub shadow: Shadow,
     /// Which lanes stored to it.
     pub steps: Steps,
@@ -65,6 +69,26 @@ pub struct Block {
 }
 
 impl Block {
+    /// Exchanges shared memory with another.
+    pub fn exchange(&mut self, other: &mut Block) {
+        std::mem::swap(&mut self.home, &mut other.home);
+        std::mem::swap(&mut self.shared, &mut other.shared);
+        std::mem::swap(&mut self.shadow, &mut other.shadow);
+        std::mem::swap(&mut self.steps, &mut other.steps);
+    }
+
+    /// Whether it has another's shared memory.
+    #[inline(always)]
+    pub fn away(&self) -> bool {
+        self.home != self.index
+    }
+
+    /// A warp's number in the cluster.
+    #[inline(always)]
+    pub fn in_cluster(&self, warp: usize) -> usize {
+        self.rank * self.warps.len() + warp
+    }
+
     /// Whether all threads have exited.
     pub fn done(&self) -> bool {
         self.warps.iter().all(|warp| warp.state == State::Done)

@@ -32,8 +32,11 @@ impl Machine<'_> {
                 self.branch_table(block, lanes, (*index, targets), at, active)?;
             }
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
+            Kind::ClusterArrive(release) if mask != 0 => self.arrive(block, at, *release)?,
+            Kind::ClusterWait if mask != 0 => return self.wait(block, at),
+            Kind::Map(map) if mask != 0 => self.map(block, lanes, map, at)?,
             Kind::WarpSync(members) if mask != 0 => {
-                self.members(block, lanes, *members, at)?;
+                self.named(block, lanes, *members, at)?;
                 self.order.lanes_met(&mut block.order, at.warp);
             }
             Kind::Special(result, what) if mask != 0 => self.special(block, lanes, *result, *what, at),
@@ -61,7 +64,14 @@ impl Machine<'_> {
         if let Some(meeting) = block.meetings.iter().position(|m| m.arrived > 0 && !m.can_complete(block)) {
             return Err(self.never_met(block, at, block.meetings[meeting].pc));
         }
-        Ok((block.warps[at.warp].state == State::Done).then_some(Stop::Blocked))
+        if block.warps[at.warp].state != State::Done {
+            return Ok(None);
+        }
+        // Who has exited counts as arrived.
+        if block.warps[at.warp].arrived.is_none_or(|(phase, _)| phase != self.cluster.phase) {
+            self.gone(block);
+        }
+        Ok(Some(Stop::Blocked))
     }
 
     /// Threads of a block, in whole warps.
@@ -114,7 +124,7 @@ impl Machine<'_> {
     }
 
     /// Checks that exactly the lanes that a `.sync` operation names execute it.
-    pub fn members(&self, block: &Block, lanes: &Lanes, members: Slot, at: At) -> Result<(), Fault> {
+    pub fn named(&self, block: &Block, lanes: &Lanes, members: Slot, at: At) -> Result<(), Fault> {
         // SAFETY: the mask is a register of this kernel.
         let masks = unsafe { lanes.words(members) };
         let existing = block.warps[at.warp].existing;
@@ -130,6 +140,16 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Checks that all lanes of the warp come to a barrier.
+    pub fn whole_warp(&self, block: &Block, at: At) -> Result<(), Fault> {
+        let live = block.warps[at.warp].live;
+        if at.mask == live {
+            return Ok(());
+        }
+        let what = format!("a barrier that only {:#010x} of the warp's lanes {live:#010x} reach", at.mask);
+        Err(self.fault(FaultKind::DivergentBarrier, block, at, at.mask.trailing_zeros(), None, &what))
+    }
+
     fn barrier(
         &mut self,
         block: &mut Block,
@@ -138,14 +158,7 @@ impl Machine<'_> {
         at: At,
     ) -> Result<Option<Stop>, Fault> {
         let lane = at.mask.trailing_zeros();
-        let warp = &block.warps[at.warp];
-        if at.mask != warp.live {
-            let what = format!(
-                "a barrier that only {:#010x} of the warp's lanes {:#010x} reach",
-                at.mask, warp.live
-            );
-            return Err(self.fault(FaultKind::DivergentBarrier, block, at, lane, None, &what));
-        }
+        self.whole_warp(block, at)?;
         // SAFETY: the operands are registers of this kernel.
         let (id, threads, votes) = unsafe {
             let id = lanes.words(barrier.id)[lane as usize];
@@ -229,6 +242,20 @@ impl Machine<'_> {
             Special::Threads(k) => all(launch.block[usize::from(k)]),
             Special::Block(k) => all(block.place[usize::from(k)]),
             Special::Blocks(k) => all(launch.grid[usize::from(k)]),
+            Special::Cluster(k) => all(self.cluster.place[usize::from(k)]),
+            Special::Clusters(k) => {
+                let k = usize::from(k);
+                all(launch.grid[k] / launch.cluster.unwrap_or([1; 3])[k])
+            }
+            Special::Member(k) => all(self.cluster_place(block)[1][usize::from(k)]),
+            Special::Members(k) => all(launch.cluster.unwrap_or([1; 3])[usize::from(k)]),
+            Special::MemberRank => all(block.rank as u32),
+            Special::MemberCount => all(self.members()),
+            Special::Clustered => {
+                // SAFETY: the result is a predicate of this kernel.
+                unsafe { lanes.set_mask(result, if launch.cluster.is_some() { u32::MAX } else { 0 }) };
+                return;
+            }
             Special::Lane => std::array::from_fn(|lane| lane as u32),
             Special::Warp => all(at.warp as u32),
             Special::Warps => all(block.warps.len() as u32),

@@ -12,7 +12,7 @@ use crate::isa::lanes::{Lanes, WARP};
 impl Machine<'_> {
     /// `shfl.sync`
     pub fn shuffle(&mut self, block: &Block, lanes: &Lanes, shuffle: &Shuffle, at: At) -> Result<(), Fault> {
-        self.members(block, lanes, shuffle.members, at)?;
+        self.named(block, lanes, shuffle.members, at)?;
         // SAFETY: the operands are registers of this kernel.
         let (values, picks, clamps) =
             unsafe { (lanes.words(shuffle.value), lanes.words(shuffle.lane), lanes.words(shuffle.clamp)) };
@@ -51,7 +51,7 @@ impl Machine<'_> {
     /// Votes, matches and reductions.
     pub fn exchange(&mut self, block: &Block, lanes: &Lanes, e: &Exchange, at: At) -> Result<(), Fault> {
         if let Some(members) = e.members {
-            self.members(block, lanes, members, at)?;
+            self.named(block, lanes, members, at)?;
         }
         let mask = at.mask;
         let active = |lane: &usize| mask >> lane & 1 == 1;

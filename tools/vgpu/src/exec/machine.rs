@@ -4,6 +4,7 @@
 //! up its slice. Each instruction costs a count, a guard and a jump to its operation.
 
 use super::block::Block;
+use super::cluster::Cluster;
 use super::late::Late;
 use super::pattern::Pattern;
 use super::warp::At;
@@ -20,8 +21,10 @@ use crate::memory::{Memory, Segment};
 pub struct Totals {
     /// Global requests.
     pub global: Requests,
-    /// Requests to shared memory, their bytes, and wavefronts added by conflicts.
+    /// Requests to the block's shared memory, their bytes, and wavefronts added by conflicts.
     pub shared: [u64; 3],
+    /// The same, to other blocks'.
+    pub distributed: [u64; 3],
 }
 
 impl Totals {
@@ -34,22 +37,23 @@ impl Totals {
         self.global.ideal_sectors += u64::from(ideal);
     }
 
-    /// Adds a request to shared memory.
+    /// Adds a request to shared memory, the block's or, if `away`, another's.
     #[inline(always)]
-    pub fn add_shared(&mut self, bytes: u64, conflicts: u32) {
-        self.shared[0] += 1;
-        self.shared[1] += bytes;
-        self.shared[2] += u64::from(conflicts);
+    pub fn add_shared(&mut self, away: bool, bytes: u64, conflicts: u32) {
+        let sums = if away { &mut self.distributed } else { &mut self.shared };
+        sums[0] += 1;
+        sums[1] += bytes;
+        sums[2] += u64::from(conflicts);
     }
 
     /// For a line's report.
     pub fn line(&self, source_line: u32) -> LineRequests {
         LineRequests {
             source_line,
-            requests: self.global.requests + self.shared[0],
+            requests: self.global.requests + self.shared[0] + self.distributed[0],
             sectors: self.global.sectors,
             ideal_sectors: self.global.ideal_sectors,
-            conflicts: self.shared[2],
+            conflicts: self.shared[2] + self.distributed[2],
         }
     }
 }
@@ -102,6 +106,10 @@ pub struct Machine<'a> {
     pub workspace: u64,
     /// Barriers of blocks.
     pub barriers: u64,
+    /// Barriers of clusters.
+    pub cluster_barriers: u64,
+    /// The cluster whose block runs.
+    pub cluster: Cluster,
     /// Releases and acquires on global memory.
     pub synchronised: [u64; 2],
     /// The order of accesses.
@@ -142,6 +150,8 @@ impl<'a> Machine<'a> {
             progress: 0,
             workspace: 0,
             barriers: 0,
+            cluster_barriers: 0,
+            cluster: Cluster::default(),
             synchronised: [0; 2],
             order,
             distinct: false,

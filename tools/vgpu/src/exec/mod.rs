@@ -6,6 +6,7 @@
 mod access;
 mod atomic;
 mod block;
+mod cluster;
 mod control;
 mod exchange;
 mod handover;
@@ -38,6 +39,8 @@ pub struct Launch<'a> {
     pub params: &'a [u8],
     /// Whether all blocks are resident at once and may wait for one another.
     pub cooperative: bool,
+    /// Blocks of a cluster in each direction, if the launch has clusters.
+    pub cluster: Option<[u32; 3]>,
 }
 
 /// What a device can hold.
@@ -88,4 +91,20 @@ pub fn resident_blocks(kernel: &Kernel, limits: &Limits, threads: u32, dynamic_s
     let by_registers = limits.registers_per_multiprocessor.checked_div(registers).unwrap_or(u32::MAX);
     let by_threads = limits.max_threads_per_multiprocessor / (warps * WARP as u32);
     by_shared.min(by_registers).min(by_threads).min(limits.max_blocks_per_multiprocessor)
+}
+
+/// The multiprocessors of each of a device's clusters of processors (GPCs): an H100 has two of 18 and six of 16, and
+/// other devices have as many of 16 as there are, the last with what is left.
+pub fn processor_clusters(multiprocessors: u32) -> impl Iterator<Item = u32> {
+    let large = if multiprocessors == 132 { 2 } else { 0 };
+    let rest = multiprocessors - large * 18;
+    let last = Some(rest % 16).filter(|&n| n > 0);
+    (0..large).map(|_| 18).chain((0..rest / 16).map(|_| 16)).chain(last)
+}
+
+/// Clusters of `size` blocks that the device can hold at once, where a multiprocessor can hold `blocks`: each lies in
+/// one cluster of processors.
+pub fn resident_clusters(limits: &Limits, blocks: u32, size: u32) -> u32 {
+    let each = processor_clusters(limits.multiprocessors);
+    each.map(|multiprocessors| multiprocessors.saturating_mul(blocks) / size.max(1)).sum()
 }

@@ -10,7 +10,7 @@ use super::pattern::Pattern;
 use super::warp::{At, Warp};
 use crate::check::{BlockOrder, Cell, Clash, Conflict, GridOrder, How, Mark, NOT_YET, WORD};
 use crate::fault::{Fault, FaultKind};
-use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
+use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order, Scope};
 use crate::isa::lanes::{Lanes, WARP};
 
 /// Whether a cell's access is known to the warp: by its own program, or by what it has heard.
@@ -32,6 +32,9 @@ fn how(access: &Access) -> How {
         _ => How::Weak,
     }
 }
+
+/// What the names of addresses differ by that only a cluster uses: no address has this bit.
+const ONLY_CLUSTER: u64 = 1 << 47;
 
 impl Machine<'_> {
     /// A request to global memory: races, distinct bytes, and what it synchronises.
@@ -121,7 +124,7 @@ impl Machine<'_> {
             self.same_values(block, lanes, access, at, addresses)?;
         }
         if strong {
-            let key = (block.index + 1) << 48;
+            let key = (block.home + 1) << 48;
             self.synchronise(block, at, access.order, !access.store, access.store, true, addresses, key);
         }
         Ok(())
@@ -141,9 +144,9 @@ impl Machine<'_> {
         store: bool,
     ) -> Result<(), Fault> {
         if own {
-            let met = block.order.met(at.warp);
+            let (met, warp) = (block.order.met(at.warp), block.in_cluster(at.warp));
             for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
-                let other = block.steps.other(addresses[lane], bytes, met, at.warp, lane as u32);
+                let other = block.steps.other(addresses[lane], bytes, met, warp, lane as u32);
                 if let Some((address, stored)) = other {
                     let what = format!(
                         "a race: this {} after lane {}'s store of {}, and the lanes have not met since \
@@ -157,8 +160,9 @@ impl Machine<'_> {
             }
         }
         if store {
-            let (time, steps) = (block.order.time, &mut block.steps);
-            each(at.mask, |lane| steps.store(addresses[lane], bytes, time, at.warp, site, lane as u32));
+            let (time, warp) = (block.order.time, block.in_cluster(at.warp));
+            let steps = &mut block.steps;
+            each(at.mask, |lane| steps.store(addresses[lane], bytes, time, warp, site, lane as u32));
         }
         Ok(())
     }
@@ -233,7 +237,7 @@ impl Machine<'_> {
         let done = self.check_atomic(block, atomic, at, area, addresses, &site);
         self.put_site(atomic.site, site);
         done?;
-        let key = if area == Area::Shared { (block.index + 1) << 48 } else { 0 };
+        let key = if area == Area::Shared { (block.home + 1) << 48 } else { 0 };
         self.synchronise(block, at, atomic.order, true, true, false, addresses, key);
         Ok(())
     }
@@ -379,8 +383,13 @@ impl Machine<'_> {
         addresses: &[u64; WARP],
         key: u64,
     ) {
-        // What does not reach beyond the block goes by another name, which only the block uses.
-        let key = if order.device { key } else { (block.index + 1) << 48 };
+        // What does not reach beyond block or cluster goes by another name, which only they use.
+        let key = match order.scope {
+            Scope::Block if block.away() => (block.index + 1) << 48 | ONLY_CLUSTER ^ (block.home + 1) << 24,
+            Scope::Block => (block.index + 1) << 48,
+            Scope::Cluster if key == 0 => (self.cluster.index + 1) << 48 | ONLY_CLUSTER,
+            _ => key,
+        };
         if key == 0 && looks && order.acquire {
             self.synchronised[1] += 1;
         }

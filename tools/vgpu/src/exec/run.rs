@@ -1,15 +1,16 @@
 //! Runs the blocks of a launch.
 //!
-//! The idea: some blocks are resident; a block runs until all its warps wait or one looks for what
-//! another block is to do. In order, that is one block after the other as far as it goes; with a seed,
-//! blocks and warps take random turns of random length.
+//! The idea: some clusters are resident, each of one block unless the launch says otherwise; a block runs
+//! until all its warps wait or one looks for what another block is to do. In order, that is one block after
+//! the other as far as it goes; with a seed, blocks and warps take random turns of random length.
 
 use super::block::Block;
+use super::cluster::Cluster;
 use super::control::place;
 use super::machine::{Machine, Stop};
 use super::random::Random;
 use super::warp::{State, Warp};
-use super::{Launch, Limits, Schedule, resident_blocks};
+use super::{Launch, Limits, Schedule, resident_blocks, resident_clusters};
 use crate::check::{Shadow, Steps};
 use crate::counters::{Class, Counters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
@@ -21,7 +22,7 @@ use crate::memory::{Memory, Segment};
 const BUDGET: u64 = 200_000_000_000;
 /// Turns of all resident warps without any change to memory, after which nothing is expected any more.
 const VAIN_ROUNDS: u64 = 20_000;
-/// Resident blocks of an ordinary launch with random turns.
+/// Resident clusters of an ordinary launch with random turns.
 const RANDOM_RESIDENT: usize = 6;
 
 /// Runs a launch to its end.
@@ -49,7 +50,7 @@ pub fn run(
     let mut machine = Machine::new(launch, memory, limits, schedule, budget);
     machine.workspace = workspace;
     machine.distinct = counters.distinct;
-    let done = blocks(&mut machine);
+    let done = clusters(&mut machine);
     count(&machine, counters);
     let latest = machine.order.latest;
     memory.end_launch(latest);
@@ -90,9 +91,16 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
             limits.shared_per_block
         ));
     }
+    let size = launch.cluster.unwrap_or([1; 3]);
+    if launch.grid.iter().zip(size).any(|(n, of)| of == 0 || n % of != 0) {
+        return fail(format!("a grid of {:?} blocks, in clusters of {size:?}", launch.grid));
+    }
+    let fit = clusters_at_once(launch, limits);
+    if launch.cluster.is_some() && fit == 0 {
+        return fail(format!("clusters of {size:?} blocks, of which none fits on the device"));
+    }
     if launch.cooperative {
-        let fit = resident_blocks(kernel, limits, threads as u32, launch.dynamic_shared);
-        let fit = u64::from(fit) * u64::from(limits.multiprocessors);
+        let fit = fit * size.iter().map(|&n| u64::from(n)).product::<u64>();
         if blocks > fit {
             return fail(format!("a cooperative grid of {blocks} blocks; {fit} fit on the device at once"));
         }
@@ -100,16 +108,25 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The blocks of a launch, of which some are resident.
-fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
-    let launch = machine.launch;
-    let total: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
+/// Clusters of a launch that the device can hold at once.
+fn clusters_at_once(launch: &Launch<'_>, limits: &Limits) -> u64 {
     let threads: u32 = launch.block.iter().product();
-    let fit = resident_blocks(launch.kernel, machine.limits, threads, launch.dynamic_shared).max(1);
-    let fit = u64::from(fit) * u64::from(machine.limits.multiprocessors.max(1));
+    let blocks = resident_blocks(launch.kernel, limits, threads, launch.dynamic_shared);
+    match launch.cluster {
+        Some(size) => resident_clusters(limits, blocks, size.iter().product()).into(),
+        None => u64::from(blocks) * u64::from(limits.multiprocessors),
+    }
+}
+
+/// The clusters of a launch, of which some are resident.
+fn clusters(machine: &mut Machine<'_>) -> Result<(), Fault> {
+    let launch = machine.launch;
+    let size: u64 = machine.members().into();
+    let total = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>() / size;
     let mut random = machine.schedule.seed.map(Random::new);
     // How many may be resident, and how many are before anyone has to look for another.
-    let most = if launch.cooperative { total } else { fit.min(total) };
+    let most =
+        if launch.cooperative { total } else { clusters_at_once(launch, machine.limits).clamp(1, total) };
     let mut wanted = match &random {
         _ if launch.cooperative => total,
         Some(_) => most.min(RANDOM_RESIDENT as u64),
@@ -124,17 +141,17 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
         }
     }
     let mut coming = order.into_iter();
-    let mut resident: Vec<Block> = Vec::new();
-    let mut spare: Vec<Block> = Vec::new();
+    let mut resident: Vec<Cluster> = Vec::new();
+    let mut spare: Vec<Cluster> = Vec::new();
     let mut at = 0;
     let (mut vain, mut seen) = (0, 0);
-    // Blocks asked since anybody ran.
+    // Clusters asked since anybody ran.
     let mut idle = 0;
     loop {
         while (resident.len() as u64) < wanted {
             let Some(index) = coming.next() else { break };
-            let block = enter(machine, spare.pop(), index);
-            resident.push(block);
+            let cluster = enter(machine, spare.pop(), index);
+            resident.push(cluster);
         }
         if resident.is_empty() {
             return Ok(());
@@ -152,7 +169,8 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
             at += 1;
             if idle >= resident.len() {
                 // All rest; whoever waits for something else than memory is to run again.
-                let warps = resident.iter_mut().flat_map(|block| &mut block.warps);
+                let warps =
+                    resident.iter_mut().flat_map(Cluster::each_mut).flat_map(|block| &mut block.warps);
                 warps.for_each(|warp| warp.watch.wake());
                 idle = 0;
             }
@@ -161,8 +179,8 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
         idle = 0;
         match turn {
             Turn::Done => {
-                let block = resident.remove(at);
-                spare.push(block);
+                let cluster = resident.remove(at);
+                spare.push(cluster);
                 continue;
             }
             Turn::Stuck => {
@@ -188,7 +206,7 @@ fn blocks(machine: &mut Machine<'_>) -> Result<(), Fault> {
     }
 }
 
-/// How a block's turn ended.
+/// How a cluster's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     /// All threads have exited.
@@ -201,27 +219,48 @@ enum Turn {
     Stuck,
 }
 
-/// Lets a block run for a while.
-fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random>) -> Result<Turn, Fault> {
+/// Lets a cluster run for a while.
+fn turn(
+    machine: &mut Machine<'_>,
+    cluster: &mut Cluster,
+    random: Option<&mut Random>,
+) -> Result<Turn, Fault> {
     if let Some(random) = random {
-        let ready: Vec<usize> = (0..block.warps.len()).filter(|&w| runs(machine, block, w)).collect();
-        if ready.is_empty() {
-            return Ok(match block.ready() {
-                true => Turn::Waits,
-                false if block.done() => Turn::Done,
-                false => Turn::Stuck,
-            });
+        let mut ready: Vec<(usize, usize)> = Vec::new();
+        for block in cluster.each_mut() {
+            let warps = (0..block.warps.len()).filter(|&warp| runs(machine, block, warp));
+            ready.extend(warps.collect::<Vec<_>>().into_iter().map(|warp| (block.rank, warp)));
         }
-        let warp = ready[random.below(ready.len() as u64) as usize];
+        if ready.is_empty() {
+            return Ok(without_any(cluster));
+        }
+        let (rank, warp) = ready[random.below(ready.len() as u64) as usize];
         let longest = random.below(10);
         let slice = 1 + random.below(1 << longest);
-        let stop = machine.run_warp(block, warp, slice)?;
+        let stop = machine.with(cluster, rank, |machine, block| machine.run_warp(block, warp, slice))?;
         return Ok(match stop {
-            _ if block.done() => Turn::Done,
+            _ if cluster.done() => Turn::Done,
             Stop::Looking => Turn::Waits,
             _ => Turn::Goes,
         });
     }
+    for rank in 0..cluster.blocks.len() {
+        machine.with(cluster, rank, |machine, block| as_far_as_it_goes(machine, block))?;
+    }
+    Ok(without_any(cluster))
+}
+
+/// How the turn of a cluster ends of which no warp is to run now.
+fn without_any(cluster: &Cluster) -> Turn {
+    match cluster.ready() {
+        true => Turn::Waits,
+        false if cluster.done() => Turn::Done,
+        false => Turn::Stuck,
+    }
+}
+
+/// Runs a block until all its warps wait or look.
+fn as_far_as_it_goes(machine: &mut Machine<'_>, block: &mut Block) -> Result<(), Fault> {
     let mut ran = true;
     while ran {
         ran = false;
@@ -234,13 +273,10 @@ fn turn(machine: &mut Machine<'_>, block: &mut Block, random: Option<&mut Random
             ran |= stop != Stop::Looking;
         }
     }
-    if block.done() {
-        return Ok(Turn::Done);
-    }
     for warp in &mut block.warps {
         warp.looking = false;
     }
-    Ok(if block.ready() { Turn::Waits } else { Turn::Stuck })
+    Ok(())
 }
 
 /// Whether a warp is to run.
@@ -249,72 +285,107 @@ fn runs(machine: &Machine<'_>, block: &mut Block, warp: usize) -> bool {
     warp.state == State::Ready && !warp.watch.rests(machine.progress, machine.memory, &block.shared)
 }
 
-fn enter(machine: &mut Machine<'_>, spare: Option<Block>, index: u64) -> Block {
+/// A cluster begins, all its blocks at once.
+fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Cluster {
     let launch = machine.launch;
-    let threads: u32 = launch.block.iter().product();
-    let place = place(index, launch.grid);
-    let mut block = match spare {
-        Some(mut block) => {
-            block.warps.iter_mut().for_each(Warp::restart);
-            block.shared.clear();
-            block
-        }
-        None => {
-            let kernel = launch.kernel;
-            let shared = kernel.shared_with(launch.dynamic_shared).into();
-            let warps = (0..threads.div_ceil(WARP as u32)).map(|number| {
-                let count = (threads - number * WARP as u32).min(WARP as u32);
-                Warp::new(number, count, kernel.file_words, kernel.local)
-            });
-            Block {
-                index,
-                place,
-                multiprocessor: 0,
-                warps: warps.collect(),
-                shared: Segment::new(0, shared),
-                meetings: Default::default(),
-                shadow: Shadow::new(shared),
-                steps: Steps::new(shared),
-                order: Default::default(),
-            }
-        }
-    };
-    block.index = index;
-    block.place = place;
-    block.multiprocessor = (index % u64::from(machine.limits.multiprocessors.max(1))) as u32;
-    let warps = block.warps.len() as u32;
-    machine.order.enter(&mut block.order, index * u64::from(warps), warps);
-    block
+    let size = launch.cluster.unwrap_or([1; 3]);
+    let members = machine.members() as usize;
+    let mut cluster = spare.unwrap_or_default();
+    cluster.blocks.resize_with(members, || None);
+    cluster.index = index;
+    cluster.place = place(index, std::array::from_fn(|k| launch.grid[k] / size[k]));
+    cluster.phase = 0;
+    cluster.gathering = Default::default();
+    // Whoever reaches another's memory goes by its own time: theirs must not differ when they begin.
+    let since = if members > 1 { machine.order.latest + 1 } else { machine.order.start };
+    for (rank, block) in cluster.blocks.iter_mut().enumerate() {
+        let within = place(rank as u64, size);
+        let place: [u32; 3] = std::array::from_fn(|k| cluster.place[k] * size[k] + within[k]);
+        let mut entered = block.take().map_or_else(
+            || Box::new(new_block(launch, rank)),
+            |mut block| {
+                block.warps.iter_mut().for_each(Warp::restart);
+                block.shared.clear();
+                block
+            },
+        );
+        let [x, y, z] = place.map(u64::from);
+        entered.index = (z * u64::from(launch.grid[1]) + y) * u64::from(launch.grid[0]) + x;
+        entered.home = entered.index;
+        entered.place = place;
+        entered.multiprocessor = (entered.index % u64::from(machine.limits.multiprocessors.max(1))) as u32;
+        let warps = entered.warps.len() as u32;
+        machine.order.enter(&mut entered.order, since, entered.index * u64::from(warps), warps);
+        *block = Some(entered);
+    }
+    cluster.missing = cluster.each().map(|block| block.warps.len()).sum();
+    cluster
 }
 
-fn stuck(machine: &Machine<'_>, block: &Block) -> Fault {
-    let waiting: Vec<String> = block
-        .warps
-        .iter()
-        .filter_map(|warp| match warp.state {
-            State::Barrier(id) => {
-                let line = machine.launch.kernel.code[block.meetings[id as usize].pc as usize].line;
-                Some(format!("warp {} at barrier {id} (first reached at PTX line {line})", warp.number))
-            }
-            _ => None,
-        })
-        .collect();
+fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
+    let kernel = launch.kernel;
+    let threads: u32 = launch.block.iter().product();
+    let shared = kernel.shared_with(launch.dynamic_shared).into();
+    let warps = (0..threads.div_ceil(WARP as u32)).map(|number| {
+        let count = (threads - number * WARP as u32).min(WARP as u32);
+        Warp::new(number, count, kernel.file_words, kernel.local)
+    });
+    Block {
+        index: 0,
+        place: [0; 3],
+        multiprocessor: 0,
+        rank,
+        warps: warps.collect(),
+        home: 0,
+        shared: Segment::new(0, shared),
+        meetings: Default::default(),
+        shadow: Shadow::new(shared),
+        steps: Steps::new(shared),
+        order: Default::default(),
+    }
+}
+
+fn stuck(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
+    /// Waiting warps that are named.
+    const NAMED: usize = 8;
+    let code = &machine.launch.kernel.code;
+    let mut waiting: Vec<String> = Vec::new();
+    for block in cluster.each() {
+        for warp in &block.warps {
+            let (barrier, pc) = match (warp.state, warp.arrived) {
+                (State::Barrier(id), _) => (format!("barrier {id}"), block.meetings[id as usize].pc),
+                (State::Cluster, Some((_, pc))) => ("the cluster's barrier".to_string(), pc),
+                _ => continue,
+            };
+            let line = code[pc as usize].line;
+            waiting.push(format!(
+                "block {:?}, warp {} at {barrier} (first reached at PTX line {line})",
+                block.place, warp.number
+            ));
+        }
+    }
+    let more = match waiting.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(", and {n} more"),
+    };
+    waiting.truncate(NAMED);
     let what = format!(
-        "kernel {}, block {:?}: all its warps wait for one another: {}",
+        "kernel {}: all its warps wait for one another: {}{more}",
         machine.launch.kernel.name,
-        block.place,
         waiting.join(", ")
     );
     Fault::new(FaultKind::Deadlock, what)
 }
 
-fn deadlock(machine: &Machine<'_>, block: &Block) -> Fault {
+fn deadlock(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
     let code = &machine.launch.kernel.code;
-    let warp = block.warps.iter().find(|warp| warp.state == State::Ready);
+    let ready = |warp: &&Warp| warp.state == State::Ready;
+    let found = cluster.each().find_map(|block| Some((block, block.warps.iter().find(ready)?)));
+    let (place, warp) = found.map_or((cluster.place, None), |(block, warp)| (block.place, Some(warp)));
     let pc = warp.and_then(|warp| warp.stack.last()).map_or(0, |path| path.pc);
     let what = format!(
         "kernel {}, block {:?}, near PTX line {}: every warp looks at memory that nobody changes any more",
-        machine.launch.kernel.name, block.place, code[pc as usize].line
+        machine.launch.kernel.name, place, code[pc as usize].line
     );
     Fault::new(FaultKind::Deadlock, what)
 }
@@ -329,6 +400,7 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
     all.blocks += blocks;
     all.threads += blocks * launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
     all.block_barriers += machine.barriers;
+    all.cluster_barriers += machine.cluster_barriers;
     all.grid_releases += machine.synchronised[0];
     all.grid_acquires += machine.synchronised[1];
     let add = |to: &mut Requests, from: &Requests| {
@@ -362,8 +434,14 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
                     sites.push(totals);
                 }
                 add_shared(shared, &totals.shared);
+                let distributed = match access.store {
+                    true => &mut all.distributed_stores,
+                    false => &mut all.distributed_loads,
+                };
+                add_shared(distributed, &totals.distributed);
                 // A generic address shows only now what it was.
-                if access.address.area == Area::Generic && totals.shared[0] > totals.global.requests {
+                let shared = totals.shared[0] + totals.distributed[0];
+                if access.address.area == Area::Generic && shared > totals.global.requests {
                     class = if access.store { Class::SharedStore } else { Class::SharedLoad };
                 }
             }
@@ -371,6 +449,7 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
                 let totals = machine.totals(atomic.site);
                 add(&mut all.atomics, &totals.global);
                 add_shared(&mut all.shared_stores, &totals.shared);
+                add_shared(&mut all.distributed_stores, &totals.distributed);
                 sites.push(totals);
             }
             Kind::Copy(copy) => {

@@ -55,6 +55,8 @@ pub enum State {
     Ready,
     /// It waits at a barrier.
     Barrier(u32),
+    /// It waits at the cluster's barrier.
+    Cluster,
     /// All its threads have exited.
     Done,
 }
@@ -92,6 +94,8 @@ pub struct Warp {
     pub live: u32,
     /// Whether it can run.
     pub state: State,
+    /// Since it has arrived at the cluster's barrier and not waited: in which phase, and by which instruction.
+    pub arrived: Option<(u64, u32)>,
     /// What it looked at that others may change.
     pub watch: Watch,
     /// Whether it looked in vain in the block's turn.
@@ -116,6 +120,7 @@ impl Warp {
             existing,
             live: existing,
             state: State::Ready,
+            arrived: None,
             watch: Watch::default(),
             looking: false,
             copies: Vec::new(),
@@ -131,6 +136,7 @@ impl Warp {
         self.next_serial = 1;
         self.live = self.existing;
         self.state = State::Ready;
+        self.arrived = None;
         self.watch.clear();
         self.looking = false;
         self.copies.clear();

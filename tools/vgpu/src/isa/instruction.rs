@@ -42,6 +42,12 @@ pub enum Kind {
     CopyWait(u32),
     /// `membar` and `fence`; whether it reaches beyond the block.
     Fence(bool),
+    /// `barrier.cluster.arrive`; whether it releases.
+    ClusterArrive(bool),
+    /// `barrier.cluster.wait`
+    ClusterWait,
+    /// `mapa` and `getctarank`
+    Map(Box<Map>),
     /// `bar` and `barrier`
     Barrier(Box<Barrier>),
     /// `bar.warp.sync`
@@ -73,6 +79,20 @@ pub enum Special {
     Block(u8),
     /// `%nctaid`
     Blocks(u8),
+    /// `%clusterid`
+    Cluster(u8),
+    /// `%nclusterid`
+    Clusters(u8),
+    /// `%cluster_ctaid`
+    Member(u8),
+    /// `%cluster_nctaid`
+    Members(u8),
+    /// `%cluster_ctarank`
+    MemberRank,
+    /// `%cluster_nctarank`
+    MemberCount,
+    /// `%is_explicit_cluster`, a predicate.
+    Clustered,
     /// `%laneid`
     Lane,
     /// `%warpid`
@@ -110,6 +130,8 @@ pub enum Area {
     Const,
     /// The block's shared memory.
     Shared,
+    /// The shared memory of a block of the cluster: the address tells which.
+    Cluster,
     /// The thread's own memory.
     Local,
     /// The kernel's arguments.
@@ -129,6 +151,18 @@ pub struct Address {
     pub area: Area,
 }
 
+/// Among whom an access is strong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// `.cta`
+    #[default]
+    Block,
+    /// `.cluster`
+    Cluster,
+    /// `.gpu` and `.sys`
+    Device,
+}
+
 /// What an access means for the order of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order {
@@ -138,8 +172,8 @@ pub struct Order {
     pub acquire: bool,
     /// What came before is handed to whoever acquires.
     pub release: bool,
-    /// Reaches beyond the block.
-    pub device: bool,
+    /// How far it reaches.
+    pub scope: Scope,
 }
 
 /// A load or store of one to eight elements by each lane.
@@ -236,6 +270,20 @@ pub struct Copy {
     pub present: Option<Slot>,
     /// The numbers of the load and of the store.
     pub sites: [u32; 2],
+}
+
+/// `mapa` and `getctarank`: from an address of shared memory to its like in a block of the cluster, and back to
+/// the block's rank.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// The result: an address, or a rank.
+    pub result: Slot,
+    /// The address, a long if the result of `mapa` is one.
+    pub address: Slot,
+    /// The rank of the block that `mapa` goes to; none for `getctarank`.
+    pub rank: Option<Slot>,
+    /// Whether addresses have 64 bits.
+    pub long: bool,
 }
 
 /// What a barrier does besides.
@@ -389,6 +437,11 @@ impl Instruction {
                     f(&mut barrier.result, Define);
                 }
             }
+            Kind::Map(map) => {
+                f(&mut map.address, Use);
+                map.rank.iter_mut().for_each(|s| f(s, Use));
+                f(&mut map.result, Define);
+            }
             Kind::WarpSync(members) => f(members, Use),
             Kind::Shuffle(s) => {
                 for slot in [&mut s.value, &mut s.lane, &mut s.clamp, &mut s.members] {
@@ -407,6 +460,8 @@ impl Instruction {
             Kind::CopyCommit
             | Kind::CopyWait(_)
             | Kind::Fence(_)
+            | Kind::ClusterArrive(_)
+            | Kind::ClusterWait
             | Kind::Branch(_)
             | Kind::Exit
             | Kind::Trap(_)

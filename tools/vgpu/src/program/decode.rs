@@ -460,8 +460,19 @@ pub(super) fn special(name: &str) -> Option<(Special, Width)> {
         return word(Special::Block(k));
     } else if let Some(k) = component("%nctaid") {
         return word(Special::Blocks(k));
+    } else if let Some(k) = component("%clusterid") {
+        return word(Special::Cluster(k));
+    } else if let Some(k) = component("%nclusterid") {
+        return word(Special::Clusters(k));
+    } else if let Some(k) = component("%cluster_ctaid") {
+        return word(Special::Member(k));
+    } else if let Some(k) = component("%cluster_nctaid") {
+        return word(Special::Members(k));
     }
     match name {
+        "%cluster_ctarank" => word(Special::MemberRank),
+        "%cluster_nctarank" => word(Special::MemberCount),
+        "%is_explicit_cluster" => Some((Special::Clustered, Width::Bit)),
         "%laneid" => word(Special::Lane),
         "%warpid" => word(Special::Warp),
         "%nwarpid" => word(Special::Warps),

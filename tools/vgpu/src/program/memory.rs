@@ -5,7 +5,7 @@
 
 use super::decode::{Decoder, Name, Result, width_of};
 use crate::counters::Class;
-use crate::isa::instruction::{Access, Address, Area, Atomic, AtomicKind, Copy, Kind, Order};
+use crate::isa::instruction::{Access, Address, Area, Atomic, AtomicKind, Copy, Kind, Order, Scope};
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::{Operand, Space, Type};
 
@@ -24,7 +24,7 @@ struct Modifiers<'a> {
 fn modifiers(opcode: &str) -> std::result::Result<Modifiers<'_>, &str> {
     let mut all = Modifiers {
         area: Area::Generic,
-        order: Order { device: true, ..Order::default() },
+        order: Order { scope: Scope::Device, ..Order::default() },
         nc: false,
         relaxed: false,
         count: 1,
@@ -36,6 +36,7 @@ fn modifiers(opcode: &str) -> std::result::Result<Modifiers<'_>, &str> {
             "global" => all.area = Area::Global,
             "const" => all.area = Area::Const,
             "shared" | "shared::cta" => all.area = Area::Shared,
+            "shared::cluster" => all.area = Area::Cluster,
             "local" => all.area = Area::Local,
             "param" | "param::entry" | "param::func" => all.area = Area::Param,
             "volatile" | "mmio" => all.order.strong = true,
@@ -43,8 +44,9 @@ fn modifiers(opcode: &str) -> std::result::Result<Modifiers<'_>, &str> {
             "acquire" => (all.order.strong, all.order.acquire) = (true, true),
             "release" => (all.order.strong, all.order.release) = (true, true),
             "acq_rel" => all.order = Order { strong: true, acquire: true, release: true, ..all.order },
-            "cta" => all.order.device = false,
-            "gpu" | "sys" | "cluster" | "weak" | "async" => {}
+            "cta" => all.order.scope = Scope::Block,
+            "cluster" => all.order.scope = Scope::Cluster,
+            "gpu" | "sys" | "weak" => {}
             "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" => {}
             part if part.starts_with("L1::") || part.starts_with("L2::") => {}
             "nc" => all.nc = true,
@@ -114,6 +116,7 @@ impl<'m> Decoder<'m> {
                 let fits = area == space
                     || area == Area::Generic
                     || (area == Area::Param && space == Area::Local)
+                    || (area == Area::Cluster && space == Area::Shared)
                     || (area == Area::Global && space == Area::Const);
                 if !fits {
                     return self.fail(format!("{base} is not in this instruction's space"));
@@ -167,14 +170,14 @@ impl<'m> Decoder<'m> {
         let class = match (address.area, store) {
             (Area::Global | Area::Generic, false) => Class::GlobalLoad,
             (Area::Global | Area::Generic, true) => Class::GlobalStore,
-            (Area::Shared, false) => Class::SharedLoad,
-            (Area::Shared, true) => Class::SharedStore,
+            (Area::Shared | Area::Cluster, false) => Class::SharedLoad,
+            (Area::Shared | Area::Cluster, true) => Class::SharedStore,
             _ => Class::Other,
         };
         let signed = matches!(element, Type::Int { signed: true, .. });
         let count = all.count;
         let (nc, order, site) = (all.nc, all.order, self.site());
-        let handover = all.relaxed && order.device && element == Type::Float { bytes: 4 };
+        let handover = all.relaxed && order.scope == Scope::Device && element == Type::Float { bytes: 4 };
         let access =
             Access { store, address, bytes, count, signed, long, registers, nc, order, handover, site };
         self.emit(Kind::Access(Box::new(access)), Some(class));

@@ -21,7 +21,7 @@ use crate::ptx::{self, Function, Init, Space};
 use decode::Decoder;
 
 /// The mnemonics of instructions that are no row of [`crate::isa::table`], or not only.
-pub const OUTSIDE_THE_TABLE: [&str; 35] = [
+pub const OUTSIDE_THE_TABLE: [&str; 37] = [
     "activemask",
     "applypriority",
     "atom",
@@ -36,10 +36,12 @@ pub const OUTSIDE_THE_TABLE: [&str; 35] = [
     "elect",
     "exit",
     "fence",
+    "getctarank",
     "griddepcontrol",
     "isspacep",
     "ld",
     "ldu",
+    "mapa",
     "match",
     "membar",
     "mov",
@@ -115,6 +117,8 @@ pub struct Kernel {
     pub exact_threads: bool,
     /// `.minnctapersm`.
     pub min_blocks: Option<u32>,
+    /// `.reqnctapercluster`: blocks of a cluster in each direction.
+    pub cluster: Option<[u32; 3]>,
     /// Its instructions.
     pub(crate) code: Vec<Instruction>,
     /// For each instruction, where threads that it parts meet again.
@@ -291,6 +295,7 @@ fn kernel(
         max_threads: function.max_threads,
         exact_threads: function.exact_threads,
         min_blocks: function.min_blocks,
+        cluster: function.cluster,
         code: decoder.code,
         meetings,
         constants: decoder.constants,

@@ -5,7 +5,7 @@
 use super::decode::{Decoder, Result};
 use crate::counters::Class;
 use crate::isa::instruction::{
-    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Shuffle, ShuffleMode,
+    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Map, Shuffle, ShuffleMode,
 };
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::Operand;
@@ -40,7 +40,10 @@ impl<'m> Decoder<'m> {
             ("membar", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
             ("fence", _) if opcode.contains(".proxy") || opcode.contains("mbarrier") => {}
             ("fence", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
+            ("barrier", []) => self.cluster_barrier(opcode)?,
             ("bar" | "barrier", _) => self.barrier(opcode, operands)?,
+            ("mapa", [to, from, rank]) => self.map(opcode, to, from, Some(rank))?,
+            ("getctarank", [to, from]) => self.map(opcode, to, from, None)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -66,9 +69,6 @@ impl<'m> Decoder<'m> {
             self.emit(Kind::WarpSync(members), Some(Class::Barrier));
             return Ok(());
         }
-        if opcode.contains(".cluster") {
-            return self.fail(format!("{opcode} is not supported"));
-        }
         let has = |part| opcode.split('.').any(|p| p == part);
         let kind = match () {
             () if has("sync") => BarrierKind::Sync,
@@ -93,6 +93,37 @@ impl<'m> Decoder<'m> {
         };
         let barrier = Barrier { kind, id, threads, predicate, result };
         self.emit(Kind::Barrier(Box::new(barrier)), Some(Class::Barrier));
+        Ok(())
+    }
+
+    fn cluster_barrier(&mut self, opcode: &str) -> Result<()> {
+        let kind = match opcode.strip_suffix(".aligned").unwrap_or(opcode) {
+            "barrier.cluster.arrive" | "barrier.cluster.arrive.release" => Kind::ClusterArrive(true),
+            "barrier.cluster.arrive.relaxed" => Kind::ClusterArrive(false),
+            "barrier.cluster.wait" | "barrier.cluster.wait.acquire" => Kind::ClusterWait,
+            _ => return self.fail(format!("{opcode} is not supported")),
+        };
+        self.emit(kind, Some(Class::Barrier));
+        Ok(())
+    }
+
+    /// `mapa`, and `getctarank`, which has no rank among its operands.
+    fn map(
+        &mut self,
+        opcode: &str,
+        to: &Operand<'m>,
+        from: &Operand<'m>,
+        rank: Option<&Operand<'m>>,
+    ) -> Result<()> {
+        let long = opcode.ends_with(".u64");
+        if !long && !opcode.ends_with(".u32") {
+            return self.fail(format!("{opcode} is not supported"));
+        }
+        let width = if long { Width::Long } else { Width::Word };
+        let address = self.source(from, width)?;
+        let result = self.result(to, if rank.is_some() { width } else { Width::Word })?;
+        let rank = rank.map(|rank| self.source(rank, Width::Word)).transpose()?;
+        self.emit(Kind::Map(Box::new(Map { result, address, rank, long })), Some(Class::Integer));
         Ok(())
     }
 

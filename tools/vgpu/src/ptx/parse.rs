@@ -216,27 +216,25 @@ impl<'a> Parser<'a> {
             max_threads: None,
             exact_threads: false,
             min_blocks: None,
+            cluster: None,
             body: None,
         };
         while let Token::Word(directive) = self.peek() {
             self.at += 1;
             match directive {
                 ".maxntid" | ".reqntid" => {
-                    let mut threads = [1; 3];
-                    threads[0] = self.int()? as u32;
-                    for n in &mut threads[1..] {
-                        if self.take(',') {
-                            *n = self.int()? as u32;
-                        }
-                    }
-                    function.max_threads = Some(threads);
+                    function.max_threads = Some(self.directions()?);
                     function.exact_threads |= directive == ".reqntid";
                 }
                 ".minnctapersm" => function.min_blocks = Some(self.int()? as u32),
                 ".maxnreg" => {
                     self.int()?;
                 }
-                ".noreturn" => {}
+                ".reqnctapercluster" => function.cluster = Some(self.directions()?),
+                ".maxclusterrank" => {
+                    self.int()?;
+                }
+                ".noreturn" | ".explicitcluster" => {}
                 ".pragma" => self.skip_line(),
                 _ => return Err(Error::new(self.line(), format!("{directive} is not supported"))),
             }
@@ -245,6 +243,17 @@ impl<'a> Parser<'a> {
             function.body = Some(self.body()?);
         }
         Ok(function)
+    }
+
+    /// One to three numbers, those not given 1.
+    fn directions(&mut self) -> Result<[u32; 3]> {
+        let mut all = [self.int()? as u32, 1, 1];
+        for n in &mut all[1..] {
+            if self.take(',') {
+                *n = self.int()? as u32;
+            }
+        }
+        Ok(all)
     }
 
     fn parameters(&mut self) -> Result<Vec<Variable<'a>>> {

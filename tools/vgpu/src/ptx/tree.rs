@@ -204,6 +204,8 @@ pub struct Function<'a> {
     pub exact_threads: bool,
     /// `.minnctapersm`
     pub min_blocks: Option<u32>,
+    /// `.reqnctapercluster`
+    pub cluster: Option<[u32; 3]>,
     /// `None` for a declaration.
     pub body: Option<Vec<Statement<'a>>>,
 }

@@ -107,8 +107,32 @@ impl Device {
         args: Args,
     ) -> Result<(), Fault> {
         let kernel = self.kernel(name);
-        let launch = Launch { kernel: &kernel, grid, block, dynamic_shared, params: &args.0, cooperative };
+        let params = &args.0;
+        let cluster = None;
+        let launch = Launch { kernel: &kernel, grid, block, dynamic_shared, params, cooperative, cluster };
         run(&launch, &mut self.memory, &LIMITS, self.schedule, &mut self.counters)
+    }
+
+    /// In clusters, on a device of so many multiprocessors.
+    pub fn launch_clusters(
+        &mut self,
+        name: &str,
+        [grid, cluster, block]: [u32; 3],
+        multiprocessors: u32,
+        args: Args,
+    ) -> Result<(), Fault> {
+        let kernel = self.kernel(name);
+        let launch = Launch {
+            kernel: &kernel,
+            grid: [grid, 1, 1],
+            block: [block, 1, 1],
+            dynamic_shared: 0,
+            params: &args.0,
+            cooperative: false,
+            cluster: Some([cluster, 1, 1]),
+        };
+        let limits = Limits { multiprocessors, ..LIMITS };
+        run(&launch, &mut self.memory, &limits, self.schedule, &mut self.counters)
     }
 }
 
