@@ -97,6 +97,15 @@ pub struct SharedRequests {
     pub conflicts: u64,
 }
 
+/// Requests of warps that are done later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AsyncRequests {
+    /// Instructions executed by a warp with at least one active thread.
+    pub requests: u64,
+    /// Bytes sent by all threads.
+    pub bytes: u64,
+}
+
 /// Memory requests of one line of PTX.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LineRequests {
@@ -139,10 +148,16 @@ pub struct KernelCounters {
     pub distributed_loads: SharedRequests,
     /// Stores to it, atomic operations included.
     pub distributed_stores: SharedRequests,
+    /// Stores to the blocks of a cluster that arrive later (`st.async`).
+    pub async_stores: AsyncRequests,
     /// Barriers of a block: once for all warps that meet.
     pub block_barriers: u64,
     /// Barriers of a cluster: once for all blocks.
     pub cluster_barriers: u64,
+    /// Phases of mbarriers that were completed.
+    pub mbarrier_phases: u64,
+    /// Waits of warps for them, but for those in vain.
+    pub mbarrier_waits: u64,
     /// Atomic operations on global memory that release: arrivals at grid barriers.
     pub grid_releases: u64,
     /// Acquiring loads from global memory, the vain ones of a spin loop included.

@@ -29,6 +29,8 @@ pub enum FaultKind {
     NonCoherent,
     /// A barrier or `.sync` operation that not all of its threads reach together.
     DivergentBarrier,
+    /// An mbarrier that is not there, or that counts what it should not.
+    Mbarrier,
     /// Nothing can go on.
     Deadlock,
     /// More instructions than the budget: most likely a loop without an end.

@@ -6,6 +6,7 @@
 use super::block::Block;
 use super::control::place;
 use super::machine::{Machine, Stop};
+use super::send::Message;
 use super::warp::{At, State};
 use crate::check::Gathering;
 use crate::fault::{Fault, FaultKind};
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub missing: usize,
     /// What those that have arrived release.
     pub gathering: Gathering,
+    /// Stores between its blocks that are on their way.
+    pub messages: Vec<Message>,
 }
 
 impl Cluster {
@@ -80,7 +83,7 @@ impl Machine<'_> {
     }
 
     /// Sorts addresses of the cluster's shared memory by their blocks, and does something with those of each.
-    fn by_rank(
+    pub fn by_rank(
         &mut self,
         block: &mut Block,
         at: At,

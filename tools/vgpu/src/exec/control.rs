@@ -34,6 +34,8 @@ impl Machine<'_> {
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
             Kind::ClusterArrive(release) if mask != 0 => self.arrive(block, at, *release)?,
             Kind::ClusterWait if mask != 0 => return self.wait(block, at),
+            Kind::Mbarrier(op) if mask != 0 => self.mbarrier(block, lanes, op, at)?,
+            Kind::Send(send) if mask != 0 => self.send(block, lanes, send, at)?,
             Kind::Map(map) if mask != 0 => self.map(block, lanes, map, at)?,
             Kind::WarpSync(members) if mask != 0 => {
                 self.named(block, lanes, *members, at)?;

@@ -25,6 +25,8 @@ pub struct Totals {
     pub shared: [u64; 3],
     /// The same, to other blocks'.
     pub distributed: [u64; 3],
+    /// Requests of stores that arrive later, and their bytes.
+    pub messages: [u64; 2],
 }
 
 impl Totals {
@@ -50,7 +52,7 @@ impl Totals {
     pub fn line(&self, source_line: u32) -> LineRequests {
         LineRequests {
             source_line,
-            requests: self.global.requests + self.shared[0] + self.distributed[0],
+            requests: self.global.requests + self.shared[0] + self.distributed[0] + self.messages[0],
             sectors: self.global.sectors,
             ideal_sectors: self.global.ideal_sectors,
             conflicts: self.shared[2] + self.distributed[2],
@@ -108,6 +110,9 @@ pub struct Machine<'a> {
     pub barriers: u64,
     /// Barriers of clusters.
     pub cluster_barriers: u64,
+    /// Phases of mbarriers that are over, and waits for them.
+    pub mbarrier_phases: u64,
+    pub mbarrier_waits: u64,
     /// The cluster whose block runs.
     pub cluster: Cluster,
     /// Releases and acquires on global memory.
@@ -151,6 +156,8 @@ impl<'a> Machine<'a> {
             workspace: 0,
             barriers: 0,
             cluster_barriers: 0,
+            mbarrier_phases: 0,
+            mbarrier_waits: 0,
             cluster: Cluster::default(),
             synchronised: [0; 2],
             order,

@@ -12,10 +12,12 @@ mod exchange;
 mod handover;
 mod late;
 mod machine;
+mod mbarrier;
 mod order;
 mod pattern;
 mod random;
 mod run;
+mod send;
 mod warp;
 mod watch;
 

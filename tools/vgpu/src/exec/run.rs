@@ -226,12 +226,20 @@ fn turn(
     random: Option<&mut Random>,
 ) -> Result<Turn, Fault> {
     if let Some(random) = random {
+        if !cluster.messages.is_empty() {
+            let all = !cluster.ready();
+            machine.some_arrive(cluster, random, all)?;
+        }
         let mut ready: Vec<(usize, usize)> = Vec::new();
         for block in cluster.each_mut() {
             let warps = (0..block.warps.len()).filter(|&warp| runs(machine, block, warp));
             ready.extend(warps.collect::<Vec<_>>().into_iter().map(|warp| (block.rank, warp)));
         }
         if ready.is_empty() {
+            if !cluster.messages.is_empty() {
+                machine.some_arrive(cluster, random, true)?;
+                return Ok(Turn::Goes);
+            }
             return Ok(without_any(cluster));
         }
         let (rank, warp) = ready[random.below(ready.len() as u64) as usize];
@@ -239,7 +247,13 @@ fn turn(
         let slice = 1 + random.below(1 << longest);
         let stop = machine.with(cluster, rank, |machine, block| machine.run_warp(block, warp, slice))?;
         return Ok(match stop {
-            _ if cluster.done() => Turn::Done,
+            _ if cluster.done() => {
+                // Whatever has not arrived yet never will.
+                if !cluster.messages.is_empty() {
+                    machine.some_arrive(cluster, random, true)?;
+                }
+                Turn::Done
+            }
             Stop::Looking => Turn::Waits,
             _ => Turn::Goes,
         });
@@ -306,6 +320,7 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Clust
             |mut block| {
                 block.warps.iter_mut().for_each(Warp::restart);
                 block.shared.clear();
+                block.mbarriers.clear();
                 block
             },
         );
@@ -339,6 +354,7 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
         home: 0,
         shared: Segment::new(0, shared),
         meetings: Default::default(),
+        mbarriers: Default::default(),
         shadow: Shadow::new(shared),
         steps: Steps::new(shared),
         order: Default::default(),
@@ -380,6 +396,18 @@ fn stuck(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
 fn deadlock(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
     let code = &machine.launch.kernel.code;
     let ready = |warp: &&Warp| warp.state == State::Ready;
+    for block in cluster.each() {
+        let awaits = |warp: &Warp| Some((warp.number, warp.awaits.filter(|_| warp.state == State::Ready)?));
+        if let Some((number, awaited)) = block.warps.iter().find_map(awaits) {
+            let what = format!(
+                "kernel {}, block {:?}, warp {number} {}",
+                machine.launch.kernel.name,
+                block.place,
+                machine.awaited(block, awaited)
+            );
+            return Fault::new(FaultKind::Deadlock, what);
+        }
+    }
     let found = cluster.each().find_map(|block| Some((block, block.warps.iter().find(ready)?)));
     let (place, warp) = found.map_or((cluster.place, None), |(block, warp)| (block.place, Some(warp)));
     let pc = warp.and_then(|warp| warp.stack.last()).map_or(0, |path| path.pc);
@@ -401,6 +429,8 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
     all.threads += blocks * launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
     all.block_barriers += machine.barriers;
     all.cluster_barriers += machine.cluster_barriers;
+    all.mbarrier_phases += machine.mbarrier_phases;
+    all.mbarrier_waits += machine.mbarrier_waits;
     all.grid_releases += machine.synchronised[0];
     all.grid_acquires += machine.synchronised[1];
     let add = |to: &mut Requests, from: &Requests| {
@@ -450,6 +480,12 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
                 add(&mut all.atomics, &totals.global);
                 add_shared(&mut all.shared_stores, &totals.shared);
                 add_shared(&mut all.distributed_stores, &totals.distributed);
+                sites.push(totals);
+            }
+            Kind::Send(send) => {
+                let totals = machine.totals(send.site);
+                all.async_stores.requests += totals.messages[0];
+                all.async_stores.bytes += totals.messages[1];
                 sites.push(totals);
             }
             Kind::Copy(copy) => {

@@ -4,6 +4,7 @@
 //! comes to where the others are to meet it. That is how hardware before Volta works, and the strictest
 //! reading of what later hardware guarantees.
 
+use super::mbarrier::Awaited;
 use super::watch::Watch;
 use crate::isa::lanes::Lanes;
 use crate::program::NOWHERE;
@@ -98,6 +99,8 @@ pub struct Warp {
     pub arrived: Option<(u64, u32)>,
     /// What it looked at that others may change.
     pub watch: Watch,
+    /// The mbarrier that it waits at.
+    pub awaits: Option<Awaited>,
     /// Whether it looked in vain in the block's turn.
     pub looking: bool,
     /// Copies not yet committed.
@@ -122,6 +125,7 @@ impl Warp {
             state: State::Ready,
             arrived: None,
             watch: Watch::default(),
+            awaits: None,
             looking: false,
             copies: Vec::new(),
             groups: Default::default(),
@@ -138,6 +142,7 @@ impl Warp {
         self.state = State::Ready;
         self.arrived = None;
         self.watch.clear();
+        self.awaits = None;
         self.looking = false;
         self.copies.clear();
         self.groups.clear();

@@ -3,6 +3,7 @@
 //! The idea: everything that can be known beforehand is: the operation is a function pointer, an operand
 //! is a place in the register file, a branch has its target and the place where its threads meet again.
 
+use super::asynchronous::{Mbarrier, Send};
 use super::lanes::{Operands, Operation, Slot};
 use crate::counters::Class;
 
@@ -40,6 +41,10 @@ pub enum Kind {
     CopyCommit,
     /// `cp.async.wait_group`: waits until at most this many groups are pending.
     CopyWait(u32),
+    /// `mbarrier`
+    Mbarrier(Box<Mbarrier>),
+    /// `st.async`: a store to another block that arrives later.
+    Send(Box<Send>),
     /// `membar` and `fence`; whether it reaches beyond the block.
     Fence(bool),
     /// `barrier.cluster.arrive`; whether it releases.
@@ -429,6 +434,8 @@ impl Instruction {
                 address(&mut copy.from, f);
                 copy.present.iter_mut().for_each(|s| f(s, Use));
             }
+            Kind::Mbarrier(mbarrier) => mbarrier.visit(f),
+            Kind::Send(send) => send.visit(f),
             Kind::Barrier(barrier) => {
                 f(&mut barrier.id, Use);
                 barrier.threads.iter_mut().for_each(|s| f(s, Use));
