@@ -13,7 +13,7 @@ pub enum FaultKind {
     Launch,
     /// An address outside every allocation, or across the end of one.
     OutOfBounds,
-    /// An address inside an allocation that has been freed.
+    /// An address inside an allocation that has been freed, or in the shared memory of a block that has exited.
     UseAfterFree,
     /// An address that is no multiple of the access' size.
     Misaligned,
@@ -29,6 +29,8 @@ pub enum FaultKind {
     NonCoherent,
     /// A barrier or `.sync` operation that not all of its threads reach together.
     DivergentBarrier,
+    /// A barrier in shared memory (mbarrier) that is not there, or is used against its rules.
+    Mbarrier,
     /// Nothing can go on.
     Deadlock,
     /// More instructions than the budget: most likely a loop without an end.

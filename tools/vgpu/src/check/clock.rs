@@ -5,17 +5,25 @@
 //! it from there; a barrier shares it among the block.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::shadow::{Cell, How, Who};
 
-/// For each warp of the grid, until when its accesses are known.
-type Known = Vec<u32>;
+/// For each warp of the grid, and then for each agent, until when its accesses are known.
+pub type Known = Vec<u32>;
 
 fn join(to: &mut Option<Known>, from: &[u32]) {
     match to {
         None => *to = Some(from.to_vec()),
-        Some(to) => to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b)),
+        Some(to) => merge(to, from),
     }
+}
+
+fn merge(to: &mut Known, from: &[u32]) {
+    if to.len() < from.len() {
+        to.resize(from.len(), 0);
+    }
+    to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
 }
 
 /// What a warp has heard since its block's last barrier.
@@ -31,6 +39,8 @@ pub struct WarpOrder {
     met: u64,
     /// The releases that it has heard and seen last: address and number.
     last: [(u64, u64); 2],
+    /// The number of the last gathering that it has heard of.
+    last_met: u64,
 }
 
 /// The order of a block's accesses.
@@ -62,14 +72,32 @@ impl BlockOrder {
 pub struct Gathering {
     /// What those that have arrived know.
     coming: Option<Known>,
+    /// What was told last of that.
+    told: Option<Rc<Known>>,
     /// What those knew that met last.
     met: Option<Known>,
+    /// The number of that meeting; 0 if there was none.
+    number: u64,
 }
 
-impl Gathering {
-    /// All have arrived.
-    pub fn open(&mut self) {
-        self.met = self.coming.take();
+/// In whose name asynchronous stores are done that complete at one barrier. Its time is the barrier's phase: who has
+/// seen that complete knows of all its stores.
+#[derive(Debug)]
+pub struct Agent {
+    number: u32,
+    time: u64,
+}
+
+impl Agent {
+    /// Its barrier's phase has completed.
+    pub fn step(&mut self) {
+        self.time += 1;
+    }
+
+    /// The agent, about to store to a block that began at a time: after nothing but what the store's thread knew.
+    pub fn who(&self, start: u64, how: How, site: u32) -> Who {
+        let cell = Cell::new(self.time, self.number, 0, how, site);
+        Who { cell, start: Cell::begin(start), block: (0, 0), barrier: 0, parted: false, met: 0 }
     }
 }
 
@@ -93,6 +121,9 @@ pub struct GridOrder {
     warps: u32,
     released: HashMap<u64, Released>,
     releases: u64,
+    /// Agents so far, and the numbers of those that are not needed any more.
+    agents: u32,
+    free: Vec<u32>,
     /// The key of the last foreign cell that was in order, and for which warp.
     memo: (u64, u32),
 }
@@ -108,6 +139,8 @@ impl GridOrder {
             warps,
             released: HashMap::new(),
             releases: 0,
+            agents: 0,
+            free: Vec::new(),
             memo: (u64::MAX, u32::MAX),
         }
     }
@@ -178,7 +211,7 @@ impl GridOrder {
         };
         let mut known = vec![0; self.warps as usize];
         for from in [&block.known, &order.heard].into_iter().flatten() {
-            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+            merge(&mut known, from);
         }
         self.tell_own(&mut known, block, warp, time, barrier);
         self.releases += 1;
@@ -202,18 +235,81 @@ impl GridOrder {
         let Some((time, barrier)) = until else { return };
         let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
         for from in [&block.known, &order.heard].into_iter().flatten() {
-            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+            merge(known, from);
         }
         self.tell_own(known, block, warp, time, barrier);
         self.step(block);
     }
 
+    /// All have arrived.
+    pub fn open(&mut self, gathering: &mut Gathering) {
+        self.releases += 1;
+        (gathering.met, gathering.number) = (gathering.coming.take(), self.releases);
+        gathering.told = None;
+    }
+
+    /// A warp has seen that all had arrived.
+    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
+        let order = &mut block.each[warp];
+        if let Some(met) = &from.met
+            && order.last_met != from.number
+        {
+            join(&mut order.heard, met);
+            order.last_met = from.number;
+        }
+    }
+
     /// A warp has waited at its cluster's barrier.
     pub fn scatter(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
-        if let Some(met) = &from.met {
-            join(&mut block.each[warp].heard, met);
-        }
+        self.hear(from, block, warp);
         self.lanes_met(block, warp);
+    }
+
+    /// All that a warp knows, for somebody who acts in its name from now on.
+    pub fn tell(&mut self, block: &mut BlockOrder, warp: usize) -> Rc<Known> {
+        let mut known = vec![0; self.warps as usize];
+        for from in [&block.known, &block.each[warp].heard].into_iter().flatten() {
+            merge(&mut known, from);
+        }
+        self.tell_own(&mut known, block, warp, block.time, block.barrier);
+        self.step(block);
+        Rc::new(known)
+    }
+
+    /// Somebody new. What had the number before is over.
+    pub fn agent(&mut self) -> Agent {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.agents += 1;
+            (self.warps + self.agents - 1) % (1 << Cell::WARP_BITS)
+        });
+        self.latest += 1;
+        Agent { number, time: self.latest }
+    }
+
+    /// An agent is not needed any more.
+    pub fn dismiss(&mut self, agent: Agent) {
+        self.latest = self.latest.max(agent.time);
+        self.free.push(agent.number);
+    }
+
+    /// Whether a number is an agent's, and no warp's.
+    pub fn is_agent(&self, number: u32) -> bool {
+        number >= self.warps
+    }
+
+    /// An agent has stored in the name of who knew so much.
+    pub fn deliver(&self, to: &mut Gathering, agent: &Agent, known: &Rc<Known>) {
+        if to.told.as_ref().is_some_and(|told| Rc::ptr_eq(told, known)) {
+            return;
+        }
+        to.told = Some(known.clone());
+        join(&mut to.coming, known);
+        let coming = to.coming.as_mut().expect("it was joined just now");
+        let number = agent.number as usize;
+        if coming.len() <= number {
+            coming.resize(number + 1, 0);
+        }
+        coming[number] = agent.time as u32;
     }
 
     /// Of its own block a warp knows all before the block's barrier, and of itself all so far.

@@ -3,6 +3,9 @@
 //! The idea: a barrier that not every thread of the block can reach any more is reported at once, by
 //! whoever makes that so, and never waited for.
 
+use std::collections::BTreeMap;
+
+use super::mbarrier::Phases;
 use super::warp::{State, Warp};
 use crate::check::{BlockOrder, Shadow, Steps};
 use crate::isa::instruction::BarrierKind;
@@ -60,6 +63,8 @@ pub struct Block {
     pub shared: Segment,
     /// Its barriers.
     pub meetings: [Meeting; BARRIERS],
+    /// The barriers in it, by address.
+    pub mbarriers: BTreeMap<u64, Phases>,
     /// Who touched it.
     pub shadow: Shadow,
     /// Which lanes stored to it.
@@ -73,6 +78,7 @@ impl Block {
     pub fn exchange(&mut self, other: &mut Block) {
         std::mem::swap(&mut self.home, &mut other.home);
         std::mem::swap(&mut self.shared, &mut other.shared);
+        std::mem::swap(&mut self.mbarriers, &mut other.mbarriers);
         std::mem::swap(&mut self.shadow, &mut other.shadow);
         std::mem::swap(&mut self.steps, &mut other.steps);
     }

@@ -6,6 +6,7 @@
 use super::block::Block;
 use super::control::place;
 use super::machine::{Machine, Stop};
+use super::mbarrier::Flight;
 use super::warp::{At, State};
 use crate::check::Gathering;
 use crate::fault::{Fault, FaultKind};
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub missing: usize,
     /// What those that have arrived release.
     pub gathering: Gathering,
+    /// Stores under way.
+    pub flying: Vec<Flight>,
 }
 
 impl Cluster {
@@ -80,7 +83,7 @@ impl Machine<'_> {
     }
 
     /// Sorts addresses of the cluster's shared memory by their blocks, and does something with those of each.
-    fn by_rank(
+    pub fn by_rank(
         &mut self,
         block: &mut Block,
         at: At,
@@ -112,7 +115,7 @@ impl Machine<'_> {
     }
 
     /// Another block of the cluster, whose shared memory holds what lanes ask for.
-    fn other(
+    pub fn other(
         &mut self,
         block: &Block,
         at: At,
@@ -264,7 +267,7 @@ impl Machine<'_> {
         }
         self.progress += 1;
         self.cluster.phase += 1;
-        self.cluster.gathering.open();
+        self.order.open(&mut self.cluster.gathering);
         let mut cluster = std::mem::take(&mut self.cluster);
         let mut live = 0;
         for block in cluster.blocks.iter_mut().flatten().map(|block| &mut **block).chain([&mut *block]) {

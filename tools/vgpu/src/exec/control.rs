@@ -10,6 +10,17 @@ use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};
 
+/// Where an instruction executes, by whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The block.
+    pub place: [u32; 3],
+    /// Where in it.
+    pub at: At,
+    /// The lane.
+    pub lane: u32,
+}
+
 impl Machine<'_> {
     /// Executes what is neither lane-wise nor a load, store or branch. The warp's path is already at the
     /// next instruction.
@@ -34,6 +45,8 @@ impl Machine<'_> {
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
             Kind::ClusterArrive(release) if mask != 0 => self.arrive(block, at, *release)?,
             Kind::ClusterWait if mask != 0 => return self.wait(block, at),
+            Kind::Mbarrier(op) if mask != 0 => self.mbarrier(block, lanes, op, at)?,
+            Kind::StoreAsync(op) if mask != 0 => self.store_async(block, lanes, op, at)?,
             Kind::Map(map) if mask != 0 => self.map(block, lanes, map, at)?,
             Kind::WarpSync(members) if mask != 0 => {
                 self.named(block, lanes, *members, at)?;
@@ -293,6 +306,13 @@ impl Machine<'_> {
         address: Option<u64>,
         what: &str,
     ) -> Fault {
+        self.fault_of(kind, &Site { place: block.place, at, lane }, address, what)
+    }
+
+    /// The same, of an instruction that may have been executed some time ago.
+    #[cold]
+    pub fn fault_of(&self, kind: FaultKind, site: &Site, address: Option<u64>, what: &str) -> Fault {
+        let &Site { place: [x, y, z], at, lane } = site;
         let kernel = self.launch.kernel;
         let instruction = &kernel.code[at.pc as usize];
         let thread = place((at.warp * WARP) as u64 + u64::from(lane), self.launch.block);
@@ -301,7 +321,6 @@ impl Machine<'_> {
             0 => String::new(),
             line => format!(", source line {line}"),
         };
-        let [x, y, z] = block.place;
         let [tx, ty, tz] = thread;
         Fault::new(
             kind,

@@ -12,6 +12,7 @@ mod exchange;
 mod handover;
 mod late;
 mod machine;
+mod mbarrier;
 mod order;
 mod pattern;
 mod random;

@@ -226,18 +226,32 @@ fn turn(
     random: Option<&mut Random>,
 ) -> Result<Turn, Fault> {
     if let Some(random) = random {
+        // Stores arrive some time, in any order.
+        let flying = cluster.flying.len() as u64;
+        if flying > 0 && random.below(2) == 0 {
+            for _ in 0..=random.below(flying) {
+                arrives(machine, cluster, random)?;
+            }
+        }
         let mut ready: Vec<(usize, usize)> = Vec::new();
         for block in cluster.each_mut() {
             let warps = (0..block.warps.len()).filter(|&warp| runs(machine, block, warp));
             ready.extend(warps.collect::<Vec<_>>().into_iter().map(|warp| (block.rank, warp)));
         }
         if ready.is_empty() {
-            return Ok(without_any(cluster));
+            if cluster.flying.is_empty() {
+                return Ok(without_any(cluster));
+            }
+            arrives(machine, cluster, random)?;
+            return Ok(Turn::Goes);
         }
         let (rank, warp) = ready[random.below(ready.len() as u64) as usize];
         let longest = random.below(10);
         let slice = 1 + random.below(1 << longest);
         let stop = machine.with(cluster, rank, |machine, block| machine.run_warp(block, warp, slice))?;
+        while cluster.done() && !cluster.flying.is_empty() {
+            arrives(machine, cluster, random)?;
+        }
         return Ok(match stop {
             _ if cluster.done() => Turn::Done,
             Stop::Looking => Turn::Waits,
@@ -248,6 +262,13 @@ fn turn(
         machine.with(cluster, rank, |machine, block| as_far_as_it_goes(machine, block))?;
     }
     Ok(without_any(cluster))
+}
+
+/// One of the stores under way arrives.
+fn arrives(machine: &mut Machine<'_>, cluster: &mut Cluster, random: &mut Random) -> Result<(), Fault> {
+    let one = random.below(cluster.flying.len() as u64) as usize;
+    let flight = cluster.flying.swap_remove(one);
+    machine.with(cluster, flight.rank, |machine, block| machine.arrives_at(block, &flight))
 }
 
 /// How the turn of a cluster ends of which no warp is to run now.
@@ -306,6 +327,9 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Clust
             |mut block| {
                 block.warps.iter_mut().for_each(Warp::restart);
                 block.shared.clear();
+                for (_, phases) in std::mem::take(&mut block.mbarriers) {
+                    machine.order.dismiss(phases.agent);
+                }
                 block
             },
         );
@@ -338,6 +362,7 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
         warps: warps.collect(),
         home: 0,
         shared: Segment::new(0, shared),
+        mbarriers: Default::default(),
         meetings: Default::default(),
         shadow: Shadow::new(shared),
         steps: Steps::new(shared),
@@ -444,6 +469,11 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
                 if access.address.area == Area::Generic && shared > totals.global.requests {
                     class = if access.store { Class::SharedStore } else { Class::SharedLoad };
                 }
+            }
+            Kind::StoreAsync(op) => {
+                let totals = machine.totals(op.site);
+                add_shared(&mut all.distributed_stores, &totals.distributed);
+                sites.push(totals);
             }
             Kind::Atomic(atomic) => {
                 let totals = machine.totals(atomic.site);

@@ -71,6 +71,8 @@ impl<'m> Decoder<'m> {
     pub fn memory(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<bool> {
         let mnemonic = opcode.split('.').next().unwrap_or_default();
         match mnemonic {
+            "st" if opcode.starts_with("st.async.") => self.store_async(opcode, operands)?,
+            "mbarrier" => self.mbarrier(opcode, operands)?,
             "ld" | "ldu" | "st" => self.access(opcode, operands)?,
             "atom" | "red" => self.atomic(opcode, operands)?,
             "cp" => self.copy(opcode, operands)?,
@@ -80,7 +82,7 @@ impl<'m> Decoder<'m> {
         Ok(true)
     }
 
-    fn site(&mut self) -> u32 {
+    pub(super) fn site(&mut self) -> u32 {
         self.sites += 1;
         self.sites - 1
     }
@@ -92,7 +94,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    fn address(&mut self, operand: &Operand<'m>, area: Area) -> Result<Address> {
+    pub(super) fn address(&mut self, operand: &Operand<'m>, area: Area) -> Result<Address> {
         let (base, offset) = match operand {
             Operand::Address(base, offset) => (*base, *offset as u64),
             _ => return self.fail("expected an address"),

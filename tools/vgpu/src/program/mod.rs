@@ -7,6 +7,7 @@ mod allocate;
 mod decode;
 mod flow;
 mod lanes;
+mod mbarrier;
 mod memory;
 mod warp;
 
@@ -21,7 +22,7 @@ use crate::ptx::{self, Function, Init, Space};
 use decode::Decoder;
 
 /// The mnemonics of instructions that are no row of [`crate::isa::table`], or not only.
-pub const OUTSIDE_THE_TABLE: [&str; 37] = [
+pub const OUTSIDE_THE_TABLE: [&str; 38] = [
     "activemask",
     "applypriority",
     "atom",
@@ -43,6 +44,7 @@ pub const OUTSIDE_THE_TABLE: [&str; 37] = [
     "ldu",
     "mapa",
     "match",
+    "mbarrier",
     "membar",
     "mov",
     "nanosleep",
@@ -280,6 +282,8 @@ fn kernel(
     for (at, instruction) in decoder.code.iter().enumerate() {
         match &instruction.kind {
             Kind::Access(access) => site_code[access.site as usize] = at as u32,
+            Kind::Mbarrier(op) => site_code[op.site as usize] = at as u32,
+            Kind::StoreAsync(op) => site_code[op.site as usize] = at as u32,
             Kind::Atomic(atomic) => site_code[atomic.site as usize] = at as u32,
             Kind::Copy(copy) => copy.sites.iter().for_each(|&site| site_code[site as usize] = at as u32),
             _ => {}

@@ -38,7 +38,7 @@ impl<'m> Decoder<'m> {
             ("nanosleep", _) => self.emit(Kind::Sleep, Some(Class::Other)),
             ("call", _) => self.call_with(operands)?,
             ("membar", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
-            ("fence", _) if opcode.contains(".proxy") || opcode.contains("mbarrier") => {}
+            ("fence", _) if opcode.contains(".proxy") => {}
             ("fence", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
             ("barrier", []) => self.cluster_barrier(opcode)?,
             ("bar" | "barrier", _) => self.barrier(opcode, operands)?,
