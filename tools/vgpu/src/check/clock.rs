@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::shadow::{Cell, How, Who};
+use crate::isa::instruction::Scope;
 
 /// For each warp of the grid, and then for each agent, until when its accesses are known.
 pub type Known = Vec<u32>;
@@ -33,8 +34,8 @@ pub struct WarpOrder {
     heard: Option<Known>,
     /// By looking, which counts once a fence follows.
     seen: Option<Known>,
-    /// The time of its last fence, and of the block's last barrier before that.
-    fence: Option<(u64, u64)>,
+    /// The time of its last fence for the cluster and for the device, and of the block's last barrier before that.
+    fences: [Option<(u64, u64)>; 2],
     /// When its lanes met last, the block's barriers aside.
     met: u64,
     /// The releases that it has heard and seen last: address and number.
@@ -150,14 +151,26 @@ impl GridOrder {
         let first = (first % (1 << Cell::WARP_BITS)) as u32;
         let time = (block.time + 1).max(since);
         let each = (0..count).map(|_| WarpOrder::default()).collect();
-        *block =
-            BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
-        self.latest = self.latest.max(time);
+        // That it has begun is known before anything that it does.
+        *block = BlockOrder {
+            time: time + 1,
+            start: time,
+            barrier: time + 1,
+            warps: (first, first + count),
+            known: None,
+            each,
+        };
+        self.latest = self.latest.max(block.time);
+    }
+
+    /// Whether there are no more times.
+    pub fn full(&self) -> bool {
+        self.on && self.latest >= Cell::LAST
     }
 
     /// Time goes on.
     fn step(&mut self, block: &mut BlockOrder) {
-        block.time += 1;
+        block.time = (block.time + 1).min(Cell::LAST);
         self.latest = self.latest.max(block.time);
         self.memo = (u64::MAX, u32::MAX);
     }
@@ -173,19 +186,39 @@ impl GridOrder {
         }
     }
 
+    /// Whether a warp knows that another block has begun.
+    pub fn begun(&self, block: &BlockOrder, warp: usize, other: &BlockOrder) -> bool {
+        let since = |known: &Known| {
+            let (first, end) = (other.warps.0 as usize, other.warps.1 as usize);
+            known.get(first..end).is_some_and(|times| times.iter().any(|&t| u64::from(t) >= other.start))
+        };
+        block.known.as_ref().is_some_and(since) || block.each[warp].heard.as_ref().is_some_and(since)
+    }
+
+    /// Whether one of a block's warps knows of an access of another.
+    pub fn known_to_any(&self, block: &BlockOrder, cell: Cell) -> bool {
+        let of = |known: &Option<Known>| {
+            let until = known.as_ref().and_then(|k| k.get(cell.warp() as usize));
+            until.is_some_and(|&t| u64::from(t) >= cell.time())
+        };
+        of(&block.known) || block.each.iter().any(|warp| of(&warp.heard))
+    }
+
     /// A warp's lanes have met.
     pub fn lanes_met(&mut self, block: &mut BlockOrder, warp: usize) {
         self.step(block);
         block.each[warp].met = block.time;
     }
 
-    /// A warp's fence; `device` if it reaches beyond the block.
-    pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, device: bool) {
+    /// A warp's fence.
+    pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, scope: Scope) {
         let now = (block.time, block.barrier);
         self.step(block);
         let order = &mut block.each[warp];
-        if device {
-            order.fence = Some(now);
+        for (fence, reach) in order.fences.iter_mut().zip([Scope::Cluster, Scope::Device]) {
+            if scope >= reach {
+                *fence = Some(now);
+            }
         }
         if let Some(seen) = order.seen.take() {
             join(&mut order.heard, &seen);
@@ -198,11 +231,12 @@ impl GridOrder {
         block: &mut BlockOrder,
         warp: usize,
         address: u64,
-        release: bool,
+        (release, scope): (bool, Scope),
         replaces: bool,
     ) {
         let order = &block.each[warp];
-        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
+        let fence = order.fences[usize::from(scope == Scope::Device)];
+        let until = if release { Some((block.time, block.barrier)) } else { fence };
         let Some((time, barrier)) = until else {
             if replaces {
                 self.released.remove(&address);
@@ -231,9 +265,12 @@ impl GridOrder {
     /// what it knew at its last fence.
     pub fn gather(&mut self, to: &mut Gathering, block: &mut BlockOrder, warp: usize, release: bool) {
         let order = &block.each[warp];
-        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
-        let Some((time, barrier)) = until else { return };
+        let until = if release { Some((block.time, block.barrier)) } else { order.fences[0] };
         let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
+        let Some((time, barrier)) = until else {
+            // Whoever has arrived has begun.
+            return self.tell_own(known, block, warp, block.start, block.start);
+        };
         for from in [&block.known, &order.heard].into_iter().flatten() {
             merge(known, from);
         }

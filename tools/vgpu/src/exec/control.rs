@@ -56,15 +56,11 @@ impl Machine<'_> {
             Kind::Atomic(atomic) if mask != 0 => {
                 self.atomic(block, lanes, atomic, at)?;
             }
-            Kind::Fence(device) if mask != 0 => self.order.fence(&mut block.order, at.warp, *device),
+            Kind::Fence(scope) if mask != 0 => self.order.fence(&mut block.order, at.warp, *scope),
             Kind::Shuffle(shuffle) if mask != 0 => self.shuffle(block, lanes, shuffle, at)?,
             Kind::Exchange(exchange) if mask != 0 => self.exchange(block, lanes, exchange, at)?,
             Kind::Copy(copy) if mask != 0 => self.copy(block, lanes, copy, at)?,
-            Kind::CopyCommit if mask != 0 => {
-                let warp = &mut block.warps[at.warp];
-                let group = std::mem::take(&mut warp.copies);
-                warp.groups.push_back(group);
-            }
+            Kind::CopyCommit if mask != 0 => block.warps[at.warp].commit(mask),
             Kind::CopyWait(left) if mask != 0 => self.land(block, at, *left)?,
             _ => {}
         }
@@ -83,6 +79,9 @@ impl Machine<'_> {
         // Who has exited counts as arrived.
         if block.warps[at.warp].arrived.is_none_or(|(phase, _)| phase != self.cluster.phase) {
             self.gone(block);
+        }
+        if block.visited && block.done() {
+            self.left_behind(block, at)?;
         }
         Ok(Some(Stop::Blocked))
     }

@@ -292,9 +292,10 @@ impl Machine<'_> {
         self.put_site(op.site, site);
         block.warps[at.warp].watch.change();
         self.progress += 1;
+        let within = to.map(|a| ranked(a).1);
         let known = self.order.tell(&mut block.order, at.warp);
         for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
-            let (rank, address) = (ranked(to[lane]).0.unwrap_or(block.rank), ranked(to[lane]).1);
+            let (rank, address) = (ranked(to[lane]).0.unwrap_or(block.rank), within[lane]);
             let from = Site { place: block.place, at, lane: lane as u32 };
             if ranked(barriers[lane]).0.unwrap_or(block.rank) != rank {
                 let what = "st.async to one block with the mbarrier of another";
@@ -309,18 +310,18 @@ impl Machine<'_> {
             }
             let (barrier, known, site) = (ranked(barriers[lane]).1, known.clone(), op.site);
             let flight = Flight { rank, to: address, data, bytes, barrier, known, site, from };
-            if self.schedule.seed.is_some() {
-                self.cluster.flying.push(flight);
-                continue;
-            }
-            if rank == block.rank {
+            let late = self.schedule.seed.is_some();
+            if rank != block.rank {
+                let mut other = self.other(block, At { mask: 1 << lane, ..at }, rank, &to, &within, bytes)?;
+                let done = if late { Ok(()) } else { self.arrives_at(&mut other, &flight) };
+                self.cluster.blocks[rank] = Some(other);
+                done?;
+            } else if !late {
                 self.arrives_at(block, &flight)?;
-                continue;
             }
-            let mut other = self.other(block, at, rank, &to, &to.map(|a| ranked(a).1), bytes)?;
-            let done = self.arrives_at(&mut other, &flight);
-            self.cluster.blocks[rank] = Some(other);
-            done?;
+            if late {
+                self.cluster.flying.push(flight);
+            }
         }
         Ok(())
     }

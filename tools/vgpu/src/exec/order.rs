@@ -193,6 +193,13 @@ impl Machine<'_> {
         site: u32,
     ) -> Result<bool, Fault> {
         let origin = addresses[pattern.first as usize];
+        if block.awaited.any() {
+            let early =
+                |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
+            if let Some(address) = pattern.runs.iter().find_map(early) {
+                return Err(self.too_early(block, at, addresses, address));
+            }
+        }
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
@@ -404,7 +411,13 @@ impl Machine<'_> {
                 self.order.look(&mut block.order, at.warp, address, order.acquire);
             }
             if stores {
-                self.order.publish(&mut block.order, at.warp, address, order.release, replaces);
+                self.order.publish(
+                    &mut block.order,
+                    at.warp,
+                    address,
+                    (order.release, order.scope),
+                    replaces,
+                );
             }
         });
     }

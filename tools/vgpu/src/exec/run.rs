@@ -10,7 +10,7 @@ use super::control::place;
 use super::machine::{Machine, Stop};
 use super::random::Random;
 use super::warp::{State, Warp};
-use super::{Launch, Limits, Schedule, resident_blocks, resident_clusters};
+use super::{LARGEST_CLUSTER, Launch, Limits, Schedule, multiprocessor, resident_blocks, resident_clusters};
 use crate::check::{Shadow, Steps};
 use crate::counters::{Class, Counters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
@@ -95,12 +95,16 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
     if launch.grid.iter().zip(size).any(|(n, of)| of == 0 || n % of != 0) {
         return fail(format!("a grid of {:?} blocks, in clusters of {size:?}", launch.grid));
     }
+    let members = size.iter().map(|&n| u64::from(n)).product::<u64>();
+    if members > LARGEST_CLUSTER {
+        return fail(format!("clusters of {members} blocks; no device allows more than {LARGEST_CLUSTER}"));
+    }
     let fit = clusters_at_once(launch, limits);
     if launch.cluster.is_some() && fit == 0 {
         return fail(format!("clusters of {size:?} blocks, of which none fits on the device"));
     }
     if launch.cooperative {
-        let fit = fit * size.iter().map(|&n| u64::from(n)).product::<u64>();
+        let fit = fit * members;
         if blocks > fit {
             return fail(format!("a cooperative grid of {blocks} blocks; {fit} fit on the device at once"));
         }
@@ -164,6 +168,9 @@ fn clusters(machine: &mut Machine<'_>) -> Result<(), Fault> {
         at %= resident.len();
         let before = machine.clock;
         let turn = turn(machine, &mut resident[at], random.as_mut())?;
+        if machine.order.full() {
+            return Err(beyond(machine));
+        }
         if turn == Turn::Waits && machine.clock == before {
             idle += 1;
             at += 1;
@@ -327,6 +334,7 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Clust
             |mut block| {
                 block.warps.iter_mut().for_each(Warp::restart);
                 block.shared.clear();
+                block.awaited.clear();
                 for (_, phases) in std::mem::take(&mut block.mbarriers) {
                     machine.order.dismiss(phases.agent);
                 }
@@ -336,8 +344,12 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Clust
         let [x, y, z] = place.map(u64::from);
         entered.index = (z * u64::from(launch.grid[1]) + y) * u64::from(launch.grid[0]) + x;
         entered.home = entered.index;
+        entered.visited = false;
         entered.place = place;
-        entered.multiprocessor = (entered.index % u64::from(machine.limits.multiprocessors.max(1))) as u32;
+        entered.multiprocessor = match launch.cluster {
+            Some(_) => multiprocessor(machine.limits, index, rank as u32),
+            None => (entered.index % u64::from(machine.limits.multiprocessors.max(1))) as u32,
+        };
         let warps = entered.warps.len() as u32;
         machine.order.enter(&mut entered.order, since, entered.index * u64::from(warps), warps);
         *block = Some(entered);
@@ -359,9 +371,11 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
         place: [0; 3],
         multiprocessor: 0,
         rank,
+        visited: false,
         warps: warps.collect(),
         home: 0,
         shared: Segment::new(0, shared),
+        awaited: Default::default(),
         mbarriers: Default::default(),
         meetings: Default::default(),
         shadow: Shadow::new(shared),
@@ -400,6 +414,11 @@ fn stuck(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
         waiting.join(", ")
     );
     Fault::new(FaultKind::Deadlock, what)
+}
+
+fn beyond(machine: &Machine<'_>) -> Fault {
+    let what = "more barriers, fences and releases than the checks of order can number (VGPU_RACES=0 turns them off)";
+    Fault::new(FaultKind::Limit, format!("kernel {}: {what}", machine.launch.kernel.name))
 }
 
 fn deadlock(machine: &Machine<'_>, cluster: &Cluster) -> Fault {

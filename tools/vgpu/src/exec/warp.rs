@@ -76,6 +76,15 @@ pub struct Landing {
     pub pc: u32,
 }
 
+/// Copies that were committed together.
+#[derive(Debug)]
+pub struct Group {
+    /// By which lanes, of those that still wait for it.
+    pub lanes: u32,
+    /// What they are.
+    pub landings: Vec<Landing>,
+}
+
 /// A warp.
 #[derive(Debug)]
 pub struct Warp {
@@ -96,6 +105,8 @@ pub struct Warp {
     pub state: State,
     /// Since it has arrived at the cluster's barrier and not waited: in which phase, and by which instruction.
     pub arrived: Option<(u64, u32)>,
+    /// Which blocks of its cluster it knows to have begun, a bit for each.
+    pub begun: u32,
     /// What it looked at that others may change.
     pub watch: Watch,
     /// Whether it looked in vain in the block's turn.
@@ -103,7 +114,7 @@ pub struct Warp {
     /// Copies not yet committed.
     pub copies: Vec<Landing>,
     /// Committed copies, by group.
-    pub groups: std::collections::VecDeque<Vec<Landing>>,
+    pub groups: std::collections::VecDeque<Group>,
 }
 
 impl Warp {
@@ -121,6 +132,7 @@ impl Warp {
             live: existing,
             state: State::Ready,
             arrived: None,
+            begun: 0,
             watch: Watch::default(),
             looking: false,
             copies: Vec::new(),
@@ -137,6 +149,7 @@ impl Warp {
         self.live = self.existing;
         self.state = State::Ready;
         self.arrived = None;
+        self.begun = 0;
         self.watch.clear();
         self.looking = false;
         self.copies.clear();

@@ -40,8 +40,8 @@ pub enum Kind {
     CopyCommit,
     /// `cp.async.wait_group`: waits until at most this many groups are pending.
     CopyWait(u32),
-    /// `membar` and `fence`; whether it reaches beyond the block.
-    Fence(bool),
+    /// `membar` and `fence`; how far it reaches.
+    Fence(Scope),
     /// `barrier.cluster.arrive`; whether it releases.
     ClusterArrive(bool),
     /// `barrier.cluster.wait`

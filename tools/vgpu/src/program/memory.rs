@@ -278,6 +278,9 @@ impl<'m> Decoder<'m> {
                     _ => return self.fail(format!("{opcode} with a cache policy is not supported")),
                 };
                 let bytes = *bytes as u32;
+                if !matches!((name.starts_with("cp.async.cg"), bytes), (_, 16) | (false, 4 | 8)) {
+                    return self.fail(format!("{opcode} of {bytes} bytes"));
+                }
                 let sites = [self.site(), self.site()];
                 let copy = Copy { to, from, bytes, present, sites };
                 self.emit(Kind::Copy(Box::new(copy)), Some(Class::GlobalLoad));
