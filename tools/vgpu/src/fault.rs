@@ -13,7 +13,7 @@ pub enum FaultKind {
     Launch,
     /// An address outside every allocation, or across the end of one.
     OutOfBounds,
-    /// An address inside an allocation that has been freed.
+    /// An address inside an allocation that has been freed, or in the shared memory of a block that has exited.
     UseAfterFree,
     /// An address that is no multiple of the access' size.
     Misaligned,
@@ -29,7 +29,7 @@ pub enum FaultKind {
     NonCoherent,
     /// A barrier or `.sync` operation that not all of its threads reach together.
     DivergentBarrier,
-    /// An mbarrier that is not there, or that counts what it should not.
+    /// A barrier in shared memory (mbarrier) that is not there, or is used against its rules.
     Mbarrier,
     /// Nothing can go on.
     Deadlock,

@@ -376,10 +376,12 @@ fn clusters_of_sixteen() {
         for seed in [None, Some(1), Some(2), Some(3)] {
             let mut d = Device::new(C);
             d.schedule = Schedule { seed, perturb: false };
-            let (px, po) = (d.put(&x), d.memory.alloc((x.len() * 4) as u64, "out").unwrap());
-            let args = Args::new().and(px).and(po).and(rounds);
-            d.launch_clusters("rounds", [images as u32 * 16, 16, 64], multiprocessors, args).unwrap();
-            assert_eq!(d.get::<f32>(po, x.len()), expected);
+            for kernel in ["rounds", "sends"] {
+                let (px, po) = (d.put(&x), d.memory.alloc((x.len() * 4) as u64, "out").unwrap());
+                let args = Args::new().and(px).and(po).and(rounds);
+                d.launch_clusters(kernel, [images as u32 * 16, 16, 64], multiprocessors, args).unwrap();
+                assert_eq!(d.get::<f32>(po, x.len()), expected);
+            }
             let counted = &d.counters.kernels["rounds"];
             assert_eq!(counted.cluster_barriers, images as u64 * (rounds as u64 + 2));
             // Two warps of each block send to fifteen others in each round.

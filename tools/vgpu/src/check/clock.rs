@@ -5,17 +5,26 @@
 //! it from there; a barrier shares it among the block.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::shadow::{Cell, How, Who};
+use crate::isa::instruction::Scope;
 
-/// For each warp of the grid, until when its accesses are known.
-type Known = Vec<u32>;
+/// For each warp of the grid, and then for each agent, until when its accesses are known.
+pub type Known = Vec<u32>;
 
 fn join(to: &mut Option<Known>, from: &[u32]) {
     match to {
         None => *to = Some(from.to_vec()),
-        Some(to) => to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b)),
+        Some(to) => merge(to, from),
     }
+}
+
+fn merge(to: &mut Known, from: &[u32]) {
+    if to.len() < from.len() {
+        to.resize(from.len(), 0);
+    }
+    to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
 }
 
 /// What a warp has heard since its block's last barrier.
@@ -25,12 +34,14 @@ pub struct WarpOrder {
     heard: Option<Known>,
     /// By looking, which counts once a fence follows.
     seen: Option<Known>,
-    /// The time of its last fence, and of the block's last barrier before that.
-    fence: Option<(u64, u64)>,
+    /// The time of its last fence for the cluster and for the device, and of the block's last barrier before that.
+    fences: [Option<(u64, u64)>; 2],
     /// When its lanes met last, the block's barriers aside.
     met: u64,
     /// The releases that it has heard and seen last: address and number.
     last: [(u64, u64); 2],
+    /// The number of the last gathering that it has heard of.
+    last_met: u64,
 }
 
 /// The order of a block's accesses.
@@ -62,14 +73,35 @@ impl BlockOrder {
 pub struct Gathering {
     /// What those that have arrived know.
     coming: Option<Known>,
+    /// What was told last of that.
+    told: Option<Rc<Known>>,
     /// What those knew that met last.
     met: Option<Known>,
+    /// The number of that meeting; 0 if there was none.
+    number: u64,
 }
 
-impl Gathering {
-    /// All have arrived.
-    pub fn open(&mut self) {
-        self.met = self.coming.take();
+/// In whose name asynchronous stores are done that complete at one barrier. Its time is the barrier's phase: who has
+/// seen that complete knows of all its stores.
+#[derive(Debug)]
+pub struct Agent {
+    number: u32,
+    time: u64,
+    /// Its first time.
+    first: u64,
+}
+
+impl Agent {
+    /// Whether who knows so much knows that all phases before have completed.
+    pub fn awaited(&self, known: &[u32]) -> bool {
+        self.time == self.first
+            || known.get(self.number as usize).is_some_and(|&time| u64::from(time) + 1 >= self.time)
+    }
+
+    /// The agent, about to store to a block that began at a time: after nothing but what the store's thread knew.
+    pub fn who(&self, start: u64, how: How, site: u32) -> Who {
+        let cell = Cell::new(self.time, self.number, 0, how, site);
+        Who { cell, start: Cell::begin(start), block: (0, 0), barrier: 0, parted: false, met: 0 }
     }
 }
 
@@ -93,6 +125,9 @@ pub struct GridOrder {
     warps: u32,
     released: HashMap<u64, Released>,
     releases: u64,
+    /// Agents so far, and the numbers of those that are not needed any more.
+    agents: u32,
+    free: Vec<u32>,
     /// The key of the last foreign cell that was in order, and for which warp.
     memo: (u64, u32),
 }
@@ -108,6 +143,8 @@ impl GridOrder {
             warps,
             released: HashMap::new(),
             releases: 0,
+            agents: 0,
+            free: Vec::new(),
             memo: (u64::MAX, u32::MAX),
         }
     }
@@ -117,14 +154,26 @@ impl GridOrder {
         let first = (first % (1 << Cell::WARP_BITS)) as u32;
         let time = (block.time + 1).max(since);
         let each = (0..count).map(|_| WarpOrder::default()).collect();
-        *block =
-            BlockOrder { time, start: time, barrier: time, warps: (first, first + count), known: None, each };
-        self.latest = self.latest.max(time);
+        // That it has begun is known before anything that it does.
+        *block = BlockOrder {
+            time: time + 1,
+            start: time,
+            barrier: time + 1,
+            warps: (first, first + count),
+            known: None,
+            each,
+        };
+        self.latest = self.latest.max(block.time);
+    }
+
+    /// Whether there are no more times.
+    pub fn full(&self) -> bool {
+        self.on && self.latest >= Cell::LAST
     }
 
     /// Time goes on.
     fn step(&mut self, block: &mut BlockOrder) {
-        block.time += 1;
+        block.time = (block.time + 1).min(Cell::LAST);
         self.latest = self.latest.max(block.time);
         self.memo = (u64::MAX, u32::MAX);
     }
@@ -140,19 +189,39 @@ impl GridOrder {
         }
     }
 
+    /// Whether a warp knows that another block has begun.
+    pub fn begun(&self, block: &BlockOrder, warp: usize, other: &BlockOrder) -> bool {
+        let since = |known: &Known| {
+            let (first, end) = (other.warps.0 as usize, other.warps.1 as usize);
+            known.get(first..end).is_some_and(|times| times.iter().any(|&t| u64::from(t) >= other.start))
+        };
+        block.known.as_ref().is_some_and(since) || block.each[warp].heard.as_ref().is_some_and(since)
+    }
+
+    /// Whether one of a block's warps knows of an access of another.
+    pub fn known_to_any(&self, block: &BlockOrder, cell: Cell) -> bool {
+        let of = |known: &Option<Known>| {
+            let until = known.as_ref().and_then(|k| k.get(cell.warp() as usize));
+            until.is_some_and(|&t| u64::from(t) >= cell.time())
+        };
+        of(&block.known) || block.each.iter().any(|warp| of(&warp.heard))
+    }
+
     /// A warp's lanes have met.
     pub fn lanes_met(&mut self, block: &mut BlockOrder, warp: usize) {
         self.step(block);
         block.each[warp].met = block.time;
     }
 
-    /// A warp's fence; `device` if it reaches beyond the block.
-    pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, device: bool) {
+    /// A warp's fence.
+    pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, scope: Scope) {
         let now = (block.time, block.barrier);
         self.step(block);
         let order = &mut block.each[warp];
-        if device {
-            order.fence = Some(now);
+        for (fence, reach) in order.fences.iter_mut().zip([Scope::Cluster, Scope::Device]) {
+            if scope >= reach {
+                *fence = Some(now);
+            }
         }
         if let Some(seen) = order.seen.take() {
             join(&mut order.heard, &seen);
@@ -165,11 +234,12 @@ impl GridOrder {
         block: &mut BlockOrder,
         warp: usize,
         address: u64,
-        release: bool,
+        (release, scope): (bool, Scope),
         replaces: bool,
     ) {
         let order = &block.each[warp];
-        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
+        let fence = order.fences[usize::from(scope == Scope::Device)];
+        let until = if release { Some((block.time, block.barrier)) } else { fence };
         let Some((time, barrier)) = until else {
             if replaces {
                 self.released.remove(&address);
@@ -178,7 +248,7 @@ impl GridOrder {
         };
         let mut known = vec![0; self.warps as usize];
         for from in [&block.known, &order.heard].into_iter().flatten() {
-            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+            merge(&mut known, from);
         }
         self.tell_own(&mut known, block, warp, time, barrier);
         self.releases += 1;
@@ -198,22 +268,100 @@ impl GridOrder {
     /// what it knew at its last fence.
     pub fn gather(&mut self, to: &mut Gathering, block: &mut BlockOrder, warp: usize, release: bool) {
         let order = &block.each[warp];
-        let until = if release { Some((block.time, block.barrier)) } else { order.fence };
-        let Some((time, barrier)) = until else { return };
+        let until = if release { Some((block.time, block.barrier)) } else { order.fences[0] };
         let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
+        let Some((time, barrier)) = until else {
+            // Whoever has arrived has begun.
+            return self.tell_own(known, block, warp, block.start, block.start);
+        };
         for from in [&block.known, &order.heard].into_iter().flatten() {
-            known.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+            merge(known, from);
         }
         self.tell_own(known, block, warp, time, barrier);
         self.step(block);
     }
 
+    /// All have arrived.
+    pub fn open(&mut self, gathering: &mut Gathering) {
+        self.releases += 1;
+        (gathering.met, gathering.number) = (gathering.coming.take(), self.releases);
+        gathering.told = None;
+    }
+
+    /// A warp has seen that all had arrived.
+    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
+        let order = &mut block.each[warp];
+        if let Some(met) = &from.met
+            && order.last_met != from.number
+        {
+            join(&mut order.heard, met);
+            order.last_met = from.number;
+        }
+    }
+
     /// A warp has waited at its cluster's barrier.
     pub fn scatter(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
-        if let Some(met) = &from.met {
-            join(&mut block.each[warp].heard, met);
-        }
+        self.hear(from, block, warp);
         self.lanes_met(block, warp);
+    }
+
+    /// All that a warp knows, for somebody who acts in its name from now on.
+    pub fn tell(&mut self, block: &mut BlockOrder, warp: usize) -> Rc<Known> {
+        let mut known = vec![0; self.warps as usize];
+        for from in [&block.known, &block.each[warp].heard].into_iter().flatten() {
+            merge(&mut known, from);
+        }
+        self.tell_own(&mut known, block, warp, block.time, block.barrier);
+        self.step(block);
+        Rc::new(known)
+    }
+
+    /// Somebody new. What had the number before is over.
+    pub fn agent(&mut self) -> Agent {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.agents += 1;
+            (self.warps + self.agents - 1) % (1 << Cell::WARP_BITS)
+        });
+        self.latest += 1;
+        Agent { number, time: self.latest, first: self.latest }
+    }
+
+    /// A phase of an agent's barrier has completed: whoever sees that knows of it.
+    pub fn complete(&mut self, gathering: &mut Gathering, agent: &mut Agent) {
+        let number = agent.number as usize;
+        let coming = gathering.coming.get_or_insert_default();
+        if coming.len() <= number {
+            coming.resize(number + 1, 0);
+        }
+        coming[number] = agent.time as u32;
+        self.open(gathering);
+        agent.time += 1;
+        self.latest = self.latest.max(agent.time);
+    }
+
+    /// Whether a warp knows that all phases of an agent's barrier before this one have completed.
+    pub fn awaited(&self, block: &BlockOrder, warp: usize, agent: &Agent) -> bool {
+        let of = |known: &Option<Known>| agent.awaited(known.as_deref().unwrap_or_default());
+        of(&block.known) || of(&block.each[warp].heard)
+    }
+
+    /// An agent is not needed any more.
+    pub fn dismiss(&mut self, agent: Agent) {
+        self.free.push(agent.number);
+    }
+
+    /// Whether a number is an agent's, and no warp's.
+    pub fn is_agent(&self, number: u32) -> bool {
+        number >= self.warps
+    }
+
+    /// A store has arrived in the name of who knew so much.
+    pub fn deliver(&self, to: &mut Gathering, known: &Rc<Known>) {
+        if to.told.as_ref().is_some_and(|told| Rc::ptr_eq(told, known)) {
+            return;
+        }
+        to.told = Some(known.clone());
+        join(&mut to.coming, known);
     }
 
     /// Of its own block a warp knows all before the block's barrier, and of itself all so far.

@@ -26,6 +26,8 @@ pub struct Cell(pub u64);
 impl Cell {
     /// Bits of the time.
     pub const TIME_BITS: u32 = 26;
+    /// The last time that there is.
+    pub const LAST: u64 = (1 << Cell::TIME_BITS) - 1;
     /// Bits of the warp's number in the grid.
     pub const WARP_BITS: u32 = 18;
     const WARP_SHIFT: u32 = 64 - Cell::TIME_BITS - Cell::WARP_BITS;
@@ -404,6 +406,22 @@ impl Shadow {
     fn replaces(&mut self, range: std::ops::Range<usize>) {
         self.resets.resize(self.writers.len(), Cell::default());
         self.resets[range.clone()].copy_from_slice(&self.writers[range]);
+    }
+
+    /// The first access since `start` that is of none of a block's warps, and that is not known.
+    pub fn foreign(
+        &self,
+        start: Cell,
+        block: (u32, u32),
+        mut known: impl FnMut(Cell) -> bool,
+    ) -> Option<Conflict> {
+        let mut unknown =
+            |cell: Cell| cell >= start && !(block.0..block.1).contains(&cell.warp()) && !known(cell);
+        self.writers.iter().zip(&self.readers).enumerate().find_map(|(k, (&writer, readers))| {
+            let of = [(writer, true), (readers[0], false), (readers[1], false)];
+            let (earlier, wrote) = of.into_iter().find(|&(cell, _)| unknown(cell))?;
+            Some(Conflict { earlier, wrote, offset: (k as u64) << self.shift, clash: Clash::Race })
+        })
     }
 
     /// Marks a range as touched in a launch; the bytes that were not yet, in this way.

@@ -56,9 +56,8 @@ fn refuse<T>(code: Code, kernel: &Kernel, why: &str) -> Result<T, Code> {
     Err(code)
 }
 
-/// Blocks of a cluster that every device with clusters allows, and that any does.
+/// Blocks of a cluster that every device with clusters allows.
 const PORTABLE: u64 = 8;
-const LARGEST: u64 = 16;
 
 /// Refuses clusters that the device does not have, or that the grid does not have.
 fn check_cluster(state: &State, function: &Function, shape: &Shape, size: [u32; 3]) -> Result<(), Code> {
@@ -73,10 +72,13 @@ fn check_cluster(state: &State, function: &Function, shape: &Shape, size: [u32; 
         return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
     }
     let blocks = size.iter().map(|&n| u64::from(n)).product::<u64>();
-    let most = if function.large_clusters { LARGEST } else { PORTABLE };
+    let most = if function.large_clusters { exec::LARGEST_CLUSTER } else { PORTABLE };
     if blocks == 0 || blocks > most {
-        let hint =
-            if blocks > LARGEST { "" } else { " (CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED)" };
+        let hint = if blocks > exec::LARGEST_CLUSTER {
+            ""
+        } else {
+            " (CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED)"
+        };
         let why = format!("clusters of {size:?} blocks; 1 to {most} are allowed{hint}");
         return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
     }

@@ -1,13 +1,13 @@
-//! Atomic operations, and copies that land later.
+//! Atomic operations.
 //!
 //! The idea: lanes go one after the other, in their order.
 
 use super::access::{addresses, resolve};
 use super::block::Block;
 use super::machine::Machine;
-use super::warp::{At, Landing};
+use super::warp::At;
 use crate::fault::{Fault, FaultKind};
-use crate::isa::instruction::{Area, Atomic, AtomicKind, Copy};
+use crate::isa::instruction::{Area, Atomic, AtomicKind};
 use crate::isa::lanes::{Lanes, WARP};
 
 /// The new value of a word or, with 8 bytes, a long.
@@ -44,9 +44,13 @@ impl Machine<'_> {
         let mut area = atomic.address.area;
         let first = at.mask.trailing_zeros() as usize;
         if area == Area::Generic {
-            area = resolve(addresses[first]).0;
-            if let Some(lane) = (0..WARP).find(|&l| at.mask >> l & 1 == 1 && resolve(addresses[l]).0 != area)
-            {
+            // The block's own shared memory is a part of the cluster's.
+            let space = |lane: usize| match resolve(addresses[lane]).0 {
+                Area::Shared => Area::Cluster,
+                area => area,
+            };
+            area = space(first);
+            if let Some(lane) = (0..WARP).find(|&lane| at.mask >> lane & 1 == 1 && space(lane) != area) {
                 let what = "one atomic operation in several spaces is not supported";
                 return Err(self.fault(
                     FaultKind::Limit,
@@ -154,75 +158,5 @@ impl Machine<'_> {
             }
         }
         self.order_atomic(block, atomic, at, area, addresses)
-    }
-
-    /// `cp.async`: reads now, and keeps what it read until it lands.
-    pub fn copy(&mut self, block: &mut Block, lanes: &Lanes, copy: &Copy, at: At) -> Result<(), Fault> {
-        // SAFETY: the operands are registers of this kernel.
-        let (mut to, from, present) = unsafe {
-            let present = copy.present.map_or([copy.bytes; WARP], |slot| lanes.words(slot));
-            (addresses(lanes, &copy.to), addresses(lanes, &copy.from), present)
-        };
-        to = to.map(|a| if resolve(a).0 == Area::Shared { resolve(a).1 } else { a });
-        let width = u64::from(copy.bytes);
-        let mut sites = copy.sites.map(|site| self.take_site(site));
-        sites[0].pattern.update(&from, at.mask, width);
-        sites[1].pattern.update(&to, at.mask, width);
-        let bytes = width * u64::from(at.mask.count_ones());
-        let [load, store] = &mut sites;
-        load.totals.add(bytes, load.pattern.sectors, load.pattern.ideal);
-        store.totals.add_shared(false, bytes, store.pattern.conflicts);
-        for (site, memory) in copy.sites.into_iter().zip(sites) {
-            self.put_site(site, memory);
-        }
-        for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
-            let one = At { mask: 1 << lane, ..at };
-            if to[lane] % width != 0 {
-                return Err(self.misaligned(block, one, &to, width));
-            }
-            if from[lane] % width != 0 {
-                return Err(self.misaligned(block, one, &from, width));
-            }
-            if !block.shared.holds(to[lane], to[lane].saturating_add(width)) {
-                let what = format!(
-                    "a copy of {width} bytes out of bounds of {} of shared memory",
-                    block.shared.len()
-                );
-                let kind = FaultKind::OutOfBounds;
-                return Err(self.fault(kind, block, at, lane as u32, Some(to[lane]), &what));
-            }
-            let mut data = [0; 16];
-            let count = u64::from(present[lane].min(copy.bytes));
-            if count > 0 {
-                let Some(k) = self.memory.locate(from[lane], from[lane].saturating_add(count)) else {
-                    return Err(self.out_of_bounds(block, at, lane as u32, from[lane], count));
-                };
-                self.order_copy_read(block, copy, one, k, from[lane], count)?;
-                let segment = self.memory.segment_mut(k);
-                if let Some(first) = segment.first_unwritten(from[lane], count) {
-                    return Err(self.unwritten(block, at, lane as u32, first, "global"));
-                }
-                data[..count as usize].copy_from_slice(segment.bytes(from[lane], count));
-            }
-            let landing = Landing { to: to[lane], data, bytes: copy.bytes, lane: lane as u32, pc: at.pc };
-            block.warps[at.warp].copies.push(landing);
-        }
-        Ok(())
-    }
-
-    /// Lets all but the last groups of copies land.
-    pub fn land(&mut self, block: &mut Block, at: At, left: u32) -> Result<(), Fault> {
-        while block.warps[at.warp].groups.len() > left as usize {
-            let group = block.warps[at.warp].groups.pop_front().unwrap_or_default();
-            for landing in group {
-                let bytes = u64::from(landing.bytes);
-                let of = At { pc: landing.pc, mask: 1 << landing.lane, ..at };
-                self.order_landing(block, of, landing.to, bytes)?;
-                let data = &landing.data[..landing.bytes as usize];
-                block.shared.bytes_mut(landing.to, bytes).copy_from_slice(data);
-                block.shared.mark_written(landing.to, bytes);
-            }
-        }
-        Ok(())
     }
 }

@@ -3,7 +3,10 @@
 //! The idea: a barrier that not every thread of the block can reach any more is reported at once, by
 //! whoever makes that so, and never waited for.
 
-use super::mbarrier::Mbarriers;
+use std::collections::BTreeMap;
+
+use super::copy::Awaited;
+use super::mbarrier::Phases;
 use super::warp::{State, Warp};
 use crate::check::{BlockOrder, Shadow, Steps};
 use crate::isa::instruction::BarrierKind;
@@ -53,6 +56,8 @@ pub struct Block {
     pub multiprocessor: u32,
     /// Its number in its cluster.
     pub rank: usize,
+    /// Whether another block was in its shared memory.
+    pub visited: bool,
     /// Its warps.
     pub warps: Vec<Warp>,
     /// The number in the grid of the block whose shared memory it has: its own but for a moment.
@@ -61,8 +66,10 @@ pub struct Block {
     pub shared: Segment,
     /// Its barriers.
     pub meetings: [Meeting; BARRIERS],
-    /// The mbarriers in shared memory.
-    pub mbarriers: Mbarriers,
+    /// Where copies are to land in it.
+    pub awaited: Awaited,
+    /// The barriers in it, by address.
+    pub mbarriers: BTreeMap<u64, Phases>,
     /// Who touched it.
     pub shadow: Shadow,
     /// Which lanes stored to it.
@@ -76,6 +83,7 @@ impl Block {
     pub fn exchange(&mut self, other: &mut Block) {
         std::mem::swap(&mut self.home, &mut other.home);
         std::mem::swap(&mut self.shared, &mut other.shared);
+        std::mem::swap(&mut self.awaited, &mut other.awaited);
         std::mem::swap(&mut self.mbarriers, &mut other.mbarriers);
         std::mem::swap(&mut self.shadow, &mut other.shadow);
         std::mem::swap(&mut self.steps, &mut other.steps);

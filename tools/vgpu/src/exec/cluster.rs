@@ -5,10 +5,10 @@
 
 use super::block::Block;
 use super::control::place;
+use super::flight::Flight;
 use super::machine::{Machine, Stop};
-use super::send::Message;
 use super::warp::{At, State};
-use crate::check::Gathering;
+use crate::check::{Cell, Gathering};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Area, Atomic, Map};
 use crate::isa::lanes::{Lanes, WARP};
@@ -29,8 +29,8 @@ pub struct Cluster {
     pub missing: usize,
     /// What those that have arrived release.
     pub gathering: Gathering,
-    /// Stores between its blocks that are on their way.
-    pub messages: Vec<Message>,
+    /// Stores under way.
+    pub flying: Vec<Flight>,
 }
 
 impl Cluster {
@@ -115,9 +115,9 @@ impl Machine<'_> {
     }
 
     /// Another block of the cluster, whose shared memory holds what lanes ask for.
-    fn other(
+    pub fn other(
         &mut self,
-        block: &Block,
+        block: &mut Block,
         at: At,
         rank: usize,
         addresses: &[u64; WARP],
@@ -126,11 +126,17 @@ impl Machine<'_> {
     ) -> Result<Box<Block>, Fault> {
         let first = at.mask.trailing_zeros();
         let address = Some(addresses[first as usize]);
-        let Some(other) = self.cluster.blocks.get_mut(rank).and_then(Option::take) else {
+        let Some(mut other) = self.cluster.blocks.get_mut(rank).and_then(Option::take) else {
             let what = format!("block {rank} of a cluster of {}", self.members());
             return Err(self.fault(FaultKind::OutOfBounds, block, at, first, address, &what));
         };
         let [x, y, z] = other.place;
+        if !self.has_begun(block, at, &other) {
+            let what = format!(
+                "shared memory of block ({x},{y},{z}), and nothing tells that it has begun (barrier.cluster)"
+            );
+            return Err(self.fault(FaultKind::Race, block, at, first, address, &what));
+        }
         if other.done() {
             let what = format!("shared memory of block ({x},{y},{z}), which has exited");
             return Err(self.fault(FaultKind::UseAfterFree, block, at, first, address, &what));
@@ -144,7 +150,31 @@ impl Machine<'_> {
             let address = Some(addresses[lane as usize]);
             return Err(self.fault(FaultKind::OutOfBounds, block, at, lane, address, &what));
         }
+        other.visited = true;
         Ok(other)
+    }
+
+    /// Whether a warp knows that another block of its cluster has begun.
+    fn has_begun(&self, block: &mut Block, at: At, other: &Block) -> bool {
+        let bit = 1 << other.rank;
+        let warp = &mut block.warps[at.warp];
+        if warp.begun & bit == 0 && self.order.begun(&block.order, at.warp, &other.order) {
+            warp.begun |= bit;
+        }
+        !self.order.on || warp.begun & bit != 0
+    }
+
+    /// A block has exited: what others did in its shared memory must be known to be over.
+    pub fn left_behind(&self, block: &Block, at: At) -> Result<(), Fault> {
+        let start = Cell::begin(block.order.start);
+        let known = |cell| self.order.known_to_any(&block.order, cell);
+        let Some(conflict) = block.shadow.foreign(start, block.order.warps, known) else { return Ok(()) };
+        let what = format!(
+            "the block exits, and nothing orders that after {} in its shared memory",
+            self.earlier(&block.order, conflict)
+        );
+        let lane = at.mask.trailing_zeros();
+        Err(self.fault(FaultKind::Race, block, at, lane, Some(conflict.offset), &what))
     }
 
     /// A load or store in the shared memory of the cluster's blocks.
@@ -267,7 +297,7 @@ impl Machine<'_> {
         }
         self.progress += 1;
         self.cluster.phase += 1;
-        self.cluster.gathering.open();
+        self.order.open(&mut self.cluster.gathering);
         let mut cluster = std::mem::take(&mut self.cluster);
         let mut live = 0;
         for block in cluster.blocks.iter_mut().flatten().map(|block| &mut **block).chain([&mut *block]) {

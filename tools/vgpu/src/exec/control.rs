@@ -10,6 +10,17 @@ use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};
 
+/// Where an instruction executes, by whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The block.
+    pub place: [u32; 3],
+    /// Where in it.
+    pub at: At,
+    /// The lane.
+    pub lane: u32,
+}
+
 impl Machine<'_> {
     /// Executes what is neither lane-wise nor a load, store or branch. The warp's path is already at the
     /// next instruction.
@@ -35,7 +46,7 @@ impl Machine<'_> {
             Kind::ClusterArrive(release) if mask != 0 => self.arrive(block, at, *release)?,
             Kind::ClusterWait if mask != 0 => return self.wait(block, at),
             Kind::Mbarrier(op) if mask != 0 => self.mbarrier(block, lanes, op, at)?,
-            Kind::Send(send) if mask != 0 => self.send(block, lanes, send, at)?,
+            Kind::StoreAsync(op) if mask != 0 => self.store_async(block, lanes, op, at)?,
             Kind::Map(map) if mask != 0 => self.map(block, lanes, map, at)?,
             Kind::WarpSync(members) if mask != 0 => {
                 self.named(block, lanes, *members, at)?;
@@ -45,15 +56,11 @@ impl Machine<'_> {
             Kind::Atomic(atomic) if mask != 0 => {
                 self.atomic(block, lanes, atomic, at)?;
             }
-            Kind::Fence(device) if mask != 0 => self.order.fence(&mut block.order, at.warp, *device),
+            Kind::Fence(scope) if mask != 0 => self.order.fence(&mut block.order, at.warp, *scope),
             Kind::Shuffle(shuffle) if mask != 0 => self.shuffle(block, lanes, shuffle, at)?,
             Kind::Exchange(exchange) if mask != 0 => self.exchange(block, lanes, exchange, at)?,
             Kind::Copy(copy) if mask != 0 => self.copy(block, lanes, copy, at)?,
-            Kind::CopyCommit if mask != 0 => {
-                let warp = &mut block.warps[at.warp];
-                let group = std::mem::take(&mut warp.copies);
-                warp.groups.push_back(group);
-            }
+            Kind::CopyCommit if mask != 0 => block.warps[at.warp].commit(mask),
             Kind::CopyWait(left) if mask != 0 => self.land(block, at, *left)?,
             _ => {}
         }
@@ -72,6 +79,9 @@ impl Machine<'_> {
         // Who has exited counts as arrived.
         if block.warps[at.warp].arrived.is_none_or(|(phase, _)| phase != self.cluster.phase) {
             self.gone(block);
+        }
+        if block.visited && block.done() {
+            self.left_behind(block, at)?;
         }
         Ok(Some(Stop::Blocked))
     }
@@ -295,6 +305,13 @@ impl Machine<'_> {
         address: Option<u64>,
         what: &str,
     ) -> Fault {
+        self.fault_of(kind, &Site { place: block.place, at, lane }, address, what)
+    }
+
+    /// The same, of an instruction that may have been executed some time ago.
+    #[cold]
+    pub fn fault_of(&self, kind: FaultKind, site: &Site, address: Option<u64>, what: &str) -> Fault {
+        let &Site { place: [x, y, z], at, lane } = site;
         let kernel = self.launch.kernel;
         let instruction = &kernel.code[at.pc as usize];
         let thread = place((at.warp * WARP) as u64 + u64::from(lane), self.launch.block);
@@ -303,7 +320,6 @@ impl Machine<'_> {
             0 => String::new(),
             line => format!(", source line {line}"),
         };
-        let [x, y, z] = block.place;
         let [tx, ty, tz] = thread;
         Fault::new(
             kind,

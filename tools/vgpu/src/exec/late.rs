@@ -9,6 +9,8 @@ use crate::check::{Cell, Shadow, Who};
 
 /// One in so many words is late.
 const LATE: u64 = 4;
+/// One in so many tries comes to nothing.
+const VAIN: u64 = 4;
 
 /// Which words are not shown yet.
 #[derive(Debug)]
@@ -22,6 +24,11 @@ impl Late {
     /// With a seed, or never.
     pub fn new(seed: Option<u64>) -> Late {
         Late { random: seed.map(Random::new), words: Vec::new() }
+    }
+
+    /// Whether a try comes to nothing that need not succeed.
+    pub fn doubts(&mut self) -> bool {
+        self.random.as_mut().is_some_and(|random| random.below(VAIN) == 0)
     }
 
     /// Chooses among the words of a load, at an offset of a segment. What somebody has seen is never late

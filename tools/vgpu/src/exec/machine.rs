@@ -10,7 +10,7 @@ use super::pattern::Pattern;
 use super::warp::At;
 use super::{Launch, Limits, Schedule};
 use crate::check::GridOrder;
-use crate::counters::{LineRequests, Requests};
+use crate::counters::{AsyncRequests, LineRequests, Requests};
 use crate::fault::Fault;
 use crate::isa::instruction::Kind;
 use crate::isa::lanes::Slot;
@@ -26,7 +26,7 @@ pub struct Totals {
     /// The same, to other blocks'.
     pub distributed: [u64; 3],
     /// Requests of stores that arrive later, and their bytes.
-    pub messages: [u64; 2],
+    pub later: AsyncRequests,
 }
 
 impl Totals {
@@ -48,11 +48,17 @@ impl Totals {
         sums[2] += u64::from(conflicts);
     }
 
+    /// Adds a request of stores that arrive later.
+    pub fn add_async(&mut self, bytes: u64) {
+        self.later.requests += 1;
+        self.later.bytes += bytes;
+    }
+
     /// For a line's report.
     pub fn line(&self, source_line: u32) -> LineRequests {
         LineRequests {
             source_line,
-            requests: self.global.requests + self.shared[0] + self.distributed[0] + self.messages[0],
+            requests: self.global.requests + self.shared[0] + self.distributed[0] + self.later.requests,
             sectors: self.global.sectors,
             ideal_sectors: self.global.ideal_sectors,
             conflicts: self.shared[2] + self.distributed[2],
@@ -110,8 +116,9 @@ pub struct Machine<'a> {
     pub barriers: u64,
     /// Barriers of clusters.
     pub cluster_barriers: u64,
-    /// Phases of mbarriers that are over, and waits for them.
+    /// Phases of barriers in shared memory that have completed.
     pub mbarrier_phases: u64,
+    /// Looks for that which were not in vain.
     pub mbarrier_waits: u64,
     /// The cluster whose block runs.
     pub cluster: Cluster,

@@ -1,95 +1,121 @@
-//! Mbarriers: barriers in shared memory that count arrivals and bytes, phase after phase.
+//! Barriers in shared memory (mbarriers), which count arrivals and bytes in phases.
 //!
-//! The idea: what an mbarrier counts lies beside shared memory, and in shared memory, for the eight bytes that it takes,
-//! only which phase it is in: whoever waits looks at that.
-
-use std::collections::BTreeMap;
+//! The idea: a barrier's counts lie in its eight bytes, where whoever looks for its phase rests until that changes;
+//! what its phases hand over is kept beside the block's shared memory.
 
 use super::access::{addresses, resolve};
 use super::block::Block;
-use super::cluster::ranked;
 use super::machine::Machine;
-use super::warp::At;
+use super::warp::{At, Warp};
+use crate::check::{Agent, Gathering};
 use crate::fault::{Fault, FaultKind};
-use crate::isa::asynchronous::{Mbarrier, MbarrierKind};
-use crate::isa::instruction::Area;
+use crate::isa::instruction::{Area, Mbarrier, MbarrierKind};
 use crate::isa::lanes::{Lanes, WARP};
 
-/// Bytes that an mbarrier takes.
-const BYTES: u64 = 8;
-/// What an mbarrier's bytes hold, but for the phase.
-const MARK: u64 = 0x6d62_0000_0000_0000;
-/// The most arrivals of a phase, and the most bytes that it can wait for.
-const MOST: u32 = (1 << 20) - 1;
+/// Bytes of a barrier.
+pub const BYTES: u64 = 8;
+/// Counts of arrivals and of bytes are below it.
+const LIMIT: i64 = 1 << 20;
+/// Phases are counted modulo this.
+const PHASES: u64 = 8;
 
-/// What an mbarrier counts.
-#[derive(Clone, Copy, Debug)]
+/// What a barrier counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Arrivals of a phase.
-    pub arrivals: u32,
-    /// Those that the phase still lacks.
-    pub missing: u32,
-    /// Bytes that it lacks; less than 0 while more have come than it was told to wait for.
+    /// Its phases so far, modulo [`PHASES`].
+    phase: u64,
+    /// Arrivals of each phase.
+    expected: i64,
+    /// Arrivals that are still to come in this one.
+    pending: i64,
+    /// Bytes that are still to come: below 0 while more have come than are expected.
     pub bytes: i64,
-    /// How many phases are over.
-    pub phase: u64,
-    /// The instruction that made it.
-    pub pc: u32,
-}
-
-/// The mbarriers in a block's shared memory, by address.
-pub type Mbarriers = BTreeMap<u64, Counts>;
-
-/// A wait that came to nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Awaited {
-    /// The mbarrier.
-    pub address: u64,
-    /// The instruction that waited.
-    pub pc: u32,
 }
 
 impl Counts {
-    /// What a phase lacks.
-    fn lacks(&self) -> String {
-        let bytes = match self.bytes {
-            0 => String::new(),
-            n if n > 0 => format!(" and {n} more bytes"),
-            n => format!(", while {} bytes have come that nobody expects", -n),
-        };
-        format!("{} more arrivals{bytes}", self.missing)
+    /// The barrier's bytes. The phase is in the last of them, with nothing that changes.
+    fn bits(self) -> u64 {
+        let Counts { phase, expected, pending, bytes } = self;
+        phase << 61 | (expected as u64) << 41 | (pending as u64) << 21 | (bytes + LIMIT) as u64
+    }
+
+    fn of(bits: u64) -> Counts {
+        let field = |at: u32, len: u32| (bits >> at & ((1 << len) - 1)) as i64;
+        let (bytes, pending, expected) = (field(0, 21) - LIMIT, field(21, 20), field(41, 20));
+        Counts { phase: bits >> 61, expected, pending, bytes }
+    }
+
+    fn write(self, block: &mut Block, address: u64) {
+        block.shared.bytes_mut(address, BYTES).copy_from_slice(&self.bits().to_le_bytes());
+    }
+}
+
+/// What goes with a barrier.
+#[derive(Debug)]
+pub struct Phases {
+    /// What its phases hand over.
+    pub gathering: Gathering,
+    /// In whose name stores complete at it.
+    pub agent: Agent,
+    /// What its bytes hold.
+    bits: u64,
+    /// Whether somebody has seen the phase before this one complete.
+    seen: bool,
+    /// The instruction that made it.
+    pc: u32,
+}
+
+/// A barrier that a warp has looked at in vain, and the instruction that did.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    address: u64,
+    pc: u32,
+}
+
+impl Block {
+    /// What a barrier counts, or what is wrong with it.
+    pub fn counts(&self, address: u64) -> Result<Counts, &'static str> {
+        match self.mbarriers.get(&address) {
+            None => Err("there is no mbarrier (mbarrier.init)"),
+            Some(phases) if self.shared.bytes(address, BYTES) != phases.bits.to_le_bytes() => {
+                Err("something else was stored over an mbarrier")
+            }
+            Some(phases) => Ok(Counts::of(phases.bits)),
+        }
+    }
+
+    fn phases(&mut self, address: u64) -> &mut Phases {
+        self.mbarriers.get_mut(&address).expect("its being there was checked")
     }
 }
 
 impl Machine<'_> {
-    /// `mbarrier`
+    /// An operation of an mbarrier.
     pub fn mbarrier(&mut self, block: &mut Block, lanes: &Lanes, op: &Mbarrier, at: At) -> Result<(), Fault> {
         // SAFETY: the address is an operand of this kernel.
         let mut addresses = unsafe { addresses(lanes, &op.address) };
         let mut area = op.address.area;
         if area == Area::Generic {
-            area = resolve(addresses[at.mask.trailing_zeros() as usize]).0;
+            let other = |&lane: &usize| {
+                at.mask >> lane & 1 == 1
+                    && !matches!(resolve(addresses[lane]).0, Area::Shared | Area::Cluster)
+            };
+            if let Some(lane) = (0..WARP).find(other) {
+                let address = Some(addresses[lane]);
+                let what = "an mbarrier outside of shared memory";
+                return Err(self.fault(FaultKind::OutOfBounds, block, at, lane as u32, address, what));
+            }
             addresses = addresses.map(|a| resolve(a).1);
+            area = Area::Cluster;
         }
-        let waits = matches!(op.kind, MbarrierKind::Wait | MbarrierKind::WaitParity);
-        let here = waits || matches!(op.kind, MbarrierKind::Init | MbarrierKind::Invalidate);
         match area {
-            Area::Shared => self.mbarrier_in(block, lanes, op, at, &addresses),
-            Area::Cluster if !here || addresses.iter().all(|&a| ranked(a).0.is_none()) => {
-                self.by_rank(block, at, &addresses, BYTES, |machine, block, at, within| {
-                    machine.mbarrier_in(block, lanes, op, at, within)
-                })
-            }
-            _ => {
-                let lane = at.mask.trailing_zeros();
-                let address = Some(addresses[lane as usize]);
-                let what = "an mbarrier that is not in the block's shared memory";
-                Err(self.fault(FaultKind::Mbarrier, block, at, lane, address, what))
-            }
+            Area::Cluster => self.by_rank(block, at, &addresses, BYTES, |machine, block, at, within| {
+                machine.mbarrier_in(block, lanes, op, at, within)
+            }),
+            _ => self.mbarrier_in(block, lanes, op, at, &addresses),
         }
     }
 
-    /// The same, in the block's shared memory, or the one that it has for now.
     fn mbarrier_in(
         &mut self,
         block: &mut Block,
@@ -98,168 +124,232 @@ impl Machine<'_> {
         at: At,
         addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
-        // SAFETY: the operand is a register of this kernel, a long if it is a state.
-        let values = unsafe { lanes.values(op.value, op.kind == MbarrierKind::Wait) };
-        let mut done = 0;
-        for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
-            let (address, value) = (addresses[lane], values[lane]);
-            let of = At { mask: 1 << lane, ..at };
+        let active = || (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
+        let creates = matches!(op.kind, MbarrierKind::Init(_));
+        let counts = matches!(op.kind, MbarrierKind::Arrive { .. } | MbarrierKind::Complete(_));
+        for lane in active() {
+            let address = addresses[lane];
             if !address.is_multiple_of(BYTES) {
-                return Err(self.misaligned(block, of, addresses, BYTES));
+                return Err(self.misaligned(block, at, addresses, BYTES));
             }
-            match op.kind {
-                MbarrierKind::Init => {
-                    self.init_mbarrier(block, of, address, value as u32)?;
-                    continue;
+            let fail = |machine: &Self, kind, what: &str| {
+                Err(machine.fault(kind, block, at, lane as u32, Some(address), what))
+            };
+            if !block.shared.holds(address, address.saturating_add(BYTES)) {
+                let what = format!("an mbarrier out of bounds of {} of shared memory", block.shared.len());
+                return fail(self, FaultKind::OutOfBounds, &what);
+            }
+            if block.away() && !counts {
+                return fail(self, FaultKind::Mbarrier, "another block's mbarrier");
+            }
+            match block.counts(address) {
+                _ if creates && block.mbarriers.contains_key(&address) => {
+                    return fail(self, FaultKind::Mbarrier, "there is an mbarrier already");
                 }
-                MbarrierKind::Invalidate => {
-                    self.counts(block, of, address)?;
-                    block.mbarriers.remove(&address);
-                    continue;
-                }
-                MbarrierKind::Wait | MbarrierKind::WaitParity => {
-                    let counts = self.counts(block, of, address)?;
-                    let over = match op.kind {
-                        MbarrierKind::WaitParity => counts.phase & 1 != value & 1,
-                        _ => counts.phase > value,
-                    };
-                    done |= u32::from(over) << lane;
-                    self.looked(block, of, op, address, over);
-                    continue;
-                }
+                Err(what) if !creates => return fail(self, FaultKind::Mbarrier, what),
                 _ => {}
             }
-            if op.order.release && self.order.on {
-                let key = (block.home + 1) << 48 | address;
-                self.order.publish(&mut block.order, at.warp, key, true, false);
-            }
-            let state = self.counts(block, of, address)?.phase;
-            match op.kind {
-                MbarrierKind::Arrive => self.count(block, of, address, value as u32, 0)?,
-                MbarrierKind::ArriveExpecting => self.count(block, of, address, 1, value as u32 as i64)?,
-                MbarrierKind::Expect => self.count(block, of, address, 0, value as u32 as i64)?,
-                _ => self.count(block, of, address, 0, -(value as u32 as i64))?,
-            }
-            if let Some(result) = op.result {
-                // SAFETY: the result is a long of this kernel.
-                unsafe { lanes.at(result).cast::<u64>().add(lane).write(state) };
-            }
         }
-        if let (MbarrierKind::Wait | MbarrierKind::WaitParity, Some(result)) = (op.kind, op.result) {
-            // SAFETY: the result is a predicate of this kernel.
-            unsafe {
-                let kept = lanes.mask(result) & !at.mask;
-                lanes.set_mask(result, kept | done);
-            }
-            self.mbarrier_waits += u64::from(done != 0);
+        if self.order.on {
+            let mut site = self.take_site(op.site);
+            site.pattern.update(addresses, at.mask, BYTES);
+            let reads = matches!(op.kind, MbarrierKind::Test { .. });
+            let plain = creates || op.kind == MbarrierKind::Invalidate;
+            let done = self.check_shared(block, at, &site.pattern, addresses, !reads, !plain, op.site);
+            self.put_site(op.site, site);
+            done?;
         }
-        Ok(())
+        match op.kind {
+            MbarrierKind::Test { .. } => self.test(block, lanes, op, at, addresses),
+            _ => active().try_for_each(|lane| {
+                let changed = self.change(block, lanes, op, at, lane, addresses[lane]);
+                changed.map_err(|what| {
+                    self.fault(FaultKind::Mbarrier, block, at, lane as u32, Some(addresses[lane]), &what)
+                })
+            }),
+        }
+    }
+
+    /// One lane's operation that changes a barrier; what is wrong with it, if anything.
+    fn change(
+        &mut self,
+        block: &mut Block,
+        lanes: &Lanes,
+        op: &Mbarrier,
+        at: At,
+        lane: usize,
+        address: u64,
+    ) -> Result<(), String> {
+        // SAFETY: the operands are registers of this kernel.
+        let of = |slot| unsafe { i64::from(lanes.words(slot)[lane]) };
+        block.warps[at.warp].watch.change();
+        self.progress += 1;
+        match op.kind {
+            MbarrierKind::Init(count) => return self.init(block, address, of(count), at.pc),
+            MbarrierKind::Invalidate => {
+                if let Some(phases) = block.mbarriers.remove(&address) {
+                    self.order.dismiss(phases.agent);
+                }
+                return Ok(());
+            }
+            MbarrierKind::Arrive { .. } | MbarrierKind::Complete(_) | MbarrierKind::Test { .. } => {}
+        }
+        let mut counts = block.counts(address)?;
+        match op.kind {
+            MbarrierKind::Arrive { count, bytes } => {
+                if let Some(result) = op.result {
+                    // SAFETY: the result is a long of this kernel.
+                    unsafe { lanes.at(result).cast::<u64>().add(lane).write(counts.phase) };
+                }
+                counts.pending -= of(count);
+                counts.bytes += of(bytes);
+                if of(count) > 0 {
+                    self.arrives_in_phase(block, at, op.strong, address)?;
+                }
+            }
+            MbarrierKind::Complete(bytes) => counts.bytes -= of(bytes),
+            _ => {}
+        }
+        self.settle(block, address, counts)
     }
 
     /// `mbarrier.init`
-    fn init_mbarrier(&mut self, block: &mut Block, at: At, address: u64, arrivals: u32) -> Result<(), Fault> {
-        let lane = at.mask.trailing_zeros();
-        if !block.shared.holds(address, address.saturating_add(BYTES)) {
-            let what = format!(
-                "an mbarrier out of bounds of the block's {} bytes of shared memory",
-                block.shared.len()
-            );
-            return Err(self.fault(FaultKind::OutOfBounds, block, at, lane, Some(address), &what));
+    fn init(&mut self, block: &mut Block, address: u64, expected: i64, pc: u32) -> Result<(), String> {
+        if !(1..LIMIT).contains(&expected) {
+            return Err(format!("an mbarrier for {expected} arrivals; 1 to {} are allowed", LIMIT - 1));
         }
-        if arrivals == 0 || arrivals > MOST {
-            let what = format!("an mbarrier of {arrivals} arrivals; there can be 1 to {MOST}");
-            return Err(self.fault(FaultKind::Mbarrier, block, at, lane, Some(address), &what));
+        let counts = Counts { phase: 0, expected, pending: expected, bytes: 0 };
+        let (gathering, agent) = (Gathering::default(), self.order.agent());
+        let phases = Phases { gathering, agent, bits: counts.bits(), seen: true, pc };
+        if block.mbarriers.insert(address, phases).is_some() {
+            return Err("two lanes make one mbarrier".to_string());
         }
-        let counts = Counts { arrivals, missing: arrivals, bytes: 0, phase: 0, pc: at.pc };
-        block.mbarriers.insert(address, counts);
-        self.show(block, address, 0);
-        self.progress += 1;
-        block.warps[at.warp].watch.change();
+        block.shared.mark_written(address, BYTES);
+        counts.write(block, address);
         Ok(())
     }
 
-    /// Shows in shared memory which phase an mbarrier is in.
-    fn show(&self, block: &mut Block, address: u64, phase: u64) {
-        block.shared.bytes_mut(address, BYTES).copy_from_slice(&(MARK ^ phase).to_ne_bytes());
-        block.shared.mark_written(address, BYTES);
-    }
-
-    /// What an mbarrier counts.
-    fn counts(&self, block: &Block, at: At, address: u64) -> Result<Counts, Fault> {
-        let lane = at.mask.trailing_zeros();
-        let Some(&counts) = block.mbarriers.get(&address) else {
-            let what = "no mbarrier: nobody has made one here (mbarrier.init)";
-            return Err(self.fault(FaultKind::Mbarrier, block, at, lane, Some(address), what));
-        };
-        if block.shared.bytes(address, BYTES) != (MARK ^ counts.phase).to_ne_bytes() {
-            let what = "an mbarrier that was overwritten";
-            return Err(self.fault(FaultKind::Mbarrier, block, at, lane, Some(address), what));
-        }
-        Ok(counts)
-    }
-
-    /// Counts arrivals and bytes that are to come, or, below 0, that have; what completes a phase begins the next.
-    pub fn count(
+    /// A thread arrives, and hands over what it knows if it releases.
+    fn arrives_in_phase(
         &mut self,
         block: &mut Block,
         at: At,
+        release: bool,
         address: u64,
-        arrivals: u32,
-        bytes: i64,
-    ) -> Result<(), Fault> {
-        let mut counts = self.counts(block, at, address)?;
-        let fault = |machine: &Self, block: &Block, what: &str| {
-            Err(machine.fault(FaultKind::Mbarrier, block, at, at.mask.trailing_zeros(), Some(address), what))
-        };
-        if arrivals > counts.missing {
-            let what = format!("{arrivals} arrivals at an mbarrier whose phase lacks {}", counts.lacks());
-            return fault(self, block, &what);
+    ) -> Result<(), String> {
+        let phases = block.mbarriers.get_mut(&address).expect("its being there was checked");
+        if !phases.seen {
+            return Err("an arrival at an mbarrier, and nobody has waited for the phase before".to_string());
         }
-        counts.missing -= arrivals;
-        counts.bytes += bytes;
-        if counts.bytes.unsigned_abs() > MOST.into() {
-            let what = format!("an mbarrier that lacks {}; it counts up to {MOST} bytes", counts.lacks());
-            return fault(self, block, &what);
+        if !self.order.on {
+            return Ok(());
         }
-        if counts.missing == 0 && counts.bytes < 0 {
-            let what =
-                format!("{} bytes more have come to an mbarrier than its phase expects", -counts.bytes);
-            return fault(self, block, &what);
+        if !self.order.awaited(&block.order, at.warp, &phases.agent) {
+            return Err("an arrival that may count for an earlier phase: the thread does not know that the \
+                        one before has completed"
+                .to_string());
         }
-        if counts.missing == 0 && counts.bytes == 0 {
-            counts.phase += 1;
-            counts.missing = counts.arrivals;
-            self.mbarrier_phases += 1;
-            self.show(block, address, counts.phase);
-        }
-        block.mbarriers.insert(address, counts);
-        self.progress += 1;
-        block.warps[at.warp].watch.change();
+        self.order.gather(&mut phases.gathering, &mut block.order, at.warp, release);
         Ok(())
     }
 
-    /// A lane has waited.
-    fn looked(&mut self, block: &mut Block, at: At, op: &Mbarrier, address: u64, over: bool) {
-        let warp = &mut block.warps[at.warp];
-        warp.awaits = (!over).then_some(Awaited { address, pc: at.pc });
-        warp.watch.look(at.pc, None, &block.shared, [(address, BYTES)].into_iter());
-        if over && op.order.acquire && self.order.on {
-            let key = (block.home + 1) << 48 | address;
-            self.order.look(&mut block.order, at.warp, key, true);
+    /// New counts: a phase that waits for nothing any more completes.
+    pub fn settle(&mut self, block: &mut Block, address: u64, mut counts: Counts) -> Result<(), String> {
+        if counts.pending < 0 {
+            return Err(format!("more arrivals at an mbarrier than the {} it is for", counts.expected));
         }
+        if counts.bytes.abs() >= LIMIT {
+            let (bytes, most) = (counts.bytes, LIMIT - 1);
+            return Err(format!("an mbarrier is to wait for {bytes} bytes; {most} are allowed"));
+        }
+        if counts.pending == 0 && counts.bytes < 0 {
+            let more = -counts.bytes;
+            return Err(format!("{more} bytes more have come to an mbarrier than its phase waits for"));
+        }
+        let complete = counts.pending == 0 && counts.bytes == 0;
+        if complete {
+            counts.phase = (counts.phase + 1) % PHASES;
+            counts.pending = counts.expected;
+            self.mbarrier_phases += 1;
+        }
+        let phases = block.phases(address);
+        phases.bits = counts.bits();
+        if complete {
+            phases.seen = false;
+            self.order.complete(&mut phases.gathering, &mut phases.agent);
+        }
+        counts.write(block, address);
+        Ok(())
     }
 
-    /// What a warp waits for that nobody brings any more.
-    pub fn awaited(&self, block: &Block, awaited: Awaited) -> String {
-        let code = &self.launch.kernel.code;
-        let Some(counts) = block.mbarriers.get(&awaited.address) else { return String::new() };
+    /// Whether phases have completed.
+    fn test(
+        &mut self,
+        block: &mut Block,
+        lanes: &Lanes,
+        op: &Mbarrier,
+        at: At,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let (MbarrierKind::Test { phase, parity, tries }, Some(result)) = (op.kind, op.result) else {
+            return Ok(());
+        };
+        // SAFETY: the phase is a register of this kernel, a long unless it is a parity.
+        let asked = unsafe { lanes.values(phase, !parity) };
+        // Trying may come to nothing for no reason.
+        let vain = tries && self.late.doubts();
+        let mut done = 0;
+        let mut last = None;
+        for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
+            let address = addresses[lane];
+            let phases = block.phases(address);
+            let current = Counts::of(phases.bits).phase;
+            // How many phases it is since.
+            let since =
+                if parity { (current ^ asked[lane]) & 1 } else { current.wrapping_sub(asked[lane]) % PHASES };
+            if parity && asked[lane] > 1 || since > 1 {
+                let what = format!(
+                    "a wait for {} {} of an mbarrier, which is in phase {current}",
+                    if parity { "parity" } else { "phase" },
+                    asked[lane]
+                );
+                return Err(self.fault(FaultKind::Mbarrier, block, at, lane as u32, Some(address), &what));
+            }
+            let over = since == 1 && !vain;
+            done |= u32::from(over) << lane;
+            phases.seen |= over;
+            if last == Some(address) {
+                continue;
+            }
+            last = Some(address);
+            let Warp { watch, missed, .. } = &mut block.warps[at.warp];
+            // Of its bytes the phase.
+            watch.look(at.pc, None, &block.shared, [(address + BYTES - 1, 1)].into_iter());
+            *missed = (!over).then_some(Missed { address, pc: at.pc });
+            if over && op.strong {
+                self.order.hear(&block.mbarriers[&address].gathering, &mut block.order, at.warp);
+            }
+        }
+        if vain {
+            block.warps[at.warp].watch.change();
+        }
+        self.mbarrier_waits += u64::from(done != 0);
+        // SAFETY: the result is a predicate of this kernel.
+        unsafe { lanes.set_mask(result, done) };
+        Ok(())
+    }
+
+    /// What is missing at a barrier that a warp has looked at in vain.
+    pub fn missing(&self, block: &Block, missed: Missed) -> String {
+        let line = |pc: u32| self.launch.kernel.code[pc as usize].line;
+        let Missed { address, pc } = missed;
+        let Some(phases) = block.mbarriers.get(&address) else { return String::new() };
+        let Counts { phase, pending, bytes, .. } = Counts::of(phases.bits);
         format!(
-            "waits at PTX line {} at the mbarrier of PTX line {} (address {:#x}), whose phase {} lacks {}",
-            code[awaited.pc as usize].line,
-            code[counts.pc as usize].line,
-            awaited.address,
-            counts.phase,
-            counts.lacks()
+            "waits at PTX line {} at the mbarrier of PTX line {} (address {address:#x}), whose phase {phase} \
+             waits for {pending} more arrivals and {bytes} more bytes",
+            line(pc),
+            line(phases.pc)
         )
     }
 }

@@ -8,7 +8,9 @@ mod atomic;
 mod block;
 mod cluster;
 mod control;
+mod copy;
 mod exchange;
+mod flight;
 mod handover;
 mod late;
 mod machine;
@@ -17,7 +19,6 @@ mod order;
 mod pattern;
 mod random;
 mod run;
-mod send;
 mod warp;
 mod watch;
 
@@ -77,6 +78,9 @@ pub struct Schedule {
     pub perturb: bool,
 }
 
+/// Blocks of a cluster at most, on any device.
+pub const LARGEST_CLUSTER: u64 = 16;
+
 /// Registers come to a warp in steps of this many.
 const REGISTER_STEP: u32 = 256;
 
@@ -102,6 +106,15 @@ pub fn processor_clusters(multiprocessors: u32) -> impl Iterator<Item = u32> {
     let rest = multiprocessors - large * 18;
     let last = Some(rest % 16).filter(|&n| n > 0);
     (0..large).map(|_| 18).chain((0..rest / 16).map(|_| 16)).chain(last)
+}
+
+/// The multiprocessor of a block of a cluster: the clusters take turns at the clusters of processors.
+fn multiprocessor(limits: &Limits, cluster: u64, rank: u32) -> u32 {
+    let all = limits.multiprocessors.max(1);
+    let turn = cluster % processor_clusters(all).count() as u64;
+    let first: u32 = processor_clusters(all).take(turn as usize).sum();
+    let own = processor_clusters(all).nth(turn as usize).unwrap_or(all);
+    first + rank % own
 }
 
 /// Clusters of `size` blocks that the device can hold at once, where a multiprocessor can hold `blocks`: each lies in

@@ -182,7 +182,7 @@ impl Machine<'_> {
     /// Whether the warp itself was there since its lanes met, or a race.
     #[allow(clippy::too_many_arguments)]
     #[inline(always)]
-    fn check_shared(
+    pub fn check_shared(
         &mut self,
         block: &mut Block,
         at: At,
@@ -193,6 +193,13 @@ impl Machine<'_> {
         site: u32,
     ) -> Result<bool, Fault> {
         let origin = addresses[pattern.first as usize];
+        if block.awaited.any() {
+            let early =
+                |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
+            if let Some(address) = pattern.runs.iter().find_map(early) {
+                return Err(self.too_early(block, at, addresses, address));
+            }
+        }
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
         let path = warp.stack.last().map_or(0, |p| p.serial);
@@ -404,9 +411,29 @@ impl Machine<'_> {
                 self.order.look(&mut block.order, at.warp, address, order.acquire);
             }
             if stores {
-                self.order.publish(&mut block.order, at.warp, address, order.release, replaces);
+                self.order.publish(
+                    &mut block.order,
+                    at.warp,
+                    address,
+                    (order.release, order.scope),
+                    replaces,
+                );
             }
         });
+    }
+
+    /// The first of two accesses that nothing orders, to the memory of a block of this order.
+    #[cold]
+    pub fn earlier(&self, order: &BlockOrder, conflict: Conflict) -> String {
+        let earlier = conflict.earlier;
+        let line = self.line(earlier.site());
+        if self.order.is_agent(earlier.warp()) {
+            return format!("the st.async of {line}");
+        }
+        let per_block = (order.warps.1 - order.warps.0).max(1);
+        let [x, y, z] = super::control::place(u64::from(earlier.warp() / per_block), self.launch.grid);
+        let name = if conflict.wrote { "store" } else { "load" };
+        format!("the {name} of {line} by warp {} of block ({x},{y},{z})", earlier.warp() % per_block)
     }
 
     /// Two accesses that nothing orders.
@@ -420,24 +447,12 @@ impl Machine<'_> {
         addresses: &[u64; WARP],
         read: bool,
     ) -> Fault {
-        let earlier = conflict.earlier;
         let address = base + conflict.offset;
         // The lane whose address is the last at or below the word.
         let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
         let lane = lane.min_by_key(|&lane| address.wrapping_sub(addresses[lane])).unwrap_or(0);
-        let per_block = (block.order.warps.1 - block.order.warps.0).max(1);
-        let place = super::control::place(u64::from(earlier.warp() / per_block), self.launch.grid);
-        let line = self.line(earlier.site());
-        let name = |read| if read { "load" } else { "store" };
-        let other = format!(
-            "the {} of {line} by warp {} of block ({},{},{})",
-            name(!conflict.wrote),
-            earlier.warp() % per_block,
-            place[0],
-            place[1],
-            place[2]
-        );
-        let this = name(read);
+        let other = self.earlier(&block.order, conflict);
+        let this = if read { "load" } else { "store" };
         let (kind, what) = match conflict.clash {
             Clash::Race => (FaultKind::Race, format!("a race: nothing orders this {this} after {other}")),
             Clash::NonCoherent => {

@@ -10,7 +10,7 @@ use super::control::place;
 use super::machine::{Machine, Stop};
 use super::random::Random;
 use super::warp::{State, Warp};
-use super::{Launch, Limits, Schedule, resident_blocks, resident_clusters};
+use super::{LARGEST_CLUSTER, Launch, Limits, Schedule, multiprocessor, resident_blocks, resident_clusters};
 use crate::check::{Shadow, Steps};
 use crate::counters::{Class, Counters, Requests, SharedRequests};
 use crate::fault::{Fault, FaultKind};
@@ -95,12 +95,16 @@ fn check(launch: &Launch<'_>, limits: &Limits) -> Result<(), Fault> {
     if launch.grid.iter().zip(size).any(|(n, of)| of == 0 || n % of != 0) {
         return fail(format!("a grid of {:?} blocks, in clusters of {size:?}", launch.grid));
     }
+    let members = size.iter().map(|&n| u64::from(n)).product::<u64>();
+    if members > LARGEST_CLUSTER {
+        return fail(format!("clusters of {members} blocks; no device allows more than {LARGEST_CLUSTER}"));
+    }
     let fit = clusters_at_once(launch, limits);
     if launch.cluster.is_some() && fit == 0 {
         return fail(format!("clusters of {size:?} blocks, of which none fits on the device"));
     }
     if launch.cooperative {
-        let fit = fit * size.iter().map(|&n| u64::from(n)).product::<u64>();
+        let fit = fit * members;
         if blocks > fit {
             return fail(format!("a cooperative grid of {blocks} blocks; {fit} fit on the device at once"));
         }
@@ -164,6 +168,9 @@ fn clusters(machine: &mut Machine<'_>) -> Result<(), Fault> {
         at %= resident.len();
         let before = machine.clock;
         let turn = turn(machine, &mut resident[at], random.as_mut())?;
+        if machine.order.full() {
+            return Err(beyond(machine));
+        }
         if turn == Turn::Waits && machine.clock == before {
             idle += 1;
             at += 1;
@@ -226,9 +233,12 @@ fn turn(
     random: Option<&mut Random>,
 ) -> Result<Turn, Fault> {
     if let Some(random) = random {
-        if !cluster.messages.is_empty() {
-            let all = !cluster.ready();
-            machine.some_arrive(cluster, random, all)?;
+        // Stores arrive some time, in any order.
+        let flying = cluster.flying.len() as u64;
+        if flying > 0 && random.below(2) == 0 {
+            for _ in 0..=random.below(flying) {
+                machine.one_arrives(cluster, random)?;
+            }
         }
         let mut ready: Vec<(usize, usize)> = Vec::new();
         for block in cluster.each_mut() {
@@ -236,24 +246,21 @@ fn turn(
             ready.extend(warps.collect::<Vec<_>>().into_iter().map(|warp| (block.rank, warp)));
         }
         if ready.is_empty() {
-            if !cluster.messages.is_empty() {
-                machine.some_arrive(cluster, random, true)?;
-                return Ok(Turn::Goes);
+            if cluster.flying.is_empty() {
+                return Ok(without_any(cluster));
             }
-            return Ok(without_any(cluster));
+            machine.one_arrives(cluster, random)?;
+            return Ok(Turn::Goes);
         }
         let (rank, warp) = ready[random.below(ready.len() as u64) as usize];
         let longest = random.below(10);
         let slice = 1 + random.below(1 << longest);
         let stop = machine.with(cluster, rank, |machine, block| machine.run_warp(block, warp, slice))?;
+        while cluster.done() && !cluster.flying.is_empty() {
+            machine.one_arrives(cluster, random)?;
+        }
         return Ok(match stop {
-            _ if cluster.done() => {
-                // Whatever has not arrived yet never will.
-                if !cluster.messages.is_empty() {
-                    machine.some_arrive(cluster, random, true)?;
-                }
-                Turn::Done
-            }
+            _ if cluster.done() => Turn::Done,
             Stop::Looking => Turn::Waits,
             _ => Turn::Goes,
         });
@@ -320,15 +327,22 @@ fn enter(machine: &mut Machine<'_>, spare: Option<Cluster>, index: u64) -> Clust
             |mut block| {
                 block.warps.iter_mut().for_each(Warp::restart);
                 block.shared.clear();
-                block.mbarriers.clear();
+                block.awaited.clear();
+                for (_, phases) in std::mem::take(&mut block.mbarriers) {
+                    machine.order.dismiss(phases.agent);
+                }
                 block
             },
         );
         let [x, y, z] = place.map(u64::from);
         entered.index = (z * u64::from(launch.grid[1]) + y) * u64::from(launch.grid[0]) + x;
         entered.home = entered.index;
+        entered.visited = false;
         entered.place = place;
-        entered.multiprocessor = (entered.index % u64::from(machine.limits.multiprocessors.max(1))) as u32;
+        entered.multiprocessor = match launch.cluster {
+            Some(_) => multiprocessor(machine.limits, index, rank as u32),
+            None => (entered.index % u64::from(machine.limits.multiprocessors.max(1))) as u32,
+        };
         let warps = entered.warps.len() as u32;
         machine.order.enter(&mut entered.order, since, entered.index * u64::from(warps), warps);
         *block = Some(entered);
@@ -350,11 +364,13 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
         place: [0; 3],
         multiprocessor: 0,
         rank,
+        visited: false,
         warps: warps.collect(),
         home: 0,
         shared: Segment::new(0, shared),
-        meetings: Default::default(),
+        awaited: Default::default(),
         mbarriers: Default::default(),
+        meetings: Default::default(),
         shadow: Shadow::new(shared),
         steps: Steps::new(shared),
         order: Default::default(),
@@ -393,20 +409,22 @@ fn stuck(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
     Fault::new(FaultKind::Deadlock, what)
 }
 
+fn beyond(machine: &Machine<'_>) -> Fault {
+    let what = "more barriers, fences and releases than the checks of order can number (VGPU_RACES=0 turns them off)";
+    Fault::new(FaultKind::Limit, format!("kernel {}: {what}", machine.launch.kernel.name))
+}
+
 fn deadlock(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
     let code = &machine.launch.kernel.code;
     let ready = |warp: &&Warp| warp.state == State::Ready;
+    let kernel = &machine.launch.kernel.name;
     for block in cluster.each() {
-        let awaits = |warp: &Warp| Some((warp.number, warp.awaits.filter(|_| warp.state == State::Ready)?));
-        if let Some((number, awaited)) = block.warps.iter().find_map(awaits) {
-            let what = format!(
-                "kernel {}, block {:?}, warp {number} {}",
-                machine.launch.kernel.name,
-                block.place,
-                machine.awaited(block, awaited)
-            );
-            return Fault::new(FaultKind::Deadlock, what);
-        }
+        let Some((warp, missed)) = block.warps.iter().filter(ready).find_map(|w| Some((w, w.missed?))) else {
+            continue;
+        };
+        let (place, what) = (block.place, machine.missing(block, missed));
+        let what = format!("kernel {kernel}, block {place:?}, warp {} {what}", warp.number);
+        return Fault::new(FaultKind::Deadlock, what);
     }
     let found = cluster.each().find_map(|block| Some((block, block.warps.iter().find(ready)?)));
     let (place, warp) = found.map_or((cluster.place, None), |(block, warp)| (block.place, Some(warp)));
@@ -475,17 +493,17 @@ fn count(machine: &Machine<'_>, counters: &mut Counters) {
                     class = if access.store { Class::SharedStore } else { Class::SharedLoad };
                 }
             }
+            Kind::StoreAsync(op) => {
+                let totals = machine.totals(op.site);
+                all.async_stores.requests += totals.later.requests;
+                all.async_stores.bytes += totals.later.bytes;
+                sites.push(totals);
+            }
             Kind::Atomic(atomic) => {
                 let totals = machine.totals(atomic.site);
                 add(&mut all.atomics, &totals.global);
                 add_shared(&mut all.shared_stores, &totals.shared);
                 add_shared(&mut all.distributed_stores, &totals.distributed);
-                sites.push(totals);
-            }
-            Kind::Send(send) => {
-                let totals = machine.totals(send.site);
-                all.async_stores.requests += totals.messages[0];
-                all.async_stores.bytes += totals.messages[1];
                 sites.push(totals);
             }
             Kind::Copy(copy) => {

@@ -4,7 +4,7 @@
 //! comes to where the others are to meet it. That is how hardware before Volta works, and the strictest
 //! reading of what later hardware guarantees.
 
-use super::mbarrier::Awaited;
+use super::mbarrier::Missed;
 use super::watch::Watch;
 use crate::isa::lanes::Lanes;
 use crate::program::NOWHERE;
@@ -77,6 +77,15 @@ pub struct Landing {
     pub pc: u32,
 }
 
+/// Copies that were committed together.
+#[derive(Debug)]
+pub struct Group {
+    /// By which lanes, of those that still wait for it.
+    pub lanes: u32,
+    /// What they are.
+    pub landings: Vec<Landing>,
+}
+
 /// A warp.
 #[derive(Debug)]
 pub struct Warp {
@@ -97,16 +106,18 @@ pub struct Warp {
     pub state: State,
     /// Since it has arrived at the cluster's barrier and not waited: in which phase, and by which instruction.
     pub arrived: Option<(u64, u32)>,
+    /// Which blocks of its cluster it knows to have begun, a bit for each.
+    pub begun: u32,
     /// What it looked at that others may change.
     pub watch: Watch,
-    /// The mbarrier that it waits at.
-    pub awaits: Option<Awaited>,
+    /// The barrier in shared memory that it looked at last, if in vain.
+    pub missed: Option<Missed>,
     /// Whether it looked in vain in the block's turn.
     pub looking: bool,
     /// Copies not yet committed.
     pub copies: Vec<Landing>,
     /// Committed copies, by group.
-    pub groups: std::collections::VecDeque<Vec<Landing>>,
+    pub groups: std::collections::VecDeque<Group>,
 }
 
 impl Warp {
@@ -124,8 +135,9 @@ impl Warp {
             live: existing,
             state: State::Ready,
             arrived: None,
+            begun: 0,
             watch: Watch::default(),
-            awaits: None,
+            missed: None,
             looking: false,
             copies: Vec::new(),
             groups: Default::default(),
@@ -141,8 +153,9 @@ impl Warp {
         self.live = self.existing;
         self.state = State::Ready;
         self.arrived = None;
+        self.begun = 0;
         self.watch.clear();
-        self.awaits = None;
+        self.missed = None;
         self.looking = false;
         self.copies.clear();
         self.groups.clear();

@@ -3,7 +3,6 @@
 //! The idea: everything that can be known beforehand is: the operation is a function pointer, an operand
 //! is a place in the register file, a branch has its target and the place where its threads meet again.
 
-use super::asynchronous::{Mbarrier, Send};
 use super::lanes::{Operands, Operation, Slot};
 use crate::counters::Class;
 
@@ -41,18 +40,18 @@ pub enum Kind {
     CopyCommit,
     /// `cp.async.wait_group`: waits until at most this many groups are pending.
     CopyWait(u32),
-    /// `mbarrier`
-    Mbarrier(Box<Mbarrier>),
-    /// `st.async`: a store to another block that arrives later.
-    Send(Box<Send>),
-    /// `membar` and `fence`; whether it reaches beyond the block.
-    Fence(bool),
+    /// `membar` and `fence`; how far it reaches.
+    Fence(Scope),
     /// `barrier.cluster.arrive`; whether it releases.
     ClusterArrive(bool),
     /// `barrier.cluster.wait`
     ClusterWait,
     /// `mapa` and `getctarank`
     Map(Box<Map>),
+    /// `mbarrier`
+    Mbarrier(Box<Mbarrier>),
+    /// `st.async`
+    StoreAsync(Box<StoreAsync>),
     /// `bar` and `barrier`
     Barrier(Box<Barrier>),
     /// `bar.warp.sync`
@@ -291,6 +290,65 @@ pub struct Map {
     pub long: bool,
 }
 
+/// What is done with a barrier in shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MbarrierKind {
+    /// It is made, for so many arrivals.
+    Init(Slot),
+    /// It is ended.
+    Invalidate,
+    /// So many arrive, and so many bytes are to come.
+    Arrive {
+        /// Arrivals.
+        count: Slot,
+        /// Bytes.
+        bytes: Slot,
+    },
+    /// So many bytes have come.
+    Complete(Slot),
+    /// Whether a phase has completed.
+    Test {
+        /// What an arrival in it returned, or its parity.
+        phase: Slot,
+        /// Whether it is that.
+        parity: bool,
+        /// Whether it may come to nothing for no reason.
+        tries: bool,
+    },
+}
+
+/// `mbarrier`
+#[derive(Clone, Debug)]
+pub struct Mbarrier {
+    /// What is done.
+    pub kind: MbarrierKind,
+    /// Where.
+    pub address: Address,
+    /// An arrival's phase, or a predicate.
+    pub result: Option<Slot>,
+    /// Whether it releases or acquires.
+    pub strong: bool,
+    /// Its number among the kernel's memory instructions.
+    pub site: u32,
+}
+
+/// `st.async`: a store of one to four elements to a block of the cluster, which arrives later.
+#[derive(Clone, Debug)]
+pub struct StoreAsync {
+    /// Where.
+    pub to: Address,
+    /// The barrier in the same block at which it completes.
+    pub barrier: Address,
+    /// Bytes of an element.
+    pub bytes: u32,
+    /// Elements.
+    pub count: u32,
+    /// The registers.
+    pub registers: [Slot; 4],
+    /// Its number among the kernel's memory instructions.
+    pub site: u32,
+}
+
 /// What a barrier does besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarrierKind {
@@ -434,8 +492,6 @@ impl Instruction {
                 address(&mut copy.from, f);
                 copy.present.iter_mut().for_each(|s| f(s, Use));
             }
-            Kind::Mbarrier(mbarrier) => mbarrier.visit(f),
-            Kind::Send(send) => send.visit(f),
             Kind::Barrier(barrier) => {
                 f(&mut barrier.id, Use);
                 barrier.threads.iter_mut().for_each(|s| f(s, Use));
@@ -448,6 +504,23 @@ impl Instruction {
                 f(&mut map.address, Use);
                 map.rank.iter_mut().for_each(|s| f(s, Use));
                 f(&mut map.result, Define);
+            }
+            Kind::Mbarrier(op) => {
+                address(&mut op.address, f);
+                match &mut op.kind {
+                    MbarrierKind::Invalidate => {}
+                    MbarrierKind::Init(slot) | MbarrierKind::Complete(slot) => f(slot, Use),
+                    MbarrierKind::Arrive { count, bytes } => {
+                        [count, bytes].into_iter().for_each(|s| f(s, Use))
+                    }
+                    MbarrierKind::Test { phase, .. } => f(phase, Use),
+                }
+                op.result.iter_mut().for_each(|s| f(s, Define));
+            }
+            Kind::StoreAsync(op) => {
+                address(&mut op.to, f);
+                address(&mut op.barrier, f);
+                op.registers[..op.count as usize].iter_mut().for_each(|s| f(s, Use));
             }
             Kind::WarpSync(members) => f(members, Use),
             Kind::Shuffle(s) => {

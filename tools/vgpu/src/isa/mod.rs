@@ -4,7 +4,6 @@
 //! and an expression. Only what concerns the warp as a whole (memory, control, exchange between lanes)
 //! is code.
 
-pub mod asynchronous;
 pub mod half;
 pub mod instruction;
 pub mod lanes;

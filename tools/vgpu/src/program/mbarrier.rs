@@ -1,125 +1,113 @@
-//! Decodes operations on mbarriers, and stores that tell them of their arrival.
+//! Decodes barriers in shared memory (mbarriers), and the stores that complete at them.
 //!
-//! The idea: an operation's name says which of its operands are there; where it says neither order nor scope, an
-//! arrival releases and a wait acquires, for the block.
+//! The idea: an operation is named by its second word; scopes and caching hints make no difference to what it does.
 
 use super::decode::{Decoder, Result, width_of};
 use crate::counters::Class;
-use crate::isa::asynchronous::{Mbarrier, MbarrierKind, Send};
-use crate::isa::instruction::{Area, Kind, Order, Scope};
+use crate::isa::instruction::{Area, Kind, Mbarrier, MbarrierKind, StoreAsync};
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::{Operand, Type};
 
-/// Where an operation's mbarrier lies, and its order.
-fn place(kind: MbarrierKind, modifiers: &[&str]) -> Option<(Area, Order)> {
-    use MbarrierKind::{Arrive, ArriveExpecting, Wait, WaitParity};
-    let mut area = Area::Generic;
-    let mut order = Order {
-        strong: true,
-        acquire: matches!(kind, Wait | WaitParity),
-        release: matches!(kind, Arrive | ArriveExpecting),
-        scope: Scope::Block,
-    };
-    for &part in modifiers {
-        match part {
-            "shared" | "shared::cta" => area = Area::Shared,
-            "shared::cluster" => area = Area::Cluster,
-            "acquire" if order.acquire => {}
-            "release" if order.release => {}
-            "relaxed" => (order.acquire, order.release) = (false, false),
-            "cta" => order.scope = Scope::Block,
-            "cluster" => order.scope = Scope::Cluster,
-            "b64" => {}
-            _ => return None,
-        }
-    }
-    Some((area, order))
-}
-
 impl<'m> Decoder<'m> {
     /// `mbarrier`
-    pub(super) fn mbarrier(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
-        let parts: Vec<&str> = opcode.split('.').skip(1).collect();
-        let (kind, rest) = match parts[..] {
-            ["init", ref rest @ ..] => (MbarrierKind::Init, rest),
-            ["inval", ref rest @ ..] => (MbarrierKind::Invalidate, rest),
-            ["arrive", "expect_tx", ref rest @ ..] => (MbarrierKind::ArriveExpecting, rest),
-            ["arrive", ref rest @ ..] => (MbarrierKind::Arrive, rest),
-            ["expect_tx", ref rest @ ..] => (MbarrierKind::Expect, rest),
-            ["complete_tx", ref rest @ ..] => (MbarrierKind::Complete, rest),
-            ["test_wait" | "try_wait", "parity", ref rest @ ..] => (MbarrierKind::WaitParity, rest),
-            ["test_wait" | "try_wait", ref rest @ ..] => (MbarrierKind::Wait, rest),
+    pub fn mbarrier(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
+        let has = |part: &str| opcode.split('.').any(|p| p == part);
+        let known = |part: &str| {
+            [
+                "mbarrier",
+                "init",
+                "inval",
+                "arrive",
+                "expect_tx",
+                "complete_tx",
+                "test_wait",
+                "try_wait",
+                "parity",
+            ]
+            .contains(&part)
+                || ["acquire", "release", "relaxed", "cta", "cluster", "b64"].contains(&part)
+                || ["shared", "shared::cta", "shared::cluster"].contains(&part)
+        };
+        if let Some(part) = opcode.split('.').find(|&part| !known(part)) {
+            return self.fail(format!("{opcode}: .{part} is not supported"));
+        }
+        let area = match () {
+            () if has("shared::cluster") => Area::Cluster,
+            () if has("shared") || has("shared::cta") => Area::Shared,
+            () => Area::Generic,
+        };
+        let (zero, one) = (self.constant(Width::Word, 0), self.constant(Width::Word, 1));
+        let mut result = None;
+        let (kind, address) = match (opcode.split('.').nth(1).unwrap_or_default(), operands) {
+            ("init", [address, count]) => (MbarrierKind::Init(self.source(count, Width::Word)?), address),
+            ("inval", [address]) => (MbarrierKind::Invalidate, address),
+            ("expect_tx", [address, bytes]) => {
+                (MbarrierKind::Arrive { count: zero, bytes: self.source(bytes, Width::Word)? }, address)
+            }
+            ("complete_tx", [address, bytes]) => {
+                (MbarrierKind::Complete(self.source(bytes, Width::Word)?), address)
+            }
+            ("arrive", [state, address, rest @ ..]) => {
+                result = Some(self.result(state, Width::Long)?);
+                let (count, bytes) = match rest {
+                    [] => (one, zero),
+                    [bytes] if has("expect_tx") => (one, self.source(bytes, Width::Word)?),
+                    [count] => (self.source(count, Width::Word)?, zero),
+                    _ => return self.fail(format!("{opcode} with a wrong number of operands")),
+                };
+                (MbarrierKind::Arrive { count, bytes }, address)
+            }
+            ("test_wait" | "try_wait", [done, address, phase]) | ("try_wait", [done, address, phase, _]) => {
+                result = Some(self.result(done, Width::Bit)?);
+                let parity = has("parity");
+                let phase = self.source(phase, if parity { Width::Word } else { Width::Long })?;
+                (MbarrierKind::Test { phase, parity, tries: has("try_wait") }, address)
+            }
             _ => return self.fail(format!("{opcode} is not supported")),
         };
-        let Some((area, order)) = place(kind, rest) else {
-            return self.fail(format!("{opcode} is not supported"));
-        };
-        let one = self.constant(Width::Word, 1);
-        let (result, address, value) = match (kind, operands) {
-            (MbarrierKind::Invalidate, [address]) => (None, address, one),
-            (MbarrierKind::Init | MbarrierKind::Expect | MbarrierKind::Complete, [address, value]) => {
-                (None, address, self.source(value, Width::Word)?)
-            }
-            (MbarrierKind::Arrive, [state, address]) => {
-                (Some(self.result(state, Width::Long)?), address, one)
-            }
-            (MbarrierKind::Arrive | MbarrierKind::ArriveExpecting, [state, address, value]) => {
-                (Some(self.result(state, Width::Long)?), address, self.source(value, Width::Word)?)
-            }
-            // For how long to wait at most says nothing here.
-            (MbarrierKind::Wait, [done, address, state] | [done, address, state, _]) => {
-                (Some(self.result(done, Width::Bit)?), address, self.source(state, Width::Long)?)
-            }
-            (MbarrierKind::WaitParity, [done, address, parity] | [done, address, parity, _]) => {
-                (Some(self.result(done, Width::Bit)?), address, self.source(parity, Width::Word)?)
-            }
-            _ => return self.fail(format!("{opcode} with a wrong number of operands")),
-        };
         let address = self.address(address, area)?;
-        let site = self.site();
-        let mbarrier = Mbarrier { kind, address, value, result, order, site };
+        let (strong, site) = (!has("relaxed"), self.site());
+        let mbarrier = Mbarrier { kind, address, result, strong, site };
         self.emit(Kind::Mbarrier(Box::new(mbarrier)), Some(Class::Barrier));
         Ok(())
     }
 
     /// `st.async`
-    pub(super) fn send(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
-        let mut count = 1;
-        let mut element = None;
-        let (mut cluster, mut counted) = (false, false);
+    pub fn store_async(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<()> {
+        let (mut count, mut element) = (1, None);
         for part in opcode.split('.').skip(2) {
             match part {
-                "weak" => {}
-                "shared::cluster" => cluster = true,
-                "mbarrier::complete_tx::bytes" => counted = true,
+                "weak" | "shared::cluster" | "mbarrier::complete_tx::bytes" => {}
                 "v2" => count = 2,
                 "v4" => count = 4,
-                part => match Type::of(part) {
-                    Some(found) if matches!(found.bytes(), 4 | 8) => element = Some(found),
-                    _ => return self.fail(format!("{opcode}: .{part} is not supported")),
-                },
+                part => element = Type::of(part),
             }
         }
-        let (Some(element), true) = (element, cluster && counted) else {
-            return self.fail(format!("{opcode} is not supported"));
-        };
-        let [address, value, mbarrier] = operands else {
+        let [to, value, barrier] = operands else {
             return self.fail(format!("{opcode} with a wrong number of operands"));
         };
-        let single = std::slice::from_ref(value);
-        let parts: &[Operand<'m>] = if let Operand::Vector(parts) = value { parts } else { single };
-        if parts.len() != count {
+        let bytes = element.map_or(0, Type::bytes);
+        let (Some(element), 4 | 8) = (element, bytes) else {
+            return self.fail(format!("{opcode} is not supported"));
+        };
+        if !opcode.contains(".shared::cluster.mbarrier::complete_tx::bytes") || bytes * count > 16 {
+            return self.fail(format!("{opcode} is not supported"));
+        }
+        let parts = match value {
+            Operand::Vector(parts) => parts.clone(),
+            value => vec![value.clone()],
+        };
+        if parts.len() != count as usize {
             return self.fail(format!("{opcode} with {} registers", parts.len()));
         }
         let mut registers = [Slot::FALSE; 4];
-        for (slot, part) in registers.iter_mut().zip(parts) {
+        for (slot, part) in registers.iter_mut().zip(&parts) {
             *slot = self.source(part, width_of(element))?;
         }
-        let address = self.address(address, Area::Cluster)?;
-        let mbarrier = self.address(mbarrier, Area::Cluster)?;
-        let (bytes, count, site) = (element.bytes(), count as u32, self.site());
-        let send = Send { address, mbarrier, bytes, count, registers, site };
-        self.emit(Kind::Send(Box::new(send)), Some(Class::SharedStore));
+        let (to, barrier) = (self.address(to, Area::Cluster)?, self.address(barrier, Area::Cluster)?);
+        let site = self.site();
+        let store = StoreAsync { to, barrier, bytes, count, registers, site };
+        self.emit(Kind::StoreAsync(Box::new(store)), Some(Class::SharedStore));
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ impl<'m> Decoder<'m> {
     pub fn memory(&mut self, opcode: &str, operands: &[Operand<'m>]) -> Result<bool> {
         let mnemonic = opcode.split('.').next().unwrap_or_default();
         match mnemonic {
-            "st" if opcode.starts_with("st.async") => self.send(opcode, operands)?,
+            "st" if opcode.starts_with("st.async.") => self.store_async(opcode, operands)?,
             "mbarrier" => self.mbarrier(opcode, operands)?,
             "ld" | "ldu" | "st" => self.access(opcode, operands)?,
             "atom" | "red" => self.atomic(opcode, operands)?,
@@ -278,6 +278,9 @@ impl<'m> Decoder<'m> {
                     _ => return self.fail(format!("{opcode} with a cache policy is not supported")),
                 };
                 let bytes = *bytes as u32;
+                if !matches!((name.starts_with("cp.async.cg"), bytes), (_, 16) | (false, 4 | 8)) {
+                    return self.fail(format!("{opcode} of {bytes} bytes"));
+                }
                 let sites = [self.site(), self.site()];
                 let copy = Copy { to, from, bytes, present, sites };
                 self.emit(Kind::Copy(Box::new(copy)), Some(Class::GlobalLoad));

@@ -282,9 +282,9 @@ fn kernel(
     for (at, instruction) in decoder.code.iter().enumerate() {
         match &instruction.kind {
             Kind::Access(access) => site_code[access.site as usize] = at as u32,
+            Kind::Mbarrier(op) => site_code[op.site as usize] = at as u32,
+            Kind::StoreAsync(op) => site_code[op.site as usize] = at as u32,
             Kind::Atomic(atomic) => site_code[atomic.site as usize] = at as u32,
-            Kind::Mbarrier(mbarrier) => site_code[mbarrier.site as usize] = at as u32,
-            Kind::Send(send) => site_code[send.site as usize] = at as u32,
             Kind::Copy(copy) => copy.sites.iter().for_each(|&site| site_code[site as usize] = at as u32),
             _ => {}
         }

@@ -5,7 +5,7 @@
 use super::decode::{Decoder, Result};
 use crate::counters::Class;
 use crate::isa::instruction::{
-    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Map, Shuffle, ShuffleMode,
+    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Map, Scope, Shuffle, ShuffleMode,
 };
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::Operand;
@@ -37,9 +37,9 @@ impl<'m> Decoder<'m> {
             ("brkpt" | "pmevent" | "griddepcontrol" | "setmaxnreg", _) => {}
             ("nanosleep", _) => self.emit(Kind::Sleep, Some(Class::Other)),
             ("call", _) => self.call_with(operands)?,
-            ("membar", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
-            ("fence", _) if opcode.contains(".proxy") || opcode.contains("mbarrier") => {}
-            ("fence", _) => self.emit(Kind::Fence(!opcode.ends_with(".cta")), Some(Class::Barrier)),
+            ("membar", _) => self.fence(opcode),
+            ("fence", _) if opcode.contains(".proxy") => {}
+            ("fence", _) => self.fence(opcode),
             ("barrier", []) => self.cluster_barrier(opcode)?,
             ("bar" | "barrier", _) => self.barrier(opcode, operands)?,
             ("mapa", [to, from, rank]) => self.map(opcode, to, from, Some(rank))?,
@@ -47,6 +47,15 @@ impl<'m> Decoder<'m> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn fence(&mut self, opcode: &str) {
+        let scope = match opcode.rsplit('.').next() {
+            Some("cta") => Scope::Block,
+            Some("cluster") => Scope::Cluster,
+            _ => Scope::Device,
+        };
+        self.emit(Kind::Fence(scope), Some(Class::Barrier));
     }
 
     fn call_with(&mut self, operands: &[Operand<'m>]) -> Result<()> {
