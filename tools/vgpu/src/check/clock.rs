@@ -288,15 +288,13 @@ impl GridOrder {
         gathering.told = None;
     }
 
-    /// A warp has seen that all had arrived.
-    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
+    /// A warp has seen that all had arrived; whether that is news.
+    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) -> bool {
         let order = &mut block.each[warp];
-        if let Some(met) = &from.met
-            && order.last_met != from.number
-        {
-            join(&mut order.heard, met);
-            order.last_met = from.number;
-        }
+        let Some(met) = from.met.as_ref().filter(|_| order.last_met != from.number) else { return false };
+        join(&mut order.heard, met);
+        order.last_met = from.number;
+        true
     }
 
     /// A warp has waited at its cluster's barrier.

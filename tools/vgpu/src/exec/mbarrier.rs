@@ -57,6 +57,8 @@ pub struct Phases {
     pub gathering: Gathering,
     /// In whose name stores complete at it.
     pub agent: Agent,
+    /// The lanes of each warp that have arrived in this phase, and in the one before.
+    lanes: [Vec<(usize, u32)>; 2],
     /// What its bytes hold.
     bits: u64,
     /// Whether somebody has seen the phase before this one complete.
@@ -204,7 +206,7 @@ impl Machine<'_> {
                 counts.pending -= of(count);
                 counts.bytes += of(bytes);
                 if of(count) > 0 {
-                    self.arrives_in_phase(block, at, op.strong, address)?;
+                    self.arrives_in_phase(block, At { mask: 1 << lane, ..at }, op.strong, address)?;
                 }
             }
             MbarrierKind::Complete(bytes) => counts.bytes -= of(bytes),
@@ -220,7 +222,8 @@ impl Machine<'_> {
         }
         let counts = Counts { phase: 0, expected, pending: expected, bytes: 0 };
         let (gathering, agent) = (Gathering::default(), self.order.agent());
-        let phases = Phases { gathering, agent, bits: counts.bits(), seen: true, pc };
+        let lanes = Default::default();
+        let phases = Phases { gathering, agent, lanes, bits: counts.bits(), seen: true, pc };
         if block.mbarriers.insert(address, phases).is_some() {
             return Err("two lanes make one mbarrier".to_string());
         }
@@ -250,6 +253,13 @@ impl Machine<'_> {
                 .to_string());
         }
         self.order.gather(&mut phases.gathering, &mut block.order, at.warp, release);
+        if release {
+            let warp = block.order.warps.0 as usize + at.warp;
+            match phases.lanes[0].iter_mut().find(|(of, _)| *of == warp) {
+                Some((_, lanes)) => *lanes |= at.mask,
+                None => phases.lanes[0].push((warp, at.mask)),
+            }
+        }
         Ok(())
     }
 
@@ -276,6 +286,8 @@ impl Machine<'_> {
         phases.bits = counts.bits();
         if complete {
             phases.seen = false;
+            phases.lanes.swap(0, 1);
+            phases.lanes[0].clear();
             self.order.complete(&mut phases.gathering, &mut phases.agent);
         }
         counts.write(block, address);
@@ -327,7 +339,7 @@ impl Machine<'_> {
             watch.look(at.pc, None, &block.shared, [(address + BYTES - 1, 1)].into_iter());
             *missed = (!over).then_some(Missed { address, pc: at.pc });
             if over && op.strong {
-                self.order.hear(&block.mbarriers[&address].gathering, &mut block.order, at.warp);
+                self.completed(block, at, address);
             }
         }
         if vain {
@@ -337,6 +349,20 @@ impl Machine<'_> {
         // SAFETY: the result is a predicate of this kernel.
         unsafe { lanes.set_mask(result, done) };
         Ok(())
+    }
+
+    /// A warp knows that a phase has completed, and of all that arrived in it.
+    fn completed(&mut self, block: &mut Block, at: At, address: u64) {
+        let Some(phases) = block.mbarriers.get(&address) else { return };
+        if !self.order.hear(&phases.gathering, &mut block.order, at.warp) {
+            return;
+        }
+        let warp = block.order.warps.0 as usize + at.warp;
+        let live = block.warps[at.warp].live;
+        if phases.lanes[1].iter().any(|&(of, lanes)| of == warp && lanes & live == live) {
+            // So do its lanes of one another.
+            self.order.lanes_met(&mut block.order, at.warp);
+        }
     }
 
     /// What is missing at a barrier that a warp has looked at in vain.
