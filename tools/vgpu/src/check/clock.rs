@@ -8,7 +8,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::shadow::{Cell, How, Who};
-use crate::isa::instruction::Scope;
+
+/// Among whom an access is strong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// `.cta`
+    #[default]
+    Block,
+    /// `.cluster`
+    Cluster,
+    /// `.gpu` and `.sys`
+    Device,
+}
 
 /// For each warp of the grid, and then for each agent, until when its accesses are known.
 pub type Known = Vec<u32>;
@@ -208,6 +219,12 @@ impl GridOrder {
     pub fn lanes_met(&mut self, block: &mut BlockOrder, warp: usize) {
         self.step(block);
         block.each[warp].met = block.time;
+    }
+
+    /// The same, some time ago.
+    pub fn lanes_met_at(&self, block: &mut BlockOrder, warp: usize, time: u64) {
+        let met = &mut block.each[warp].met;
+        *met = (*met).max(time);
     }
 
     /// A warp's fence.

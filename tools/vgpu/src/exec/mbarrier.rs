@@ -4,75 +4,16 @@
 //! what its phases hand over is kept beside the block's shared memory. A store under way is somebody of its own, who
 //! knows what its thread knew: nobody knows of it before its barrier's phase has completed.
 
-use std::rc::Rc;
-
 use super::access::{addresses, resolve};
 use super::block::Block;
 use super::cluster::ranked;
-use super::control::Site;
 use super::machine::Machine;
-use super::warp::At;
-use crate::check::{Agent, Gathering, How};
+use super::phases::{BYTES, Counts, Flight, LIMIT, Phases};
+use super::warp::{At, Spot};
+use crate::check::{Gathering, How};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Area, Mbarrier, MbarrierKind, StoreAsync};
 use crate::isa::lanes::{Lanes, WARP};
-
-/// Bytes of a barrier.
-const BYTES: u64 = 8;
-/// Counts of arrivals and of bytes are below it.
-const LIMIT: i64 = 1 << 20;
-
-/// What a barrier counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
-    /// Its phases so far, modulo 8.
-    phase: u64,
-    /// Arrivals of each phase.
-    expected: i64,
-    /// Arrivals that are still to come in this one.
-    pending: i64,
-    /// Bytes that are still to come.
-    bytes: i64,
-}
-
-impl Counts {
-    fn read(block: &Block, address: u64) -> Counts {
-        let bits = block.shared.bytes(address, BYTES).try_into().map_or(0, u64::from_le_bytes);
-        let field = |at: u32, len: u32| (bits >> at & ((1 << len) - 1)) as i64;
-        let (bytes, pending, expected) = (field(0, 21) - LIMIT, field(21, 20), field(41, 20));
-        Counts { phase: bits >> 61, expected, pending, bytes }
-    }
-
-    fn write(self, block: &mut Block, address: u64) {
-        let Counts { phase, expected, pending, bytes } = self;
-        let bits = phase << 61 | (expected as u64) << 41 | (pending as u64) << 21 | (bytes + LIMIT) as u64;
-        block.shared.bytes_mut(address, BYTES).copy_from_slice(&bits.to_le_bytes());
-    }
-}
-
-/// What goes with a barrier.
-#[derive(Debug)]
-pub struct Phases {
-    /// What its phases hand over.
-    pub gathering: Gathering,
-    /// In whose name stores complete at it.
-    pub agent: Agent,
-}
-
-/// A store under way.
-#[derive(Debug)]
-pub struct Flight {
-    /// To which block of the cluster.
-    pub rank: usize,
-    to: u64,
-    data: [u8; 16],
-    bytes: u64,
-    barrier: u64,
-    known: Rc<Vec<u32>>,
-    site: u32,
-    /// Who asked for it.
-    from: Site,
-}
 
 impl Machine<'_> {
     /// An operation of an mbarrier.
@@ -142,25 +83,29 @@ impl Machine<'_> {
         }
         match op.kind {
             MbarrierKind::Test { .. } => self.test(block, lanes, op, at, addresses),
-            _ => active().try_for_each(|lane| self.count(block, lanes, op, at, lane, addresses[lane])),
+            _ => {
+                let mut told = None;
+                active()
+                    .try_for_each(|lane| self.count(block, lanes, op, (at, lane), addresses[lane], &mut told))
+            }
         }
     }
 
-    /// One lane's operation that changes a barrier.
+    /// One lane's operation that changes a barrier; `told` is where and in which phase lanes before it have arrived.
     fn count(
         &mut self,
         block: &mut Block,
         lanes: &Lanes,
         op: &Mbarrier,
-        at: At,
-        lane: usize,
+        (at, lane): (At, usize),
         address: u64,
+        told: &mut Option<(u64, u64)>,
     ) -> Result<(), Fault> {
         // SAFETY: the operands are registers of this kernel.
         let of = |slot| unsafe { i64::from(lanes.words(slot)[lane]) };
         block.warps[at.warp].watch.change();
         self.progress += 1;
-        let mut counts = Counts::read(block, address);
+        let mut counts = Counts::read(&block.shared, address);
         match op.kind {
             MbarrierKind::Init(count) => {
                 let expected = of(count);
@@ -175,13 +120,14 @@ impl Machine<'_> {
                         &what,
                     ));
                 }
-                let phases = Phases { gathering: Gathering::default(), agent: self.order.agent() };
+                let (gathering, arrived) = (Gathering::default(), Default::default());
+                let phases = Phases { gathering, arrived, agent: self.order.agent() };
                 if block.mbarriers.insert(address, phases).is_some() {
                     let what = "two lanes make one mbarrier";
                     return Err(self.fault(FaultKind::Mbarrier, block, at, lane as u32, Some(address), what));
                 }
                 block.shared.mark_written(address, BYTES);
-                Counts { phase: 0, expected, pending: expected, bytes: 0 }.write(block, address);
+                Counts { phase: 0, expected, pending: expected, bytes: 0 }.write(&mut block.shared, address);
                 return Ok(());
             }
             MbarrierKind::Invalidate => {
@@ -201,7 +147,13 @@ impl Machine<'_> {
                 if of(count) > 0 {
                     let (order, from) = (&mut self.order, &mut block.order);
                     let phases = block.mbarriers.get_mut(&address).expect("its being there was checked");
-                    order.gather(&mut phases.gathering, from, at.warp, op.strong);
+                    if *told != Some((address, phase)) {
+                        order.gather(&mut phases.gathering, from, at.warp, op.strong);
+                        *told = Some((address, phase));
+                    }
+                    if op.strong {
+                        phases.arrive(from.warps.0 + at.warp as u32, lane, from.time);
+                    }
                 }
             }
             MbarrierKind::Complete(bytes) => counts.bytes -= of(bytes),
@@ -228,9 +180,9 @@ impl Machine<'_> {
             counts.pending = counts.expected;
             let phases = block.mbarriers.get_mut(&address).expect("its being there was checked");
             self.order.open(&mut phases.gathering);
-            phases.agent.step();
+            phases.turn();
         }
-        counts.write(block, address);
+        counts.write(&mut block.shared, address);
         Ok(())
     }
 
@@ -258,7 +210,7 @@ impl Machine<'_> {
         let mut last = None;
         for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
             let address = addresses[lane];
-            let current = Counts::read(block, address).phase;
+            let current = Counts::read(&block.shared, address).phase;
             let other = if parity { (current ^ asked[lane]) & 1 == 1 } else { current != asked[lane] };
             done |= u32::from(other) << lane;
             if last == Some(address) {
@@ -268,7 +220,12 @@ impl Machine<'_> {
             let watch = &mut block.warps[at.warp].watch;
             watch.look(at.pc, None, &block.shared, [(address, BYTES)].into_iter());
             if other && op.strong {
-                self.order.hear(&block.mbarriers[&address].gathering, &mut block.order, at.warp);
+                let phases = &block.mbarriers[&address];
+                self.order.hear(&phases.gathering, &mut block.order, at.warp);
+                let warp = block.order.warps.0 + at.warp as u32;
+                if let Some(time) = phases.met(warp, block.warps[at.warp].live) {
+                    self.order.lanes_met_at(&mut block.order, at.warp, time);
+                }
             }
         }
         // SAFETY: the result is a predicate of this kernel.
@@ -296,7 +253,7 @@ impl Machine<'_> {
         let known = self.order.tell(&mut block.order, at.warp);
         for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
             let (rank, address) = (ranked(to[lane]).0.unwrap_or(block.rank), within[lane]);
-            let from = Site { place: block.place, at, lane: lane as u32 };
+            let from = Spot { place: block.place, at, lane: lane as u32 };
             if ranked(barriers[lane]).0.unwrap_or(block.rank) != rank {
                 let what = "st.async to one block with the mbarrier of another";
                 return Err(self.fault_of(FaultKind::Mbarrier, &from, Some(barriers[lane]), what));
@@ -375,7 +332,7 @@ impl Machine<'_> {
         block.shared.bytes_mut(to, bytes).copy_from_slice(&flight.data[..bytes as usize]);
         block.shared.mark_written(to, bytes);
         self.progress += 1;
-        let mut counts = Counts::read(block, barrier);
+        let mut counts = Counts::read(&block.shared, barrier);
         counts.bytes -= bytes as i64;
         self.settle(block, barrier, counts)
             .map_err(|what| self.fault_of(FaultKind::Mbarrier, from, Some(barrier), &what))

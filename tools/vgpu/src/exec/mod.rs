@@ -5,10 +5,13 @@
 
 mod access;
 mod atomic;
+mod awaited;
 mod block;
 mod cluster;
 mod control;
 mod copy;
+mod count;
+mod distributed;
 mod exchange;
 mod handover;
 mod late;
@@ -16,6 +19,7 @@ mod machine;
 mod mbarrier;
 mod order;
 mod pattern;
+mod phases;
 mod random;
 mod run;
 mod warp;

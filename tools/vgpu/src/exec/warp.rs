@@ -48,6 +48,17 @@ pub struct At {
     pub mask: u32,
 }
 
+/// Where an instruction executes, and by which lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// The block.
+    pub place: [u32; 3],
+    /// Where in it.
+    pub at: At,
+    /// The lane.
+    pub lane: u32,
+}
+
 /// Why a warp does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -3,8 +3,9 @@
 //! The idea: a form is run on a table of values that are likely to go wrong, in every combination, by
 //! full warps and by warps of which a part is switched off. The last test asks whether every row of the
 //! instruction table was named. What is not in the table, memory and the exchange between lanes, is tried
-//! in `memory.rs` and `warp.rs`.
+//! in `memory.rs`, `warp.rs` and `cluster.rs`.
 
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
@@ -349,7 +350,12 @@ fn no_row_is_forgotten() {
 /// Every mnemonic outside of the table begins an instruction that a test of this directory runs.
 #[test]
 fn no_mnemonic_is_forgotten() {
-    let sources = [include_str!("memory.rs"), include_str!("modifiers.rs"), include_str!("warp.rs")];
+    let sources = [
+        include_str!("cluster.rs"),
+        include_str!("memory.rs"),
+        include_str!("modifiers.rs"),
+        include_str!("warp.rs"),
+    ];
     let sources = sources.map(|source| source.replace("\\n", " "));
     // As it stands in a body: after what cannot be part of a name, and before a modifier or an operand.
     let runs = |source: &str, mnemonic: &str| {
