@@ -8,7 +8,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::shadow::{Cell, How, Who};
-use crate::isa::instruction::Scope;
+
+/// Among whom an access is strong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// `.cta`
+    #[default]
+    Block,
+    /// `.cluster`
+    Cluster,
+    /// `.gpu` and `.sys`
+    Device,
+}
 
 /// For each warp of the grid, and then for each agent, until when its accesses are known.
 pub type Known = Vec<u32>;
@@ -92,7 +103,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Whether who knows so much knows that all phases before have completed.
+    /// Whether who knows so much knows that all phases before this one have completed.
     pub fn awaited(&self, known: &[u32]) -> bool {
         self.time == self.first
             || known.get(self.number as usize).is_some_and(|&time| u64::from(time) + 1 >= self.time)
@@ -213,6 +224,12 @@ impl GridOrder {
         block.each[warp].met = block.time;
     }
 
+    /// The same, some time ago.
+    pub fn lanes_met_at(&self, block: &mut BlockOrder, warp: usize, time: u64) {
+        let met = &mut block.each[warp].met;
+        *met = (*met).max(time);
+    }
+
     /// A warp's fence.
     pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, scope: Scope) {
         let now = (block.time, block.barrier);
@@ -288,13 +305,15 @@ impl GridOrder {
         gathering.told = None;
     }
 
-    /// A warp has seen that all had arrived; whether that is news.
-    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) -> bool {
+    /// A warp has seen that all had arrived.
+    pub fn hear(&mut self, from: &Gathering, block: &mut BlockOrder, warp: usize) {
         let order = &mut block.each[warp];
-        let Some(met) = from.met.as_ref().filter(|_| order.last_met != from.number) else { return false };
-        join(&mut order.heard, met);
-        order.last_met = from.number;
-        true
+        if let Some(met) = &from.met
+            && order.last_met != from.number
+        {
+            join(&mut order.heard, met);
+            order.last_met = from.number;
+        }
     }
 
     /// A warp has waited at its cluster's barrier.
@@ -324,7 +343,7 @@ impl GridOrder {
         Agent { number, time: self.latest, first: self.latest }
     }
 
-    /// A phase of an agent's barrier has completed: whoever sees that knows of it.
+    /// A phase of an agent's barrier has completed: whoever hears of it knows that.
     pub fn complete(&mut self, gathering: &mut Gathering, agent: &mut Agent) {
         let number = agent.number as usize;
         let coming = gathering.coming.get_or_insert_default();

@@ -10,6 +10,6 @@ mod clock;
 mod shadow;
 mod step;
 
-pub use clock::{Agent, BlockOrder, Gathering, GridOrder, WarpOrder};
+pub use clock::{Agent, BlockOrder, Gathering, GridOrder, Known, Scope, WarpOrder};
 pub use shadow::{Cell, Clash, Conflict, How, Mark, NOT_YET, Shadow, Who};
 pub use step::{Steps, Stored, WORD};

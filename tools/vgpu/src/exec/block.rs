@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::copy::Awaited;
-use super::mbarrier::Phases;
+use super::awaited::Awaited;
+use super::phases::Phases;
 use super::warp::{State, Warp};
 use crate::check::{BlockOrder, Shadow, Steps};
 use crate::isa::instruction::BarrierKind;

@@ -5,21 +5,10 @@
 
 use super::block::{BARRIERS, Block};
 use super::machine::{Machine, Stop};
-use super::warp::{At, State, Warp};
+use super::warp::{At, Spot, State, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};
-
-/// Where an instruction executes, by whom.
-#[derive(Clone, Copy, Debug)]
-pub struct Site {
-    /// The block.
-    pub place: [u32; 3],
-    /// Where in it.
-    pub at: At,
-    /// The lane.
-    pub lane: u32,
-}
 
 impl Machine<'_> {
     /// Executes what is neither lane-wise nor a load, store or branch. The warp's path is already at the
@@ -305,13 +294,13 @@ impl Machine<'_> {
         address: Option<u64>,
         what: &str,
     ) -> Fault {
-        self.fault_of(kind, &Site { place: block.place, at, lane }, address, what)
+        self.fault_of(kind, &Spot { place: block.place, at, lane }, address, what)
     }
 
     /// The same, of an instruction that may have been executed some time ago.
     #[cold]
-    pub fn fault_of(&self, kind: FaultKind, site: &Site, address: Option<u64>, what: &str) -> Fault {
-        let &Site { place: [x, y, z], at, lane } = site;
+    pub fn fault_of(&self, kind: FaultKind, spot: &Spot, address: Option<u64>, what: &str) -> Fault {
+        let &Spot { place: [x, y, z], at, lane } = spot;
         let kernel = self.launch.kernel;
         let instruction = &kernel.code[at.pc as usize];
         let thread = place((at.warp * WARP) as u64 + u64::from(lane), self.launch.block);

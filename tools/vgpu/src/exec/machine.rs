@@ -25,7 +25,7 @@ pub struct Totals {
     pub shared: [u64; 3],
     /// The same, to other blocks'.
     pub distributed: [u64; 3],
-    /// Requests of stores that arrive later, and their bytes.
+    /// Requests of stores that arrive later.
     pub later: AsyncRequests,
 }
 
@@ -49,7 +49,7 @@ impl Totals {
     }
 
     /// Adds a request of stores that arrive later.
-    pub fn add_async(&mut self, bytes: u64) {
+    pub fn add_later(&mut self, bytes: u64) {
         self.later.requests += 1;
         self.later.bytes += bytes;
     }

@@ -5,18 +5,21 @@
 
 mod access;
 mod atomic;
+mod awaited;
 mod block;
 mod cluster;
 mod control;
 mod copy;
+mod count;
+mod distributed;
 mod exchange;
-mod flight;
 mod handover;
 mod late;
 mod machine;
 mod mbarrier;
 mod order;
 mod pattern;
+mod phases;
 mod random;
 mod run;
 mod warp;

@@ -8,9 +8,9 @@ use super::block::Block;
 use super::machine::{Machine, Site};
 use super::pattern::Pattern;
 use super::warp::{At, Warp};
-use crate::check::{BlockOrder, Cell, Clash, Conflict, GridOrder, How, Mark, NOT_YET, WORD};
+use crate::check::{BlockOrder, Cell, Clash, Conflict, GridOrder, How, Mark, NOT_YET, Scope, WORD};
 use crate::fault::{Fault, FaultKind};
-use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order, Scope};
+use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
 use crate::isa::lanes::{Lanes, WARP};
 
 /// Whether a cell's access is known to the warp: by its own program, or by what it has heard.

@@ -7,14 +7,14 @@
 use super::block::Block;
 use super::cluster::Cluster;
 use super::control::place;
+use super::count::count;
 use super::machine::{Machine, Stop};
 use super::random::Random;
 use super::warp::{State, Warp};
 use super::{LARGEST_CLUSTER, Launch, Limits, Schedule, multiprocessor, resident_blocks, resident_clusters};
 use crate::check::{Shadow, Steps};
-use crate::counters::{Class, Counters, Requests, SharedRequests};
+use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
-use crate::isa::instruction::{Area, Kind};
 use crate::isa::lanes::WARP;
 use crate::memory::{Memory, Segment};
 
@@ -237,7 +237,7 @@ fn turn(
         let flying = cluster.flying.len() as u64;
         if flying > 0 && random.below(2) == 0 {
             for _ in 0..=random.below(flying) {
-                machine.one_arrives(cluster, random)?;
+                arrives(machine, cluster, random)?;
             }
         }
         let mut ready: Vec<(usize, usize)> = Vec::new();
@@ -249,7 +249,7 @@ fn turn(
             if cluster.flying.is_empty() {
                 return Ok(without_any(cluster));
             }
-            machine.one_arrives(cluster, random)?;
+            arrives(machine, cluster, random)?;
             return Ok(Turn::Goes);
         }
         let (rank, warp) = ready[random.below(ready.len() as u64) as usize];
@@ -257,7 +257,7 @@ fn turn(
         let slice = 1 + random.below(1 << longest);
         let stop = machine.with(cluster, rank, |machine, block| machine.run_warp(block, warp, slice))?;
         while cluster.done() && !cluster.flying.is_empty() {
-            machine.one_arrives(cluster, random)?;
+            arrives(machine, cluster, random)?;
         }
         return Ok(match stop {
             _ if cluster.done() => Turn::Done,
@@ -269,6 +269,13 @@ fn turn(
         machine.with(cluster, rank, |machine, block| as_far_as_it_goes(machine, block))?;
     }
     Ok(without_any(cluster))
+}
+
+/// One of the stores under way arrives.
+fn arrives(machine: &mut Machine<'_>, cluster: &mut Cluster, random: &mut Random) -> Result<(), Fault> {
+    let one = random.below(cluster.flying.len() as u64) as usize;
+    let flight = cluster.flying.swap_remove(one);
+    machine.with(cluster, flight.rank, |machine, block| machine.arrives_at(block, &flight))
 }
 
 /// How the turn of a cluster ends of which no warp is to run now.
@@ -419,114 +426,22 @@ fn deadlock(machine: &Machine<'_>, cluster: &Cluster) -> Fault {
     let ready = |warp: &&Warp| warp.state == State::Ready;
     let kernel = &machine.launch.kernel.name;
     for block in cluster.each() {
-        let Some((warp, missed)) = block.warps.iter().filter(ready).find_map(|w| Some((w, w.missed?))) else {
-            continue;
+        let missed = |warp: &'_ Warp| {
+            let missed = warp.missed?;
+            Some((warp.number, missed, block.mbarriers.get(&missed.address)?))
         };
-        let (place, what) = (block.place, machine.missing(block, missed));
-        let what = format!("kernel {kernel}, block {place:?}, warp {} {what}", warp.number);
-        return Fault::new(FaultKind::Deadlock, what);
+        if let Some((warp, missed, phases)) = block.warps.iter().filter(ready).find_map(missed) {
+            let lacks = phases.lacks(|pc| code[pc as usize].line, missed);
+            let what = format!("kernel {kernel}, block {:?}, warp {warp} {lacks}", block.place);
+            return Fault::new(FaultKind::Deadlock, what);
+        }
     }
     let found = cluster.each().find_map(|block| Some((block, block.warps.iter().find(ready)?)));
     let (place, warp) = found.map_or((cluster.place, None), |(block, warp)| (block.place, Some(warp)));
     let pc = warp.and_then(|warp| warp.stack.last()).map_or(0, |path| path.pc);
     let what = format!(
         "kernel {}, block {:?}, near PTX line {}: every warp looks at memory that nobody changes any more",
-        machine.launch.kernel.name, place, code[pc as usize].line
+        kernel, place, code[pc as usize].line
     );
     Fault::new(FaultKind::Deadlock, what)
-}
-
-/// Adds what was executed to the counters.
-fn count(machine: &Machine<'_>, counters: &mut Counters) {
-    let launch = machine.launch;
-    let by_line = counters.by_line;
-    let all = counters.kernels.entry(launch.kernel.name.clone()).or_default();
-    all.launches += 1;
-    let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
-    all.blocks += blocks;
-    all.threads += blocks * launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
-    all.block_barriers += machine.barriers;
-    all.cluster_barriers += machine.cluster_barriers;
-    all.mbarrier_phases += machine.mbarrier_phases;
-    all.mbarrier_waits += machine.mbarrier_waits;
-    all.grid_releases += machine.synchronised[0];
-    all.grid_acquires += machine.synchronised[1];
-    let add = |to: &mut Requests, from: &Requests| {
-        to.requests += from.requests;
-        to.bytes += from.bytes;
-        to.sectors += from.sectors;
-        to.ideal_sectors += from.ideal_sectors;
-        to.distinct_bytes += from.distinct_bytes;
-    };
-    let add_shared = |to: &mut SharedRequests, from: &[u64; 3]| {
-        to.requests += from[0];
-        to.bytes += from[1];
-        to.conflicts += from[2];
-    };
-    for (instruction, executed) in launch.kernel.code.iter().zip(&machine.executed) {
-        let Some(mut class) = instruction.class else { continue };
-        if executed[0] == 0 {
-            continue;
-        }
-        let mut sites = Vec::new();
-        match &instruction.kind {
-            Kind::Access(access) => {
-                let totals = machine.totals(access.site);
-                let (global, shared) = match (access.store, access.nc) {
-                    (true, _) => (&mut all.stores, &mut all.shared_stores),
-                    (false, true) => (&mut all.nc_loads, &mut all.shared_loads),
-                    (false, false) => (&mut all.loads, &mut all.shared_loads),
-                };
-                if access.address.area != Area::Const {
-                    add(global, &totals.global);
-                    sites.push(totals);
-                }
-                add_shared(shared, &totals.shared);
-                let distributed = match access.store {
-                    true => &mut all.distributed_stores,
-                    false => &mut all.distributed_loads,
-                };
-                add_shared(distributed, &totals.distributed);
-                // A generic address shows only now what it was.
-                let shared = totals.shared[0] + totals.distributed[0];
-                if access.address.area == Area::Generic && shared > totals.global.requests {
-                    class = if access.store { Class::SharedStore } else { Class::SharedLoad };
-                }
-            }
-            Kind::StoreAsync(op) => {
-                let totals = machine.totals(op.site);
-                all.async_stores.requests += totals.later.requests;
-                all.async_stores.bytes += totals.later.bytes;
-                sites.push(totals);
-            }
-            Kind::Atomic(atomic) => {
-                let totals = machine.totals(atomic.site);
-                add(&mut all.atomics, &totals.global);
-                add_shared(&mut all.shared_stores, &totals.shared);
-                add_shared(&mut all.distributed_stores, &totals.distributed);
-                sites.push(totals);
-            }
-            Kind::Copy(copy) => {
-                let [load, store] = copy.sites.map(|site| machine.totals(site));
-                add(&mut all.loads, &load.global);
-                add_shared(&mut all.shared_stores, &store.shared);
-                sites.extend([load, store]);
-            }
-            _ => {}
-        }
-        let instructions = all.instructions.entry(class).or_default();
-        instructions.warps += executed[0];
-        instructions.threads += executed[1];
-        if by_line {
-            for totals in sites {
-                let line = totals.line(instruction.source);
-                let sum = all.lines.entry(instruction.line).or_default();
-                sum.source_line = line.source_line;
-                sum.requests += line.requests;
-                sum.sectors += line.sectors;
-                sum.ideal_sectors += line.ideal_sectors;
-                sum.conflicts += line.conflicts;
-            }
-        }
-    }
 }

@@ -4,7 +4,6 @@
 //! comes to where the others are to meet it. That is how hardware before Volta works, and the strictest
 //! reading of what later hardware guarantees.
 
-use super::mbarrier::Missed;
 use super::watch::Watch;
 use crate::isa::lanes::Lanes;
 use crate::program::NOWHERE;
@@ -47,6 +46,26 @@ pub struct At {
     pub pc: u32,
     /// The lanes that execute it.
     pub mask: u32,
+}
+
+/// Where an instruction executes, and by which lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// The block.
+    pub place: [u32; 3],
+    /// Where in it.
+    pub at: At,
+    /// The lane.
+    pub lane: u32,
+}
+
+/// A barrier at which a warp has looked for a phase in vain, and the instruction that did.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    /// The barrier's address.
+    pub address: u64,
+    /// The instruction.
+    pub pc: u32,
 }
 
 /// Why a warp does not run.

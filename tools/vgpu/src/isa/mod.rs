@@ -7,6 +7,7 @@
 pub mod half;
 pub mod instruction;
 pub mod lanes;
+pub mod memory;
 pub mod rounding;
 pub mod row;
 pub mod table;

@@ -313,6 +313,7 @@ impl<'m> Decoder<'m> {
 
     fn isspacep(&mut self, modifiers: &str, to: &Operand<'m>, from: &Operand<'m>) -> Result<()> {
         let base = match modifiers.split("::").next().unwrap_or_default() {
+            "shared" if modifiers != "shared::cluster" => return self.is_own(to, from),
             "shared" => window::SHARED,
             "local" => window::LOCAL,
             "param" => window::PARAM,
@@ -330,6 +331,16 @@ impl<'m> Decoder<'m> {
             let base = self.constant(Width::Long, base >> 32);
             self.named("setp.eq.u64", result, &[high, base], true);
         }
+        Ok(())
+    }
+
+    /// Whether a generic address is of the block's own shared memory.
+    fn is_own(&mut self, to: &Operand<'m>, from: &Operand<'m>) -> Result<()> {
+        let source = self.source(from, Width::Long)?;
+        let result = self.result(to, Width::Bit)?;
+        let [base, size] = [window::SHARED, window::RANK].map(|value| self.constant(Width::Long, value));
+        let within = self.helper("sub.u64", &[source, base]);
+        self.named("setp.lt.u64", result, &[within, size], true);
         Ok(())
     }
 

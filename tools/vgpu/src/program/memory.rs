@@ -4,8 +4,9 @@
 //! into a description; caching hints say nothing that matters here.
 
 use super::decode::{Decoder, Name, Result, width_of};
+use crate::check::Scope;
 use crate::counters::Class;
-use crate::isa::instruction::{Access, Address, Area, Atomic, AtomicKind, Copy, Kind, Order, Scope};
+use crate::isa::instruction::{Access, Address, Area, Atomic, AtomicKind, Copy, Kind, Order};
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::{Operand, Space, Type};
 

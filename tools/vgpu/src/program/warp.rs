@@ -3,9 +3,10 @@
 //! The idea: a branch names its label by number until all code is there.
 
 use super::decode::{Decoder, Result};
+use crate::check::Scope;
 use crate::counters::Class;
 use crate::isa::instruction::{
-    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Map, Scope, Shuffle, ShuffleMode,
+    AtomicKind, Barrier, BarrierKind, Exchange, ExchangeKind, Kind, Map, Shuffle, ShuffleMode,
 };
 use crate::isa::lanes::{Slot, Width};
 use crate::ptx::Operand;

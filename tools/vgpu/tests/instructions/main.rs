@@ -3,15 +3,15 @@
 //! The idea: a form is run on a table of values that are likely to go wrong, in every combination, by
 //! full warps and by warps of which a part is switched off. The last test asks whether every row of the
 //! instruction table was named. What is not in the table, memory and the exchange between lanes, is tried
-//! in `memory.rs`, `mbarrier.rs` and `warp.rs`.
+//! in `memory.rs`, `warp.rs` and `cluster.rs`.
 
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
 mod convert;
 mod float;
 mod integer;
-mod mbarrier;
 mod memory;
 mod modifiers;
 mod special;
@@ -351,7 +351,7 @@ fn no_row_is_forgotten() {
 #[test]
 fn no_mnemonic_is_forgotten() {
     let sources = [
-        include_str!("mbarrier.rs"),
+        include_str!("cluster.rs"),
         include_str!("memory.rs"),
         include_str!("modifiers.rs"),
         include_str!("warp.rs"),

@@ -278,12 +278,28 @@ fn asynchronous_copies() {
     }
     // It lands when it is waited for, and not before: of two groups the first.
     let two = "cp.async.ca.shared.global [%r9], [%i], 4; cp.async.commit_group; cp.async.ca.shared.global [%r9+4], [%i], 4; cp.async.commit_group;";
-    check(&format!("{own} {zero} {two} cp.async.wait_group 1; {read} cp.async.wait_all;"), |t| {
-        [input(t)[0], 7, 7, 7]
-    });
+    let first = "ld.shared.u32 %r0, [%r9]; st.global.u32 [%o], %r0;";
+    check(
+        &format!("{own} {zero} {two} cp.async.wait_group 1; {first} cp.async.wait_all;"),
+        |t| [input(t)[0]],
+    );
+    // Hints say nothing; each lane waits for its own groups.
+    for hint in [".L2::64B", ".L2::128B", ".L2::256B"] {
+        check(
+            &format!("{own} cp.async.cg.shared.global{hint} [%r9], [%i], 16; cp.async.wait_all; {read}"),
+            all,
+        );
+        check(
+            &format!("{own} cp.async.ca.shared::cta.global{hint} [%r9], [%i], 16; cp.async.wait_all; {read}"),
+            all,
+        );
+    }
+    let odd = "and.b32 %r7, %t, 1; setp.eq.u32 %p0, %r7, 1; @%p0 cp.async.commit_group;";
+    let copy = "cp.async.cg.shared.global [%r9], [%i], 16;";
+    check(&format!("{own} {copy} {odd} @%p0 cp.async.wait_group 0; @!%p0 cp.async.wait_all; {read}"), all);
     let mut device =
         Device::new(&kernel("", &format!("{own} cp.async.cg.shared.global [%r9], [%i], 16; {read}")));
     let (from, to) = (device.put(&[0_u32; 16]), device.put(&[0_u32; 16]));
     let result = device.launch("k", [1; 3], [1; 3], Args::new().and(from).and(to));
-    assert_fault(result, FaultKind::Unwritten, "shared");
+    assert_fault(result, FaultKind::Race, "has not been waited for");
 }
