@@ -67,8 +67,10 @@ fn check_cluster(state: &State, function: &Function, shape: &Shape, size: [u32; 
         let why = format!("clusters are new in compute capability 9.0; the device has {major}.{minor}");
         return refuse(Code::NOT_SUPPORTED, kernel, &why);
     }
-    if kernel.cluster.is_some_and(|required| required != size) {
-        let why = format!("clusters of {size:?} blocks; it was compiled for {:?}", kernel.cluster);
+    if let Some(required) = kernel.cluster
+        && required != size
+    {
+        let why = format!("clusters of {size:?} blocks; it was compiled for {required:?}");
         return refuse(Code::INVALID_CLUSTER_SIZE, kernel, &why);
     }
     let blocks = size.iter().map(|&n| u64::from(n)).product::<u64>();

@@ -96,7 +96,7 @@ impl Machine<'_> {
         self.put_site(atomic.site, site);
         for lane in (0..WARP).filter(|lane| at.mask >> lane & 1 == 1) {
             let address = addresses[lane];
-            if address % width != 0 {
+            if !address.is_multiple_of(width) {
                 return Err(self.misaligned(block, at, addresses, width));
             }
             let mut allocation = None;

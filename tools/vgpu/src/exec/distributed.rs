@@ -182,7 +182,7 @@ impl Machine<'_> {
                 return Err(self.fault(FaultKind::OutOfBounds, block, at, lane as u32, None, &what));
             }
             let (address, rank) = (addresses[lane], u64::from(ranks[lane]) + 1);
-            let mapped = address & !0xffff_ffff | rank * window::RANK | ranked(address).1;
+            let mapped = (address & !0xffff_ffff) + rank * window::RANK + ranked(address).1;
             // SAFETY: the result is a register of this kernel, a long if the addresses are.
             unsafe {
                 let to = lanes.at(map.result);

@@ -126,3 +126,32 @@ pub fn resident_clusters(limits: &Limits, blocks: u32, size: u32) -> u32 {
     let each = processor_clusters(limits.multiprocessors);
     each.map(|multiprocessors| multiprocessors.saturating_mul(blocks) / size.max(1)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    fn limits(multiprocessors: u32) -> Limits {
+        Limits { multiprocessors, ..Device::named("h100").unwrap().limits }
+    }
+
+    #[test]
+    fn processors_lie_in_clusters_of_their_own() {
+        let each = |n| processor_clusters(n).collect::<Vec<_>>();
+        assert_eq!(each(132), [18, 18, 16, 16, 16, 16, 16, 16]);
+        assert_eq!([each(33), each(16), each(6)], [vec![16, 16, 1], vec![16], vec![6]]);
+        assert_eq!([1, 2, 16].map(|size| resident_clusters(&limits(132), 1, size)), [132, 66, 8]);
+        // Several blocks of a cluster may share a multiprocessor.
+        assert_eq!([2, 3].map(|blocks| resident_clusters(&limits(6), blocks, 16)), [0, 1]);
+    }
+
+    #[test]
+    fn a_cluster_stays_in_one_of_them() {
+        let of =
+            |n, cluster| (0..16).map(|rank| multiprocessor(&limits(n), cluster, rank)).collect::<Vec<_>>();
+        assert_eq!(of(132, 1), (18..34).collect::<Vec<_>>());
+        assert_eq!(of(132, 10), (36..52).collect::<Vec<_>>());
+        assert_eq!(of(6, 3), (0..16).map(|rank| rank % 6).collect::<Vec<_>>());
+    }
+}

@@ -25,14 +25,14 @@ fn name() -> String {
 
 #[test]
 fn each_device_has_its_shape() {
-    // Multiprocessors, capability, cooperative launches, GiB.
+    // Multiprocessors, capability, cooperative launches, clusters, KiB of shared memory of a block, GiB.
     let shapes = [
-        ("k40", 15, (7, 5), 0, 12),
-        ("v100", 80, (7, 5), 1, 16),
-        ("a100", 108, (8, 0), 1, 80),
-        ("h100", 132, (9, 0), 1, 80),
+        ("k40", 15, (7, 5), [0, 0], 48, 12),
+        ("v100", 80, (7, 5), [1, 0], 96, 16),
+        ("a100", 108, (8, 0), [1, 0], 163, 80),
+        ("h100", 132, (9, 0), [1, 1], 227, 80),
     ];
-    for (device, multiprocessors, (major, minor), cooperative, gib) in shapes {
+    for (device, multiprocessors, (major, minor), [cooperative, clusters], shared, gib) in shapes {
         let body = || {
             let Ok(wanted) = std::env::var("VGPU_DEVICE") else { return };
             if wanted != device {
@@ -41,6 +41,7 @@ fn each_device_has_its_shape() {
             start();
             assert!(name().to_lowercase().contains(device), "{}", name());
             assert_eq!([16, 75, 76, 95].map(attribute), [multiprocessors, major, minor, cooperative]);
+            assert_eq!([97, 120].map(attribute), [shared << 10, clusters]);
             let (mut total, mut count) = (0, 0);
             // SAFETY: pointers to local variables.
             unsafe {

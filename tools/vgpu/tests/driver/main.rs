@@ -3,6 +3,7 @@
 //! The idea: the driver's state and its settings are a process's, so each test runs in a process of its own:
 //! it starts this program again for itself alone, with its settings, and looks at what came of it.
 
+mod clusters;
 mod devices;
 mod memory;
 mod modules;

@@ -269,7 +269,7 @@ fn barriers_of_the_cluster() {
         "fence.acq_rel.gpu; barrier.cluster.arrive.relaxed;",
     ] {
         check(&format!("{} {MEET}", split.replace("ARRIVE", arrive)), |block, thread| {
-            [3 * thread + (block % 4 ^ 1)]
+            [3 * thread + ((block % 4) ^ 1)]
         });
     }
     // Who has exited counts as arrived, whether he had or not.
