@@ -185,12 +185,13 @@ __device__ __forceinline__ void load(Weights<OF>& weights, unsigned thread, cons
         weights.at.advance(first * tap.chunks + (chunk - tap.first));
         weights.stride = ROWS_AT_ONCE * tap.chunks;
     }
-    WeightsAt<OF> at = weights.at;
+    weights.at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) weights.w[i] = at.load();
-        at.advance(weights.stride);
-    }
+        for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+            if (i < CHUNK / ROWS_AT_ONCE || negatives) weights.w[i] = load_slice(from);
+            from += weights.stride;
+        }
+    });
     weights.at.advance(2);
 }
 

@@ -54,11 +54,15 @@ __device__ __forceinline__ WeightsAt<OF> load_weights(float4 (&w)[MOST_ROWS], co
     size_t before = size_t(slice) * rows * tap.chunks + (chunk - tap.first);
     at.begin(stage, batch, tap, chunk);
     at.advance(before);
+    at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < CHUNK; i++) w[i] = at.load(i * tap.chunks);
+        for (int i = 0; i < CHUNK; i++) w[i] = load_slice(from + i * tap.chunks);
+    });
     if (rows == CHUNK) return at;
+    at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = CHUNK; i < MOST_ROWS; i++) w[i] = at.load(i * tap.chunks);
+        for (int i = CHUNK; i < MOST_ROWS; i++) w[i] = load_slice(from + i * tap.chunks);
+    });
     return at;
 }
 

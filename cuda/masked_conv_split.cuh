@@ -87,12 +87,13 @@ __device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const B
         if (BY == LAUNCH && stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
         next.from[c] += WARPS * CHUNK;
     }
-    WeightsAt<OF> at = next.weights;
+    next.weights.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) next.w[i] = at.load();
-        at.advance(next.stride);
-    }
+        for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+            if (i < CHUNK / ROWS_AT_ONCE || negatives) next.w[i] = load_slice(from);
+            from += next.stride;
+        }
+    });
     next.weights.advance(WARPS);
 }
 

@@ -12,6 +12,15 @@
 // How the weights are stored that a kernel is for. With BF16 a stage's first `wide` chunks are float32 nevertheless.
 enum Precision { F32, BF16 };
 
+// A slice as it lies in memory.
+__device__ __forceinline__ float4 load_slice(const float4* from) {
+    return __ldg(from);
+}
+__device__ __forceinline__ float4 load_slice(const float2* from) {
+    float2 halves = __ldg(from);
+    return make_float4(halves.x, halves.y, 0.0f, 0.0f);
+}
+
 // Where slices of weights lie, from one on: [slices][rows of a chunk][chunks][SLICE].
 template <Precision OF>
 struct WeightsAt;
@@ -26,8 +35,11 @@ struct WeightsAt<F32> {
     }
     // Goes some slices on: chunks, or `tap.chunks` for a row.
     __device__ __forceinline__ void advance(ptrdiff_t slices) { from += slices; }
-    // The slice that many further on.
-    __device__ __forceinline__ float4 load(int further = 0) const { return __ldg(from + further); }
+    // Calls `load` with a pointer to what a slice is in memory.
+    template <class Load>
+    __device__ __forceinline__ void load_by(Load load) const {
+        load(from);
+    }
     // Makes of what was loaded what it stands for.
     __device__ __forceinline__ void widen(float4&) const {}
 };
@@ -42,10 +54,14 @@ struct WeightsAt<BF16> {
         from = reinterpret_cast<const float2*>(batch.weights + tap.weights);
     }
     __device__ __forceinline__ void advance(ptrdiff_t slices) { from += slices * each; }
-    __device__ __forceinline__ float4 load(int further = 0) const {
-        if (each == 2) return __ldg(reinterpret_cast<const float4*>(from + 2 * further));
-        float2 halves = __ldg(from + further);
-        return make_float4(halves.x, halves.y, 0.0f, 0.0f);
+    // One branch for all rows: a load that is predicated for each of two forms would have the second wait for the first.
+    template <class Load>
+    __device__ __forceinline__ void load_by(Load load) const {
+        if (each == 2) {
+            load(reinterpret_cast<const float4*>(from));
+        } else {
+            load(from);
+        }
     }
     // The first of two is the lower half of a word.
     __device__ __forceinline__ void widen(float4& w) const {
