@@ -72,6 +72,7 @@ pub mod graph;
 pub mod heads;
 pub mod media;
 pub mod models;
+mod precision;
 pub mod weights;
 
 // What the programs, tests and benchmarks of this package need beside them.
@@ -92,6 +93,7 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Generated, Run};
 pub use models::{ModelConfig, Nonlinearity, PixelCnnPp, WaveNet};
+pub use precision::Precision;
 pub use weights::Weights;
 
 /// The code in README, compiled.

@@ -11,7 +11,7 @@ use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
 fn ways() -> Vec<Way> {
     let way = |strategy: Strategy| Way {
         name: format!("{strategy:?}"),
-        open: Box::new(move |weights| Box::new(CudaEngine::new(weights, 0, strategy).expect("a device"))),
+        open: Box::new(move |weights| Box::new(CudaEngine::new(weights, 0, &of(strategy)).expect("a device"))),
         // The virtual GPU interprets every thread.
         slow: true,
     };

@@ -5,8 +5,8 @@
 mod common;
 
 use common::stacks::{known, stacks};
-use fast_pixel_cnn::Weights;
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision};
+use fast_pixel_cnn::{Precision, Weights};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 
 #[test]

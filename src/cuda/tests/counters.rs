@@ -10,7 +10,7 @@ use crate::cuda::driver::{Buffer, Device};
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
 use crate::cuda::schedule::{Flat, Schedule};
-use crate::cuda::{CudaEngine, Strategy};
+use crate::cuda::{CudaEngine, Options, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
 use crate::graph::Graph;
 use crate::graph::schedule::StrideWork;
@@ -18,6 +18,7 @@ use crate::models::{PixelCnnPp, WaveNet};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
+use crate::precision::Precision;
 use crate::weights::Weights;
 
 /// What an H100 holds of the persistent kernel.
@@ -69,7 +70,7 @@ fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
     let _turn = super::turn();
     let plan = Plan::new(PixelCnnPp::PAPER.graph());
     let extent = Extent { batch: 1, height: 32, width: 32 };
-    let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
+    let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
     assert_eq!(schedule.period, PERIOD);
     let flat = schedule.flat(H100.blocks());
     let mut total = 0;
@@ -107,7 +108,7 @@ impl Sample {
     fn planned(graph: Graph) -> Sample {
         let plan = Plan::new(graph);
         let extent = Extent { batch: 1, height: 8, width: 1 };
-        let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
+        let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
         let flat = schedule.flat(H100.blocks());
         assert_eq!([flat.rows.len(), pixels(&flat).len()], [1, 1]);
         let entries = flat.entries;
@@ -142,9 +143,9 @@ fn steps_of_a_sample_of_a_sound() {
 }
 
 /// A model's plan and its weights on the device.
-fn on_device(device: &Device, config: PixelCnnPp) -> (Plan, Packed, Buffer<f32>) {
+fn on_device(device: &Device, config: PixelCnnPp, precision: Precision) -> (Plan, Packed, Buffer<f32>) {
     let plan = Plan::new(config.graph());
-    let packed = Packed::places(&plan);
+    let packed = Packed::places(&plan, precision);
     let weights = Weights::synthetic(config, 2);
     let mut floats = device.zeroed(packed.len).unwrap();
     packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
@@ -227,7 +228,7 @@ fn weights_are_read_once_and_in_whole_sectors() {
         return;
     }
     let device = device();
-    let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER);
+    let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER, Precision::F32);
     let extras = Extras { logits: false, noise: false };
     println!(
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
@@ -294,7 +295,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     // Few multiprocessors: all of a row's layers go through masked_conv_gemm.
     device.properties.multiprocessors = 1;
     let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 2, ..PixelCnnPp::PAPER };
-    let (plan, packed, floats) = on_device(&device, config);
+    let (plan, packed, floats) = on_device(&device, config, Precision::F32);
     let extent = Extent { batch: 8, height: 4, width: 32 };
     let extras = Extras { logits: false, noise: false };
     let mut cached = Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
@@ -323,7 +324,7 @@ fn launches_of_an_image_by_strategy() {
     let config = PixelCnnPp { resnets: 1, filters: 8, mixtures: 1, ..PixelCnnPp::PAPER };
     let weights = Weights::synthetic(config, 2);
     for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
-        let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+        let mut engine = CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
         let mut copies = Vec::new();
         for height in [4, 8] {
             engine.make(&batch(2, height, 8), &|_| true).unwrap();
@@ -361,7 +362,7 @@ fn launches_of_a_sample_by_strategy() {
         let labels = (config.classes > 0).then_some(&[0][..]);
         let [before, of_it] = sample.launches.map(|launches| launches as u64);
         for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
-            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut engine = CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
             let mut asked = |length| {
                 vgpu::reset(false);
                 engine.make(&Batch { labels, ..batch(1, length, 1) }, &|_| true).unwrap();
@@ -403,7 +404,7 @@ fn the_order_of_blocks_and_warps_makes_no_difference() {
         let mut images = Vec::new();
         for seed in 0..6 {
             vgpu::seed(seed);
-            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut engine = CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
             images.push(engine.make(&batch(2, 4, 8), &|_| true).unwrap().images);
         }
         vgpu::seed(0);
