@@ -11,13 +11,17 @@ mod models;
 mod sounds;
 
 use fast_pixel_cnn::cpu::CpuEngine;
-use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
+use fast_pixel_cnn::cuda::{CudaEngine, Options, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Method};
 use fast_pixel_cnn::media::npy;
 use fast_pixel_cnn::{WaveNet, Weights};
 use models::{bundled, golden};
 use ndarray::s;
 use sounds::*;
+
+fn of(strategy: Strategy) -> Options {
+    Options { strategy, ..Options::default() }
+}
 
 fn open(directory: &str, strategy: Strategy) -> (CudaEngine, WaveNet) {
     let (weights, config) = load(directory);
