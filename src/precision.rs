@@ -63,7 +63,13 @@ mod tests {
                 let [below, above] = [upper as u16, upper as u16 + 1];
                 let [down, up] = [below, above].map(|half| (value(half) - f64::from(x)).abs());
                 let even = if upper % 2 == 0 { below } else { above };
-                let expected = if down < up { below } else if up < down { above } else { even };
+                let expected = if down < up {
+                    below
+                } else if up < down {
+                    above
+                } else {
+                    even
+                };
                 assert_eq!(bf16(x), expected, "{x:e}");
             }
         }

@@ -76,8 +76,7 @@ fn an_engine_tells_how_its_weights_are_stored() {
     let sounds: ModelConfig = WaveNet { dilations: vec![1, 2], ..WaveNet::default() }.into();
     for (config, all) in [(SMALL.into(), false), (sounds, true)] {
         let weights = Weights::synthetic(config, 1);
-        let [wide, narrow] =
-            Precision::ALL.map(|precision| cuda(&weights, Strategy::Launch, precision));
+        let [wide, narrow] = Precision::ALL.map(|precision| cuda(&weights, Strategy::Launch, precision));
         assert!(narrow.name().ends_with(", bf16)") && !wide.name().contains("bf16"), "{}", narrow.name());
         let share = narrow.weight_bytes() as f64 / wide.weight_bytes() as f64;
         println!("{share:.3} of the bytes of float32");

@@ -37,8 +37,8 @@ use crate::plan::window::Window;
 use crate::precision::Precision;
 use crate::weights::Weights;
 use buffer::{Buffer, Shared};
-use kernels::Kernels;
 pub use kernels::Isa;
+use kernels::Kernels;
 use packed::Packed;
 #[doc(hidden)]
 pub use phases::Phases;
