@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-pub use crate::cuda::Strategy;
+pub use crate::cuda::{Options as CudaOptions, Strategy};
 
 /// The names that [`Device::named`] takes, for messages.
 const NAMES: &str = "auto, cpu, cuda or cuda:N";
@@ -28,7 +28,7 @@ pub struct Options {
     /// On the processor.
     pub cpu: cpu::Options,
     /// On a CUDA device.
-    pub cuda: cuda::Options,
+    pub cuda: CudaOptions,
 }
 
 impl Device {
