@@ -14,7 +14,9 @@ use fast_pixel_cnn::generate::{Hooks, Progress, Run};
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::weights::Options;
-use fast_pixel_cnn::{Device, Error, ModelConfig, Nonlinearity, Precision, Result, Weights, cpu, device, memory};
+use fast_pixel_cnn::{
+    Device, Error, ModelConfig, Nonlinearity, Precision, Result, Weights, cpu, device, memory,
+};
 use ndarray::{Array4, ArrayView4, Dimension, Ix4};
 use numpy::{
     Element, PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray4,
