@@ -181,7 +181,7 @@ impl Work {
         let further = if passes > 1.0 { 1480.0 * passes } else { 0.0 };
         let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + further + add + 350.0;
         let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
-        // Of a slice of a row.
+        // Of a row of a slice: 16 for a chunk in float32, 8 in bfloat16.
         let bytes = 8 * (self.chunks + self.wide);
         let weights = (group * self.rows * bytes) as f64 / BYTES;
         let inputs = live * chunks * 32.0 / BYTES;

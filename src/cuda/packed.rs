@@ -24,7 +24,7 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// The floats in which so many weights are stored, an even number.
+    /// The floats that weights take, of which there are whole slices.
     fn floats(&self, weights: usize) -> usize {
         match self.precision {
             Precision::F32 => weights,
