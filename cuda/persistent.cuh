@@ -41,7 +41,7 @@ static_assert(sizeof(Shared) == sizeof(gemv::Shared), "which MAX_TAPS in src/cud
 
 template <Precision OF>
 __device__ __forceinline__ void persistent(const float4* records, const Entry* entries, int first_entry, const Sampler* sampler,
-                                           const Batch& batch, unsigned* counter, int row) {
+                                           Batch batch, unsigned* counter, int row) {
     __shared__ Shared shared;
     // Of the stage that runs, and of the next: the entry, and the record, in `shared_record`.
     __shared__ Entry shared_entries[2];
