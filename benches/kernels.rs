@@ -10,8 +10,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fast_pixel_cnn::Precision;
 use fast_pixel_cnn::cpu::kernels::{
-    EpilogueArgs, Isa, Kernels, LANES, MAX_ROWS, Precision, Prefetch, Segment, Target, Tile,
+    EpilogueArgs, Isa, Kernels, LANES, MAX_ROWS, Prefetch, Segment, Target, Tile,
 };
 use fast_pixel_cnn::cpu::limits::{peak_flops, read_bandwidth};
 use fast_pixel_cnn::graph::Epilogue;

@@ -9,6 +9,7 @@
 #include "activation.cuh"
 #include "handover.cuh"
 #include "stage.cuh"
+#include "weights.cuh"
 
 // The number of the tap that a chunk belongs to, which is not before the t-th.
 __device__ __forceinline__ int tap_from(const Stage& stage, int t, int chunk) {

@@ -1,5 +1,5 @@
-// Entry point of the shifted convolutions on many positions: a launch is a list of stages that do not depend on
-// each other. A file of its own, so that the driver compiles it beside the other.
+// Entry point of the shifted convolutions on many positions: a launch is a list of stages that do not
+// depend on each other. A file of its own, so that the driver compiles it beside the other.
 //
 // grid: x = groups of slices, y = groups of positions, z = stages. What a stage has fewer of, its blocks
 // leave at once. The image's row and column come from the cursor.
@@ -8,9 +8,5 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 masked_conv_gemm_f32(const float4* records, Batch batch) {
-    __shared__ gemm::Shared shared;
-    const float4* record = records + size_t(blockIdx.z) * batch.parts;
-    store_parts(shared_record, record, batch, load_part(record, batch));
-    __syncthreads();
-    masked_conv_gemm<LAUNCH>(shared, shared_stage(batch), batch, blockIdx.x, blockIdx.y, batch.cursor->row, batch.cursor->column);
+    launched_gemm<F32>(records, batch);
 }

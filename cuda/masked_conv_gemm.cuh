@@ -161,16 +161,18 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
 }
 
 // The weights that a thread brings, of every second chunk: two neighbouring chunks are one sector, and are loaded together.
+template <Precision OF>
 struct Weights {
-    const float4* from; // of the chunk to be loaded next
-    int stride;         // from one row to the next that the thread loads
+    WeightsAt<OF> at; // of the chunk to be loaded next
+    int stride;       // from one row to the next that the thread loads
     Next next;
     float4 w[MOST_ROWS / ROWS_AT_ONCE];
 };
 
 // Loads a chunk and, by the neighbouring threads, the next one, for the slices from `slice` on; where there is none, for
 // the last.
-__device__ __forceinline__ void load(Weights& weights, unsigned thread, const Stage& stage, const Batch& batch, bool negatives,
+template <Precision OF>
+__device__ __forceinline__ void load(Weights<OF>& weights, unsigned thread, const Stage& stage, const Batch& batch, bool negatives,
                                      int slice, int chunk) {
     chunk += thread % 2;
     if (chunk >= weights.next.end) {
@@ -179,26 +181,31 @@ __device__ __forceinline__ void load(Weights& weights, unsigned thread, const St
         const Tap& tap = stage.tap(weights.next.tap);
         size_t mine = min(slice + int(thread / 2 % SLICES), stage.slices - 1);
         size_t first = mine * (negatives ? MOST_ROWS : CHUNK) + thread / (2 * SLICES);
-        weights.from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + first * tap.chunks + (chunk - tap.first);
+        weights.at.begin(stage, batch, tap, chunk);
+        weights.at.advance(first * tap.chunks + (chunk - tap.first));
         weights.stride = ROWS_AT_ONCE * tap.chunks;
     }
-    const float4* from = weights.from;
+    weights.at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) weights.w[i] = __ldg(from);
-        from += weights.stride;
-    }
-    weights.from += 2;
+        for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+            if (i < CHUNK / ROWS_AT_ONCE || negatives) weights.w[i] = load_slice(from);
+            from += weights.stride;
+        }
+    });
+    weights.at.advance(2);
 }
 
 // Stores the weights of a chunk.
-template <class Tile>
-__device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Weights& weights, bool negatives, int chunk) {
+template <class Tile, Precision OF>
+__device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Weights<OF>& weights, bool negatives,
+                                      int chunk) {
     if (thread % 2 != chunk % 2) return;
     float4* first = to.weights + thread / 2;
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) first[i * ROWS_AT_ONCE * SLICES] = weights.w[i];
+        float4 w = weights.w[i];
+        weights.at.widen(w);
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) first[i * ROWS_AT_ONCE * SLICES] = w;
     }
 }
 
@@ -285,7 +292,7 @@ __device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS
     }
 }
 
-template <Exchange BY, class Tile>
+template <Exchange BY, Precision OF, class Tile>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                     int column) {
     constexpr int MINE = Tile::GROUPS * GROUP;
@@ -296,7 +303,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     Role<Tile> role(thread);
     // All of it begins with a value: a register that has none on one way is taken for the whole kernel.
     Inputs<Tile> inputs = {};
-    Weights weights = {};
+    Weights<OF> weights = {};
     load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, 0);
     load(weights, thread, stage, batch, negatives, slice, 0);
     float4 totals[Tile::EACH][MINE];
@@ -346,7 +353,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 
 // One tile of a stage, while the image stands at (row, column). All that it reads is there: it loads one chunk ahead of
 // its sums, and so cannot await what is handed over.
-template <Exchange BY>
+template <Exchange BY, Precision OF>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
     bool splits = stage.tile == split::SPLIT_POSITIONS;
@@ -357,12 +364,23 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     column = step_at(stage, column, stage.first_column);
     // (In the persistent kernel it would serve few stages and take a second more to compile.)
     if (BY == LAUNCH && stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
-        gemm::run<LAUNCH, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<LAUNCH, OF, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Wide::POSITIONS) {
-        gemm::run<BY, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<BY, OF, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {
-        gemm::run<BY, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<BY, OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        split::run<BY>(s.split, stage, batch, slice, tile, end, row, column);
+        split::run<BY, OF>(s.split, stage, batch, slice, tile, end, row, column);
     }
+}
+
+// One block of a launch, whose stages' records follow one another.
+template <Precision OF>
+__device__ __forceinline__ void launched_gemm(const float4* records, const Batch& batch) {
+    __shared__ gemm::Shared shared;
+    const float4* record = records + size_t(blockIdx.z) * batch.parts;
+    store_parts(shared_record, record, batch, load_part(record, batch));
+    __syncthreads();
+    masked_conv_gemm<LAUNCH, OF>(shared, shared_stage(batch), batch, blockIdx.x, blockIdx.y, batch.cursor->row,
+                                 batch.cursor->column);
 }

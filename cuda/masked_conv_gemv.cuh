@@ -42,20 +42,35 @@ __device__ __forceinline__ int place(int lane, int half) {
 
 // The rows of one chunk's weights for one slice; zeros for a thread that has none. (Registers that are given no value
 // on one of the ways through a kernel are taken for all of it.)
-__device__ __forceinline__ void load_weights(float4 (&w)[MOST_ROWS], const Stage& stage, const Batch& batch, int slice,
-                                             int chunk, bool has_chunk) {
+template <Precision OF>
+__device__ __forceinline__ WeightsAt<OF> load_weights(float4 (&w)[MOST_ROWS], const Stage& stage, const Batch& batch, int slice,
+                                                      int chunk, bool has_chunk) {
 #pragma unroll
     for (int i = 0; i < MOST_ROWS; i++) w[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (!has_chunk) return;
+    WeightsAt<OF> at = {};
+    if (!has_chunk) return at;
     int rows = has_negatives(stage) ? MOST_ROWS : CHUNK;
     const Tap& tap = tap_of(stage, chunk);
-    size_t at = size_t(slice) * rows * tap.chunks + (chunk - tap.first);
-    const float4* from = reinterpret_cast<const float4*>(batch.weights + tap.weights) + at;
+    size_t before = size_t(slice) * rows * tap.chunks + (chunk - tap.first);
+    at.begin(stage, batch, tap, chunk);
+    at.advance(before);
+    at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < CHUNK; i++) w[i] = __ldg(from + i * tap.chunks);
-    if (rows == CHUNK) return;
+        for (int i = 0; i < CHUNK; i++) w[i] = load_slice(from + i * tap.chunks);
+    });
+    if (rows == CHUNK) return at;
+    at.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = CHUNK; i < MOST_ROWS; i++) w[i] = __ldg(from + i * tap.chunks);
+        for (int i = CHUNK; i < MOST_ROWS; i++) w[i] = load_slice(from + i * tap.chunks);
+    });
+    return at;
+}
+
+// Before they are multiplied, and behind what need not wait for them.
+template <Precision OF>
+__device__ __forceinline__ void widen(float4 (&w)[MOST_ROWS], WeightsAt<OF> at) {
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS; i++) at.widen(w[i]);
 }
 
 // sum += x . w over four rows.
@@ -325,7 +340,7 @@ __device__ __forceinline__ void multiply_tile(const Shared& s, const Role& role,
 
 // The slices from `slice` on, for the positions from `tile` up to `end`. `wait` returns when all that is not handed over
 // is there. A step is a tile's share of as many chunks as there are lanes.
-template <Exchange BY, class Wait>
+template <Exchange BY, Precision OF, class Wait>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
                                     int row, int column, Wait wait) {
     // Read and decided here: what is left to do when the inputs are there is on the way of everything that follows.
@@ -334,12 +349,13 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     Ending ending = ending_of(stage);
     Role role = role_of(s, stage, slice, lanes);
     float4 w[MOST_ROWS];
-    load_weights(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
+    WeightsAt<OF> weights = load_weights<OF>(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
     Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
     Target target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
     wait();
     float4 requested[TILE] = {};
     request_inputs<BY>(requested, source, min(TILE, end - tile));
+    widen(w, weights);
     for (;;) {
         // All that is read is on its way before anything of it is used.
         bool begins = stage.loads_accumulators;
@@ -367,7 +383,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 // The next step's weights and inputs are on their way while this one's sums are added.
                 next = first + lanes < all ? first + lanes : 0;
                 bool has_next = role.sums && next + role.lane < all;
-                if (next != first) load_weights(w, stage, batch, role.slice, next + role.lane, has_next);
+                if (next != first) weights = load_weights<OF>(w, stage, batch, role.slice, next + role.lane, has_next);
                 int of_next = next > 0 ? tile : next_tile;
                 if (of_next < end) {
                     source = locate(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
@@ -376,6 +392,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             }
             __syncthreads();
             if (target.here) add_up(value, gate, role.from, role.from + role.to_gates, to_add);
+            if (next != first) widen(w, weights);
             if (next == 0) break;
             first = next;
         }
@@ -391,7 +408,7 @@ static_assert(sizeof(gemv::Shared) == 26688);
 
 // One block's share of a stage: `group` slices and `tiles` tiles of positions, while the image stands at (row, column).
 // `wait` returns when all that is not handed over is there, and is called once.
-template <Exchange BY, class Wait>
+template <Exchange BY, Precision OF, class Wait>
 __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column, Wait wait) {
     int slice = slices * stage.group;
@@ -400,5 +417,16 @@ __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return wait();
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    gemv::run<BY>(s, stage, batch, slice, tile, end, row, column, wait);
+    gemv::run<BY, OF>(s, stage, batch, slice, tile, end, row, column, wait);
+}
+
+// One block of a launch, whose stages' records follow one another.
+template <Precision OF>
+__device__ __forceinline__ void launched_gemv(const float4* records, const Batch& batch) {
+    __shared__ gemv::Shared shared;
+    const float4* record = records + size_t(blockIdx.z) * batch.parts;
+    store_parts(shared_record, record, batch, load_part(record, batch));
+    __syncthreads();
+    masked_conv_gemv<LAUNCH, OF>(shared, shared_stage(batch), batch, blockIdx.x, blockIdx.y, batch.cursor->row,
+                                 batch.cursor->column, [] {});
 }

@@ -43,18 +43,20 @@ __device__ __forceinline__ int turned(int position, int slice) {
 
 // What a thread brings of its warp's next chunk: of the inputs half a chunk at every sixteenth position, of the weights
 // every fourth row of a slice. Neighbours bring neighbouring bytes of inputs, and the warps neighbouring chunks.
+template <Precision OF>
 struct Next {
     int tap;                  // of the chunk
     int end;                  // the first chunk that is not of this tap
     const float* from[LOADS]; // inputs
     int to_negatives;         // floats from there to the negatives, of what is STORED
-    const float4* weights;
+    WeightsAt<OF> weights;
     int stride;               // from one row to the next that the thread loads
     float4 x[LOADS], negative[LOADS], w[MOST_ROWS / ROWS_AT_ONCE];
 };
 
 // Finds where the chunk lies that is the first of a tap for this warp.
-__device__ __forceinline__ void locate(Next& next, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
+template <Precision OF>
+__device__ __forceinline__ void locate(Next<OF>& next, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                        int column, int chunk) {
     next.tap = tap_from(stage, next.tap, chunk);
     const Tap& tap = stage.tap(next.tap);
@@ -69,13 +71,14 @@ __device__ __forceinline__ void locate(Next& next, const Stage& stage, const Bat
     }
     size_t mine = min(slice + lane % SPLIT_SLICES, stage.slices - 1);
     size_t first = mine * (has_negatives(stage) ? MOST_ROWS : CHUNK) + lane / SPLIT_SLICES;
-    next.weights = reinterpret_cast<const float4*>(batch.weights + tap.weights) + first * tap.chunks + (chunk - tap.first);
+    next.weights.begin(stage, batch, tap, chunk);
+    next.weights.advance(first * tap.chunks + (chunk - tap.first));
     next.stride = ROWS_AT_ONCE * tap.chunks;
 }
 
 // Loads a chunk, the warp's next. Only a launch may read what is STORED.
-template <Exchange BY>
-__device__ __forceinline__ void load(Next& next, const Stage& stage, const Batch& batch, bool negatives, bool stored, int slice,
+template <Exchange BY, Precision OF>
+__device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const Batch& batch, bool negatives, bool stored, int slice,
                                      int tile, int end, int row, int column, int chunk) {
     if (chunk >= next.end) locate(next, stage, batch, slice, tile, end, row, column, chunk);
 #pragma unroll
@@ -84,18 +87,19 @@ __device__ __forceinline__ void load(Next& next, const Stage& stage, const Batch
         if (BY == LAUNCH && stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
         next.from[c] += WARPS * CHUNK;
     }
-    const float4* from = next.weights;
+    next.weights.load_by([&](auto* from) {
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) next.w[i] = __ldg(from);
-        from += next.stride;
-    }
-    next.weights += WARPS;
+        for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
+            if (i < CHUNK / ROWS_AT_ONCE || negatives) next.w[i] = load_slice(from);
+            from += next.stride;
+        }
+    });
+    next.weights.advance(WARPS);
 }
 
 // Stores what was loaded, the inputs through the stage's activation.
-template <Exchange BY>
-__device__ __forceinline__ void store(OfWarp& to, const Next& next, int activation, bool negatives, bool stored) {
+template <Exchange BY, Precision OF>
+__device__ __forceinline__ void store(OfWarp& to, const Next<OF>& next, int activation, bool negatives, bool stored) {
     int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
@@ -107,7 +111,9 @@ __device__ __forceinline__ void store(OfWarp& to, const Next& next, int activati
     }
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
-        if (i < CHUNK / ROWS_AT_ONCE || negatives) to.weights[i * WARP + lane] = next.w[i];
+        float4 w = next.w[i];
+        next.weights.widen(w);
+        if (i < CHUNK / ROWS_AT_ONCE || negatives) to.weights[i * WARP + lane] = w;
     }
 }
 
@@ -163,12 +169,12 @@ __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], con
 }
 
 // The slices from `slice` on, for the positions from `tile` up to `end`.
-template <Exchange BY>
+template <Exchange BY, Precision OF>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                     int column) {
     int chunks = stage.chunks, activation = stage.activation, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     bool negatives = has_negatives(stage), stored = activation == STORED;
-    Next next = {};
+    Next<OF> next = {};
     if (warp < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, warp);
     float4 totals[TOTALS];
     int of_tile = threadIdx.x / SPLIT_SLICES;

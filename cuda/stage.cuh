@@ -65,7 +65,7 @@ static_assert(sizeof(Grid) == 32);
 // One neighbour that is read through one matrix.
 struct Tap {
     Grid source;
-    unsigned long long weights; // of its first chunk, in floats from the start of the weights: see Stage
+    unsigned long long weights; // of its first chunk, in floats from the start of the weights: see Stage, and weights.cuh
     int row;                    // offset in the source's grid
     int column;
     int first;  // the tap's first chunk among those of the stage
@@ -108,7 +108,8 @@ struct alignas(16) Stage {
     int tiles;           // and tiles of positions that it takes, one after the other
     int tile;            // masked_conv_gemm: positions of a block
     unsigned of_columns; // a `reciprocal` of `columns`
-    int padding[2];
+    int wide;            // the first chunks, whose weights are float32 whatever those of the others are
+    int padding;
 
     __device__ __forceinline__ const Tap& tap(int t) const { return reinterpret_cast<const Tap*>(this + 1)[t]; }
 };

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-pub use crate::cuda::Strategy;
+pub use crate::cuda::{Options as CudaOptions, Strategy};
 
 /// The names that [`Device::named`] takes, for messages.
 const NAMES: &str = "auto, cpu, cuda or cuda:N";
@@ -28,7 +28,7 @@ pub struct Options {
     /// On the processor.
     pub cpu: cpu::Options,
     /// On a CUDA device.
-    pub strategy: Strategy,
+    pub cuda: CudaOptions,
 }
 
 impl Device {
@@ -79,7 +79,7 @@ impl Device {
     pub fn open_with(self, weights: &Weights, options: &Options) -> Result<Box<dyn Engine>> {
         Ok(match self {
             Device::Cpu => Box::new(CpuEngine::new(weights, &options.cpu)?),
-            Device::Cuda(number) => Box::new(CudaEngine::new(weights, number, options.strategy)?),
+            Device::Cuda(number) => Box::new(CudaEngine::new(weights, number, &options.cuda)?),
         })
     }
 }

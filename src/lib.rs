@@ -25,7 +25,7 @@
 //! | module | for |
 //! | --- | --- |
 //! | [`weights`] | loading a model: a trainer's checkpoint, or what [`weights::convert`] made of one |
-//! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options |
+//! | [`device`] | opening an engine with weights, on the processor or a GPU; [`cpu`] has the processor's options, [`Precision`] the weights' |
 //! | [`generate`] | runs of images or sounds: seed, class, size, completion, progress and stopping |
 //! | [`evaluate`] | likelihoods of given images and sounds, and classes of images |
 //! | [`media`] | images as bytes and floats, sounds as amplitudes and codes, and the files that hold them |
@@ -50,7 +50,7 @@
 //! - [`engine`]: what a backend can do
 //! - `plan`: a graph made ready for any backend
 //! - [`weights`]
-//! - [`models`]: one directory for each architecture
+//! - [`models`]: one directory for each architecture; `precision`: how weights are stored
 //! - [`graph`]: a network as data, and what follows from it
 //! - [`heads`]: what the last layer's numbers mean
 //! - [`checkpoint`]
@@ -72,6 +72,7 @@ pub mod graph;
 pub mod heads;
 pub mod media;
 pub mod models;
+mod precision;
 pub mod weights;
 
 // What the programs, tests and benchmarks of this package need beside them.
@@ -92,6 +93,7 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Generated, Run};
 pub use models::{ModelConfig, Nonlinearity, PixelCnnPp, WaveNet};
+pub use precision::Precision;
 pub use weights::Weights;
 
 /// The code in README, compiled.

@@ -6,12 +6,15 @@
 mod common;
 
 use common::conformance::Way;
-use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
+use fast_pixel_cnn::cuda::{CudaEngine, Options, Strategy};
 
 fn ways() -> Vec<Way> {
     let way = |strategy: Strategy| Way {
         name: format!("{strategy:?}"),
-        open: Box::new(move |weights| Box::new(CudaEngine::new(weights, 0, strategy).expect("a device"))),
+        open: Box::new(move |weights| {
+            let options = Options { strategy, ..Options::default() };
+            Box::new(CudaEngine::new(weights, 0, &options).expect("a device"))
+        }),
         // The virtual GPU interprets every thread.
         slow: true,
     };

@@ -11,7 +11,7 @@ mod poison;
 use common::golden::*;
 use common::stacks;
 use fast_pixel_cnn::cpu::{self, CpuEngine};
-use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
+use fast_pixel_cnn::cuda::{CudaEngine, Options, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::{Activation, IMAGE};
@@ -19,7 +19,7 @@ use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
 
 fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
-    CudaEngine::new(weights, 0, strategy).unwrap()
+    CudaEngine::new(weights, 0, &Options { strategy, ..Options::default() }).unwrap()
 }
 
 fn cpu(weights: &Weights) -> CpuEngine {
@@ -77,7 +77,7 @@ fn pytorch_s_models_give_pytorch_s_logits_and_images() {
 fn a_layer_of_too_many_taps_is_refused() {
     let graph = stacks::reading(Head::Categorical { symbols: 40 }, Activation::Identity, 300, false);
     assert_eq!(graph.maps[IMAGE].channels, 1);
-    let error = CudaEngine::new(&Weights::synthetic_for(graph, 1), 0, Strategy::Auto).err().unwrap();
+    let error = CudaEngine::new(&Weights::synthetic_for(graph, 1), 0, &Options::default()).err().unwrap();
     assert!(error.to_string().contains("taps and 196 fit"), "{error}");
 }
 

@@ -268,21 +268,22 @@ fn every_device_makes_the_same_images() {
     assert!(images.iter().all(|i| *i == images[0]));
     // So many images for one multiprocessor that a pixel's stages are matrix products in the persistent kernel too; and, in
     // row phases of larger ones, products of the widest tiles.
-    for side in ["8", "32"] {
+    for (side, precision) in [("8", "f32"), ("32", "f32"), ("8", "bf16")] {
         let images = ["launch", "persistent"].map(|strategy| {
-            let out = directory.path().join(format!("{strategy}-{side}"));
+            let out = directory.path().join(format!("{strategy}-{side}-{precision}"));
             let flags = ["-n", "12", "-b", "12", "--strategy", strategy, "-v", out.to_str().unwrap()];
-            let base = ["-c", &tiny(), "-i", side, "--device", "cuda"];
+            let base = ["-c", &tiny(), "-i", side, "--device", "cuda", "--precision", precision];
             let device = on("generate", &[("VGPU_MULTIPROCESSORS", "1")], &[&base[..], &flags].concat())?;
             assert_eq!(device.code, Some(0), "{}", device.stderr);
-            let kernel = if strategy == "launch" { "masked_conv_gemm_f32" } else { "persistent_f32" };
-            assert!(device.report["kernels"].get(kernel).is_some(), "{strategy} runs no {kernel}");
+            let kernel = if strategy == "launch" { "masked_conv_gemm" } else { "persistent" };
+            let kernel = format!("{kernel}_{precision}");
+            assert!(device.report["kernels"].get(&kernel).is_some(), "{strategy} runs no {kernel}");
             Some(std::fs::read(out.join("samples.npy")).unwrap())
         });
-        assert!(images[0] == images[1], "{side} x {side}");
+        assert!(images[0] == images[1], "{side} x {side}, {precision}");
     }
     // Full passes, where activations are stored: by the widest tiles on one multiprocessor, and by others on many.
-    let made = directory.path().join("launch-32/images.npy");
+    let made = directory.path().join("launch-32-f32/images.npy");
     let args = ["-c", &tiny(), "--images", made.to_str().unwrap(), "--device", "cuda", "--json"];
     let scores = ["1", "132"].map(|n| {
         let device = on("evaluate", &[("VGPU_MULTIPROCESSORS", n)], &args)?;

@@ -11,7 +11,7 @@ mod models;
 mod sounds;
 
 use fast_pixel_cnn::cpu::CpuEngine;
-use fast_pixel_cnn::cuda::{CudaEngine, Strategy};
+use fast_pixel_cnn::cuda::{CudaEngine, Options, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine, Method};
 use fast_pixel_cnn::media::npy;
 use fast_pixel_cnn::{WaveNet, Weights};
@@ -19,9 +19,13 @@ use models::{bundled, golden};
 use ndarray::s;
 use sounds::*;
 
+fn of(strategy: Strategy) -> Options {
+    Options { strategy, ..Options::default() }
+}
+
 fn open(directory: &str, strategy: Strategy) -> (CudaEngine, WaveNet) {
     let (weights, config) = load(directory);
-    (CudaEngine::new(&weights, 0, strategy).unwrap(), config)
+    (CudaEngine::new(&weights, 0, &of(strategy)).unwrap(), config)
 }
 
 #[test]
@@ -69,7 +73,7 @@ fn a_network_without_a_past_is_the_same_by_every_strategy() {
         };
         let weights = Weights::synthetic(config, 3);
         let make = |strategy| {
-            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut engine = CudaEngine::new(&weights, 0, &of(strategy)).unwrap();
             engine.make(&Batch::new(3, 12, 1), &|_| true).unwrap().images
         };
         let [launch, persistent] = [Strategy::Launch, Strategy::Persistent].map(make);
@@ -87,7 +91,7 @@ fn the_bundled_model_s_logits_are_near_the_cpu_s() {
     let (start, rows) = (values.slice(s![.., 0, 0, ..]), values.slice(s![.., 1..41, .., ..]));
     let batch =
         Batch { start: Some(start), method: Method::Cached, ..Batch::teacher_forced(rows, Some(&labels)) };
-    let mut engine = CudaEngine::new(&weights, 0, Strategy::Launch).unwrap();
+    let mut engine = CudaEngine::new(&weights, 0, &of(Strategy::Launch)).unwrap();
     let found = engine.make(&batch, &|_| true).unwrap().logits.unwrap();
     let mut cpu = CpuEngine::new(&weights, &Default::default()).unwrap();
     let expected = cpu.make(&batch, &|_| true).unwrap().logits.unwrap();

@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 13] = [
     &["engine"],
     &["plan"],
     &["weights"],
-    &["models"],
+    &["models", "precision"],
     &["graph"],
     &["heads"],
     &["checkpoint"],

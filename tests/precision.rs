@@ -7,9 +7,9 @@ mod golden;
 
 use std::path::{Path, PathBuf};
 
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision, Split};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Split};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise, Output};
-use fast_pixel_cnn::{Nonlinearity, Weights, media::npy, weights};
+use fast_pixel_cnn::{Nonlinearity, Precision, Weights, media::npy, weights};
 use golden::SMALL;
 use ndarray::{Array4, Ix4, s};
 

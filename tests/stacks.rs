@@ -5,9 +5,9 @@
 mod common;
 
 use common::stacks::{known, stacks};
-use fast_pixel_cnn::Weights;
-use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options, Precision};
+use fast_pixel_cnn::cpu::{CpuEngine, Isa, Options};
 use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
+use fast_pixel_cnn::{Precision, Weights};
 
 #[test]
 fn with_bfloat16_weights_cached_equals_naive_too() {

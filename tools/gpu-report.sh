@@ -34,7 +34,7 @@ build() {
     say "building (minutes, the first time)"
     cargo build --release --features cuda >&2
     say "building the tests"
-    local tests=(--lib --test cuda_engine --test cuda_wavenet)
+    local tests=(--lib --test cuda_engine --test cuda_wavenet --test cuda_precision)
     executables=$(cargo test --release --features cuda --no-run --quiet --message-format=json-render-diagnostics "${tests[@]}" |
         sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\)".*"executable":"\([^"]*\)".*/\1 \2/p')
     [ -n "$executables" ] || fail "the tests could not be built: run cargo test --features cuda"
@@ -141,10 +141,12 @@ if [ -z "$virtual" ]; then
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda:: --test-threads=1
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
     step test-sounds 60 "$(test_of cuda_wavenet)" --test-threads=1
+    step test-precision 60 "$(test_of cuda_precision)" --test-threads=1
 else
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
     step test-sounds 60 "$(test_of cuda_wavenet)"
+    step test-precision 60 "$(test_of cuda_precision)" logits_are_near sounds_are
 fi
 
 # A first start compiles the kernels; the driver keeps the result for the next one.
@@ -182,6 +184,8 @@ for strategy in persistent graph launch; do
     done
     passes=1
 done
+step bench-bf16 $limit "$bin/bench" --device cuda --precision bf16 --batch-sizes "${batches// /,}" --naive-passes 1 "${model[@]}" \
+    --json "$logs/bench-bf16.json"
 
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
@@ -230,7 +234,8 @@ for s in "${sums[@]}"; do images+=("\"${s% *}\": \"${s#* }\""); done
     echo "{\"schema\": \"fast-pixel-cnn/gpu-report-1\", \"commit\": $(json "$commit"), \"date\": \"$when\","
     echo "\"device\": $(json "$device"), \"nvidia_smi\": $(json "$system"), \"virtual\": $([ -n "$virtual" ] && echo true || echo false),"
     echo "\"steps\": [$(joined "${items[@]}")],"
-    echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)"), $(json "$(tests_say test-sounds)")],"
+    echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)"), $(json "$(tests_say test-sounds)"),"
+    echo "$(json "$(tests_say test-precision)")],"
     echo "\"starts\": [$(joined "${starts[@]}")], \"samples_sha256\": {$(joined "${images[@]}")},"
     echo "\"benches\": [$(joined ${benches[@]+"${benches[@]}"})],"
     echo "\"kernels_csv\": $(json "$(cat "$logs/nsys-kernels.out" 2>/dev/null)")}"
@@ -262,6 +267,8 @@ rows() { grep '^|' "$logs/$1.out" 2>/dev/null | tail -n +3 || true; }
             [ "$result" = passed ] || { echo; echo "$strategy, batch $batch: $result."; }
         done
     done
+    echo; echo "**auto, weights in bfloat16.**"; echo
+    grep '^|' "$logs/bench-bf16.out" || echo "$(ended bench-bf16)."
     echo
     echo "## What was predicted (\`bench --explain\`)"
     echo

@@ -26,17 +26,18 @@ else
 fi
 
 test=(cargo test --release --features cuda)
-# Those that look at the kernels, and all others, which run images.
+# Those that look at the kernels, those that run small networks in many ways, and all others.
 kernels=(--lib --test cuda_ptx --test cuda_resources)
+small=(--test cuda_conformance --test cuda_precision)
 images=()
 for file in tests/cuda*.rs; do
     name=$(basename "$file" .rs)
-    [[ " ${kernels[*]} cuda_conformance " == *" $name "* ]] || images+=(--test "$name")
+    [[ " ${kernels[*]} ${small[*]} " == *" $name "* ]] || images+=(--test "$name")
 done
 run_images() {
     # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll for what others make,
     # where the virtual GPU spends its time; of a few each has several tiles of a stage.
-    VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" --test cuda_conformance "$@" &&
+    VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" "${small[@]}" "$@" &&
         "${test[@]}" "${images[@]}" "$@"
 }
 
@@ -46,7 +47,7 @@ if [ "$kind" = real ]; then
     exit
 fi
 # A test takes the virtual GPU for itself and is a thread or two: both halves at a time, each with its own.
-"${test[@]}" "${kernels[@]}" --test cuda_conformance "${images[@]}" --no-run
+"${test[@]}" "${kernels[@]}" "${small[@]}" "${images[@]}" --no-run
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${test[@]}" "${kernels[@]}" "$@" >"$log" 2>&1 &

@@ -13,12 +13,13 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgMatches, Command, ValueHint};
 
-use crate::cpu::{self, Precision};
+use crate::cpu;
 use crate::cuda::{self, Strategy};
 use crate::device::{self, Device};
 use crate::engine::Engine;
 use crate::error::{self, Error, Result};
 use crate::models::Nonlinearity;
+use crate::precision::Precision;
 use crate::weights::{Options, Weights};
 
 /// The demo model, relative to the current directory or to this package.
@@ -120,8 +121,8 @@ pub struct EngineArgs {
     pub threads: Option<usize>,
 
     /// How the weights that every pixel reads are stored: f32, or bf16 for half the bytes. Sums are
-    /// float32 either way. bf16 is for the CPU [default: f32]
-    #[arg(long, value_name = "NAME", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::name))]
+    /// float32 either way [default: f32]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Precision::ALL, Precision::name))]
     pub precision: Option<Precision>,
 
     /// How a CUDA device gets from one stage of the network to the next: by a launch for each, a graph for each
@@ -150,10 +151,6 @@ impl EngineArgs {
         match device {
             Device::Cpu if self.strategy.is_some() => refuse("--strategy", "a CUDA device"),
             Device::Cuda(_) if self.threads.is_some() => refuse("--threads", "--device cpu"),
-            // float32 is what a CUDA device does.
-            Device::Cuda(_) if self.precision == Some(Precision::Bf16) => {
-                refuse("--precision bf16", "--device cpu")
-            }
             Device::Cpu | Device::Cuda(_) => Ok(()),
         }
     }
@@ -165,10 +162,13 @@ impl EngineArgs {
     pub fn open(&self, weights: &Weights) -> Result<Box<dyn Engine>> {
         // First, since a device that refuses a flag has no warning to give of it.
         let device = self.device()?;
-        device.open_with(
-            weights,
-            &device::Options { cpu: self.cpu(), strategy: self.strategy.unwrap_or_default() },
-        )
+        device.open_with(weights, &device::Options { cpu: self.cpu(), cuda: self.cuda() })
+    }
+
+    /// The options of the engine on a CUDA device.
+    pub fn cuda(&self) -> cuda::Options {
+        let (strategy, precision) = (self.strategy.unwrap_or_default(), self.precision.unwrap_or_default());
+        cuda::Options { strategy, precision }
     }
 
     /// The options of the engine on the processor. More threads than cores, by this process's affinity and
@@ -327,11 +327,7 @@ mod tests {
                 Some("--threads: only for --device cpu; this runs on cuda:1"),
             ),
             (Device::Cuda(1), Some("--precision=f32"), None),
-            (
-                Device::Cuda(1),
-                Some("--precision=bf16"),
-                Some("--precision bf16: only for --device cpu; this runs on cuda:1"),
-            ),
+            (Device::Cuda(1), Some("--precision=bf16"), None),
             (Device::Cuda(1), Some("--strategy=auto"), None),
         ] {
             let args = Program::try_parse_from([Some("program"), flag].into_iter().flatten()).unwrap();

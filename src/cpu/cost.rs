@@ -5,12 +5,13 @@
 //! time is a sum of maxima over strides and phases, from the rates of an ordinary core. They need not be this
 //! machine's: only the order of the candidates matters.
 
-use super::kernels::{Isa, Precision};
+use super::kernels::Isa;
 use super::share::MANY_POSITIONS;
 use super::stretches::ALONE;
 
 use super::{Split, team};
 use crate::graph::{Graph, Layer, Tap};
+use crate::precision::Precision;
 
 /// Images that a team makes at a time. More would multiply no faster (the pixel phase is a product with
 /// as many rows), and their accumulators and rings would push the weights out of the cache.

@@ -8,11 +8,12 @@
 use std::time::Instant;
 
 use super::buffer::Buffer;
-use super::kernels::{Kernels, Precision};
+use super::kernels::Kernels;
 use super::team;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::graph::schedule::StrideWork;
+use crate::precision::Precision;
 
 /// Seconds that one repeat of a measurement takes at least.
 const REPEAT_SECONDS: f64 = 0.02;

@@ -34,10 +34,11 @@ use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::plan::steps::Steps;
 use crate::plan::window::Window;
+use crate::precision::Precision;
 use crate::weights::Weights;
 use buffer::{Buffer, Shared};
+pub use kernels::Isa;
 use kernels::Kernels;
-pub use kernels::{Isa, Precision};
 use packed::Packed;
 #[doc(hidden)]
 pub use phases::Phases;

@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::buffer::Buffer;
-use super::kernels::{LANES, Precision};
+use super::kernels::LANES;
 use super::team;
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::weights::LayerWeights;
 use crate::plan::{Piece, Plan};
+use crate::precision::{Precision, bf16};
 use crate::weights::Weights;
 
 /// The weights of some of a layer's taps: `[panels][lines][LANES]`, where a line is one input's row, or
@@ -142,8 +143,7 @@ impl Packed {
 /// With them the floats of the first part and of both.
 fn places(plan: &Plan, precision: Precision) -> (Vec<PackedPiece>, [usize; 2]) {
     let classes = plan.graph.classes.max(1);
-    // A row of a sequence is one position, so that its weights too are read for every one.
-    let row = if plan.graph.is_sequence() { precision } else { Precision::F32 };
+    let row = precision.of_rows(&plan.graph);
     let place = |piece: &Piece| {
         let layer = plan.layer(piece);
         let accumulators = plan.graph.accumulators(layer);
@@ -237,10 +237,4 @@ impl Job<'_> {
             }
         }
     }
-}
-
-/// The nearest bfloat16 to a finite number, ties to even: its upper half.
-fn bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }

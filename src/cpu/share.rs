@@ -6,11 +6,12 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::kernels::{LANES, MAX_ROWS, Precision, SEGMENTS, Segment, Shape};
+use super::kernels::{LANES, MAX_ROWS, SEGMENTS, Segment, Shape};
 use super::stage::{Context, Stage};
 use super::team::{Thread, share};
 use crate::plan::Piece;
 use crate::plan::layout::Extent;
+use crate::precision::Precision;
 
 /// Cache block: the inputs of this many tiles stay in L2 while all output panels pass over them.
 pub const BLOCK_TILES: usize = 12;

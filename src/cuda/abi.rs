@@ -1,5 +1,5 @@
 //! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
-//! `cuda/sampler.cuh`, `cuda/expected.cuh` and `cuda/persistent.cu`.
+//! `cuda/sampler.cuh`, `cuda/expected.cuh` and `cuda/persistent.cuh`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
@@ -136,7 +136,8 @@ pub struct Stage {
     pub tiles: i32,
     pub tile: i32,
     pub of_columns: u32,
-    pub padding: [i32; 2],
+    pub wide: i32,
+    pub padding: i32,
 }
 
 /// `struct Cursor`.
@@ -254,7 +255,7 @@ mod tests {
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
         include_str!("../../cuda/expected.cuh"),
-        include_str!("../../cuda/persistent.cu"),
+        include_str!("../../cuda/persistent.cuh"),
         include_str!("../../cuda/masked_conv_gemv.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
         include_str!("../../cuda/masked_conv_split.cuh"),

@@ -1,9 +1,10 @@
 //! The CUDA engine's types in a build without CUDA: they have no values.
 
-use super::{Prediction, Properties, Strategy};
+use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::precision::Precision;
 use crate::weights::Weights;
 
 /// The CUDA engine, of which this build has none.
@@ -19,7 +20,7 @@ impl CudaEngine {
     ///
     /// # Errors
     /// [`Error::Device`], always.
-    pub fn new(_: &Weights, ordinal: u32, _: Strategy) -> Result<CudaEngine> {
+    pub fn new(_: &Weights, ordinal: u32, _: &Options) -> Result<CudaEngine> {
         Err(Error::Device {
             device: format!("cuda:{ordinal}"),
             action: "open the device".into(),
@@ -34,6 +35,11 @@ impl CudaEngine {
 
     /// How cached generation is run.
     pub fn strategy(&self) -> Strategy {
+        match *self {}
+    }
+
+    /// How the weights of the pixel phase are stored.
+    pub fn precision(&self) -> Precision {
         match *self {}
     }
 

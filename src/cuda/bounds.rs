@@ -6,6 +6,7 @@
 
 use super::Properties;
 use crate::graph::Graph;
+use crate::precision::Precision;
 
 /// A device's rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,11 +38,18 @@ impl Bounds {
 
     /// Seconds below which no cached generation of a batch can come if all weights come from the device's
     /// memory: those of the row phase once for each row, those of the pixel phase once for each pixel.
-    pub fn cached_seconds(&self, graph: &Graph, batch: usize, height: usize, width: usize) -> f64 {
+    pub fn cached_seconds(
+        &self,
+        graph: &Graph,
+        precision: Precision,
+        batch: usize,
+        [height, width]: [usize; 2],
+    ) -> f64 {
         let sets = graph.work_by_stride();
+        let [of_row, of_pixel] = [precision.of_rows(graph), precision].map(Precision::bytes);
         let bytes = sets.iter().map(|set| {
             let (rows, columns) = ((height / set.stride) as f64, (width / set.stride) as f64);
-            size_of::<f32>() as f64 * (set.row * rows + set.pixel * rows * columns)
+            of_row * set.row * rows + of_pixel * set.pixel * rows * columns
         });
         let reading = bytes.sum::<f64>() / self.memory;
         reading.max(self.forward_seconds(graph, batch, height, width))
@@ -64,9 +72,12 @@ mod tests {
         // H100 SXM: 66.9 TFLOP/s, 3350 GB/s.
         let bounds = Bounds { flops: 66.9e12, memory: 3350e9 };
         let graph = PixelCnnPp::PAPER.graph();
-        let one = bounds.cached_seconds(&graph, 1, 32, 32);
+        let seconds = |precision, batch| bounds.cached_seconds(&graph, precision, batch, [32, 32]);
+        let one = seconds(Precision::F32, 1);
         assert!((0.0065..0.0075).contains(&one), "{one}");
-        let many = bounds.cached_seconds(&graph, 256, 32, 32);
+        let half = seconds(Precision::Bf16, 1);
+        assert!((0.5..0.7).contains(&(half / one)), "{half}");
+        let many = seconds(Precision::F32, 256);
         assert!((0.18..0.19).contains(&many), "{many}");
     }
 

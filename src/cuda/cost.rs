@@ -52,6 +52,8 @@ pub struct Work {
     pub positions: usize,
     /// Chunks of the inputs.
     pub chunks: usize,
+    /// Those of them whose weights are float32; the others' are bfloat16.
+    pub wide: usize,
     /// Slices of the outputs.
     pub slices: usize,
     /// Rows of weights of a chunk.
@@ -179,7 +181,9 @@ impl Work {
         let further = if passes > 1.0 { 1480.0 * passes } else { 0.0 };
         let of_tile = passes * (live * (bring + 11.0 * rows) + 150.0) + further + add + 350.0;
         let issued = passes * (live * (0.65 * bring + 5.0 * rows + 10.0) + 80.0) + 2.0 * chunks + 170.0;
-        let weights = (group * self.chunks * self.rows * 16) as f64 / BYTES;
+        // Of a row of a slice: 16 for a chunk in float32, 8 in bfloat16.
+        let bytes = 8 * (self.chunks + self.wide);
+        let weights = (group * self.rows * bytes) as f64 / BYTES;
         let inputs = live * chunks * 32.0 / BYTES;
         Division {
             x: self.slices.div_ceil(group),
@@ -245,7 +249,7 @@ mod tests {
     const H100: Room = Room { multiprocessors: 132, resident: 2 };
 
     fn conv2(positions: usize, chunks: usize) -> Work {
-        Work { positions, chunks, slices: 80, rows: 16, activates: true, least: 2 }
+        Work { positions, chunks, wide: chunks, slices: 80, rows: 16, activates: true, least: 2 }
     }
 
     fn best(work: Work) -> Form {

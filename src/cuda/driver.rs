@@ -20,6 +20,7 @@ use super::kernels::Kernel;
 use super::modules::Modules;
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// An open device.
 pub struct Device {
@@ -71,11 +72,12 @@ fn version(number: i32) -> (i32, i32) {
 }
 
 impl Device {
-    /// Opens the device of that number. Kernels are compiled when they are first needed, or by [`Device::load`].
+    /// Opens the device of that number, for weights of that precision. Kernels are compiled when they are first needed, or
+    /// by [`Device::load`].
     ///
     /// # Errors
     /// [`Error::Device`] without a driver or such a device.
-    pub fn open(ordinal: u32) -> Result<Device> {
+    pub fn open(ordinal: u32, precision: Precision) -> Result<Device> {
         let label = format!("cuda:{ordinal}");
         if let Err(found) = libcuda::load() {
             let found = format!("{found}; it comes with NVIDIA's driver");
@@ -96,7 +98,7 @@ impl Device {
         };
         let (handle, context, stream) = open().map_err(failed(&label, "open the device"))?;
         let properties = properties(&label, handle).map_err(failed(&label, "read the attributes"))?;
-        Ok(Device { properties, modules: Modules::default(), stream, context })
+        Ok(Device { properties, modules: Modules::of(precision), stream, context })
     }
 
     /// Makes the device the calling thread's.
@@ -191,7 +193,7 @@ impl Device {
     /// If the arguments are not as many or not as long as the kernel declares.
     pub unsafe fn launch(&self, kernel: Kernel, shape: Shape, args: &[&[u8]]) -> Result<()> {
         let (function, declared) = self.function(kernel)?;
-        let name = kernel.name();
+        let name = self.modules.name(kernel);
         assert!(args.iter().map(|a| a.len()).eq(declared.iter().copied()), "{name} takes {declared:?} bytes");
         let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
@@ -225,7 +227,7 @@ impl Device {
         };
         self.check(code, "ask how many blocks fit")?;
         if blocks <= 0 {
-            let action = format!("launch {}", kernel.name());
+            let action = format!("launch {}", self.modules.name(kernel));
             return Err(Error::device(
                 &self.properties.label,
                 action,

@@ -12,13 +12,14 @@ use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::predict::predict;
 use super::schedule;
-use super::{Prediction, Properties, Strategy};
+use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory;
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
+use crate::precision::Precision;
 use crate::weights::Weights;
 
 /// Images of one full forward pass: enough to occupy any device.
@@ -31,6 +32,7 @@ pub struct CudaEngine {
     plan: Plan,
     packed: Packed,
     strategy: Strategy,
+    precision: Precision,
     seconds: f64,
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
@@ -45,12 +47,13 @@ impl CudaEngine {
     /// # Errors
     /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
     /// for a layer of more than 196 taps; as for [`Weights::fold`].
-    pub fn new(weights: &Weights, ordinal: u32, strategy: Strategy) -> Result<CudaEngine> {
+    pub fn new(weights: &Weights, ordinal: u32, options: &Options) -> Result<CudaEngine> {
         let plan = Plan::new(weights.graph().clone());
-        let device = Device::open(ordinal)?;
-        let strategy = cached::choose(&device.properties, strategy)?;
+        let precision = options.precision;
+        let device = Device::open(ordinal, precision)?;
+        let strategy = cached::choose(&device.properties, options.strategy)?;
         check_taps(&device, &plan)?;
-        let packed = Packed::places(&plan);
+        let packed = Packed::places(&plan, precision);
         check_weights(&device, packed.bytes())?;
         let mut buffer = device.zeroed(packed.len)?;
         packed.fill(&plan, weights, |at, floats| device.write(&mut buffer, at, floats))?;
@@ -58,6 +61,7 @@ impl CudaEngine {
             plan,
             packed,
             strategy,
+            precision,
             seconds: 0.0,
             cached: None,
             naive: None,
@@ -74,6 +78,11 @@ impl CudaEngine {
     /// How cached generation is run.
     pub fn strategy(&self) -> Strategy {
         self.strategy
+    }
+
+    /// How the weights of the pixel phase are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Seconds that the device took for the last batch, from the first stage to the last, by its own clock.
@@ -234,7 +243,11 @@ fn extent_of(batch: &Batch) -> Extent {
 impl Engine for CudaEngine {
     fn name(&self) -> String {
         let Properties { label, name, .. } = &self.device.properties;
-        format!("{label} ({name}, {})", self.strategy.name())
+        let precision = match self.precision {
+            Precision::F32 => "",
+            Precision::Bf16 => ", bf16",
+        };
+        format!("{label} ({name}, {}{precision})", self.strategy.name())
     }
 
     fn graph(&self) -> &Graph {

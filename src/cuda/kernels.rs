@@ -3,6 +3,8 @@
 //! The idea: the driver copies as many bytes from each argument's address as the kernel's declaration says,
 //! without any check. So the declarations are read from the PTX, and every launch is held to them.
 
+use crate::precision::Precision;
+
 include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 
 /// The kernels that the engine launches.
@@ -24,7 +26,7 @@ pub enum Kernel {
     Persistent,
 }
 
-/// Each kernel, its file and its name, in the enum's order.
+/// Each kernel, its file and its name, in the enum's order; those that read weights for float32.
 pub const KERNELS: [(Kernel, &str, &str); 14] = [
     (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
     (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
@@ -42,16 +44,26 @@ pub const KERNELS: [(Kernel, &str, &str); 14] = [
     (Kernel::Persistent, "persistent", "persistent_f32"),
 ];
 
-impl Kernel {
-    /// Its file in `cuda/`, without the end.
-    pub fn file(self) -> &'static str {
-        KERNELS[self as usize].1
-    }
+/// What those that read weights are called, and their files, for weights in bfloat16.
+const BF16: [(Kernel, &str); 3] = [
+    (Kernel::Gemv, "masked_conv_gemv_bf16"),
+    (Kernel::Gemm, "masked_conv_gemm_bf16"),
+    (Kernel::Persistent, "persistent_bf16"),
+];
 
-    /// Its name in the PTX, and in a profile.
-    pub fn name(self) -> &'static str {
-        KERNELS[self as usize].2
+impl Kernel {
+    /// Its file in `cuda/`, without the end, and its name in the PTX, and in a profile.
+    pub fn place(self, precision: Precision) -> (&'static str, &'static str) {
+        let (_, file, name) = KERNELS[self as usize];
+        let of_bf16 = BF16.iter().find(|(kernel, _)| *kernel == self && precision == Precision::Bf16);
+        of_bf16.map_or((file, name), |(_, name)| (name, name))
     }
+}
+
+/// The kernels of a file, by name.
+pub fn of_file(file: &str, precision: Precision) -> impl Iterator<Item = (Kernel, &'static str)> {
+    let places = KERNELS.into_iter().map(move |(kernel, ..)| (kernel, kernel.place(precision)));
+    places.filter(move |(_, (of, _))| *of == file).map(|(kernel, (_, name))| (kernel, name))
 }
 
 /// The PTX of a file in `cuda/`.
@@ -86,10 +98,14 @@ mod tests {
     fn arguments_are_as_long_as_declared() {
         let text = ".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .align 8 .b8 f_param_1[48],\n\t.param .u32 x\n)\n{}";
         assert_eq!(arguments(text, "f"), [8, 48, 4]);
-        for (at, (kernel, file, name)) in KERNELS.into_iter().enumerate() {
+        for (at, (kernel, ..)) in KERNELS.into_iter().enumerate() {
             assert_eq!(at, kernel as usize);
-            let found = arguments(ptx(file), name);
-            assert!(found.len() >= 2 && found.iter().all(|&n| n >= 4), "{name}: {found:?}");
+            let [found, of_bf16] = Precision::ALL.map(|precision| {
+                let (file, name) = kernel.place(precision);
+                arguments(ptx(file), name)
+            });
+            assert!(found.len() >= 2 && found.iter().all(|&n| n >= 4), "{kernel:?}: {found:?}");
+            assert_eq!(found, of_bf16, "{kernel:?}");
         }
     }
 }

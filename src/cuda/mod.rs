@@ -55,6 +55,8 @@ mod tests;
 pub use bounds::Bounds;
 use serde::Serialize;
 
+use crate::precision::Precision;
+
 /// Whether this build has CUDA.
 pub const BUILT: bool = cfg!(feature = "cuda");
 
@@ -86,6 +88,15 @@ impl Strategy {
             Strategy::Persistent => "persistent",
         }
     }
+}
+
+/// How to run on a CUDA device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// How cached generation gets from one stage to the next.
+    pub strategy: Strategy,
+    /// How the weights of the pixel phase are stored.
+    pub precision: Precision,
 }
 
 /// Seconds that a batch is predicted to take.

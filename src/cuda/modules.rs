@@ -14,6 +14,7 @@ use cust::sys::{self, CUjit_option as Jit};
 use super::kernels::{self, KERNELS, Kernel, NVCC};
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// Bytes for what the driver's compiler has to say.
 const LOG: usize = 8192;
@@ -21,9 +22,9 @@ const LOG: usize = 8192;
 /// A kernel's handle and the bytes of each of its arguments.
 type Function = (sys::CUfunction, Vec<usize>);
 
-/// The kernels, each there or not yet.
-#[derive(Default)]
+/// The kernels for weights of one precision, each there or not yet.
 pub struct Modules {
+    precision: Precision,
     functions: [OnceCell<Function>; KERNELS.len()],
     loaded: RefCell<Vec<Module>>,
 }
@@ -47,19 +48,25 @@ impl Drop for Module {
 }
 
 impl Modules {
+    /// None of them is there yet.
+    pub fn of(precision: Precision) -> Modules {
+        Modules { precision, functions: Default::default(), loaded: RefCell::default() }
+    }
+
     /// Has the files of these kernels compiled, all at a time, if they are not yet.
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's words, if it refuses one; [`Error::Threads`].
     pub fn load(&self, properties: &Properties, context: &Context, kernels: &[Kernel]) -> Result<()> {
         let missing = kernels.iter().filter(|&&kernel| self.functions[kernel as usize].get().is_none());
-        let files: BTreeSet<&str> = missing.map(|kernel| kernel.file()).collect();
+        let files: BTreeSet<&str> = missing.map(|kernel| kernel.place(self.precision).0).collect();
+        let precision = self.precision;
         let compile = |file: &'static str| -> Result<Module> {
             let entered = CurrentContext::set_current(context);
             entered.map_err(|e| {
                 Error::device(&properties.label, "enter the context", libcuda::describe(e as u32))
             })?;
-            Module::compile(properties, file)
+            Module::compile(properties, file, precision)
         };
         let modules = std::thread::scope(|scope| -> Result<Vec<Module>> {
             let start = |&file: &&'static str| {
@@ -77,6 +84,11 @@ impl Modules {
             self.loaded.borrow_mut().push(module);
         }
         Ok(())
+    }
+
+    /// A kernel's name.
+    pub fn name(&self, kernel: Kernel) -> &'static str {
+        kernel.place(self.precision).1
     }
 
     /// A kernel's handle and the bytes of its arguments; its file is compiled if need be.
@@ -100,7 +112,7 @@ impl Modules {
 
 impl Module {
     /// Has the driver compile a file.
-    fn compile(properties: &Properties, file: &str) -> Result<Module> {
+    fn compile(properties: &Properties, file: &str, precision: Precision) -> Result<Module> {
         let ptx = kernels::ptx(file);
         let text = CString::new(ptx).expect("PTX is text");
         let mut log = vec![0u8; LOG];
@@ -125,7 +137,7 @@ impl Module {
             return Err(refused(properties, ptx, &found, &String::from_utf8_lossy(log)));
         }
         let mut module = Module { raw, functions: Vec::new() };
-        for (kernel, _, name) in KERNELS.into_iter().filter(|(_, of, _)| *of == file) {
+        for (kernel, name) in kernels::of_file(file, precision) {
             let mut function = ptr::null_mut();
             let text = CString::new(name).expect("a kernel's name is text");
             // SAFETY: module and name are valid.

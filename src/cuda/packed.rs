@@ -2,13 +2,14 @@
 //!
 //! The idea: `[slices][rows of a chunk][chunks][4 outputs]`, so that neighbouring threads, which have
 //! neighbouring chunks, read neighbouring bytes. What the row phase reads and what the pixel phase reads
-//! are apart. A gated layer alternates slices of values and of gates, so that one block has a value and its
-//! gate.
+//! are apart: the latter may be stored in half the bytes. A gated layer alternates slices of values and of gates, so that
+//! one block has a value and its gate.
 
 use super::abi::{CHUNK, SLICE};
 use crate::error::Result;
 use crate::plan::weights::LayerWeights;
 use crate::plan::{Part, Piece, Plan};
+use crate::precision::{Precision, bf16};
 use crate::weights::Weights;
 
 /// The weights of some of a piece's taps.
@@ -18,6 +19,18 @@ pub struct Phase {
     pub start: usize,
     /// Chunks of all these taps.
     pub chunks: usize,
+    /// How they are stored.
+    pub precision: Precision,
+}
+
+impl Phase {
+    /// The floats that weights take, of which there are whole slices.
+    fn floats(&self, weights: usize) -> usize {
+        match self.precision {
+            Precision::F32 => weights,
+            Precision::Bf16 => weights / 2,
+        }
+    }
 }
 
 /// The weights of a piece.
@@ -47,7 +60,7 @@ impl PackedPiece {
         self.slices * SLICE
     }
 
-    fn len(&self, phase: Phase) -> usize {
+    fn weights(&self, phase: Phase) -> usize {
         self.slices * self.rows * phase.chunks * SLICE
     }
 
@@ -78,22 +91,23 @@ pub fn chunks(channels: usize) -> usize {
 
 impl Packed {
     /// Finds every piece a place: first all that the row phase reads, then all that the pixel phase reads.
-    pub fn places(plan: &Plan) -> Packed {
+    pub fn places(plan: &Plan, precision: Precision) -> Packed {
         let mut packed = Packed { pieces: Vec::new(), len: 0 };
         let classes = plan.graph.classes.max(1);
+        let precisions = [precision.of_rows(&plan.graph), precision];
         for piece in &plan.pieces {
             let layer = plan.layer(piece);
             let accumulators = plan.graph.accumulators(layer);
             let halves = if layer.epilogue.gated { 2 } else { 1 };
             let slices = (accumulators / halves).div_ceil(SLICE) * halves;
             let rows = layer.read.copies() * CHUNK;
-            let mut phases = [Phase::default(); 2];
+            let mut phases = precisions.map(|precision| Phase { start: 0, chunks: 0, precision });
             // Floats before each tap's, within its phase.
             let taps = plan.taps(piece).enumerate().map(|(i, tap)| {
                 let phase = &mut phases[usize::from(i >= piece.hoisted)];
                 let before = phase.chunks;
                 phase.chunks += chunks(plan.graph.maps[tap.source].channels);
-                before * SLICE
+                phase.floats(before * SLICE)
             });
             let taps = taps.collect();
             let [row, pixel] = phases;
@@ -104,11 +118,11 @@ impl Packed {
             packed.len - floats.next_multiple_of(32)
         };
         for p in &mut packed.pieces {
-            p.row.start = reserve(p.len(p.row));
+            p.row.start = reserve(p.row.floats(p.weights(p.row)));
             p.bias = reserve(classes * p.width());
         }
         for (p, piece) in packed.pieces.iter_mut().zip(&plan.pieces) {
-            p.pixel.start = reserve(p.len(p.pixel));
+            p.pixel.start = reserve(p.pixel.floats(p.weights(p.pixel)));
             for (i, tap) in p.taps.iter_mut().enumerate() {
                 *tap += if i < piece.hoisted { p.row.start } else { p.pixel.start };
             }
@@ -136,7 +150,7 @@ impl Packed {
             let read = LayerWeights::read(&plan.graph, weights, layer).map_err(|(_, error)| error)?;
             for (piece, packed) in plan.pieces_of(index).map(|i| (&plan.pieces[i], &self.pieces[i])) {
                 for (part, phase) in [(Part::Hoisted, packed.row), (Part::Rest, packed.pixel)] {
-                    put(phase.start, &pack(plan, piece, part, packed, phase, &read))?;
+                    put(phase.start, &stored(phase, pack(plan, piece, part, packed, phase, &read)))?;
                 }
                 put(packed.bias, &biases(packed, plan.graph.classes.max(1), &read))?;
             }
@@ -145,7 +159,7 @@ impl Packed {
     }
 }
 
-/// The weights of one phase, whose taps are a part of the piece.
+/// The weights of one phase, whose taps are a part of the piece: `[slices][rows of a chunk][chunks][SLICE]`.
 fn pack(
     plan: &Plan,
     piece: &Piece,
@@ -154,15 +168,16 @@ fn pack(
     phase: Phase,
     weights: &LayerWeights,
 ) -> Vec<f32> {
-    let mut floats = vec![0.0; packed.len(phase)];
+    let mut floats = vec![0.0; packed.weights(phase)];
     let taps = piece.part(part);
     let outputs: Vec<_> = packed.channels().collect();
-    for (tap, start) in plan.taps(piece).zip(&packed.taps).skip(taps.start).take(taps.len()) {
+    let mut before = 0;
+    for tap in plan.taps(piece).skip(taps.start).take(taps.len()) {
         let channels = plan.graph.maps[tap.source].channels;
         for (i, row) in weights.rows(tap).enumerate() {
             let (sign, channel) = (i / channels, i % channels);
             let (chunk, of_chunk) = (channel / CHUNK, sign * CHUNK + channel % CHUNK);
-            let first = start - phase.start + (of_chunk * phase.chunks + chunk) * SLICE;
+            let first = (of_chunk * phase.chunks + before + chunk) * SLICE;
             for (slice, outputs) in outputs.chunks(SLICE).enumerate() {
                 let to = first + slice * packed.rows * phase.chunks * SLICE;
                 for (to, output) in floats[to..to + SLICE].iter_mut().zip(outputs) {
@@ -170,8 +185,18 @@ fn pack(
                 }
             }
         }
+        before += chunks(channels);
     }
     floats
+}
+
+/// The floats in which weights are stored: themselves, or words of two, the first in the lower half.
+fn stored(phase: Phase, weights: Vec<f32>) -> Vec<f32> {
+    let word = |pair: &[f32]| f32::from_bits(u32::from(bf16(pair[0])) | u32::from(bf16(pair[1])) << 16);
+    match phase.precision {
+        Precision::F32 => weights,
+        Precision::Bf16 => weights.chunks_exact(2).map(word).collect(),
+    }
 }
 
 /// The accumulators' initial values: `[classes][slices][SLICE]`.

@@ -75,13 +75,14 @@ pub fn predict(
 mod tests {
     use super::*;
     use crate::models::PixelCnnPp;
+    use crate::precision::Precision;
 
     /// The paper's model on an H100.
     fn of(batch: usize, strategy: Strategy) -> Prediction {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let extent = Extent { batch, height: 32, width: 32 };
         let room = Room { multiprocessors: 132, resident: 2 };
-        predict(&plan, &Packed::places(&plan), extent, room, 1.98e9, strategy, 64)
+        predict(&plan, &Packed::places(&plan, Precision::F32), extent, room, 1.98e9, strategy, 64)
     }
 
     #[test]

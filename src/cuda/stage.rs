@@ -13,6 +13,7 @@ use super::packed::{PackedPiece, chunks};
 use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::{Part, Plan};
+use crate::precision::Precision;
 
 /// The maps of a batch, each as it is: the kernels activate on load.
 pub struct Maps {
@@ -82,15 +83,20 @@ impl Stage {
             }
             let (grid, activation) = source(tap.source, layer.read);
             header.activation = activation;
+            let phase = if i < piece.hoisted { packed.row } else { packed.pixel };
+            let of_tap = chunks(plan.graph.maps[tap.source].channels) as i32;
             taps.push(Tap {
                 source: grid,
                 weights: *weights as u64,
                 row: tap.row as i32,
                 column: tap.column as i32,
                 first: header.chunks,
-                chunks: if i < piece.hoisted { packed.row.chunks } else { packed.pixel.chunks } as i32,
+                chunks: phase.chunks as i32,
             });
-            header.chunks += chunks(plan.graph.maps[tap.source].channels) as i32;
+            header.chunks += of_tap;
+            if phase.precision == Precision::F32 {
+                header.wide += of_tap;
+            }
         }
         header.tap_count = taps.len() as i32;
         header.output = maps.grids[layer.output];
@@ -134,6 +140,7 @@ impl Stage {
             activates: exponential.contains(&activation),
             positions: self.positions(batch),
             chunks: self.header.chunks as usize,
+            wide: self.header.wide as usize,
             slices: self.header.slices as usize,
             rows: if activation >= Activation::ConcatElu as i32 { 2 * abi::CHUNK } else { abi::CHUNK },
             least: 1 + self.header.gated as usize,

@@ -18,6 +18,7 @@ pub struct Details {
     #[serde(flatten)]
     device: Properties,
     strategy: &'static str,
+    precision: &'static str,
 }
 
 /// Rates in operations and bytes per second, from the device's attributes.
@@ -39,7 +40,7 @@ pub struct Cuda {
 impl Cuda {
     /// The engine that the flags ask for.
     pub fn new(weights: &Weights, number: u32, args: &cli::EngineArgs) -> Result<Cuda> {
-        let engine = CudaEngine::new(weights, number, args.strategy.unwrap_or_default())?;
+        let engine = CudaEngine::new(weights, number, &args.cuda())?;
         let bounds = Bounds::of(engine.properties());
         Ok(Cuda { engine, bounds })
     }
@@ -110,14 +111,16 @@ impl Bench for Cuda {
 
     fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2] {
         let graph = self.engine.graph();
-        let cached = self.bounds.map(|b| b.cached_seconds(graph, batch, SIDE, SIDE));
+        let precision = self.engine.precision();
+        let cached = self.bounds.map(|b| b.cached_seconds(graph, precision, batch, [SIDE, SIDE]));
         [cached, self.bounds.map(|b| b.forward_seconds(graph, batch, SIDE, SIDE))]
     }
 
     fn machine(&self) -> Machine {
         let device = self.engine.properties().clone();
         let (processor, strategy) = (device.name.clone(), self.engine.strategy().name());
-        Machine { processor, threads: None, details: super::Details::Cuda(Details { device, strategy }) }
+        let details = Details { device, strategy, precision: self.engine.precision().name() };
+        Machine { processor, threads: None, details: super::Details::Cuda(details) }
     }
 
     fn limit(&self) -> (super::Limit, Vec<String>) {
@@ -126,12 +129,13 @@ impl Bench for Cuda {
         let mut lines = vec![
             format!(
                 "Device: {name}, compute capability {}.{}, {multiprocessors} multiprocessors, driver for CUDA \
-                 {}.{}, strategy {}",
+                 {}.{}, strategy {}, {}",
                 capability.0,
                 capability.1,
                 driver.0,
                 driver.1,
-                self.engine.strategy().name()
+                self.engine.strategy().name(),
+                self.engine.precision().name()
             ),
             format!("Clocks as reported: {:.0} MHz, memory {:.0} MHz", clock / 1e6, memory_clock / 1e6),
         ];

@@ -26,6 +26,7 @@ pub use prefetch::{BURST, Prefetch};
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// Outputs in a panel: weights are packed so that the same input row of 16 outputs is one cache line.
 pub const LANES: usize = 16;
@@ -102,35 +103,9 @@ impl Isa {
     }
 }
 
-/// How the weights of the pixel phase are stored. Accumulators and activations are float32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// float32: an input's row of a panel is one cache line.
-    #[default]
-    F32,
-    /// bfloat16, the upper half of a float32, in half the memory: one cache line is two inputs' rows, of
-    /// which the first has the lower halves of the 16 words. The products are float32's, with the same
-    /// bits on every instruction set; the processor's own bfloat16 dot products round otherwise.
-    Bf16,
-}
-
+/// In a panel an input's row in float32 is one cache line; in bfloat16 two inputs' rows are, of which the first has the lower
+/// halves of the 16 words.
 impl Precision {
-    /// The name, as `--precision` takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes of a weight.
-    pub fn bytes(self) -> f64 {
-        match self {
-            Precision::F32 => 4.0,
-            Precision::Bf16 => 2.0,
-        }
-    }
-
     /// Cache lines of a panel for `inputs` inputs. Two taps share no line.
     pub fn lines(self, inputs: usize) -> usize {
         match self {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{device, vgpu};
+use super::{device, device_for, vgpu};
 use crate::cuda::abi::{Entry, GEMV_TILE};
 use crate::cuda::cached::Cached;
 use crate::cuda::cost::Room;
@@ -10,7 +10,7 @@ use crate::cuda::driver::{Buffer, Device};
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
 use crate::cuda::schedule::{Flat, Schedule};
-use crate::cuda::{CudaEngine, Strategy};
+use crate::cuda::{CudaEngine, Options, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
 use crate::graph::Graph;
 use crate::graph::schedule::StrideWork;
@@ -18,6 +18,7 @@ use crate::models::{PixelCnnPp, WaveNet};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
+use crate::precision::Precision;
 use crate::weights::Weights;
 
 /// What an H100 holds of the persistent kernel.
@@ -69,7 +70,8 @@ fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
     let _turn = super::turn();
     let plan = Plan::new(PixelCnnPp::PAPER.graph());
     let extent = Extent { batch: 1, height: 32, width: 32 };
-    let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
+    let schedule =
+        Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
     assert_eq!(schedule.period, PERIOD);
     let flat = schedule.flat(H100.blocks());
     let mut total = 0;
@@ -107,7 +109,8 @@ impl Sample {
     fn planned(graph: Graph) -> Sample {
         let plan = Plan::new(graph);
         let extent = Extent { batch: 1, height: 8, width: 1 };
-        let schedule = Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan), extent, H100);
+        let schedule =
+            Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
         let flat = schedule.flat(H100.blocks());
         assert_eq!([flat.rows.len(), pixels(&flat).len()], [1, 1]);
         let entries = flat.entries;
@@ -142,9 +145,9 @@ fn steps_of_a_sample_of_a_sound() {
 }
 
 /// A model's plan and its weights on the device.
-fn on_device(device: &Device, config: PixelCnnPp) -> (Plan, Packed, Buffer<f32>) {
+fn on_device(device: &Device, config: PixelCnnPp, precision: Precision) -> (Plan, Packed, Buffer<f32>) {
     let plan = Plan::new(config.graph());
-    let packed = Packed::places(&plan);
+    let packed = Packed::places(&plan, precision);
     let weights = Weights::synthetic(config, 2);
     let mut floats = device.zeroed(packed.len).unwrap();
     packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
@@ -219,67 +222,96 @@ impl Counted {
     }
 }
 
-/// The paper's model, of each class of rows and pixels one: what the phases read and how.
+/// The paper's model on the device, of each class of rows and pixels one.
+struct Paper {
+    device: Device,
+    precision: Precision,
+    plan: Plan,
+    packed: Packed,
+    floats: Buffer<f32>,
+}
+
+impl Paper {
+    fn new(precision: Precision) -> Paper {
+        let device = device_for(precision);
+        let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER, precision);
+        Paper { device, precision, plan, packed, floats }
+    }
+
+    /// What the row phases ask for, if they are to be counted, and the pixel phases.
+    fn count(&self, size: usize, width: usize, rows_too: bool) -> [Counted; 2] {
+        let Self { device, plan, packed, floats, .. } = self;
+        let extent = Extent { batch: size, height: PERIOD, width };
+        let extras = Extras { logits: false, noise: false };
+        let mut cached = Cached::new(device, plan, packed, floats, extent, extras, Strategy::Launch).unwrap();
+        cached.begin(device, &batch(size, PERIOD, width)).unwrap();
+        let (mut rows, mut pixels) = (Counted::default(), Counted::default());
+        for row in 0..PERIOD {
+            if rows_too {
+                vgpu::reset(true);
+                cached.begin_row(device, row).unwrap();
+                rows.add(&vgpu::report());
+            }
+            vgpu::reset(true);
+            cached.pixels(device, row, width).unwrap();
+            pixels.add(&vgpu::report());
+        }
+        [rows, pixels]
+    }
+
+    /// Bytes of the weights of each phase, each stride's as often as it runs.
+    fn needed(&self, width: usize) -> [f64; 2] {
+        let runs = |work: &StrideWork| (PERIOD / work.stride) as f64;
+        let work = self.plan.graph.work_by_stride();
+        let bytes = self.precision.bytes();
+        let of_pixel = |work: &StrideWork| bytes * work.pixel * runs(work) * (width / work.stride) as f64;
+        [work.iter().map(|work| 4.0 * work.row * runs(work)).sum(), work.iter().map(of_pixel).sum()]
+    }
+}
+
+/// What the phases read and how. The later ones are counted without their row phases, so that the test takes no longer.
 #[test]
 fn weights_are_read_once_and_in_whole_sectors() {
     let _turn = super::turn();
     if skipped() {
         return;
     }
-    let device = device();
-    let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER);
-    let extras = Extras { logits: false, noise: false };
     println!(
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
          | shared requests | conflicts | instructions | float32 |"
     );
-    // The second batch is counted without its row phases, so that the test takes no longer.
-    for (size, width) in [(1, 32), (8, PERIOD)] {
-        let extent = Extent { batch: size, height: PERIOD, width };
-        let mut cached =
-            Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
-        cached.begin(&device, &batch(size, PERIOD, width)).unwrap();
-        let (mut rows, mut pixels) = (Counted::default(), Counted::default());
-        for row in 0..PERIOD {
-            if size == 1 {
-                vgpu::reset(true);
-                cached.begin_row(&device, row).unwrap();
-                rows.add(&vgpu::report());
+    let cases = [(Precision::F32, &[(1, 32), (8, PERIOD)][..]), (Precision::Bf16, &[(1, PERIOD)])];
+    for (precision, batches) in cases {
+        let paper = Paper::new(precision);
+        for &(size, width) in batches {
+            let rows_too = width == 32;
+            let [rows, pixels] = paper.count(size, width, rows_too);
+            let [of_rows, of_pixels] = paper.needed(width);
+            if rows_too {
+                rows.print(&format!("a row of {width} before its pixels, batch 1"), PERIOD as f64, of_rows);
+                assert!((rows.distinct as f64) < 1.05 * of_rows, "{} bytes, {of_rows} needed", rows.distinct);
             }
-            vgpu::reset(true);
-            cached.pixels(&device, row, width).unwrap();
-            pixels.add(&vgpu::report());
-        }
-        // Bytes of a phase's weights, each stride's as often as it runs.
-        let runs = |work: &StrideWork| (PERIOD / work.stride) as f64;
-        let work = plan.graph.work_by_stride();
-        let of_rows: f64 = work.iter().map(|work| 4.0 * work.row * runs(work)).sum();
-        let of_pixels: f64 =
-            work.iter().map(|work| 4.0 * work.pixel * runs(work) * (width / work.stride) as f64).sum();
-        if size == 1 {
-            rows.print(&format!("a row of {width} before its pixels, batch 1"), PERIOD as f64, of_rows);
-            assert!((rows.distinct as f64) < 1.05 * of_rows, "{} bytes, {of_rows} needed", rows.distinct);
-        }
-        pixels.print(&format!("a pixel, batch {size}"), (PERIOD * width) as f64, of_pixels);
-        // Beyond one tile of images, multiprocessors that would idle read the same weights for other images.
-        let times = size.div_ceil(GEMV_TILE) as f64;
-        assert!(
-            (pixels.weights as f64) < 1.05 * times * of_pixels,
-            "{} bytes, {of_pixels} needed",
-            pixels.weights
-        );
-        assert!((pixels.distinct as f64) < 1.05 * of_pixels, "{} bytes, {of_pixels} needed", pixels.distinct);
-        // Where the chunks of a product are split among a block's warps, as in row phases, two of them share a sector of
-        // weights.
-        for (counted, most) in [(&rows, 1.1), (&pixels, 1.01)].into_iter().filter(|(c, _)| c.launches > 0) {
-            let all = counted.sectors.iter().sum::<u64>() as f64 / counted.ideal.iter().sum::<u64>() as f64;
-            assert!(
-                counted.share(0) < most && counted.share(1) < 1.1 && all < 1.1,
-                "{:?}, {:?}",
-                counted.sectors,
-                counted.ideal
-            );
-            assert_eq!(counted.conflicts, 0);
+            let name = format!("a pixel, batch {size}, {}", precision.name());
+            pixels.print(&name, (PERIOD * width) as f64, of_pixels);
+            // Beyond one tile of images, multiprocessors that would idle read the same weights for other images.
+            let times = size.div_ceil(GEMV_TILE) as f64;
+            let (read, distinct) = (pixels.weights as f64, pixels.distinct as f64);
+            assert!(read < 1.05 * times * of_pixels, "{read} bytes, {of_pixels} needed");
+            assert!(distinct < 1.05 * of_pixels, "{distinct} bytes, {of_pixels} needed");
+            // Where the chunks of a product are split among a block's warps, as in row phases, two of them share a sector
+            // of weights.
+            for (counted, most) in [(&rows, 1.1), (&pixels, 1.01)].into_iter().filter(|(c, _)| c.launches > 0)
+            {
+                let [sectors, ideal] =
+                    [&counted.sectors, &counted.ideal].map(|n| n.iter().sum::<u64>() as f64);
+                assert!(
+                    counted.share(0) < most && counted.share(1) < 1.1 && sectors < 1.1 * ideal,
+                    "{:?}, {:?}",
+                    counted.sectors,
+                    counted.ideal
+                );
+                assert_eq!(counted.conflicts, 0);
+            }
         }
     }
 }
@@ -294,7 +326,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     // Few multiprocessors: all of a row's layers go through masked_conv_gemm.
     device.properties.multiprocessors = 1;
     let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 2, ..PixelCnnPp::PAPER };
-    let (plan, packed, floats) = on_device(&device, config);
+    let (plan, packed, floats) = on_device(&device, config, Precision::F32);
     let extent = Extent { batch: 8, height: 4, width: 32 };
     let extras = Extras { logits: false, noise: false };
     let mut cached = Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
@@ -323,7 +355,7 @@ fn launches_of_an_image_by_strategy() {
     let config = PixelCnnPp { resnets: 1, filters: 8, mixtures: 1, ..PixelCnnPp::PAPER };
     let weights = Weights::synthetic(config, 2);
     for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
-        let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+        let mut engine = CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
         let mut copies = Vec::new();
         for height in [4, 8] {
             engine.make(&batch(2, height, 8), &|_| true).unwrap();
@@ -361,7 +393,8 @@ fn launches_of_a_sample_by_strategy() {
         let labels = (config.classes > 0).then_some(&[0][..]);
         let [before, of_it] = sample.launches.map(|launches| launches as u64);
         for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
-            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut engine =
+                CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
             let mut asked = |length| {
                 vgpu::reset(false);
                 engine.make(&Batch { labels, ..batch(1, length, 1) }, &|_| true).unwrap();
@@ -403,7 +436,8 @@ fn the_order_of_blocks_and_warps_makes_no_difference() {
         let mut images = Vec::new();
         for seed in 0..6 {
             vgpu::seed(seed);
-            let mut engine = CudaEngine::new(&weights, 0, strategy).unwrap();
+            let mut engine =
+                CudaEngine::new(&weights, 0, &Options { strategy, ..Options::default() }).unwrap();
             images.push(engine.make(&batch(2, 4, 8), &|_| true).unwrap().images);
         }
         vgpu::seed(0);

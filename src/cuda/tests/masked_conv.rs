@@ -1,9 +1,9 @@
-//! The shifted convolutions: every piece of odd-sized models, every part and span, in every form.
+//! The shifted convolutions: every piece of odd-sized models, every part and span, in every form and precision.
 
 use bytemuck::bytes_of;
 use serde_json::Value;
 
-use super::{device, noise, offset, vgpu};
+use super::{device_for, noise, offset, vgpu};
 use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS, reciprocal};
 use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
@@ -14,6 +14,7 @@ use crate::graph::{Activation, Bias};
 use crate::models::{Nonlinearity, PixelCnnPp};
 use crate::plan::layout::{Extent, Storage};
 use crate::plan::{Part, Piece, Plan};
+use crate::precision::{Precision, bf16};
 use crate::weights::Weights;
 
 const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
@@ -31,6 +32,7 @@ fn conflicts(report: &Value) -> u64 {
 struct Bench {
     device: Device,
     config: PixelCnnPp,
+    precision: Precision,
     plan: Plan,
     weights: Weights,
     packed: Packed,
@@ -43,11 +45,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(config: PixelCnnPp, storage: Storage) -> Bench {
-        let device = device();
+    fn new(config: PixelCnnPp, storage: Storage, precision: Precision) -> Bench {
+        let device = device_for(precision);
         let plan = Plan::new(config.graph());
         let weights = Weights::synthetic(config, 5);
-        let packed = Packed::places(&plan);
+        let packed = Packed::places(&plan, precision);
         let mut floats = device.zeroed(packed.len).unwrap();
         packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
         let mut maps = Maps::new(&plan, storage, EXTENT);
@@ -68,7 +70,7 @@ impl Bench {
         }
         arena[hoisted..].fill_with(&mut next);
         let labels = [0, 1, 2].map(|i| i % config.classes.max(1) as i32);
-        Bench { device, config, plan, weights, packed, maps, hoisted, arena, labels, floats }
+        Bench { device, config, precision, plan, weights, packed, maps, hoisted, arena, labels, floats }
     }
 
     /// The arena after a stage has run at a place of the image.
@@ -117,6 +119,12 @@ impl Bench {
         }
     }
 
+    /// What a weight is that the row phase reads, or the pixel phase.
+    fn stored(&self, w: f32, of_row: bool) -> f64 {
+        let narrow = self.precision == Precision::Bf16 && !of_row;
+        f64::from(if narrow { f32::from_bits(u32::from(bf16(w)) << 16) } else { w })
+    }
+
     /// The oracle: accumulators or outputs of a stage at one position, by their place in the arena.
     fn masked_conv(&self, index: usize, part: Part, [image, row, column]: [usize; 3]) -> Vec<(usize, f64)> {
         let (piece, graph) = (&self.plan.pieces[index], &self.plan.graph);
@@ -148,7 +156,7 @@ impl Bench {
         };
         let mut accumulators: Vec<f64> = (0..count).map(initial).collect();
         let taps = piece.part(part);
-        for tap in self.plan.taps(piece).skip(taps.start).take(taps.len()) {
+        for (index, tap) in self.plan.taps(piece).enumerate().skip(taps.start).take(taps.len()) {
             let parameter = &graph.parameters[tap.parameter];
             let folded = fold(tap.parameter);
             let channels = graph.maps[tap.source].channels;
@@ -160,8 +168,8 @@ impl Bench {
                 let on_ones = tap.bias_on_ones.filter(|_| i + 1 == tap.in_channels()).map(fold);
                 for (o, sum) in accumulators.iter_mut().enumerate() {
                     let w = folded.kernel[(tap.position * parameter.inputs + input) * parameter.outputs + o];
-                    *sum += x * f64::from(w);
-                    *sum += on_ones.as_ref().map_or(0.0, |folded| x * f64::from(folded.bias[o]));
+                    let w = w + on_ones.as_ref().map_or(0.0, |folded| folded.bias[o]);
+                    *sum += x * self.stored(w, index < piece.hoisted);
                 }
             }
         }
@@ -189,7 +197,8 @@ impl Bench {
         let place = [0, 1].map(|axis| (4..12).find(|&at| piece.step(axis, at).is_some()).unwrap());
         let steps = [0, 1].map(|axis| piece.step(axis, place[axis]).unwrap());
         let place = if span == Span::Image { [0, 0] } else { place };
-        let name = format!("{} of {}, {part:?}, {span:?}", self.plan.layer(piece).name, self.config);
+        let (layer, precision) = (&self.plan.layer(piece).name, self.precision);
+        let name = format!("{layer} of {}, {part:?}, {span:?}, {precision:?}", self.config);
         let [gemv, gemms @ ..] = Form::ALL.map(|form| {
             let mut table = Table::default();
             table.push(vec![stage.clone()], EXTENT.batch, ROOM, &[form]);
@@ -237,10 +246,16 @@ impl Bench {
     }
 }
 
-fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonlinearity) {
+fn check_all(
+    filters: usize,
+    mixtures: usize,
+    classes: usize,
+    nonlinearity: Nonlinearity,
+    precision: Precision,
+) {
     let config = PixelCnnPp { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
     for storage in [Storage::Ring, Storage::Full] {
-        let bench = Bench::new(config, storage);
+        let bench = Bench::new(config, storage, precision);
         for (index, piece) in bench.plan.pieces.iter().enumerate() {
             match storage {
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
@@ -262,18 +277,26 @@ fn check_all(filters: usize, mixtures: usize, classes: usize, nonlinearity: Nonl
 #[test]
 fn masked_conv_with_concat_elu_and_classes() {
     let _turn = super::turn();
-    check_all(13, 1, 3, Nonlinearity::ConcatElu);
+    check_all(13, 1, 3, Nonlinearity::ConcatElu, Precision::F32);
 }
 
 #[test]
 fn masked_conv_with_elu() {
     let _turn = super::turn();
-    check_all(9, 2, 0, Nonlinearity::Elu);
+    check_all(9, 2, 0, Nonlinearity::Elu, Precision::F32);
 }
 
 #[test]
 fn masked_conv_with_relu_and_whole_chunks() {
     let _turn = super::turn();
     // Ten slices, or with a gate twenty: of `masked_conv_gemm` one block for all, or two, of which one has few.
-    check_all(40, 1, 0, Nonlinearity::Relu);
+    check_all(40, 1, 0, Nonlinearity::Relu, Precision::F32);
+}
+
+/// Of a layer with taps of both phases some weights are float32.
+#[test]
+fn masked_conv_with_bfloat16_weights() {
+    let _turn = super::turn();
+    check_all(13, 1, 3, Nonlinearity::ConcatElu, Precision::Bf16);
+    check_all(20, 1, 0, Nonlinearity::Relu, Precision::Bf16);
 }

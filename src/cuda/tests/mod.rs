@@ -5,6 +5,7 @@
 mod cache;
 mod counters;
 mod masked_conv;
+mod precision;
 mod sample;
 mod vgpu;
 
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::abi::Grid;
 use super::driver::Device;
+use crate::precision::Precision;
 
 /// One test at a time: the counts of the virtual GPU are the process's. A test that failed does no harm.
 fn turn() -> MutexGuard<'static, ()> {
@@ -21,7 +23,12 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// The device under test.
 fn device() -> Device {
-    let device = Device::open(0).unwrap();
+    device_for(Precision::F32)
+}
+
+/// The same, for weights of a precision.
+fn device_for(precision: Precision) -> Device {
+    let device = Device::open(0, precision).unwrap();
     device.enter().unwrap();
     device
 }

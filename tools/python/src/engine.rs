@@ -7,14 +7,16 @@
 use std::path::PathBuf;
 
 use fast_pixel_cnn::checkpoint::Held;
-use fast_pixel_cnn::cpu::Precision;
+use fast_pixel_cnn::device::CudaOptions;
 use fast_pixel_cnn::engine::{Engine, Method};
 use fast_pixel_cnn::evaluate::{self, Task};
 use fast_pixel_cnn::generate::{Hooks, Progress, Run};
 use fast_pixel_cnn::heads::Head;
 use fast_pixel_cnn::media::images;
 use fast_pixel_cnn::weights::Options;
-use fast_pixel_cnn::{Device, Error, ModelConfig, Nonlinearity, Result, Weights, cpu, device, memory};
+use fast_pixel_cnn::{
+    Device, Error, ModelConfig, Nonlinearity, Precision, Result, Weights, cpu, device, memory,
+};
 use ndarray::{Array4, ArrayView4, Dimension, Ix4};
 use numpy::{
     Element, PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray4,
@@ -96,19 +98,12 @@ pub fn open(
     threads: Option<usize>,
     precision: &str,
 ) -> PyResult<Opened> {
-    let precisions = [Precision::F32, Precision::Bf16];
-    let found = precisions.into_iter().find(|one| one.name() == precision);
+    let found = Precision::ALL.into_iter().find(|one| one.name() == precision);
     let refused = || Error::argument("precision", "f32 or bf16", format!("\"{precision}\""));
     let precision = found.ok_or_else(refused).map_err(exception)?;
     let device = Device::named(device).map_err(exception)?;
-    if let Device::Cuda(_) = device {
-        let refuse = |name, reason: &str| Err(exception(Error::refused(name, reason)));
-        if threads.is_some() {
-            return refuse("threads", "only for the processor");
-        }
-        if precision == Precision::Bf16 {
-            return refuse("precision", "bf16 is only for the processor");
-        }
+    if let (Device::Cuda(_), Some(_)) = (device, threads) {
+        return Err(exception(Error::refused("threads", "only for the processor")));
     }
     let options = choice.options().map_err(exception)?;
     // Copied while nobody else can write into them.
@@ -122,7 +117,8 @@ pub fn open(
             Err(arrays) => Weights::from_held(arrays, &options)?,
         };
         let cpu = cpu::Options { threads, precision, ..cpu::Options::default() };
-        let engine = device.open_with(&weights, &device::Options { cpu, ..device::Options::default() })?;
+        let cuda = CudaOptions { precision, ..CudaOptions::default() };
+        let engine = device.open_with(&weights, &device::Options { cpu, cuda })?;
         Ok(Opened::new(engine, &weights))
     });
     opened.map_err(exception)

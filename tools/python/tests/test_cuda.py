@@ -33,6 +33,10 @@ thread = threading.Thread(target=lambda: made.append(device.sample(1, size=4, fl
 thread.start()
 thread.join()
 assert np.array_equal(made[0], images[:1])
+narrow, on_processor = (fast_pixel_cnn.load(path, device=name, precision="bf16") for name in ("cuda", "cpu"))
+assert narrow.device.endswith(", bf16)"), narrow.device
+apart = np.abs(narrow.logits(given) - device.logits(given)).max()
+assert np.abs(narrow.logits(given) - on_processor.logits(given)).max() < 1e-4 < apart
 """
 
 

@@ -76,7 +76,7 @@ def load(
             checkpoint's names, such as `model.state_dict()`.
         device: "auto" (the first CUDA device if there is one, else the processor), "cpu", "cuda" or "cuda:N".
         threads: on the processor, at most one for each core; by default as many as there are.
-        precision: "f32", or "bf16" for weights of half the bytes where every pixel reads them (processor only).
+        precision: "f32", or "bf16" for weights of half the bytes where every pixel reads them.
         raw: take a checkpoint's raw weights instead of the averaged ones.
         nonlinearity: "concat_elu", "elu" or "relu", where a checkpoint's shapes cannot tell.
         scope: where a checkpoint has several models, the scope or key of the one.
