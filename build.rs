@@ -9,7 +9,12 @@ use std::{env, fs};
 
 /// The oldest devices that CUDA 13 compiles for.
 const ARCH: &str = "compute_75";
-/// The lowest version of PTX that has all that the kernels use: that of CUDA 11.0, which drivers know from 450 on.
+/// What the files are called that are for younger devices, those that have clusters; and the lowest version of PTX for what
+/// they use.
+const CLUSTER: &str = "cluster";
+const CLUSTER_ARCH: u32 = 90;
+const CLUSTER_PTX: (u32, u32) = (8, 1);
+/// The lowest version of PTX that has all that the others use: that of CUDA 11.0, which drivers know from 450 on.
 /// `tests/cuda_resources.rs` has assemblers of several versions read what is built.
 const PTX: (u32, u32) = (7, 0);
 /// The version of PTX that brought each target which came later.
@@ -62,6 +67,8 @@ fn main() {
     for source in sources() {
         let stem = source.file_stem().expect("a file has a name").to_str().expect("our names are ASCII");
         let ptx = out.join(stem).with_extension("ptx");
+        let (arch, lowest) =
+            if stem.starts_with(CLUSTER) { (cluster_arch(&arch), CLUSTER_PTX) } else { (arch.clone(), PTX) };
         let mut command = Command::new(&nvcc);
         command.args(FLAGS).arg(format!("-arch={arch}")).arg("-o").arg(&ptx).arg(&source);
         match command.status() {
@@ -69,7 +76,8 @@ fn main() {
             Ok(_) => fail(&format!("nvcc could not compile {}", source.display())),
             Err(error) => fail(&format!("cannot run {}: {error}", nvcc.display())),
         }
-        let text = fs::read_to_string(&ptx).and_then(|text| fs::write(&ptx, for_oldest_driver(&text, &arch)));
+        let text = fs::read_to_string(&ptx)
+            .and_then(|text| fs::write(&ptx, for_oldest_driver(&text, &arch, lowest)));
         text.unwrap_or_else(|e| fail(&format!("cannot rewrite {}: {e}", ptx.display())));
         modules += &format!("    ({stem:?}, include_str!({:?})),\n", ptx);
     }
@@ -83,12 +91,13 @@ fn main() {
 }
 
 /// States the lowest version of PTX that will do: nvcc states its own, which every older driver refuses.
-fn for_oldest_driver(ptx: &str, arch: &str) -> String {
-    let target = arch.trim_start_matches("compute_").parse().unwrap_or(u32::MAX);
+/// `needed` is that of what the file uses.
+fn for_oldest_driver(ptx: &str, arch: &str, needed: (u32, u32)) -> String {
+    let target = number(arch).unwrap_or(u32::MAX);
     let brought = TARGETS.iter().find(|(number, _)| *number == target).map(|(_, version)| *version);
     let lowest = match brought {
-        Some(version) => version.max(PTX),
-        None if target <= 80 => PTX,
+        Some(version) => version.max(needed),
+        None if target <= 80 => needed,
         // Newer than this list, or with features of one device (`90a`): as nvcc has it.
         None => return ptx.to_string(),
     };
@@ -99,6 +108,19 @@ fn for_oldest_driver(ptx: &str, arch: &str) -> String {
         None => Some(format!("{line}\n")),
     };
     ptx.lines().filter_map(line).collect()
+}
+
+/// The number of an architecture without features of one device.
+fn number(arch: &str) -> Option<u32> {
+    arch.trim_start_matches("compute_").parse().ok()
+}
+
+/// The architecture for what takes clusters: that of all files, unless it is too old for them.
+fn cluster_arch(arch: &str) -> String {
+    match number(arch) {
+        Some(number) if number < CLUSTER_ARCH => format!("compute_{CLUSTER_ARCH}"),
+        _ => arch.to_string(),
+    }
 }
 
 /// The shim over NVTX, whose header comes with the toolkit.

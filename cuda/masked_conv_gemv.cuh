@@ -256,20 +256,22 @@ __device__ __forceinline__ Target target_of(const Stage& stage, const Batch& bat
     return target;
 }
 
+// The output of a complete sum.
+__device__ __forceinline__ float ended(const Stage& stage, Ending ending, float value, float gate, float add) {
+    if (ending == GATED_AND_ADDED) return gated(add, value, gate);
+    return ending == AS_IT_IS ? value : epilogue(stage, value, gate, add);
+}
+
 // What becomes of a complete sum.
 template <Exchange BY>
 __device__ __forceinline__ void end_sum(const Stage& stage, Ending ending, const Target& target, float value, float gate,
                                         float add) {
     if (!target.here) return;
-    if (ending == GATED_AND_ADDED) {
-        store_output<BY, float>(target.output.to, gated(add, value, gate));
-    } else if (ending == AS_IT_IS) {
-        store_output<BY, float>(target.output.to, value);
-    } else if (stage.stores_accumulators) {
+    if (ending == OTHERWISE && stage.stores_accumulators) {
         store_accumulators(target.output.to, value);
         if (stage.gated) store_accumulators(target.output.to + SLICE, gate);
     } else {
-        store_output<BY, float>(target.output.to, epilogue(stage, value, gate, add));
+        store_output<BY, float>(target.output.to, ended(stage, ending, value, gate, add));
     }
 }
 

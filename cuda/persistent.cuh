@@ -1,4 +1,4 @@
-// A whole row of a batch in one cooperative launch.
+// A whole row of a batch in one cooperative launch, or what comes before its pixels.
 //
 // The idea: what the host would launch stage by stage is a table here, which every block walks through. Stages of the row
 // phase take turns: between two that depend on each other all blocks wait at a barrier in global memory. Those of the
@@ -41,7 +41,7 @@ static_assert(sizeof(Shared) == sizeof(gemv::Shared), "which MAX_TAPS in src/cud
 
 template <Precision OF>
 __device__ __forceinline__ void persistent(const float4* records, const Entry* entries, int first_entry, const Sampler* sampler,
-                                           Batch batch, unsigned* counter, int row) {
+                                           Batch batch, unsigned* counter, int row, int columns) {
     __shared__ Shared shared;
     // Of the stage that runs, and of the next: the entry, and the record, in `shared_record`.
     __shared__ Entry shared_entries[2];
@@ -54,7 +54,7 @@ __device__ __forceinline__ void persistent(const float4* records, const Entry* e
         __syncthreads();
     }
     // Column -1 stands for the row phase, which runs before the first pixel.
-    for (int column = -1; column < batch.width;) {
+    for (int column = -1; column < columns;) {
         const Entry& entry = shared_entries[turn];
         // What comes next depends on nothing that is computed: it is on its way meanwhile.
         const float4* record = records + size_t(entry.next_stage) * batch.parts;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void persistent(const float4* records, const Entry* e
             // Image after image to another block, then to another of its warps.
             int warps = THREADS / WARP, warp = threadIdx.x / WARP;
             for (int image = blockIdx.x + warp * gridDim.x; image < batch.size; image += warps * gridDim.x) {
-                sample<HANDED>(*sampler, batch, image, row, column);
+                sample<HANDED>(*sampler, batch, image, row, column, [](int, float) {});
             }
             if (shared_entries[turn].waits) __syncthreads();
         }

@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARP)
 sample_f32(const Sampler* sampler, Batch batch) {
     int row = batch.cursor->row, column = batch.cursor->column;
     for (int image = threadIdx.x / WARP; image < batch.size; image += blockDim.x / WARP) {
-        sample<LAUNCH>(*sampler, batch, image, row, column);
+        sample<LAUNCH>(*sampler, batch, image, row, column, [](int, float) {});
     }
     __syncthreads();
     if (threadIdx.x == 0) {

@@ -8,9 +8,10 @@
 #include "head_categorical.cuh"
 #include "head_mixture.cuh"
 
-// Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted.
-template <Exchange BY>
-__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column) {
+// Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted. `feed` gets
+// each channel of the position of the map that the pixel fills, those of the padding too.
+template <Exchange BY, class Feed>
+__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column, Feed feed) {
     const Head& head = sampler.head;
     int lane = threadIdx.x % WARP;
     Place place = {image, row, column, (size_t(image) * batch.height + row) * batch.width + column};
@@ -36,9 +37,12 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
     // The position of the map that this pixel fills.
     int next = column + input.previous, wraps = next == batch.width;
-    if (row + wraps == input.end) return;
-    float* to = batch.arena + offset(input.image, batch, image, row + wraps, wraps ? 0 : next);
-    for (int channel = lane; channel < input.channels; channel += WARP) {
-        store_output<BY, float>(to + channel, encoded(input, value, channel));
+    bool has_next = row + wraps < input.end;
+    float* to = has_next ? batch.arena + offset(input.image, batch, image, row + wraps, wraps ? 0 : next) : nullptr;
+    for (int channel = lane; channel < input.image.channels; channel += WARP) {
+        bool padding = channel >= input.channels;
+        float x = padding ? 0.0f : encoded(input, value, channel);
+        if (has_next && !padding) store_output<BY, float>(to + channel, x);
+        feed(channel, x);
     }
 }

@@ -21,6 +21,13 @@ __device__ __forceinline__ float4 load_slice(const float2* from) {
     return make_float4(halves.x, halves.y, 0.0f, 0.0f);
 }
 
+// The slice that two words of bfloat16 stand for: the first of two is the lower half of a word.
+__device__ __forceinline__ float4 widened(float first, float second) {
+    unsigned low = __float_as_uint(first), high = __float_as_uint(second);
+    return make_float4(__uint_as_float(low << 16), __uint_as_float(low & 0xffff0000u), __uint_as_float(high << 16),
+                       __uint_as_float(high & 0xffff0000u));
+}
+
 // Where slices of weights lie, from one on: [slices][rows of a chunk][chunks][SLICE].
 template <Precision OF>
 struct WeightsAt;
@@ -63,11 +70,7 @@ struct WeightsAt<BF16> {
             load(from);
         }
     }
-    // The first of two is the lower half of a word.
     __device__ __forceinline__ void widen(float4& w) const {
-        if (each == 2) return;
-        unsigned low = __float_as_uint(w.x), high = __float_as_uint(w.y);
-        w = make_float4(__uint_as_float(low << 16), __uint_as_float(low & 0xffff0000u), __uint_as_float(high << 16),
-                        __uint_as_float(high & 0xffff0000u));
+        if (each == 1) w = widened(w.x, w.y);
     }
 };

@@ -1,5 +1,6 @@
 //! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
-//! `cuda/sampler.cuh`, `cuda/expected.cuh` and `cuda/persistent.cuh`.
+//! `cuda/sampler.cuh`, `cuda/expected.cuh`,
+//! `cuda/persistent.cuh` and `cuda/masked_conv_cluster.cuh`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
@@ -31,6 +32,21 @@ pub const SPLIT_POSITIONS: usize = 32;
 pub const GEMV_LANES: usize = 64;
 /// Fewest threads for the chunks of a slice, of which some may have none.
 pub const GEMV_LEAST_LANES: usize = 16;
+
+/// Blocks of a cluster.
+pub const CLUSTER: usize = 16;
+/// Threads of each of its blocks: those that multiply and those that add.
+pub const MULTIPLIERS: usize = 256;
+pub const ADDERS: usize = 64;
+/// Pages of weights in its shared memory.
+pub const PAGES: usize = 4;
+/// Records that are there.
+pub const RECORDS: usize = 3;
+/// Steps whose values are there, and taps of a stage that may read them.
+pub const RECENT: usize = 3;
+pub const RECENT_TAPS: usize = 32;
+/// Halves of chunks that a multiplier brings for a tile of images.
+pub const BROUGHT: usize = 2;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
@@ -244,13 +260,58 @@ pub struct Expected {
     pub channels: i32,
 }
 
+/// `struct Turn`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Turn {
+    pub next: i32,
+    pub last: i32,
+    pub units: i32,
+    pub rounds: i32,
+    pub line: i32,
+    pub recent_add: i32,
+    pub of_chunks: u32,
+    pub of_halves: u32,
+    pub of_outputs: [u32; 2],
+    pub recent: u64,
+}
+
+/// `struct Page`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Page {
+    pub at: u32,
+    pub multipliers: u32,
+}
+
+/// `struct Cluster`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Cluster {
+    pub records: u64,
+    pub pages: u64,
+    pub weights: u64,
+    pub parts: i32,
+    pub images: i32,
+    pub tile: i32,
+    pub inputs: i32,
+    pub sums: i32,
+    pub recent_channels: i32,
+    pub records_at: i32,
+    pub inputs_at: i32,
+    pub sums_at: i32,
+    pub recent_at: i32,
+    pub tokens_at: i32,
+    pub arrivals_at: i32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 8] = [
+    const SOURCES: [&str; 10] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -259,6 +320,8 @@ mod tests {
         include_str!("../../cuda/masked_conv_gemv.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
         include_str!("../../cuda/masked_conv_split.cuh"),
+        include_str!("../../cuda/cluster_exchange.cuh"),
+        include_str!("../../cuda/masked_conv_cluster.cuh"),
     ];
 
     fn stated(text: &str) -> bool {
@@ -280,6 +343,9 @@ mod tests {
             ("Sampler", size_of::<Sampler>()),
             ("Entry", size_of::<Entry>()),
             ("Expected", size_of::<Expected>()),
+            ("Turn", size_of::<Turn>()),
+            ("Page", size_of::<Page>()),
+            ("Cluster", size_of::<Cluster>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }
@@ -297,9 +363,17 @@ mod tests {
             ("SLICES", GEMM_SLICES),
             ("SPLIT_SLICES", SPLIT_SLICES),
             ("SPLIT_POSITIONS", SPLIT_POSITIONS),
+            ("CLUSTER", CLUSTER),
+            ("MULTIPLIERS", MULTIPLIERS),
+            ("ADDERS", ADDERS),
+            ("RECORDS", RECORDS),
+            ("RECENT", RECENT),
+            ("RECENT_TAPS", RECENT_TAPS),
+            ("BROUGHT", BROUGHT),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }
+        assert!(stated(&format!("constexpr unsigned PAGES = {PAGES};")));
         let kind = |head: Of| Head::from(head).kind;
         for (name, value) in [
             ("IDENTITY", Activation::Identity as i32),

@@ -90,6 +90,8 @@ mod tests {
             driver: (13, 0),
             multiprocessors: 132,
             cooperative: true,
+            clusters: true,
+            block_memory: 227 << 10,
             memory: 80 << 30,
             l2: 50 << 20,
             clock: 1980e6,

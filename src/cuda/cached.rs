@@ -1,16 +1,17 @@
-//! Cached generation on the device: the launches of [`super::schedule`], by one of three strategies.
+//! Cached generation on the device: the launches of [`super::schedule`], by one of four strategies.
 //!
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
-//! graph, or, inside one kernel, values that are handed over (and in the row phase a barrier). All three run the same
-//! stages on the same tables, so the images are the same.
+//! graph, or, inside one kernel, values that are handed over (and in the row phase a barrier), or sent from block to block of
+//! a cluster. All of them run the same stages, so the images are the same.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{Entry, Expected, THREADS};
+use super::abi::{self, CLUSTER, Entry, Expected, Page, THREADS};
+use super::cluster::{self, Clusters};
 use super::cost::Room;
 use super::driver::{Buffer, Device, Graph, Shape};
 use super::kernels::Kernel;
@@ -18,6 +19,7 @@ use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
 use super::schedule::{Flat, Schedule};
+use super::stored::{Paged, Stored};
 use super::{Properties, Strategy, stage};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub struct Cached {
     /// Whether the network reads the previous pixel.
     previous: bool,
     way: Way,
+    /// What makes the pixels, if that is not the persistent kernel too.
+    clusters: Option<Tabled>,
 }
 
 /// How the launches are run.
@@ -46,6 +50,15 @@ enum Way {
         blocks: u32,
         tables: Tables,
     },
+}
+
+/// Clusters whose tables are on the device.
+struct Tabled {
+    /// Their shape, and where a row begins.
+    of: Clusters,
+    /// Held for the addresses in `told`.
+    _buffers: [Buffer<u8>; 2],
+    told: abi::Cluster,
 }
 
 /// What the persistent kernel reads, and its barrier's counter.
@@ -74,16 +87,22 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
             let found = "the device has no cooperative launches; the strategy graph needs none";
             Err(Error::device(&properties.label, "run the strategy persistent", found))
         }
+        Strategy::Cluster if properties.cooperative && properties.clusters => Ok(Strategy::Cluster),
+        Strategy::Cluster => {
+            let found = "the device has no clusters, as those of compute capability 9.0 and later have";
+            Err(Error::device(&properties.label, "run the strategy cluster", found))
+        }
     }
 }
 
 /// The kernels that a strategy takes, but for rows that are given, and `masked_conv_gemm` where stages take it.
 fn kernels(strategy: Strategy) -> Vec<Kernel> {
-    let of_strategy = match strategy {
-        Strategy::Auto | Strategy::Persistent => [Kernel::Expect, Kernel::Persistent],
-        Strategy::Launch | Strategy::Graph => [Kernel::Sample, Kernel::Gemv],
+    let of_strategy: &[Kernel] = match strategy {
+        Strategy::Auto | Strategy::Persistent => &[Kernel::Expect, Kernel::Persistent],
+        Strategy::Cluster => &[Kernel::Expect, Kernel::Persistent, Kernel::Cluster],
+        Strategy::Launch | Strategy::Graph => &[Kernel::Sample, Kernel::Gemv],
     };
-    [&loaded::KERNELS[..], &of_strategy].concat()
+    [&loaded::KERNELS[..], of_strategy].concat()
 }
 
 /// What the device holds of the kernels that a strategy runs.
@@ -95,7 +114,9 @@ pub fn room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Room> {
     match strategy {
         Strategy::Launch | Strategy::Graph => Ok(Room::of_launches(device.properties.multiprocessors)),
         // The records of two stages.
-        Strategy::Auto | Strategy::Persistent => device.room(Kernel::Persistent, THREADS, 2 * record),
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => {
+            device.room(Kernel::Persistent, THREADS, 2 * record)
+        }
     }
 }
 
@@ -108,7 +129,7 @@ impl Cached {
         device: &Device,
         plan: &Plan,
         packed: &Packed,
-        weights: &Buffer<f32>,
+        stored: &Stored,
         extent: Extent,
         extras: Extras,
         strategy: Strategy,
@@ -122,14 +143,17 @@ impl Cached {
         if matches!(strategy, Strategy::Launch | Strategy::Graph) {
             device.load(&schedule.kernels().collect::<Vec<_>>())?;
         }
-        let loaded = Loaded::new(device, &plan.graph, weights, extent, extras, &schedule.table, places)?;
+        let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
         let previous = plan.graph.input.previous;
-        let mut cached = Cached { schedule, loaded, previous, way: Way::Launch };
+        let mut cached = Cached { schedule, loaded, previous, way: Way::Launch, clusters: None };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
             Strategy::Graph => cached.captured(device)?,
-            Strategy::Auto | Strategy::Persistent => cached.persistent(device, room)?,
+            Strategy::Auto | Strategy::Persistent | Strategy::Cluster => cached.persistent(device, room)?,
         };
+        if let (Strategy::Cluster, Some(paged)) = (strategy, &stored.paged) {
+            cached.clusters = Some(cached.clusters(device, plan, &steps, paged, extent)?);
+        }
         Ok(cached)
     }
 
@@ -142,6 +166,34 @@ impl Cached {
             })
         });
         Ok(Way::Graph { rows: rows.collect::<Result<_>>()?, pixels: pixels.collect::<Result<_>>()? })
+    }
+
+    /// As many clusters as the batch takes.
+    fn clusters(
+        &self,
+        device: &Device,
+        plan: &Plan,
+        steps: &Steps,
+        paged: &Paged,
+        extent: Extent,
+    ) -> Result<Tabled> {
+        let refused =
+            |found: &str| Error::device(&device.properties.label, "run the strategy cluster", found);
+        let limit = device.properties.block_memory;
+        let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, limit)?;
+        if resident == 0 {
+            return Err(refused("no cluster of 16 blocks fits the device"));
+        }
+        let Paged { pages, weights } = paged;
+        let of = Clusters::new(plan, steps, &self.schedule, pages, extent, limit, resident);
+        let of = of.ok_or_else(|| {
+            refused("the network's layers are too large for the shared memory of 16 blocks")
+        })?;
+        let buffers =
+            [device.upload(&of.records)?, device.upload(cast_slice::<[Page; CLUSTER], u8>(&of.pages))?];
+        let [records, pages] = [0, 1].map(|i| buffers[i].as_device_ptr().as_raw());
+        let told = abi::Cluster { records, pages, weights: weights.as_device_ptr().as_raw(), ..of.told };
+        Ok(Tabled { of, _buffers: buffers, told })
     }
 
     /// As many blocks as the device holds.
@@ -241,7 +293,11 @@ impl Cached {
 
     fn row(&self, device: &Device, row: usize, width: usize) -> Result<()> {
         match &self.way {
-            Way::Persistent { blocks, tables } => self.persistent_row(device, row, *blocks, tables),
+            Way::Persistent { blocks, tables } => {
+                let columns = if self.clusters.is_some() { 0 } else { width };
+                self.persistent_row(device, row, columns, *blocks, tables)?;
+                self.clusters.as_ref().map_or(Ok(()), |clusters| self.cluster_row(device, row, clusters))
+            }
             Way::Launch | Way::Graph { .. } => {
                 self.begin_row(device, row)?;
                 self.pixels(device, row, width)
@@ -296,11 +352,20 @@ impl Cached {
         unsafe { device.launch(Kernel::Expect, shape, &args) }
     }
 
-    fn persistent_row(&self, device: &Device, row: usize, blocks: u32, tables: &Tables) -> Result<()> {
+    /// What comes before the pixels of a row, and its first `columns` pixels.
+    fn persistent_row(
+        &self,
+        device: &Device,
+        row: usize,
+        columns: usize,
+        blocks: u32,
+        tables: &Tables,
+    ) -> Result<()> {
         let counter = tables.counter.as_device_ptr().as_raw();
         let entries = tables.entries.as_device_ptr().as_raw();
         let first = tables.rows[row % self.schedule.period];
-        let (records, sampler, row) = (self.loaded.records(), self.loaded.sampler(), row as i32);
+        let (records, sampler) = (self.loaded.records(), self.loaded.sampler());
+        let (row, columns) = (row as i32, columns as i32);
         let args = [
             bytes_of(&records),
             bytes_of(&entries),
@@ -309,10 +374,32 @@ impl Cached {
             bytes_of(&self.loaded.args),
             bytes_of(&counter),
             bytes_of(&row),
+            bytes_of(&columns),
         ];
         // The records of two stages.
         let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: 2 * self.loaded.shared() };
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
         unsafe { device.launch(Kernel::Persistent, shape, &args) }
+    }
+
+    /// The pixels of a row.
+    fn cluster_row(&self, device: &Device, row: usize, clusters: &Tabled) -> Result<()> {
+        let cluster::Row { record, page, pages } = clusters.of.rows[row % self.schedule.period];
+        let [record, page, pages, row] = [record, page, pages, row].map(|n| n as i32);
+        let sampler = self.loaded.sampler();
+        let args = [
+            bytes_of(&clusters.told),
+            bytes_of(&sampler),
+            bytes_of(&self.loaded.args),
+            bytes_of(&record),
+            bytes_of(&page),
+            bytes_of(&pages),
+            bytes_of(&row),
+        ];
+        let blocks = (clusters.of.count * CLUSTER) as u32;
+        let shape =
+            Shape { grid: [blocks, 1, 1], block: cluster::BLOCK as u32, shared: clusters.of.shared as u32 };
+        // SAFETY: the arguments of cluster_f32; the tables' addresses lie in the batch's buffers and in the weights.
+        unsafe { device.launch(Kernel::Cluster, shape, &args) }
     }
 }

@@ -15,8 +15,10 @@ use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
 use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
+use super::abi::CLUSTER;
 use super::cost::Room;
 use super::kernels::Kernel;
+use super::libcuda::{LaunchAttribute, LaunchConfig};
 use super::modules::Modules;
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
@@ -200,18 +202,59 @@ impl Device {
         let code = unsafe {
             let Shape { grid: [x, y, z], block, shared } = shape;
             let stream = self.stream.as_inner();
-            let args = args.as_mut_ptr();
+            let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
             match kernel {
                 Kernel::Persistent => {
                     sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, shared, stream, args)
+                        as u32
                 }
-                _ => {
-                    let extra = ptr::null_mut();
-                    sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra)
+                Kernel::Cluster => {
+                    let mut attribute = LaunchAttribute::cluster(CLUSTER as u32);
+                    libcuda::cuLaunchKernelEx(&self.config(shape, &mut attribute), function, args, extra)
                 }
+                _ => sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra) as u32,
             }
         };
-        self.check(code, &format!("launch {name}"))
+        self.check_code(code, &format!("launch {name}"))
+    }
+
+    /// A launch of clusters.
+    fn config(&self, shape: Shape, attribute: &mut LaunchAttribute) -> LaunchConfig {
+        let (block, stream) = ([shape.block, 1, 1], self.stream.as_inner());
+        LaunchConfig {
+            grid: shape.grid,
+            block,
+            shared: shape.shared,
+            stream,
+            attributes: attribute,
+            count: 1,
+        }
+    }
+
+    /// How many clusters the device runs at a time of a kernel's blocks, each of `block` threads and `shared` bytes of dynamic
+    /// shared memory; none if a cluster does not fit. They may be launched so from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn clusters(&self, kernel: Kernel, block: usize, shared: usize) -> Result<usize> {
+        // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED.
+        const SHARED: u32 = 8;
+        const MORE_THAN_EIGHT: u32 = 14;
+        let (function, _) = self.function(kernel)?;
+        let mut attribute = LaunchAttribute::cluster(CLUSTER as u32);
+        let shape = Shape { grid: [CLUSTER as u32, 1, 1], block: block as u32, shared: shared as u32 };
+        let mut clusters = 0;
+        // SAFETY: the function is one of ours, and the attribute outlives the configuration.
+        unsafe {
+            let code = libcuda::cuFuncSetAttribute(function, SHARED, shared as i32);
+            self.check_code(code, "ask for shared memory")?;
+            let code = libcuda::cuFuncSetAttribute(function, MORE_THAN_EIGHT, 1);
+            self.check_code(code, "ask for clusters of 16 blocks")?;
+            let config = self.config(shape, &mut attribute);
+            let code = libcuda::cuOccupancyMaxActiveClusters(&mut clusters, function, &config);
+            self.check_code(code, "ask how many clusters fit")?;
+        }
+        Ok(clusters.max(0) as usize)
     }
 
     /// What the device holds of a kernel's blocks, each of `block` threads and `shared` bytes of dynamic shared memory.
@@ -324,9 +367,13 @@ impl Device {
     }
 
     fn check(&self, code: sys::CUresult, action: &str) -> Result<()> {
+        self.check_code(code as u32, action)
+    }
+
+    fn check_code(&self, code: u32, action: &str) -> Result<()> {
         match code {
-            sys::cudaError_enum::CUDA_SUCCESS => Ok(()),
-            code => Err(Error::device(&self.properties.label, action, libcuda::describe(code as u32))),
+            0 => Ok(()),
+            code => Err(Error::device(&self.properties.label, action, libcuda::describe(code))),
         }
     }
 }
@@ -355,12 +402,17 @@ fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
     let attribute = |a| handle.get_attribute(a);
     // Only a table of `bench` needs these, so that a driver may lack them.
     let reported = |a| handle.get_attribute(a).map_or(0, |n| n.max(0));
-    let (mut driver, mut cooperative) = (0, 0);
-    // SAFETY: the driver writes a number each.
+    // CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH and CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.
+    const CLUSTERS: u32 = 120;
+    const BLOCK_MEMORY: u32 = 97;
+    let (mut driver, mut cooperative, mut clusters, mut block_memory) = (0, 0, 0, 0);
+    // SAFETY: the driver writes a number each, or none where it does not know the attribute.
     unsafe {
         sys::cuDriverGetVersion(&mut driver);
         let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH;
         sys::cuDeviceGetAttribute(&mut cooperative, attribute, handle.as_raw());
+        libcuda::cuDeviceGetAttribute(&mut clusters, CLUSTERS, handle.as_raw());
+        libcuda::cuDeviceGetAttribute(&mut block_memory, BLOCK_MEMORY, handle.as_raw());
     }
     Ok(Properties {
         label: label.into(),
@@ -372,6 +424,8 @@ fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
         driver: version(driver),
         multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)?.max(1) as usize,
         cooperative: cooperative != 0,
+        clusters: clusters != 0,
+        block_memory: block_memory.max(0) as usize,
         memory: handle.total_memory()? as u64,
         l2: reported(DeviceAttribute::L2CacheSize) as u64,
         clock: f64::from(reported(DeviceAttribute::ClockRate)) * 1e3,

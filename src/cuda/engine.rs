@@ -6,12 +6,14 @@ use ndarray::{ArrayView4, Axis, concatenate};
 
 use super::abi::MAX_TAPS;
 use super::cached::{self, Cached};
-use super::driver::{Buffer, Device};
+use super::driver::Device;
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
+use super::pages::Pages;
 use super::predict::predict;
 use super::schedule;
+use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
 use crate::error::{Error, Result};
@@ -37,7 +39,7 @@ pub struct CudaEngine {
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
     naive: Option<(Extent, Extras, Naive)>,
-    weights: Buffer<f32>,
+    stored: Stored,
     device: Device,
 }
 
@@ -54,9 +56,10 @@ impl CudaEngine {
         let strategy = cached::choose(&device.properties, options.strategy)?;
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
-        check_weights(&device, packed.bytes())?;
-        let mut buffer = device.zeroed(packed.len)?;
-        packed.fill(&plan, weights, |at, floats| device.write(&mut buffer, at, floats))?;
+        let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
+        check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
+        let mut stored = Stored::zeroed(&device, &packed, pages)?;
+        packed.fill(&plan, weights, |at, floats| stored.put(&device, &packed, at, floats))?;
         Ok(CudaEngine {
             plan,
             packed,
@@ -65,7 +68,7 @@ impl CudaEngine {
             seconds: 0.0,
             cached: None,
             naive: None,
-            weights: buffer,
+            stored,
             device,
         })
     }
@@ -101,7 +104,12 @@ impl CudaEngine {
             let room = cached::room(&self.device, &self.plan, strategy)?;
             Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, self.naive_images(extent)))
         };
-        [Strategy::Launch, Strategy::Graph, Strategy::Persistent].into_iter().map(of).collect()
+        let strategies = [Strategy::Launch, Strategy::Graph, Strategy::Persistent, Strategy::Cluster];
+        strategies
+            .into_iter()
+            .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
+            .map(of)
+            .collect()
     }
 
     /// Generates a batch with the cached method and lets a profiler capture some rows: it captures nothing
@@ -158,8 +166,8 @@ impl CudaEngine {
         if self.cached.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.cached = None;
             self.check_memory(Method::Cached, extent, extras)?;
-            let Self { device, plan, packed, weights, strategy, .. } = self;
-            let cached = Cached::new(device, plan, packed, weights, extent, extras, *strategy)?;
+            let Self { device, plan, packed, stored, strategy, .. } = self;
+            let cached = Cached::new(device, plan, packed, stored, extent, extras, *strategy)?;
             self.cached = Some((extent, extras, cached));
         }
         let (_, _, cached) = self.cached.as_mut().expect("it was made above");
@@ -174,8 +182,8 @@ impl CudaEngine {
         if self.naive.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.naive = None;
             self.check_memory(Method::Naive, extent, extras)?;
-            let Self { device, plan, packed, weights, .. } = self;
-            let naive = Naive::new(device, plan, packed, weights, extent, extras)?;
+            let Self { device, plan, packed, stored, .. } = self;
+            let naive = Naive::new(device, plan, packed, &stored.all, extent, extras)?;
             self.naive = Some((extent, extras, naive));
         }
         let (_, _, naive) = self.naive.as_mut().expect("it was made above");

@@ -24,10 +24,11 @@ pub enum Kernel {
     Pop,
     Cursor,
     Persistent,
+    Cluster,
 }
 
 /// Each kernel, its file and its name, in the enum's order; those that read weights for float32.
-pub const KERNELS: [(Kernel, &str, &str); 14] = [
+pub const KERNELS: [(Kernel, &str, &str); 15] = [
     (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
     (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
     (Kernel::Sample, "sample", "sample_f32"),
@@ -42,13 +43,15 @@ pub const KERNELS: [(Kernel, &str, &str); 14] = [
     (Kernel::Pop, "cache", "cache_pop_f32"),
     (Kernel::Cursor, "cache", "cursor_f32"),
     (Kernel::Persistent, "persistent", "persistent_f32"),
+    (Kernel::Cluster, "cluster", "cluster_f32"),
 ];
 
 /// What those that read weights are called, and their files, for weights in bfloat16.
-const BF16: [(Kernel, &str); 3] = [
+const BF16: [(Kernel, &str); 4] = [
     (Kernel::Gemv, "masked_conv_gemv_bf16"),
     (Kernel::Gemm, "masked_conv_gemm_bf16"),
     (Kernel::Persistent, "persistent_bf16"),
+    (Kernel::Cluster, "cluster_bf16"),
 ];
 
 impl Kernel {

@@ -38,6 +38,36 @@ thread_local! {
     static RAW: Cell<u32> = const { Cell::new(UNKNOWN) };
 }
 
+/// `CUlaunchConfig`, which `cust` lacks.
+#[repr(C)]
+pub struct LaunchConfig {
+    pub grid: [c_uint; 3],
+    pub block: [c_uint; 3],
+    pub shared: c_uint,
+    pub stream: CUstream,
+    pub attributes: *mut LaunchAttribute,
+    pub count: c_uint,
+}
+
+/// `CUlaunchAttribute` with blocks of a cluster for a value.
+#[repr(C, align(8))]
+pub struct LaunchAttribute {
+    pub id: c_uint,
+    pub padding: c_uint,
+    pub cluster: [c_uint; 3],
+    pub unused: [c_uint; 13],
+}
+
+const _: () = assert!(size_of::<LaunchConfig>() == 56 && size_of::<LaunchAttribute>() == 72);
+
+impl LaunchAttribute {
+    /// Clusters of so many blocks.
+    pub fn cluster(blocks: u32) -> LaunchAttribute {
+        // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION.
+        LaunchAttribute { id: 4, padding: 0, cluster: [blocks, 1, 1], unused: [0; 13] }
+    }
+}
+
 /// The library, or what the loader said.
 fn library() -> Result<&'static Library, &'static str> {
     static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
@@ -96,7 +126,7 @@ macro_rules! functions {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {
         $(
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name($($argument: $type),*) -> u32 {
+            pub unsafe extern "C" fn $name($($argument: $type),*) -> u32 {
                 static FOUND: OnceLock<Option<usize>> = OnceLock::new();
                 let found = FOUND.get_or_init(|| find(stringify!($name)).map(|address| address as usize));
                 let Some(address) = *found else {
@@ -161,6 +191,11 @@ functions! {
 
     cuOccupancyMaxActiveBlocksPerMultiprocessor(
         blocks: *mut c_int, function: CUfunction, threads: c_int, shared: usize
+    );
+    cuOccupancyMaxActiveClusters(clusters: *mut c_int, function: CUfunction, config: *const LaunchConfig);
+    cuFuncSetAttribute(function: CUfunction, attribute: c_uint, value: c_int);
+    cuLaunchKernelEx(
+        config: *const LaunchConfig, function: CUfunction, arguments: *mut *mut c_void, extra: *mut *mut c_void
     );
     cuLaunchKernel(
         function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,

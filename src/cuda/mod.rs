@@ -12,6 +12,8 @@ mod abi;
 #[cfg(feature = "cuda")]
 mod cached;
 #[cfg(feature = "cuda")]
+mod cluster;
+#[cfg(feature = "cuda")]
 mod cost;
 #[cfg(feature = "cuda")]
 mod driver;
@@ -32,11 +34,15 @@ mod nvtx;
 #[cfg(feature = "cuda")]
 mod packed;
 #[cfg(feature = "cuda")]
+mod pages;
+#[cfg(feature = "cuda")]
 mod predict;
 #[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
 mod stage;
+#[cfg(feature = "cuda")]
+mod stored;
 
 #[cfg(feature = "cuda")]
 pub use driver::count;
@@ -73,11 +79,15 @@ pub enum Strategy {
     /// A cooperative launch for each row, with a barrier in memory between stages of its row phase; those of its pixels
     /// hand their values over.
     Persistent,
+    /// The same for what comes before the pixels of a row, and for those a launch of clusters, whose blocks exchange values
+    /// through shared memory. For devices of compute capability 9.0 and later.
+    Cluster,
 }
 
 impl Strategy {
     /// All of them.
-    pub const ALL: [Strategy; 4] = [Strategy::Auto, Strategy::Launch, Strategy::Graph, Strategy::Persistent];
+    pub const ALL: [Strategy; 5] =
+        [Strategy::Auto, Strategy::Launch, Strategy::Graph, Strategy::Persistent, Strategy::Cluster];
 
     /// As the user writes it.
     pub fn name(self) -> &'static str {
@@ -86,6 +96,7 @@ impl Strategy {
             Strategy::Launch => "launch",
             Strategy::Graph => "graph",
             Strategy::Persistent => "persistent",
+            Strategy::Cluster => "cluster",
         }
     }
 }
@@ -141,6 +152,10 @@ pub struct Properties {
     pub multiprocessors: usize,
     /// Whether all blocks of a launch can be made to run at once.
     pub cooperative: bool,
+    /// Whether it has clusters of blocks.
+    pub clusters: bool,
+    /// Bytes of shared memory that a block may have.
+    pub block_memory: usize,
     /// Bytes of memory.
     pub memory: u64,
     /// Bytes of the second-level cache.

@@ -41,7 +41,7 @@ pub fn predict(
     let [of_row, of_pixel] = match strategy {
         Strategy::Launch => [LAUNCH * clock; 2],
         Strategy::Graph => [NODE * clock; 2],
-        Strategy::Auto | Strategy::Persistent => [BARRIER, SEEN],
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => [BARRIER, SEEN],
     };
     let cycles = |launches: &[usize], between: f64| -> f64 {
         launches.iter().map(|&launch| OVER * schedule.table.launches[launch].cycles + between).sum()
@@ -55,7 +55,7 @@ pub fn predict(
     }
     let drawn_at_once = match strategy {
         Strategy::Launch | Strategy::Graph => SAMPLER_WARPS,
-        Strategy::Auto | Strategy::Persistent => room.blocks(),
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => room.blocks(),
     };
     let turns = extent.batch.div_ceil(drawn_at_once) as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);

@@ -162,7 +162,8 @@ impl Stage {
         [division.x as u32, division.y as u32]
     }
 
-    fn len(&self) -> usize {
+    /// Bytes of its record.
+    pub fn len(&self) -> usize {
         size_of::<abi::Stage>() + size_of_val(&self.taps[..])
     }
 }
@@ -247,6 +248,11 @@ impl Table {
         self.blocks.extend(blocks);
         self.launches.push(launch);
         self.launches.len() - 1
+    }
+
+    /// A stage.
+    pub fn stage(&self, index: usize) -> &Stage {
+        &self.stages[index]
     }
 
     /// Bytes of a record: as long as the longest stage.

@@ -6,10 +6,11 @@ use super::{device, device_for, vgpu};
 use crate::cuda::abi::{Entry, GEMV_TILE};
 use crate::cuda::cached::Cached;
 use crate::cuda::cost::Room;
-use crate::cuda::driver::{Buffer, Device};
+use crate::cuda::driver::Device;
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
 use crate::cuda::schedule::{Flat, Schedule};
+use crate::cuda::stored::Stored;
 use crate::cuda::{CudaEngine, Options, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
 use crate::graph::Graph;
@@ -145,13 +146,13 @@ fn steps_of_a_sample_of_a_sound() {
 }
 
 /// A model's plan and its weights on the device.
-fn on_device(device: &Device, config: PixelCnnPp, precision: Precision) -> (Plan, Packed, Buffer<f32>) {
+fn on_device(device: &Device, config: PixelCnnPp, precision: Precision) -> (Plan, Packed, Stored) {
     let plan = Plan::new(config.graph());
     let packed = Packed::places(&plan, precision);
     let weights = Weights::synthetic(config, 2);
-    let mut floats = device.zeroed(packed.len).unwrap();
-    packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
-    (plan, packed, floats)
+    let mut stored = Stored::zeroed(device, &packed, None).unwrap();
+    packed.fill(&plan, &weights, |at, part| stored.put(device, &packed, at, part)).unwrap();
+    (plan, packed, stored)
 }
 
 /// What a phase of the paper's model asked of the device, from the reports on it.
@@ -228,22 +229,22 @@ struct Paper {
     precision: Precision,
     plan: Plan,
     packed: Packed,
-    floats: Buffer<f32>,
+    stored: Stored,
 }
 
 impl Paper {
     fn new(precision: Precision) -> Paper {
         let device = device_for(precision);
-        let (plan, packed, floats) = on_device(&device, PixelCnnPp::PAPER, precision);
-        Paper { device, precision, plan, packed, floats }
+        let (plan, packed, stored) = on_device(&device, PixelCnnPp::PAPER, precision);
+        Paper { device, precision, plan, packed, stored }
     }
 
     /// What the row phases ask for, if they are to be counted, and the pixel phases.
     fn count(&self, size: usize, width: usize, rows_too: bool) -> [Counted; 2] {
-        let Self { device, plan, packed, floats, .. } = self;
+        let Self { device, plan, packed, stored, .. } = self;
         let extent = Extent { batch: size, height: PERIOD, width };
         let extras = Extras { logits: false, noise: false };
-        let mut cached = Cached::new(device, plan, packed, floats, extent, extras, Strategy::Launch).unwrap();
+        let mut cached = Cached::new(device, plan, packed, stored, extent, extras, Strategy::Launch).unwrap();
         cached.begin(device, &batch(size, PERIOD, width)).unwrap();
         let (mut rows, mut pixels) = (Counted::default(), Counted::default());
         for row in 0..PERIOD {
@@ -326,10 +327,10 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     // Few multiprocessors: all of a row's layers go through masked_conv_gemm.
     device.properties.multiprocessors = 1;
     let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 2, ..PixelCnnPp::PAPER };
-    let (plan, packed, floats) = on_device(&device, config, Precision::F32);
+    let (plan, packed, stored) = on_device(&device, config, Precision::F32);
     let extent = Extent { batch: 8, height: 4, width: 32 };
     let extras = Extras { logits: false, noise: false };
-    let mut cached = Cached::new(&device, &plan, &packed, &floats, extent, extras, Strategy::Launch).unwrap();
+    let mut cached = Cached::new(&device, &plan, &packed, &stored, extent, extras, Strategy::Launch).unwrap();
     cached.begin(&device, &batch(8, 4, 32)).unwrap();
     vgpu::reset(false);
     cached.begin_row(&device, 0).unwrap();

@@ -3,6 +3,7 @@
 //! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
 
 mod cache;
+mod cluster;
 mod counters;
 mod masked_conv;
 mod precision;

@@ -4,10 +4,12 @@
 use super::device_for;
 use crate::cuda::Strategy;
 use crate::cuda::cached::Cached;
-use crate::cuda::driver::{Buffer, Device};
+use crate::cuda::driver::Device;
 use crate::cuda::loaded::Extras;
 use crate::cuda::naive::Naive;
 use crate::cuda::packed::Packed;
+use crate::cuda::pages::Pages;
+use crate::cuda::stored::Stored;
 use crate::engine::{Batch, Given, Noise, Output};
 use crate::models::{ModelConfig, Nonlinearity, PixelCnnPp, WaveNet};
 use crate::plan::Plan;
@@ -19,7 +21,7 @@ use crate::weights::Weights;
 struct OnDevice {
     device: Device,
     packed: Packed,
-    floats: Buffer<f32>,
+    stored: Stored,
 }
 
 impl OnDevice {
@@ -30,28 +32,30 @@ impl OnDevice {
         // Of each piece come the weights of the row phase, those of the pixel phase, and the biases.
         let narrow = [plan.graph.is_sequence(), true, false];
         let mut parts = narrow.into_iter().cycle();
-        let mut floats = device.zeroed(packed.len).unwrap();
+        let pages = Pages::new(plan, &packed, precision);
+        let mut stored = Stored::zeroed(&device, &packed, Some(pages)).unwrap();
         let put = |at: usize, part: &[f32]| {
             let mut part = part.to_vec();
             if parts.next() == Some(true) && rounded {
                 part.iter_mut().for_each(|w| *w = f32::from_bits(u32::from(bf16(*w)) << 16));
             }
-            device.write(&mut floats, at, &part)
+            stored.put(&device, &packed, at, &part)
         };
         packed.fill(plan, weights, put).unwrap();
-        OnDevice { device, packed, floats }
+        OnDevice { device, packed, stored }
     }
 
     fn cached(&self, plan: &Plan, batch: &Batch, strategy: Strategy) -> Output {
         let (extent, extras) = (extent(batch), Extras::of(batch));
-        let Self { device, packed, floats } = self;
-        let mut cached = Cached::new(device, plan, packed, floats, extent, extras, strategy).unwrap();
+        let Self { device, packed, stored } = self;
+        let mut cached = Cached::new(device, plan, packed, stored, extent, extras, strategy).unwrap();
         cached.make(device, batch, &|_| true, None).unwrap().0
     }
 
     fn naive(&self, plan: &Plan, batch: &Batch) -> Output {
         let (extent, extras) = (extent(batch), Extras::of(batch));
-        let mut naive = Naive::new(&self.device, plan, &self.packed, &self.floats, extent, extras).unwrap();
+        let mut naive =
+            Naive::new(&self.device, plan, &self.packed, &self.stored.all, extent, extras).unwrap();
         naive.make(&self.device, batch, &|_| true).unwrap().0
     }
 }

@@ -1,0 +1,9 @@
+// Entry point of the clusters' kernel. A file of its own, so that only what is used is compiled.
+
+#include "cluster.cuh"
+
+extern "C" __global__ void __launch_bounds__(MULTIPLIERS + ADDERS, 1)
+cluster_f32(Cluster cluster, const Sampler* sampler, Batch batch, int record, int page,
+            int pages, int row) {
+    cluster_row<F32>(cluster, sampler, batch, record, page, pages, row);
+}

@@ -1,0 +1,85 @@
+// The pixels of a row in one launch of clusters, each of which makes its own images.
+//
+// The idea: between the steps of a pixel only the blocks of one cluster have to exchange values, and they do so through
+// shared memory (`cluster.cuh`): a third of what it costs through global memory. With several images a cluster
+// multiplies all of them by the weights that it has read. The rows before, which need every multiprocessor, are
+// `persistent_f32`'s; what those have made is in the maps, where all values go that are read more than two steps later.
+//
+// grid: x = clusters times CLUSTER. For devices of compute capability 9.0 and later.
+
+#pragma once
+
+#include "masked_conv_cluster.cuh"
+#include "sample.cuh"
+
+// Draws the pixels of a cluster's images, a warp of the adders each.
+__device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
+    int adder = threadIdx.x - MULTIPLIERS, warps = ADDERS / WARP;
+    unsigned arrivals = arrivals_of(cluster, walk.step);
+    await_last(cluster, walk, false);
+    for (int image = walk.rank + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
+        int values = recent_at(cluster, walk.step, image);
+        sample<HANDED>(sampler, batch, walk.first + image, walk.row, walk.column, [&](int channel, float x) {
+            unsigned to = shared_address(shared_floats() + values + channel);
+            for (int block = 0; block < CLUSTER; block++) send(in_block(to, block), x, in_block(arrivals, block));
+        });
+    }
+    if (walk.rank >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
+}
+
+// The record and the page are the first of the row, which has so many pages for a period of columns.
+template <Precision OF>
+__device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sampler* sampler, const Batch& batch, int record, int page,
+                                            int pages, int row) {
+    int first_image = int(blockIdx.x) / CLUSTER * cluster.images;
+    Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
+    if (threadIdx.x < RECENT) begin_arrivals(arrivals_of(cluster, threadIdx.x));
+    begun_arrivals();
+    const float4* from = cluster.records + size_t(record) * cluster.parts;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < cluster.parts; i += MULTIPLIERS + ADDERS) {
+        (shared_record + cluster.records_at)[i] = __ldg(from + i);
+    }
+    __syncthreads();
+    cluster_barrier();
+    bool first = true;
+    if (threadIdx.x < MULTIPLIERS) {
+        Stream stream = {cluster.pages + size_t(page) * CLUSTER + walk.rank, pages, 0, {}, 0, 0};
+        stream.page = page_of(stream);
+#pragma unroll 1
+        for (int p = 0; p < PAGES; p++) ask<OF>(stream, cluster);
+        while (walk.column < batch.width) {
+            bool last = turn_of(cluster, walk).last;
+            multiply_step<OF>(cluster, batch, walk, stream, first);
+            first = false;
+            walk.turn = walk.next_turn();
+            walk.advance();
+            if (!last) continue;
+            if (threadIdx.x == 0) {
+                expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
+            }
+            await_last(cluster, walk, false);
+            walk.advance();
+            walk.column++;
+        }
+        await_groups(0);
+        // The last tiles' sums have been read: no barrier is left with half of its threads.
+        barrier_wait<MULTIPLIERS + ADDERS>(READ + (walk.buffer() ^ 1));
+        if (walk.tiles >= 2) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer());
+    } else {
+        while (walk.column < batch.width) {
+            bool last = turn_of(cluster, walk).last;
+            add_step(cluster, batch, walk, first);
+            first = false;
+            walk.turn = walk.next_turn();
+            walk.advance();
+            if (!last) continue;
+            draw_step(cluster, *sampler, batch, walk);
+            walk.advance();
+            walk.column++;
+        }
+    }
+    // No block leaves while another one sends to it.
+    await_last(cluster, walk, false);
+    cluster_barrier();
+}

@@ -1,0 +1,108 @@
+// How the blocks of a cluster exchange values through each other's shared memory, and how weights stream into it.
+//
+// The idea: a value is sent to every block at once, and with each message the receiver's hardware counts the bytes that
+// have come. Who waits for a stage's values waits until as many bytes as the stage makes have arrived: no fence, no
+// flag in memory, and no trip to the second-level cache. For devices of compute capability 9.0 and later.
+
+#pragma once
+
+#include "stage.cuh"
+
+#include <utility>
+
+// Blocks of a cluster: as many as a device of compute capability 9.0 takes.
+constexpr int CLUSTER = 16;
+
+__device__ __forceinline__ unsigned rank_in_cluster() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// An address in the block's own shared memory, and the same place in another block's.
+__device__ __forceinline__ unsigned shared_address(const void* at) {
+    return unsigned(__cvta_generic_to_shared(at));
+}
+__device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank) {
+    unsigned there;
+    // Not where there is no such block, as a compiler might that takes it for arithmetic.
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
+// All threads of the cluster: what was stored to shared memory before is seen by all behind it.
+__device__ __forceinline__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// Some threads of a block, by whole warps.
+template <int THREADS_OF_IT>
+__device__ __forceinline__ void barrier_wait(int barrier) {
+    __syncwarp();
+    asm volatile("barrier.sync.aligned %0, %1;" ::"r"(barrier), "n"(THREADS_OF_IT) : "memory");
+}
+template <int THREADS_OF_IT>
+__device__ __forceinline__ void barrier_arrive(int barrier) {
+    __syncwarp();
+    asm volatile("barrier.arrive.aligned %0, %1;" ::"r"(barrier), "n"(THREADS_OF_IT) : "memory");
+}
+
+// Counts the bytes that arrive in the block's shared memory, phase after phase. `at` is where it lies there.
+__device__ __forceinline__ void begin_arrivals(unsigned at) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
+}
+// What `begin_arrivals` has stored is seen by the messages of other blocks, behind a `cluster_barrier`.
+__device__ __forceinline__ void begun_arrivals() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// States how many bytes a phase is to bring. Some of them may have come already.
+__device__ __forceinline__ void expect_arrivals(unsigned at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+}
+// Returns when all of them are there. `phase` is 0 for the first, then 1, then 0 again. Asks that come to nothing, each of
+// which the hardware makes wait for a while, are an error in the end, not a hang.
+constexpr unsigned MOST_ASKS = 1u << 24;
+__device__ __forceinline__ void await_arrivals(unsigned at, int phase) {
+    unsigned there, asks = 0;
+    do {
+        asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                     : "=r"(there)
+                     : "r"(at), "r"(phase)
+                     : "memory");
+        if (++asks == MOST_ASKS) __trap();
+    } while (!there);
+}
+
+// Sends a value into a block's shared memory, where `arrivals` counts it.
+__device__ __forceinline__ void send(unsigned to, float x, unsigned arrivals) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(x), "r"(arrivals)
+                 : "memory");
+}
+__device__ __forceinline__ void send(unsigned to, float4 x, unsigned arrivals) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(arrivals)
+                 : "memory");
+}
+
+// Copies 16 bytes to shared memory behind the thread's back, both `OFFSET` bytes on. What it has asked for is one group at
+// `end_group`; `await_groups` returns when all but the last `pending` groups, 3 at most, are there.
+template <int OFFSET>
+__device__ __forceinline__ void copy_later(unsigned to, const float4* from) {
+    asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(to), "l"(from), "n"(OFFSET) : "memory");
+}
+// The same in as many places, a `STRIDE` of bytes apart.
+template <int STRIDE, int... I>
+__device__ __forceinline__ void copy_later(unsigned to, const float4* from, std::integer_sequence<int, I...>) {
+    (copy_later<I * STRIDE>(to, from), ...);
+}
+__device__ __forceinline__ void end_group() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+__device__ __forceinline__ void await_groups(int pending) {
+    switch (pending) {
+    case 0: asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
+    case 1: asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
+    case 2: asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
+    default: asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
+    }
+}

@@ -1,0 +1,295 @@
+//! What clusters are told of the pixels of a row, and what they need of a block's shared memory.
+//!
+//! The idea: a step's record says where each of its inputs is to be had. What one of the last two steps has made lies in
+//! every block's shared memory; all else has long been in the maps. Which is which follows from the order of the steps and
+//! repeats with the period of the strides, but for the first pixel of a row, which no step was before.
+
+use std::collections::VecDeque;
+
+use bytemuck::{Zeroable, bytes_of, cast_slice};
+
+use super::abi::{
+    self, ADDERS, BROUGHT, CLUSTER, Grid, MULTIPLIERS, PAGES, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn,
+};
+use super::pages::{self, Pages, Shares};
+use super::schedule::Schedule;
+use super::stage::Stage;
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::{Run, Steps};
+
+/// Threads of a block.
+pub const BLOCK: usize = MULTIPLIERS + ADDERS;
+
+/// Where a row begins: its record, its page, and the pages of a period of columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its first record.
+    pub record: usize,
+    /// Its first page.
+    pub page: usize,
+    /// Pages of a period of columns.
+    pub pages: usize,
+}
+
+/// What clusters read, and their shape.
+#[derive(Debug)]
+pub struct Clusters {
+    /// A record for each step.
+    pub records: Vec<u8>,
+    /// The pages, for each block of a cluster.
+    pub pages: Vec<[abi::Page; CLUSTER]>,
+    /// By row modulo the period.
+    pub rows: Vec<Row>,
+    /// What they are told, without addresses.
+    pub told: abi::Cluster,
+    /// Bytes of a block's shared memory.
+    pub shared: usize,
+    /// Clusters of a launch.
+    pub count: usize,
+}
+
+/// What a step has made of an image: a position of a map.
+#[derive(Clone, Copy, PartialEq)]
+struct Made {
+    /// Where the map begins.
+    base: u64,
+    row: isize,
+    column: isize,
+}
+
+/// A stage of the pixel phase at a pixel.
+struct Step<'a> {
+    stage: &'a Stage,
+    shares: &'a Shares,
+    /// The stage's own row and column.
+    at: [isize; 2],
+}
+
+impl Step<'_> {
+    fn output(&self) -> Made {
+        self.at_output(self.stage.header.output)
+    }
+
+    fn at_output(&self, grid: Grid) -> Made {
+        let header = &self.stage.header;
+        let [row, column] = self.at.map(|at| at * header.output_step as isize);
+        let (row, column) = (row + header.parity_row as isize, column + header.parity_column as isize);
+        Made { base: grid.base, row, column }
+    }
+
+    fn input(&self, tap: &abi::Tap) -> Made {
+        let [row, column] = self.at.map(|at| at * self.stage.header.input_step as isize);
+        Made { base: tap.source.base, row: row + tap.row as isize, column: column + tap.column as isize }
+    }
+
+    /// Whether it makes all channels of a position, the padding too.
+    fn fills(&self) -> bool {
+        self.shares.units * SLICE == self.stage.header.output.channels as usize
+    }
+
+    /// The head of its record, when the `last` steps have made that, the latest first.
+    fn turn(&self, last: &VecDeque<Option<Made>>) -> Turn {
+        let header = &self.stage.header;
+        let since = |made: Made| last.iter().position(|m| *m == Some(made)).map_or(0, |steps| steps + 1);
+        let taps = self.stage.taps.iter().take(RECENT_TAPS).enumerate();
+        let recent = taps.fold(0, |bits, (t, tap)| bits | (since(self.input(tap)) as u64) << (2 * t));
+        let fewest = self.shares.units / CLUSTER;
+        let chunks = header.chunks as usize;
+        Turn {
+            units: self.shares.units as i32,
+            rounds: self.shares.rounds as i32,
+            line: line(chunks) as i32,
+            recent_add: if header.adds == 1 { since(self.at_output(header.add)) as i32 } else { 0 },
+            of_chunks: abi::reciprocal(chunks),
+            of_halves: abi::reciprocal(2 * chunks),
+            of_outputs: [fewest, fewest + 1].map(|units| abi::reciprocal(units * SLICE)),
+            recent,
+            ..Turn::zeroed()
+        }
+    }
+}
+
+/// Floats from the chunks' sums of an output to those of the next: eight threads that read 16 bytes of a line each read
+/// different banks.
+fn line(chunks: usize) -> usize {
+    chunks.next_multiple_of(8) + 4
+}
+
+/// Makes the records and the pages.
+struct Builder<'a> {
+    plan: &'a Plan,
+    steps: &'a Steps,
+    schedule: &'a Schedule,
+    weights: &'a Pages,
+    /// For a pixel that has no stage: one that has nothing to do.
+    idle: &'a Stage,
+    records: Vec<(Turn, &'a Stage)>,
+    pages: Vec<[abi::Page; CLUSTER]>,
+}
+
+impl<'a> Builder<'a> {
+    /// The steps of a pixel, in the order of the schedule.
+    fn of_pixel(&self, row: usize, column: usize) -> Vec<Step<'a>> {
+        let (schedule, period) = (self.schedule, self.steps.period);
+        let stages = schedule.pixels[row % period][column % period].iter().flat_map(|&launch| {
+            let launch = &schedule.table.launches[launch];
+            launch.first..launch.first + launch.count
+        });
+        let runs = self.steps.pixel(row, column).iter().flatten();
+        let step = |(stage, run): (usize, &Run)| {
+            let piece = &self.plan.pieces[run.piece];
+            let at = [(0, row), (1, column)]
+                .map(|(axis, at)| piece.step(axis, at).expect("it runs at this pixel") as isize);
+            let shares = self.weights.pieces[run.piece].as_ref().expect("the pixel phase runs it");
+            Step { stage: schedule.table.stage(stage), shares, at }
+        };
+        stages.zip(runs).map(step).collect()
+    }
+
+    /// Adds a record, and its pages if no other column of this class has added them.
+    fn add(&mut self, turn: Turn, stage: &'a Stage, pages: &[[abi::Page; CLUSTER]], is_first: bool) {
+        self.records.push((Turn { next: self.records.len() as i32 + 1, ..turn }, stage));
+        if is_first {
+            self.pages.extend_from_slice(pages);
+        }
+    }
+
+    /// The records and pages of a class of rows: the first pixel, those after it, and again one of the first's class.
+    fn row(&mut self, row: usize) -> Row {
+        let (period, previous) = (self.steps.period, usize::from(self.plan.graph.input.previous));
+        // Far from the first rows, which no tap reaches above.
+        let at = row + 64 * period;
+        let begin = Row { record: self.records.len(), page: self.pages.len(), pages: 0 };
+        let mut last = VecDeque::new();
+        let mut firsts = Vec::new();
+        for column in 0..=period {
+            firsts.push(self.records.len());
+            let steps = self.of_pixel(at, column);
+            if steps.is_empty() {
+                let turn = Turn { rounds: 1, ..Turn::zeroed() };
+                self.add(turn, self.idle, &[Zeroable::zeroed()], column < period);
+                last.push_front(None);
+            }
+            for step in steps {
+                self.add(step.turn(&last), step.stage, &step.shares.pages, column < period);
+                last.push_front(step.fills().then(|| step.output()));
+                last.truncate(RECENT - 1);
+            }
+            let column = (column + previous) as isize;
+            last.push_front(Some(Made { base: self.schedule.image.base, row: at as isize, column }));
+            last.truncate(RECENT - 1);
+            self.records.last_mut().expect("every pixel has a record").0.last = 1;
+        }
+        // After the period's last column comes one of the first's class, but with a step before it.
+        self.records.last_mut().expect("every pixel has a record").0.next = firsts[1] as i32;
+        Row { pages: self.pages.len() - begin.page, ..begin }
+    }
+}
+
+impl Clusters {
+    /// For a batch on a device that runs `resident` clusters at a time, with `limit` bytes of shared memory a block. `None`
+    /// for a network that does not fit.
+    pub fn new(
+        plan: &Plan,
+        steps: &Steps,
+        schedule: &Schedule,
+        weights: &Pages,
+        extent: Extent,
+        limit: usize,
+        resident: usize,
+    ) -> Option<Clusters> {
+        let (records, pages) = (Vec::new(), Vec::new());
+        let idle = Stage { header: abi::Stage::zeroed(), taps: Vec::new() };
+        let mut builder = Builder { plan, steps, schedule, weights, idle: &idle, records, pages };
+        let rows = (0..steps.period).map(|row| builder.row(row)).collect();
+        let Builder { records, pages, .. } = builder;
+        let sizes = Sizes::of(plan, weights, &records, schedule.image);
+        // As many images for each cluster as for any other, or fewer where they do not fit.
+        let most = extent.batch.div_ceil(resident);
+        let fewer = |&images: &usize| (images > 1).then_some(images / 2);
+        let mut shapes = std::iter::successors(Some(most), fewer)
+            .flat_map(|images| [4, 2, 1].map(|tile| (images, tile)))
+            .filter(|&(images, tile)| tile <= images.next_power_of_two());
+        let (told, shared) = shapes.find_map(|(images, tile)| sizes.lay_out(images, tile, limit))?;
+        let count = extent.batch.div_ceil(told.images as usize);
+        let bytes = |(turn, stage): &(Turn, &Stage)| {
+            let mut record = bytes_of(turn).to_vec();
+            record.extend_from_slice(bytes_of(&stage.header));
+            record.extend_from_slice(cast_slice(&stage.taps));
+            record.resize(sizes.parts * PART, 0);
+            record
+        };
+        let records = records.iter().flat_map(bytes).collect();
+        Some(Clusters { records, pages, rows, told, shared, count })
+    }
+}
+
+/// The most that a step needs.
+#[derive(Default)]
+struct Sizes {
+    parts: usize,
+    chunks: usize,
+    /// Floats of an image's sums.
+    sums: usize,
+    /// Outputs of an image in one block.
+    outputs: usize,
+    recent_channels: usize,
+    /// Pages, if they are read in several rounds.
+    pages: usize,
+    /// float4s of a page.
+    page: usize,
+}
+
+impl Sizes {
+    fn of(plan: &Plan, weights: &Pages, records: &[(Turn, &Stage)], image: Grid) -> Sizes {
+        let page = pages::page(weights.precision) / SLICE;
+        let mut most = Sizes { recent_channels: image.channels as usize, page, ..Sizes::default() };
+        for (turn, stage) in records {
+            let header = &stage.header;
+            let (chunks, units) = (header.chunks as usize, turn.units as usize);
+            let of_block = units.div_ceil(CLUSTER);
+            let bytes = size_of::<Turn>() + stage.len();
+            most.parts = most.parts.max(bytes.div_ceil(PART));
+            most.chunks = most.chunks.max(chunks);
+            most.sums = most.sums.max((of_block << header.gated) * SLICE * turn.line as usize);
+            most.outputs = most.outputs.max(of_block * SLICE);
+            most.recent_channels = most.recent_channels.max(units * SLICE);
+        }
+        let pieces = plan.pieces.iter().zip(&weights.pieces).filter_map(|(_, shares)| shares.as_ref());
+        most.pages = pieces.filter(|s| s.rounds > 1).map(|s| s.pages.len()).max().unwrap_or(0);
+        most.recent_channels = most.recent_channels.next_multiple_of(SLICE);
+        most
+    }
+
+    /// A block's shared memory for so many images of a cluster, of which a tile is multiplied at a time, if it has room.
+    fn lay_out(&self, images: usize, tile: usize, limit: usize) -> Option<(abi::Cluster, usize)> {
+        let (inputs, sums) = (4 * self.chunks, self.sums / SLICE);
+        // The pages come first.
+        let mut at = PAGES * self.page;
+        let mut place = |float4s: usize| {
+            at += float4s;
+            (at - float4s) as i32
+        };
+        let told = abi::Cluster {
+            parts: self.parts as i32,
+            images: images as i32,
+            tile: tile as i32,
+            inputs: inputs as i32,
+            sums: sums as i32,
+            recent_channels: self.recent_channels as i32,
+            records_at: place(RECORDS * self.parts),
+            inputs_at: place(2 * tile * inputs),
+            sums_at: place(2 * tile * sums),
+            recent_at: place(RECENT * images * self.recent_channels / SLICE),
+            tokens_at: place(RECENT * CLUSTER),
+            arrivals_at: place((RECENT * size_of::<u64>()).div_ceil(PART)),
+            ..abi::Cluster::zeroed()
+        };
+        let brings = 2 * self.chunks * tile <= BROUGHT * MULTIPLIERS;
+        let adds = self.outputs * tile <= ADDERS;
+        // What several tiles read again has to be there all at once.
+        let reads = images <= tile || self.pages <= PAGES;
+        (brings && adds && reads && at * PART <= limit).then_some((told, at * PART))
+    }
+}
