@@ -74,10 +74,12 @@ fn narrow_layers_leave_blocks_without_a_share() {
 
 #[test]
 fn the_paper_s_model_is_the_same() {
-    same_as_launches(&Weights::synthetic(PixelCnnPp::PAPER, 1), &Batch::new(2, 4, 4), Precision::F32);
+    for precision in Precision::ALL {
+        same_as_launches(&Weights::synthetic(PixelCnnPp::PAPER, 1), &Batch::new(1, 4, 4), precision);
+    }
 }
 
 #[test]
 fn sounds_are_the_same() {
-    same_as_launches(&Weights::synthetic(WaveNet::default(), 3), &Batch::new(2, 6, 1), Precision::F32);
+    same_as_launches(&Weights::synthetic(WaveNet::default(), 3), &Batch::new(2, 6, 1), Precision::Bf16);
 }
