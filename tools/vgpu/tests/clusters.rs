@@ -307,6 +307,13 @@ fn copies_that_nobody_has_waited_for() {
     let twice = |meet: &str| format!("{fill} {other} {load} {meet} {copy} bar.sync 0; cp.async.wait_all;");
     runs(&twice("bar.sync 0;"), 64);
     fails(&twice(""), 64, FaultKind::Race, "a race");
+    // Nor may anybody in the block store where it reads.
+    let across = "xor.b32 %r1, %t, 32; sub.s32 %r1, %r1, %t; shl.b32 %r1, %r1, 2; cvt.s64.s32 %d0, %r1; add.s64 %d0, %a, %d0;";
+    let store = |wait: &str| {
+        format!("{copy} {wait} bar.sync 0; {across} st.global.u32 [%d0], %t; cp.async.wait_group 0;")
+    };
+    runs(&store("cp.async.wait_group 0;"), 64);
+    fails(&store(""), 64, FaultKind::Race, "from here is under way");
     // Of two groups the first.
     let second =
         "cp.async.ca.shared.global [%own+512], [%a], 4; cp.async.commit_group; cp.async.wait_group 1;";
