@@ -8,7 +8,7 @@
 //!
 //! - [`driver`]: the functions of `cuda.h`, on one state
 //! - [`report`], [`device`]: what a program did, and what it can ask of the device
-//! - [`exec`] runs a launch: blocks, warps, barriers
+//! - [`exec`] runs a launch: clusters, blocks, warps, barriers
 //! - [`program`] decodes a module into dense instructions
 //! - [`isa`]: what each instruction does to a lane, as a table
 //! - [`memory`]: the device's memory

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Args, Device, LIMITS, assert_fault};
-use vgpu::exec::{Launch, Limits, Schedule, run};
+use common::{Args, Device, assert_fault};
+use vgpu::exec::Schedule;
 use vgpu::{Fault, FaultKind};
 
 /// In order, and in random orders.
@@ -127,7 +127,11 @@ fn bounds_of_another_block() {
             "4160 bytes of shared memory of block (",
         ),
         ("st.shared::cluster.u32 [%next+2], %t;", FaultKind::Misaligned, "no multiple of 4"),
-        ("st.shared.u32 [%next], %t;", FaultKind::OutOfBounds, "the block's 4160 bytes"),
+        (
+            "st.shared.u32 [%next], %t;",
+            FaultKind::OutOfBounds,
+            "(of another block, or none: .shared::cluster)",
+        ),
         (
             "mov.u32 %r0, 0x5000000; st.shared::cluster.u32 [%r0], %t;",
             FaultKind::OutOfBounds,
@@ -268,50 +272,13 @@ fn barriers_that_are_used_wrongly() {
 }
 
 #[test]
-fn copies_that_nobody_has_waited_for() {
-    let copy = "cp.async.ca.shared.global [%own], [%a], 4; cp.async.commit_group;";
-    let early = |before: &str, access: &str| {
-        fails(
-            &format!("{before} {copy} {access} cp.async.wait_group 0;"),
-            64,
-            FaultKind::Race,
-            "has not been waited for",
-        );
-        runs(&format!("{before} {copy} cp.async.wait_group 0; {access}"), 64);
+fn copies_under_way_to_another_block() {
+    let copy = "cp.async.ca.shared.global [%own], [%a], 4;";
+    let body = |first: &str, then: &str| {
+        format!("{copy} {first} {MEET} ld.shared::cluster.u32 %r0, [%next]; {then} {MEET}")
     };
-    let fill = "st.shared.u32 [%own], %t;";
-    for access in [
-        "ld.shared.u32 %r0, [%own];",
-        "st.shared.u32 [%own], %t;",
-        "atom.shared.add.u32 %r0, [%own], 1;",
-        copy,
-    ] {
-        early(fill, access);
-    }
-    early("", "ld.shared.u32 %r0, [%own];");
-    // Others may not either, though a barrier lies between; nor another block.
-    let other = "xor.b32 %r1, %own, 128; bar.sync 0;";
-    let load = "ld.shared.u32 %r0, [%r1];";
-    fails(
-        &format!("{copy} {other} {load} cp.async.wait_all;"),
-        64,
-        FaultKind::Race,
-        "has not been waited for",
-    );
-    fails(&format!("{copy} cp.async.wait_all; xor.b32 %r1, %own, 128; {load}"), 64, FaultKind::Unwritten, "");
-    runs(&format!("{copy} cp.async.wait_all; {other} {load}"), 64);
-    let far = format!("{copy} {MEET} ld.shared::cluster.u32 %r0, [%next];");
-    fails(&format!("{far} cp.async.wait_all; {MEET}"), 64, FaultKind::Race, "has not been waited for");
-    runs(&format!("{} {MEET}", far.replace(MEET, &format!("cp.async.wait_all; {MEET}"))), 64);
-    // It may land as soon as it is asked for: what others read there must be over before.
-    let twice = |meet: &str| format!("{fill} {other} {load} {meet} {copy} bar.sync 0; cp.async.wait_all;");
-    runs(&twice("bar.sync 0;"), 64);
-    fails(&twice(""), 64, FaultKind::Race, "a race");
-    // Of two groups the first.
-    let second =
-        "cp.async.ca.shared.global [%own+512], [%a], 4; cp.async.commit_group; cp.async.wait_group 1;";
-    runs(&format!("{copy} {second} ld.shared.u32 %r0, [%own];"), 64);
-    fails(&format!("{copy} {second} ld.shared.u32 %r0, [%own+512];"), 64, FaultKind::Race, "of PTX line");
+    fails(&body("", "cp.async.wait_all;"), 64, FaultKind::Race, "has not been waited for");
+    runs(&body("cp.async.wait_all;", ""), 64);
 }
 
 /// Makes a barrier for so many arrivals in each block.
@@ -516,52 +483,4 @@ fn stores_to_barriers_that_are_wrong() {
     // Two stores to one word.
     let same = format!("{} {EXPECT} {SEND} {SEND} {MEET}", self::made(1));
     fails(&same, 32, FaultKind::Race, "after the st.async of PTX line");
-}
-
-#[test]
-fn clusters_that_cannot_be() {
-    let mut d = device("");
-    let p = d.put(&[0_u32; 64]);
-    let args = || Args::new().and(p).and(p);
-    assert_fault(
-        d.launch_clusters("k", [6, 4, 32], 8, args()),
-        FaultKind::Launch,
-        "[6, 1, 1] blocks, in clusters of [4, 1, 1]",
-    );
-    assert_fault(
-        d.launch_clusters("k", [32, 32, 32], 8, args()),
-        FaultKind::Launch,
-        "no device allows more than 16",
-    );
-    assert_fault(d.launch_clusters("k", [32, 16, 1024], 7, args()), FaultKind::Launch, "none fits");
-    d.launch_clusters("k", [32, 16, 1024], 8, args()).unwrap();
-}
-
-#[test]
-fn clusters_that_wait_for_each_other() {
-    // All at once, where they fit.
-    let wait = "@%p7 bra E; sub.s64 %c, %c, %d13; red.release.gpu.global.add.u32 [%c], 1; L: ld.acquire.gpu.global.u32 %r0, [%c]; setp.ne.u32 %p0, %r0, 8; @%p0 bra L; E:";
-    for seed in SEEDS {
-        for (multiprocessors, fits) in [(8, true), (3, false)] {
-            let mut d = device(wait);
-            d.schedule = Schedule { seed, perturb: false };
-            let p = d.put(&[0_u32; 1024]);
-            let params = Args::new().and(p).and(p).0;
-            let launch = Launch {
-                kernel: &d.kernel("k"),
-                grid: [8, 1, 1],
-                block: [1024, 1, 1],
-                dynamic_shared: 0,
-                params: &params,
-                cooperative: true,
-                cluster: Some([4, 1, 1]),
-            };
-            let limits = Limits { multiprocessors, ..LIMITS };
-            let done = run(&launch, &mut d.memory, &limits, d.schedule, &mut d.counters);
-            match fits {
-                true => done.unwrap(),
-                false => assert_fault(done, FaultKind::Launch, "4 fit on the device at once"),
-            }
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Args, Device, assert_fault};
-use vgpu::exec::Schedule;
+use common::{Args, Device, LIMITS, assert_fault};
+use vgpu::exec::{Launch, Limits, Schedule, run};
 use vgpu::memory::MemoryError;
 use vgpu::{Fault, FaultKind};
 
@@ -170,6 +170,39 @@ fn lanes_of_a_warp_that_have_not_met() {
     let copy = "cp.async.ca.shared.global [%r3], [%a], 4; cp.async.commit_group; cp.async.wait_group 0;";
     fails(&format!("{OWN} {near} {copy} {load}"), 1, 32, FaultKind::Race, "the lanes have not met since");
     runs(&format!("{OWN} {near} {copy} bar.warp.sync -1; {load}"), 1, 32);
+}
+
+#[test]
+fn copies_that_nobody_has_waited_for() {
+    let copy = "cp.async.ca.shared.global [%r3], [%a], 4; cp.async.commit_group;";
+    let (load, store) = ("ld.shared.u32 %r5, [%r3];", "st.shared.u32 [%r3], %t;");
+    let early = |body: &str, part: &str| fails(&format!("{OWN} {body}"), 1, 64, FaultKind::Race, part);
+    let late = |body: &str| runs(&format!("{OWN} {body}"), 1, 64);
+    for access in [load, store, "atom.shared.add.u32 %r5, [%r3], 1;", copy] {
+        early(&format!("{store} {copy} {access} cp.async.wait_group 0;"), "has not been waited for");
+        late(&format!("{store} {copy} cp.async.wait_group 0; {access} cp.async.wait_all;"));
+    }
+    early(&format!("{copy} {load} cp.async.wait_all;"), "has not been waited for");
+    // Nor may others, whatever lies between; and they need a barrier once it was waited for.
+    let (far, meet) = ("xor.b32 %r6, %r3, 128; ld.shared.u32 %r5, [%r6];", "bar.sync 0;");
+    early(&format!("{copy} {meet} {far} cp.async.wait_all;"), "has not been waited for");
+    early(&format!("{store} {meet} {copy} cp.async.wait_all; {far}"), "a race");
+    late(&format!("{copy} cp.async.wait_all; {meet} {far}"));
+    // It may land as soon as it is asked for: what others read there must be over before.
+    let twice = |over: &str| format!("{store} {meet} {far} {over} {copy} {meet} cp.async.wait_all;");
+    late(&twice(meet));
+    early(&twice(""), "a race");
+    // Nor may anybody in the block store where it reads.
+    let across =
+        "xor.b32 %r6, %i, 32; mul.wide.u32 %d1, %r6, 4; add.s64 %d1, %p0, %d1; st.global.u32 [%d1], %t;";
+    late(&format!("{copy} cp.async.wait_all; {meet} {across}"));
+    early(&format!("{copy} {meet} {across} cp.async.wait_all;"), "from here is under way");
+    // Of two groups the first.
+    let two = format!(
+        "{copy} cp.async.ca.shared.global [%r3+512], [%a], 4; cp.async.commit_group; cp.async.wait_group 1;"
+    );
+    late(&format!("{two} {load}"));
+    early(&format!("{two} ld.shared.u32 %r5, [%r3+512];"), "of PTX line");
 }
 
 #[test]
@@ -389,6 +422,47 @@ fn launches_that_cannot_be() {
     assert_fault(big, FaultKind::Launch, "1025 threads");
     let many = d.launch_with("k", [1000, 1, 1], [1024, 1, 1], 0, true, Args::new().and(p).and(p).and(0_u32));
     assert_fault(many, FaultKind::Launch, "fit on the device at once");
+}
+
+#[test]
+fn clusters_that_cannot_be() {
+    let mut d = device("");
+    let p = d.put(&[0_u32; 4]);
+    let mut launched = |grid, cluster, multiprocessors| {
+        d.launch_clusters("k", [grid, cluster, 1024], multiprocessors, Args::new().and(p).and(p).and(0_u32))
+    };
+    assert_fault(launched(6, 4, 8), FaultKind::Launch, "[6, 1, 1] blocks, in clusters of [4, 1, 1]");
+    assert_fault(launched(32, 32, 32), FaultKind::Launch, "no device allows more than 16");
+    assert_fault(launched(32, 16, 7), FaultKind::Launch, "none fits");
+    launched(32, 16, 8).unwrap();
+}
+
+#[test]
+fn clusters_that_wait_for_each_other() {
+    let wait = "red.release.gpu.global.add.u32 [%p0], 1;\nL: ld.acquire.gpu.global.u32 %r2, [%p0]; setp.ne.u32 %p1, %r2, 8; @%p1 bra L;";
+    for (multiprocessors, fits) in [(8, true), (3, false)] {
+        for seed in [None, Some(1), Some(2), Some(3)] {
+            let mut d = device(&format!("setp.ne.u32 %p2, %t, 0; @%p2 ret; {wait}"));
+            let p = d.put(&[0_u32; 1024]);
+            let params = Args::new().and(p).and(p).and(0_u32).0;
+            let launch = Launch {
+                kernel: &d.kernel("k"),
+                grid: [8, 1, 1],
+                block: [1024, 1, 1],
+                dynamic_shared: 0,
+                params: &params,
+                cooperative: true,
+                cluster: Some([4, 1, 1]),
+            };
+            let (limits, schedule) =
+                (Limits { multiprocessors, ..LIMITS }, Schedule { seed, perturb: false });
+            let done = run(&launch, &mut d.memory, &limits, schedule, &mut d.counters);
+            match fits {
+                true => done.unwrap(),
+                false => assert_fault(done, FaultKind::Launch, "4 fit on the device at once"),
+            }
+        }
+    }
 }
 
 #[test]

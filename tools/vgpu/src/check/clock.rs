@@ -284,6 +284,9 @@ impl GridOrder {
     /// A warp arrives at its cluster's barrier: what it knows is known to all who wait there, if it releases, and else
     /// what it knew at its last fence.
     pub fn gather(&mut self, to: &mut Gathering, block: &mut BlockOrder, warp: usize, release: bool) {
+        if !self.on {
+            return;
+        }
         let order = &block.each[warp];
         let until = if release { Some((block.time, block.barrier)) } else { order.fences[0] };
         let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
@@ -324,6 +327,9 @@ impl GridOrder {
 
     /// All that a warp knows, for somebody who acts in its name from now on.
     pub fn tell(&mut self, block: &mut BlockOrder, warp: usize) -> Rc<Known> {
+        if !self.on {
+            return Rc::default();
+        }
         let mut known = vec![0; self.warps as usize];
         for from in [&block.known, &block.each[warp].heard].into_iter().flatten() {
             merge(&mut known, from);

@@ -250,6 +250,8 @@ pub extern "C" fn cuFuncSetAttribute(function: Handle, attribute: u32, value: i3
                 found.most_shared = asked.filter(|&bytes| bytes <= most).ok_or(Code::INVALID_VALUE)?;
             }
             LARGE_CLUSTERS => found.large_clusters = value != 0,
+            // Clusters that the function wants however it is launched.
+            10..=13 => return Err(Code::NOT_SUPPORTED),
             _ => {}
         }
         Ok(())

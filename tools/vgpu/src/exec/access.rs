@@ -202,7 +202,12 @@ impl Machine<'_> {
             let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
             let lane =
                 lane.into_iter().find(|&lane| addresses[lane].saturating_add(width) > len).unwrap_or(0);
-            let what = format!("{width} bytes out of bounds of the block's {len} bytes of shared memory");
+            let hint = match addresses[lane] < window::RANK {
+                true => "",
+                false => " (of another block, or none: .shared::cluster)",
+            };
+            let what =
+                format!("{width} bytes out of bounds of the block's {len} bytes of shared memory{hint}");
             return Err(self.fault(
                 FaultKind::OutOfBounds,
                 block,

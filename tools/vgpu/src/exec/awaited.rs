@@ -1,6 +1,7 @@
-//! Where copies are to land.
+//! Where copies are to land, and what they read.
 //!
-//! The idea: a bit for each word, since there are many copies and all accesses ask.
+//! The idea: a bit for each word that is to be written, since there are many copies and all accesses ask; of what is read
+//! only the bounds.
 
 use crate::check::WORD;
 
@@ -9,6 +10,8 @@ use crate::check::WORD;
 pub struct Awaited {
     count: u32,
     words: Vec<u64>,
+    /// Between which addresses of global memory they read.
+    reads: (u64, u64),
 }
 
 impl Awaited {
@@ -16,8 +19,11 @@ impl Awaited {
         (address / WORD) as usize..(address + bytes).div_ceil(WORD) as usize
     }
 
-    /// Something is to land.
-    pub fn add(&mut self, address: u64, bytes: u64) {
+    /// Something is to land, of so many bytes from `source`.
+    pub fn add(&mut self, address: u64, bytes: u64, source: (u64, u64)) {
+        let end = source.0 + source.1;
+        let (low, high) = if self.count == 0 { (source.0, end) } else { self.reads };
+        self.reads = (low.min(source.0), high.max(end));
         self.count += 1;
         for word in Awaited::range(address, bytes) {
             if self.words.len() <= word / 64 {
@@ -37,6 +43,12 @@ impl Awaited {
     #[inline(always)]
     pub fn any(&self) -> bool {
         self.count > 0
+    }
+
+    /// Whether some may read in a range of global memory.
+    #[inline(always)]
+    pub fn may_read(&self, address: u64, bytes: u64) -> bool {
+        self.count > 0 && address < self.reads.1 && address + bytes > self.reads.0
     }
 
     /// The first address of a range at which something is to land.

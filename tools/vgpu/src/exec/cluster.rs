@@ -51,6 +51,6 @@ impl Cluster {
 
 /// The rank that an address of a cluster's shared memory names, if any, and the address within the block.
 pub fn ranked(address: u64) -> (Option<usize>, u64) {
-    let rank = (address as u32 as u64 / window::RANK).checked_sub(1);
+    let rank = (address / window::RANK).checked_sub(1);
     (rank.map(|rank| rank as usize), address % window::RANK)
 }

@@ -13,6 +13,11 @@ use crate::isa::instruction::{Area, Copy};
 use crate::isa::lanes::{Lanes, WARP};
 
 impl Warp {
+    /// Its copies under way.
+    fn landings(&self) -> impl Iterator<Item = &Landing> {
+        self.copies.iter().chain(self.groups.iter().flat_map(|group| &group.landings))
+    }
+
     /// Makes the copies of some lanes a group.
     pub fn commit(&mut self, lanes: u32) {
         let mine = |landing: &mut Landing| lanes >> landing.lane & 1 == 1;
@@ -90,9 +95,10 @@ impl Machine<'_> {
                 }
                 data[..count as usize].copy_from_slice(segment.bytes(from[lane], count));
             }
-            let landing = Landing { to: to[lane], data, bytes: copy.bytes, lane: lane as u32, pc: at.pc };
+            let (to, from) = (to[lane], (from[lane], count));
+            let landing = Landing { to, from, data, bytes: copy.bytes, lane: lane as u32, pc: at.pc };
             self.order_landing(block, one, landing.to, width)?;
-            block.awaited.add(landing.to, width);
+            block.awaited.add(landing.to, width, landing.from);
             block.warps[at.warp].copies.push(landing);
         }
         Ok(())
@@ -112,19 +118,33 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// A store of the block to what one of its copies under way may not have read yet.
+    #[cold]
+    pub fn still_read(
+        &self,
+        block: &Block,
+        at: At,
+        addresses: &[u64; WARP],
+        run: (u64, u64),
+    ) -> Result<(), Fault> {
+        let (address, bytes) = run;
+        let read = |l: &&Landing| l.from.0 < address + bytes && address < l.from.0 + l.from.1;
+        let Some(landing) = block.warps.iter().flat_map(Warp::landings).find(read) else { return Ok(()) };
+        let line = self.launch.kernel.code[landing.pc as usize].line;
+        let first = landing.from.0.max(address);
+        let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
+        let lane = lane.min_by_key(|&lane| first.wrapping_sub(addresses[lane])).unwrap_or(0);
+        let what = format!(
+            "a race: the copy of PTX line {line} (cp.async) from here is under way, and has not been waited for"
+        );
+        Err(self.fault(FaultKind::Race, block, at, lane as u32, Some(first), &what))
+    }
+
     /// A touch of what a copy under way is to write.
     #[cold]
     pub fn too_early(&self, block: &Block, at: At, addresses: &[u64; WARP], address: u64) -> Fault {
-        let of = |warp: &'_ Warp| {
-            warp.copies
-                .iter()
-                .chain(warp.groups.iter().flat_map(|g| &g.landings))
-                .copied()
-                .collect::<Vec<_>>()
-        };
-        let landings = block.warps.iter().filter(|_| !block.away()).flat_map(of);
-        let found =
-            landings.into_iter().find(|l| l.to < address + WORD && address < l.to + u64::from(l.bytes));
+        let mut landings = block.warps.iter().filter(|_| !block.away()).flat_map(Warp::landings);
+        let found = landings.find(|l| l.to < address + WORD && address < l.to + u64::from(l.bytes));
         let line = found.map_or(String::new(), |landing| {
             format!(" of PTX line {}", self.launch.kernel.code[landing.pc as usize].line)
         });

@@ -14,6 +14,9 @@ use crate::isa::instruction::{Access, Area, Atomic, Map};
 use crate::isa::lanes::{Lanes, WARP};
 use crate::memory::window;
 
+/// The half of a generic address that says where in its memory.
+const LOW: u64 = 0xffff_ffff;
+
 impl Machine<'_> {
     /// Runs something with a block of a cluster, its others at hand.
     pub fn with<R>(
@@ -170,7 +173,7 @@ impl Machine<'_> {
             (addresses, map.rank.map(|slot| lanes.words(slot)))
         };
         let Some(ranks) = ranks else {
-            let found = addresses.map(|a| ranked(a).0.unwrap_or(block.rank) as u32);
+            let found = addresses.map(|a| ranked(a & LOW).0.unwrap_or(block.rank) as u32);
             // SAFETY: the result holds words of this kernel.
             unsafe { lanes.set_words(map.result, at.mask, &found) };
             return Ok(());
@@ -182,7 +185,7 @@ impl Machine<'_> {
                 return Err(self.fault(FaultKind::OutOfBounds, block, at, lane as u32, None, &what));
             }
             let (address, rank) = (addresses[lane], u64::from(ranks[lane]) + 1);
-            let mapped = (address & !0xffff_ffff) + rank * window::RANK + ranked(address).1;
+            let mapped = (address & !LOW) + rank * window::RANK + ranked(address).1;
             // SAFETY: the result is a register of this kernel, a long if the addresses are.
             unsafe {
                 let to = lanes.at(map.result);

@@ -89,6 +89,14 @@ impl Machine<'_> {
         if access.store && site.pattern.overlap {
             self.same_values(block, lanes, access, at, addresses)?;
         }
+        if access.store && block.awaited.any() {
+            for &(begin, len) in &site.pattern.runs {
+                let address = origin.wrapping_add_signed(begin);
+                if block.awaited.may_read(address, len) {
+                    self.still_read(block, at, addresses, (address, len))?;
+                }
+            }
+        }
         if access.handover {
             // A value that is its own flag says nothing of any other.
             return if access.store { self.arrives(block, lanes, access, at, addresses) } else { Ok(()) };

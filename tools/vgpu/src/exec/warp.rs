@@ -86,6 +86,8 @@ pub enum State {
 pub struct Landing {
     /// In shared memory.
     pub to: u64,
+    /// In global memory: where, and how many bytes.
+    pub from: (u64, u64),
     /// The bytes.
     pub data: [u8; 16],
     /// How many.

@@ -161,6 +161,8 @@ fn what_is_refused_is_named() {
             assert_eq!(cuLaunchKernelEx(&none, pass, null(), null()), 1);
         }
         assert_eq!(fit(pass, &config(16, 32, 0, &[])), Err(1), "of no clusters");
+        // A size for all launches of a function is not understood.
+        assert_eq!([10, 11, 12, 13].map(|size| cuFuncSetAttribute(pass, size, 2)), [801; 4]);
         // Nothing of all that was queued.
         assert_eq!(cuCtxSynchronize(), 0);
     };
