@@ -69,12 +69,17 @@ fn the_lowest_version_is_stated() {
 #[test]
 fn assemblers_old_and_new_take_it_for_every_device() {
     let out = tempfile::tempdir().unwrap();
-    println!("| ptxas | device | all files, one after the other | the longest |");
+    println!("| ptxas | device | all files for float32, one after the other | the longest |");
     println!("| --- | --- | ---: | ---: |");
     for (ptxas, release) in assemblers() {
-        for (device, _) in DEVICES.into_iter().filter(|(_, since)| *since <= release) {
+        for (i, (device, _)) in DEVICES.into_iter().filter(|(_, since)| *since <= release).enumerate() {
             let mut seconds = Vec::new();
             for file in ptx() {
+                // A kernel for bfloat16 has a load and a shift more than float32's: it is tried for the oldest device.
+                let narrow = file.to_str().unwrap().ends_with("_bf16.ptx");
+                if narrow && i > 0 {
+                    continue;
+                }
                 let start = Instant::now();
                 let mut command = Command::new(&ptxas);
                 // As the driver does it: optimised, with line information.
@@ -82,7 +87,9 @@ fn assemblers_old_and_new_take_it_for_every_device() {
                 let output = command.arg(out.path().join("cubin")).arg(&file).output().unwrap();
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 assert!(output.status.success(), "{} {device} {}: {said}", ptxas.display(), file.display());
-                seconds.push(start.elapsed().as_secs_f64());
+                if !narrow {
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
             }
             let (sum, longest) = (seconds.iter().sum::<f64>(), seconds.iter().copied().fold(0.0, f64::max));
             println!("| {} | {device} | {sum:.2} s | {longest:.2} s |", ptxas.display());
