@@ -9,6 +9,12 @@ use std::process::Command;
 /// Turing, Ampere, Hopper.
 const DEVICES: [&str; 3] = ["sm_75", "sm_80", "sm_90"];
 
+/// Those that a file is for: clusters came with Hopper.
+fn devices(file: &Path) -> &'static [&'static str] {
+    let clusters = file.file_stem().unwrap().to_str().unwrap().starts_with("cluster");
+    if clusters { &DEVICES[2..] } else { &DEVICES }
+}
+
 /// Registers, bytes of shared memory, bytes of stack and spills of a kernel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Resources {
@@ -53,7 +59,7 @@ fn no_kernel_spills_registers() {
         if file.extension().is_none_or(|e| e != "cu") {
             continue;
         }
-        for device in DEVICES {
+        for device in devices(&file) {
             let mut nvcc = Command::new(env!("NVCC_USED"));
             nvcc.args(["-cubin", "-O3", "-std=c++17", "--fmad=false", "-Xptxas", "-v"]);
             nvcc.arg(format!("-arch={device}")).arg("-o").arg(out.path().join("kernels.cubin")).arg(&file);
@@ -65,7 +71,10 @@ fn no_kernel_spills_registers() {
             }
         }
     }
-    println!("| kernel | registers on {} | bytes of shared memory |", DEVICES.join(", "));
+    println!(
+        "| kernel | registers on {}, or the last of them | bytes of shared memory |",
+        DEVICES.join(", ")
+    );
     println!("| --- | --- | ---: |");
     for (kernel, on) in &table {
         let registers: Vec<_> = on.iter().map(|r| r.registers.to_string()).collect();
@@ -73,7 +82,8 @@ fn no_kernel_spills_registers() {
     }
     assert!(table.len() >= 12, "only {} kernels were seen", table.len());
     for (kernel, on) in &table {
-        assert_eq!(on.len(), DEVICES.len(), "{kernel}");
+        let expected = if kernel.starts_with("cluster") { 1 } else { DEVICES.len() };
+        assert_eq!(on.len(), expected, "{kernel}");
         assert!(on.iter().all(|r| r.registers > 0 && r.stack == 0), "{kernel} spills: {on:?}");
     }
 }

@@ -34,9 +34,9 @@ build() {
     say "building (minutes, the first time)"
     cargo build --release --features cuda >&2
     say "building the tests"
-    local tests=(--lib --test cuda_engine --test cuda_wavenet --test cuda_precision)
+    local tests=(--lib --test cuda_engine --test cuda_wavenet --test cuda_precision --test cuda_cluster)
     executables=$(cargo test --release --features cuda --no-run --quiet --message-format=json-render-diagnostics "${tests[@]}" |
-        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\|cuda_precision\|cuda_cluster\)".*"executable":"\([^"]*\)".*/\1 \2/p')
     [ -n "$executables" ] || fail "the tests could not be built: run cargo test --features cuda"
 }
 
@@ -111,6 +111,14 @@ else
     model=() batches="1 2 4 8 16 32 64 128 256" passes=3 limit=60
 fi
 
+# Clusters came with compute capability 9.0.
+strategies="launch graph persistent"
+if probe --strategy cluster >/dev/null 2>"$logs/probe.err"; then
+    strategies+=" cluster"
+else
+    say "no clusters: $(sed -n 's/^error: //p' "$logs/probe.err")"
+fi
+
 # Seconds that a step may take: what it is given, within the ten minutes of all, of which a long build may take four.
 start=$((SECONDS < 240 ? 0 : SECONDS - 240))
 left() {
@@ -142,16 +150,18 @@ if [ -z "$virtual" ]; then
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
     step test-sounds 60 "$(test_of cuda_wavenet)" --test-threads=1
     step test-precision 60 "$(test_of cuda_precision)" --test-threads=1
+    step test-clusters 60 "$(test_of cuda_cluster)" --test-threads=1
 else
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
     step test-sounds 60 "$(test_of cuda_wavenet)"
     step test-precision 60 "$(test_of cuda_precision)" logits_are_near sounds_are
+    step test-clusters 60 "$(test_of cuda_cluster)" sounds_are
 fi
 
 # A first start compiles the kernels; the driver keeps the result for the next one.
 first_starts=()
-for strategy in launch graph persistent; do
+for strategy in $strategies; do
     seconds=()
     for cache in "CUDA_CACHE_DISABLE=1" "CUDA_CACHE_DISABLE=0" "CUDA_CACHE_DISABLE=0"; do
         begin=$(date +%s.%N)
@@ -164,7 +174,7 @@ done
 
 # One image whatever the strategy: the demo model's digits.
 sums=()
-for strategy in launch graph persistent; do
+for strategy in $strategies; do
     what=(-c models/digits -n 16 -b 16)
     [ -z "$virtual" ] || what=(-c "$tiny" -n 1 -i 8)
     step "samples-$strategy" 60 "$bin/generate" --device cuda --strategy $strategy "${what[@]}" -v "$logs/$strategy"
@@ -177,7 +187,7 @@ done
 step predicted 30 "$bin/bench" --device cuda --explain --batch-sizes "${batches// /,}" "${model[@]}"
 
 # Times. The naive method is the same whatever the strategy: it is timed in full beside the first.
-for strategy in persistent graph launch; do
+for strategy in persistent ${strategies/persistent/}; do
     for batch in $batches; do
         step "bench-$strategy-$batch" $limit "$bin/bench" --device cuda --strategy $strategy --batch-sizes "$batch" \
             --naive-passes $passes "${model[@]}" --json "$logs/bench-$strategy-$batch.json"
@@ -189,7 +199,7 @@ step bench-bf16 $limit "$bin/bench" --device cuda --precision bf16 --batch-sizes
 
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
-        for strategy in launch persistent; do
+        for strategy in ${strategies/graph/}; do
             step "sanitizer-$tool-$strategy" 40 compute-sanitizer --tool $tool --error-exitcode 9 \
                 "$bin/generate" --device cuda --strategy $strategy -c "$tiny" -i 8 -n 2 -v "$logs/probe"
         done
@@ -235,7 +245,7 @@ for s in "${sums[@]}"; do images+=("\"${s% *}\": \"${s#* }\""); done
     echo "\"device\": $(json "$device"), \"nvidia_smi\": $(json "$system"), \"virtual\": $([ -n "$virtual" ] && echo true || echo false),"
     echo "\"steps\": [$(joined "${items[@]}")],"
     echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)"), $(json "$(tests_say test-sounds)"),"
-    echo "$(json "$(tests_say test-precision)")],"
+    echo "$(json "$(tests_say test-precision)"), $(json "$(tests_say test-clusters)")],"
     echo "\"starts\": [$(joined "${starts[@]}")], \"samples_sha256\": {$(joined "${images[@]}")},"
     echo "\"benches\": [$(joined ${benches[@]+"${benches[@]}"})],"
     echo "\"kernels_csv\": $(json "$(cat "$logs/nsys-kernels.out" 2>/dev/null)")}"
@@ -251,7 +261,7 @@ rows() { grep '^|' "$logs/$1.out" 2>/dev/null | tail -n +3 || true; }
     [ -z "$system" ] || { echo; echo "nvidia-smi (name, driver, capability, memory, clocks, power): $system"; }
     echo
     echo "## Times by strategy and batch"
-    for strategy in persistent graph launch; do
+    for strategy in persistent ${strategies/persistent/}; do
         head=
         for batch in $batches; do
             step=bench-$strategy-$batch

@@ -29,15 +29,18 @@ test=(cargo test --release --features cuda)
 # Those that look at the kernels, those that run small networks in many ways, and all others.
 kernels=(--lib --test cuda_ptx --test cuda_resources)
 small=(--test cuda_conformance --test cuda_precision)
+clusters=(--test cuda_cluster)
 images=()
 for file in tests/cuda*.rs; do
     name=$(basename "$file" .rs)
-    [[ " ${kernels[*]} ${small[*]} " == *" $name "* ]] || images+=(--test "$name")
+    [[ " ${kernels[*]} ${small[*]} ${clusters[*]} " == *" $name "* ]] || images+=(--test "$name")
 done
 run_images() {
     # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll for what others make,
     # where the virtual GPU spends its time; of a few each has several tiles of a stage.
     VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" "${small[@]}" "$@" &&
+        # As few as hold one cluster.
+        VGPU_MULTIPROCESSORS=16 "${test[@]}" "${clusters[@]}" "$@" &&
         "${test[@]}" "${images[@]}" "$@"
 }
 
@@ -47,7 +50,7 @@ if [ "$kind" = real ]; then
     exit
 fi
 # A test takes the virtual GPU for itself and is a thread or two: both halves at a time, each with its own.
-"${test[@]}" "${kernels[@]}" "${small[@]}" "${images[@]}" --no-run
+"${test[@]}" "${kernels[@]}" "${small[@]}" "${clusters[@]}" "${images[@]}" --no-run
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${test[@]}" "${kernels[@]}" "$@" >"$log" 2>&1 &
