@@ -6,6 +6,7 @@
 use super::access::{addresses, resolve};
 use super::block::Block;
 use super::machine::Machine;
+use super::pattern::Pattern;
 use super::warp::{At, Group, Landing, Warp};
 use crate::check::WORD;
 use crate::fault::{Fault, FaultKind};
@@ -112,9 +113,26 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Checks that no copy under way is to write what is touched.
+    #[inline(never)]
+    pub fn landed(
+        &self,
+        block: &Block,
+        at: At,
+        pattern: &Pattern,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let origin = addresses[pattern.first as usize];
+        let early = |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
+        match pattern.runs.iter().find_map(early) {
+            Some(address) => Err(self.too_early(block, at, addresses, address)),
+            None => Ok(()),
+        }
+    }
+
     /// A touch of what a copy under way is to write.
     #[cold]
-    pub fn too_early(&self, block: &Block, at: At, addresses: &[u64; WARP], address: u64) -> Fault {
+    fn too_early(&self, block: &Block, at: At, addresses: &[u64; WARP], address: u64) -> Fault {
         let of = |warp: &'_ Warp| {
             warp.copies
                 .iter()
