@@ -202,11 +202,7 @@ impl Machine<'_> {
     ) -> Result<bool, Fault> {
         let origin = addresses[pattern.first as usize];
         if block.awaited.any() {
-            let early =
-                |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
-            if let Some(address) = pattern.runs.iter().find_map(early) {
-                return Err(self.too_early(block, at, addresses, address));
-            }
+            self.landed(block, at, pattern, addresses)?;
         }
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
