@@ -150,6 +150,20 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
 }
 
 #[test]
+fn clusters_where_there_are_none_are_refused() {
+    let refusals = [
+        ([("VGPU_DEVICE", "a100")], ["cannot run the strategy cluster", "compute capability 9.0"]),
+        ([("VGPU_MULTIPROCESSORS", "6")], ["cannot run the strategy cluster", "no cluster of 16 blocks fits"]),
+        ([("VGPU_DRIVER_VERSION", "11080")], ["cannot compile the kernels", "PTX 8.1 is newer"]),
+        ([("VGPU_FAIL", "cuLaunchKernelEx:2")], ["cannot launch cluster_f32", "launch failure"]),
+    ];
+    for (settings, words) in refusals {
+        let Some(device) = generate(&settings, &["--strategy", "cluster"]) else { return };
+        device.fails_with(&words);
+    }
+}
+
+#[test]
 fn a_driver_older_than_the_kernels_names_both_versions_and_shows_its_own_words() {
     let Some(device) = generate(&[("VGPU_DRIVER_VERSION", "10020")], &[]) else { return };
     let words = "PTX 7.0 is newer than 6.5, which this driver knows";

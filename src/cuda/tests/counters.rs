@@ -433,7 +433,7 @@ fn the_order_of_blocks_and_warps_makes_no_difference() {
     }
     let config = PixelCnnPp { resnets: 1, filters: 12, mixtures: 2, ..PixelCnnPp::PAPER };
     let weights = Weights::synthetic(config, 4);
-    for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
+    for strategy in super::strategies(&device()) {
         let mut images = Vec::new();
         for seed in 0..6 {
             vgpu::seed(seed);

@@ -12,7 +12,9 @@ mod vgpu;
 
 use std::sync::{Mutex, MutexGuard};
 
+use super::Strategy;
 use super::abi::Grid;
+use super::cached::choose;
 use super::driver::Device;
 use crate::precision::Precision;
 
@@ -32,6 +34,16 @@ fn device_for(precision: Precision) -> Device {
     let device = Device::open(0, precision).unwrap();
     device.enter().unwrap();
     device
+}
+
+/// The strategies that a device can do.
+fn strategies(device: &Device) -> Vec<Strategy> {
+    let can = |&strategy: &Strategy| strategy != Strategy::Auto && choose(&device.properties, strategy).is_ok();
+    let strategies: Vec<_> = Strategy::ALL.into_iter().filter(can).collect();
+    if !strategies.contains(&Strategy::Cluster) {
+        println!("not by clusters: the device has none");
+    }
+    strategies
 }
 
 /// Numbers in [-1, 1) that look random: the same everywhere.

@@ -98,7 +98,7 @@ fn a_run_is_one_with_rounded_float32_weights_bit_for_bit() {
         assert!(narrow.packed.bytes() < rounded.packed.bytes());
         let expected = rounded.cached(&plan, &batch, Strategy::Launch);
         assert!(expected.logits != exact.logits, "rounded weights make no difference");
-        for strategy in [Strategy::Launch, Strategy::Graph, Strategy::Persistent] {
+        for strategy in super::strategies(&narrow.device) {
             assert!(narrow.cached(&plan, &batch, strategy) == expected, "{strategy:?}");
         }
         assert!(narrow.naive(&plan, &batch) == expected, "naive");
