@@ -133,7 +133,8 @@ impl Machine<'_> {
         Err(self.fault(FaultKind::Race, block, at, lane, Some(conflict.offset), &what))
     }
 
-    /// A load or store in the shared memory of the cluster's blocks.
+    /// A load or store in the shared memory of the cluster's blocks; apart, so that others stay short.
+    #[inline(never)]
     pub fn distributed(
         &mut self,
         block: &mut Block,
@@ -149,6 +150,7 @@ impl Machine<'_> {
     }
 
     /// An atomic operation there.
+    #[inline(never)]
     pub fn distributed_atomic(
         &mut self,
         block: &mut Block,

@@ -90,12 +90,7 @@ impl Machine<'_> {
             self.same_values(block, lanes, access, at, addresses)?;
         }
         if access.store && block.awaited.any() {
-            for &(begin, len) in &site.pattern.runs {
-                let address = origin.wrapping_add_signed(begin);
-                if block.awaited.may_read(address, len) {
-                    self.still_read(block, at, addresses, (address, len))?;
-                }
-            }
+            self.has_read(block, at, &site.pattern, addresses)?;
         }
         if access.handover {
             // A value that is its own flag says nothing of any other.
@@ -202,11 +197,7 @@ impl Machine<'_> {
     ) -> Result<bool, Fault> {
         let origin = addresses[pattern.first as usize];
         if block.awaited.any() {
-            let early =
-                |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
-            if let Some(address) = pattern.runs.iter().find_map(early) {
-                return Err(self.too_early(block, at, addresses, address));
-            }
+            self.landed(block, at, pattern, addresses)?;
         }
         let order = &mut self.order;
         let warp = &block.warps[at.warp];
