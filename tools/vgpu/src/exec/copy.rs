@@ -6,6 +6,7 @@
 use super::access::{addresses, resolve};
 use super::block::Block;
 use super::machine::Machine;
+use super::pattern::Pattern;
 use super::warp::{At, Group, Landing, Warp};
 use crate::check::WORD;
 use crate::fault::{Fault, FaultKind};
@@ -118,31 +119,52 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// A store of the block to what one of its copies under way may not have read yet.
-    #[cold]
-    pub fn still_read(
+    /// Checks that no copy under way of the block reads what the block stores.
+    #[inline(never)]
+    pub fn has_read(
         &self,
         block: &Block,
         at: At,
+        pattern: &Pattern,
         addresses: &[u64; WARP],
-        run: (u64, u64),
     ) -> Result<(), Fault> {
-        let (address, bytes) = run;
-        let read = |l: &&Landing| l.from.0 < address + bytes && address < l.from.0 + l.from.1;
-        let Some(landing) = block.warps.iter().flat_map(Warp::landings).find(read) else { return Ok(()) };
-        let line = self.launch.kernel.code[landing.pc as usize].line;
-        let first = landing.from.0.max(address);
-        let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
-        let lane = lane.min_by_key(|&lane| first.wrapping_sub(addresses[lane])).unwrap_or(0);
-        let what = format!(
-            "a race: the copy of PTX line {line} (cp.async) from here is under way, and has not been waited for"
-        );
-        Err(self.fault(FaultKind::Race, block, at, lane as u32, Some(first), &what))
+        let origin = addresses[pattern.first as usize];
+        let runs = pattern.runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len));
+        for (address, len) in runs.filter(|&(address, len)| block.awaited.may_read(address, len)) {
+            let read = |l: &&Landing| l.from.0 < address + len && address < l.from.0 + l.from.1;
+            let Some(landing) = block.warps.iter().flat_map(Warp::landings).find(read) else { continue };
+            let line = self.launch.kernel.code[landing.pc as usize].line;
+            let first = landing.from.0.max(address);
+            let lane = (0..WARP).filter(|lane| at.mask >> lane & 1 == 1);
+            let lane = lane.min_by_key(|&lane| first.wrapping_sub(addresses[lane])).unwrap_or(0);
+            let what = format!(
+                "a race: the copy of PTX line {line} (cp.async) from here is under way, and has not been waited for"
+            );
+            return Err(self.fault(FaultKind::Race, block, at, lane as u32, Some(first), &what));
+        }
+        Ok(())
+    }
+
+    /// Checks that no copy under way is to write what is touched.
+    #[inline(never)]
+    pub fn landed(
+        &self,
+        block: &Block,
+        at: At,
+        pattern: &Pattern,
+        addresses: &[u64; WARP],
+    ) -> Result<(), Fault> {
+        let origin = addresses[pattern.first as usize];
+        let early = |&(begin, len): &(i64, u64)| block.awaited.first(origin.wrapping_add_signed(begin), len);
+        match pattern.runs.iter().find_map(early) {
+            Some(address) => Err(self.too_early(block, at, addresses, address)),
+            None => Ok(()),
+        }
     }
 
     /// A touch of what a copy under way is to write.
     #[cold]
-    pub fn too_early(&self, block: &Block, at: At, addresses: &[u64; WARP], address: u64) -> Fault {
+    fn too_early(&self, block: &Block, at: At, addresses: &[u64; WARP], address: u64) -> Fault {
         let mut landings = block.warps.iter().filter(|_| !block.away()).flat_map(Warp::landings);
         let found = landings.find(|l| l.to < address + WORD && address < l.to + u64::from(l.bytes));
         let line = found.map_or(String::new(), |landing| {

@@ -90,12 +90,7 @@ impl Machine<'_> {
             self.same_values(block, lanes, access, at, addresses)?;
         }
         if access.store && block.awaited.any() {
-            for &(begin, len) in &site.pattern.runs {
-                let address = origin.wrapping_add_signed(begin);
-                if block.awaited.may_read(address, len) {
-                    self.still_read(block, at, addresses, (address, len))?;
-                }
-            }
+            self.has_read(block, at, &site.pattern, addresses)?;
         }
         if access.handover {
             // A value that is its own flag says nothing of any other.
