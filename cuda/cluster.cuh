@@ -27,10 +27,10 @@ __device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler&
     if (walk.rank >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
 }
 
-// The record and the page are the first of the row, which has so many pages for a period of columns.
+// The record is the first of the row.
 template <Precision OF>
-__device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sampler* sampler, const Batch& batch, int record, int page,
-                                            int pages, int row) {
+__device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sampler* sampler, const Batch& batch, int record,
+                                            int row) {
     int first_image = int(blockIdx.x) / CLUSTER * cluster.images;
     Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
     if (threadIdx.x < RECENT) begin_arrivals(arrivals_of(cluster, threadIdx.x));
@@ -44,16 +44,15 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     cluster_barrier();
     bool first = true;
     if (threadIdx.x < MULTIPLIERS) {
-        Stream stream = {cluster.pages + size_t(page) * CLUSTER + walk.rank, pages, 0, {}, 0, 0};
-        stream.page = page_of(stream);
-#pragma unroll 1
-        for (int p = 0; p < PAGES; p++) ask<OF>(stream, cluster);
+        float4 quads[QUADS<OF>] = {};
+        ask_first_weights<OF>(quads, cluster, walk);
         while (walk.column < batch.width) {
-            bool last = turn_of(cluster, walk).last;
-            multiply_step<OF>(cluster, batch, walk, stream, first);
+            bool last = turn_of(cluster, walk.turn).last;
+            multiply_step<OF>(cluster, batch, walk, quads, first);
             first = false;
             walk.turn = walk.next_turn();
             walk.advance();
+            ask_first_weights<OF>(quads, cluster, walk);
             if (!last) continue;
             if (threadIdx.x == 0) {
                 expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
@@ -62,13 +61,9 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
             walk.advance();
             walk.column++;
         }
-        await_groups(0);
-        // The last tiles' sums have been read: no barrier is left with half of its threads.
-        barrier_wait<MULTIPLIERS + ADDERS>(READ + (walk.buffer() ^ 1));
-        if (walk.tiles >= 2) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer());
     } else {
         while (walk.column < batch.width) {
-            bool last = turn_of(cluster, walk).last;
+            bool last = turn_of(cluster, walk.turn).last;
             add_step(cluster, batch, walk, first);
             first = false;
             walk.turn = walk.next_turn();

@@ -1,4 +1,4 @@
-// How the blocks of a cluster exchange values through each other's shared memory, and how weights stream into it.
+// How the blocks of a cluster exchange values through each other's shared memory.
 //
 // The idea: a value is sent to every block at once, and with each message the receiver's hardware counts the bytes that
 // have come. Who waits for a stage's values waits until as many bytes as the stage makes have arrived: no fence, no
@@ -7,8 +7,6 @@
 #pragma once
 
 #include "stage.cuh"
-
-#include <utility>
 
 // Blocks of a cluster: as many as a device of compute capability 9.0 takes.
 constexpr int CLUSTER = 16;
@@ -83,27 +81,4 @@ __device__ __forceinline__ void send(unsigned to, float4 x, unsigned arrivals) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                  "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(arrivals)
                  : "memory");
-}
-
-// Copies 16 bytes to shared memory behind the thread's back, both `OFFSET` bytes on. What it has asked for is one group at
-// `end_group`; `await_groups` returns when all but the last `pending` groups, 3 at most, are there.
-template <int OFFSET>
-__device__ __forceinline__ void copy_later(unsigned to, const float4* from) {
-    asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(to), "l"(from), "n"(OFFSET) : "memory");
-}
-// The same in as many places, a `STRIDE` of bytes apart.
-template <int STRIDE, int... I>
-__device__ __forceinline__ void copy_later(unsigned to, const float4* from, std::integer_sequence<int, I...>) {
-    (copy_later<I * STRIDE>(to, from), ...);
-}
-__device__ __forceinline__ void end_group() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-__device__ __forceinline__ void await_groups(int pending) {
-    switch (pending) {
-    case 0: asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
-    case 1: asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
-    case 2: asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
-    default: asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
-    }
 }

@@ -14,11 +14,10 @@
 constexpr int MULTIPLIERS = 256;
 constexpr int ADDERS = 64;
 
-// A page is the weights of eight inputs for each multiplier, by float4s: [QUADS][MULTIPLIERS]. Of so many pages some are there
-// and the others on their way. A float4 is a row of a slice, or with bfloat16 two of them.
-constexpr unsigned PAGES = 4;
+// A multiplier's weights, by float4s: a row of a slice each, or with bfloat16 two of them.
 template <Precision OF>
-constexpr int QUADS = OF == F32 ? CHUNK : CHUNK / 2;
+constexpr int QUADS = OF == F32 ? MOST_ROWS : MOST_ROWS / 2;
+// A page: what a block's multipliers have in registers at a time, [QUADS][MULTIPLIERS].
 template <Precision OF>
 constexpr int PAGE = QUADS<OF> * MULTIPLIERS;
 
@@ -28,8 +27,8 @@ constexpr int RECENT = 3;
 // Taps of a stage that may read it, each by two bits of `Turn::recent`.
 constexpr int RECENT_TAPS = 32;
 
-// Records in shared memory: this stage's, the next one's, and that of the stage before, which adders may still read.
-constexpr int RECORDS = 3;
+// Records in shared memory: this stage's, the next one's, and those of the last two, which adders may still read.
+constexpr int RECORDS = 4;
 
 // Halves of chunks that a multiplier brings for a tile of images.
 constexpr int BROUGHT = 2;
@@ -39,27 +38,22 @@ struct alignas(16) Turn {
     int next;               // the record of the next step
     int last;               // whether the pixel is drawn behind it
     int units;              // slices of outputs, or with a gate pairs of slices
-    int rounds;             // the multipliers take their chunks in
+    int rounds;             // the multipliers take their chunks in, with a page each
+    int page;               // the first of these
     int line;               // floats from one output's sums of chunks to the next one's
     int recent_add;         // steps since what is added to the output was made, or 0 if the map is to be read
     unsigned of_chunks;     // a `reciprocal` of the stage's chunks
     unsigned of_halves;     // of twice as many
     unsigned of_outputs[2]; // of the outputs of the blocks that have fewest, and of those that have a unit more
+    int padding;
     unsigned long long recent; // for each tap, steps since what it reads was made, or 0 if the map is to be read
+    unsigned long long unused;
 };
-static_assert(sizeof(Turn) == 48);
+static_assert(sizeof(Turn) == 64);
 
-// Of a page one block's part: where it is among the cluster's weights, and how many multipliers it is for.
-struct Page {
-    unsigned at; // in pages of a block
-    unsigned multipliers;
-};
-static_assert(sizeof(Page) == 8);
-
-// What does not change while images grow. Places in shared memory are float4s from its beginning, where the pages are.
+// What does not change while images grow. Places in shared memory are float4s from its beginning.
 struct Cluster {
     const float4* records;
-    const Page* pages;     // [pages][CLUSTER], of each row modulo the period those of its first columns
     const float4* weights; // [pages][CLUSTER][QUADS][MULTIPLIERS]
     int parts;             // float4s of a record
     int images;            // of a cluster, at most
@@ -74,9 +68,10 @@ struct Cluster {
     int tokens_at;         // [RECENT][CLUSTER]
     int arrivals_at;       // [RECENT], of 8 bytes
 };
-static_assert(sizeof(Cluster) == 72);
+static_assert(sizeof(Cluster) == 64);
 
-// Barriers of some of a block's threads: a tile's inputs are there; the sums of one of two tiles are; they have been read.
+// Barriers of some of a block's threads: a tile's inputs are there; the sums of one of two tiles are; they have been read,
+// for a third tile of a step.
 enum Barrier : int { INPUTS = 1, SUMS = 2, READ = 4 };
 
 // Where a thread stands on its way through the steps.
@@ -89,7 +84,7 @@ struct Walk {
     int turn;   // of the stages, modulo RECORDS
     int step;   // of the stages and of drawing, modulo RECENT
     int phase;  // of this step's arrivals
-    int tiles;  // that were begun; from 2 on only their parity counts
+    int buffer; // of two, for the tile
 
     // The step before this one by so many.
     __device__ __forceinline__ int before(int steps) const { return step - steps + (step < steps ? RECENT : 0); }
@@ -97,13 +92,11 @@ struct Walk {
         step = step + 1 == RECENT ? 0 : step + 1;
         phase ^= step == 0;
     }
-    __device__ __forceinline__ int next_turn() const { return turn + 1 == RECORDS ? 0 : turn + 1; }
-    __device__ __forceinline__ int buffer() const { return tiles & 1; }
-    __device__ __forceinline__ void end_tile() { tiles = tiles < 3 ? tiles + 1 : tiles - 1; }
+    __device__ __forceinline__ int next_turn() const { return (turn + 1) % unsigned(RECORDS); }
 };
 
-__device__ __forceinline__ const Turn& turn_of(const Cluster& cluster, const Walk& walk) {
-    return *reinterpret_cast<const Turn*>(shared_record + cluster.records_at + walk.turn * cluster.parts);
+__device__ __forceinline__ const Turn& turn_of(const Cluster& cluster, int turn) {
+    return *reinterpret_cast<const Turn*>(shared_record + cluster.records_at + turn * cluster.parts);
 }
 __device__ __forceinline__ const Stage& stage_of(const Turn& turn) {
     return *reinterpret_cast<const Stage*>(&turn + 1);
@@ -153,62 +146,42 @@ __device__ __forceinline__ Share share_of(const Turn& turn, const Stage& stage, 
     return {first, units, units << stage.gated};
 }
 
-// How a multiplier's own weights come, page after page: nobody else reads them.
-struct Stream {
-    const Page* pages; // this block's, CLUSTER apart
-    int count;         // after which they repeat
-    int next;          // to be asked for
-    Page page;         // which it is
-    unsigned from;     // where the next to be read lies
-    unsigned to;       // where the next to be asked for goes
+// A multiplier's task: a chunk of one of the block's slices.
+struct Task {
+    bool here;
+    int inputs; // of the chunk, among an image's
+    int sums;   // of the first of its outputs, among an image's
 };
+__device__ __forceinline__ Task task_of(const Turn& turn, const Stage& stage, const Share& share, int round) {
+    int task = round * MULTIPLIERS + threadIdx.x, slice = quotient(task, stage.chunks, turn.of_chunks);
+    int chunk = task - slice * stage.chunks;
+    int unit = stage.gated ? (slice & 1) * share.units + slice / 2 : slice;
+    return {slice < share.slices, gemv::place(chunk, 0), unit * SLICE * turn.line + chunk};
+}
 
-__device__ __forceinline__ Page page_of(const Stream& stream) {
-    int2 page = __ldg(reinterpret_cast<const int2*>(stream.pages + size_t(stream.next) * CLUSTER));
-    return {unsigned(page.x), unsigned(page.y)};
-}
-// Asks for the next page.
+// Asks for the weights of a task.
 template <Precision OF>
-__device__ __forceinline__ void ask(Stream& stream, const Cluster& cluster) {
-    if (threadIdx.x < stream.page.multipliers) {
-        const float4* from = cluster.weights + size_t(stream.page.at) * PAGE<OF> + threadIdx.x;
-        unsigned to = shared_address(shared_record + stream.to * PAGE<OF> + threadIdx.x);
-        copy_later<MULTIPLIERS * sizeof(float4)>(to, from, std::make_integer_sequence<int, QUADS<OF>>());
-    }
-    end_group();
-    stream.to = (stream.to + 1) % PAGES;
-    stream.next = stream.next + 1 == stream.count ? 0 : stream.next + 1;
-    stream.page = page_of(stream);
-}
-// Reads a page, the multiplier's first or second half of a chunk's rows.
-template <Precision OF>
-__device__ __forceinline__ void read_page(float4* w, unsigned page) {
-    const float4* at = shared_record + page % PAGES * PAGE<OF> + threadIdx.x;
+__device__ __forceinline__ void ask_weights(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Turn& turn, const Stage& stage,
+                                            const Share& share, int rank, int round) {
+    if (round * MULTIPLIERS + threadIdx.x >= share.slices * stage.chunks) return;
+    const float4* from = cluster.weights + size_t((turn.page + round) * CLUSTER + rank) * PAGE<OF> + threadIdx.x;
 #pragma unroll
-    for (int i = 0; i < QUADS<OF>; i++) {
-        float4 quad = at[i * MULTIPLIERS];
-        if (OF == F32) {
-            w[i] = quad;
-        } else {
-            w[2 * i] = widened(quad.x, quad.y);
-            w[2 * i + 1] = widened(quad.z, quad.w);
-        }
+    for (int i = 0; i < QUADS<OF> / 2; i++) quads[i] = __ldg(from + i * MULTIPLIERS);
+    if (!has_negatives(stage)) return;
+#pragma unroll
+    for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) quads[i] = __ldg(from + i * MULTIPLIERS);
+}
+// Those that have come, as rows.
+__device__ __forceinline__ void to_rows(float4 (&w)[MOST_ROWS], const float4 (&quads)[MOST_ROWS]) {
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS; i++) w[i] = quads[i];
+}
+__device__ __forceinline__ void to_rows(float4 (&w)[MOST_ROWS], const float4 (&quads)[MOST_ROWS / 2]) {
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS / 2; i++) {
+        w[2 * i] = widened(quads[i].x, quads[i].y);
+        w[2 * i + 1] = widened(quads[i].z, quads[i].w);
     }
-}
-// Reads one page or two, behind some that were read and are needed again. Who has no task has nothing on them.
-template <Precision OF>
-__device__ __forceinline__ void read(float4 (&w)[MOST_ROWS], const Stream& stream, int ahead, bool two, bool has_task) {
-    await_groups(PAGES - 1 - ahead - two);
-    if (!has_task) return;
-    read_page<OF>(w, stream.from + ahead);
-    if (two) read_page<OF>(w + CHUNK, stream.from + ahead + 1);
-}
-// Pages that are not needed any more make room for the next.
-template <Precision OF>
-__device__ __forceinline__ void release(Stream& stream, const Cluster& cluster, int pages) {
-    stream.from = (stream.from + pages) % PAGES;
-#pragma unroll 1
-    for (int p = 0; p < pages; p++) ask<OF>(stream, cluster);
 }
 
 // Half a chunk of an image, which a multiplier brings.
@@ -220,10 +193,11 @@ struct Brought {
 };
 
 __device__ __forceinline__ Brought locate(const Cluster& cluster, const Turn& turn, const Stage& stage, const Batch& batch,
-                                          const Walk& walk, Position at, int tile, int live, int item) {
-    int halves = 2 * stage.chunks, m = quotient(item, halves, turn.of_halves);
+                                          const Walk& walk, int tile, int live, int item) {
     Brought brought = {nullptr, -1, 0, {}};
-    if (m >= live) return brought;
+    int halves = 2 * stage.chunks;
+    if (item >= live * halves) return brought;
+    int m = live > 1 ? quotient(item, halves, turn.of_halves) : 0;
     int half = item - m * halves, chunk = half / 2, t = tap_from(stage, 0, chunk);
     const Tap& tap = stage.tap(t);
     int channel = (chunk - tap.first) * CHUNK + half % 2 * SLICE;
@@ -232,7 +206,8 @@ __device__ __forceinline__ Brought locate(const Cluster& cluster, const Turn& tu
     if (steps > 0) {
         brought.recent = (recent_at(cluster, walk.before(steps), tile + m) + channel) / SLICE;
     } else {
-        at.image += tile + m;
+        Position at = {walk.first + tile + m, step_at(stage, walk.row, stage.first_row),
+                       step_at(stage, walk.column, stage.first_column)};
         brought.map = batch.arena + input_offset(stage, tap, batch, at) + channel;
         brought.x = ask(reinterpret_cast<const float4*>(brought.map));
     }
@@ -247,19 +222,6 @@ __device__ __forceinline__ void put(int activation, float4 x, int to, int negati
     if (negatives > 0) shared_record[to + negatives] = negative;
 }
 
-// A multiplier's task: a chunk of one of the block's slices.
-struct Task {
-    bool here;
-    int inputs; // of the chunk, among an image's
-    int sums;   // of the first of its outputs, among an image's
-};
-__device__ __forceinline__ Task task_of(const Turn& turn, const Stage& stage, const Share& share, int round) {
-    int task = round * MULTIPLIERS + threadIdx.x, slice = quotient(task, stage.chunks, turn.of_chunks);
-    int chunk = task - slice * stage.chunks;
-    int unit = stage.gated ? (slice & 1) * share.units + slice / 2 : slice;
-    return {slice < share.slices, gemv::place(chunk, 0), unit * SLICE * turn.line + chunk};
-}
-
 // A chunk's inputs of an image, and its place in shared memory.
 __device__ __forceinline__ gemv::Inputs inputs_of(int at, int other_half, int negatives) {
     const float4* inputs = shared_record + at;
@@ -271,6 +233,14 @@ __device__ __forceinline__ gemv::Inputs inputs_of(int at, int other_half, int ne
     return x;
 }
 
+// Stores the sums of a chunk.
+__device__ __forceinline__ void store_sums(float* to, int line, float4 sum) {
+    to[0] = sum.x;
+    to[line] = sum.y;
+    to[2 * line] = sum.z;
+    to[3 * line] = sum.w;
+}
+
 // Multiplies the chunks of a tile's images by the weights.
 __device__ __forceinline__ void multiply(const Cluster& cluster, const Task& task, int negatives, int line, int buffer, int live,
                                          const float4 (&w)[MOST_ROWS]) {
@@ -279,18 +249,15 @@ __device__ __forceinline__ void multiply(const Cluster& cluster, const Task& tas
     float* to = shared_floats() + sums_at(cluster, buffer, 0) + task.sums;
     gemv::Inputs x = inputs_of(from, other_half, negatives);
 #pragma unroll 1
-    for (int m = 0; m < live; m++) {
-        // The next image's are read while this one's are multiplied; behind the last it is the last again.
+    for (int m = 1; m < live; m++) {
+        // The next image's are read while this one's are multiplied.
         gemv::Inputs now = x;
-        if (m + 1 < live) from += cluster.inputs;
+        from += cluster.inputs;
         x = inputs_of(from, other_half, negatives);
-        float4 sum = gemv::multiply(now, w, negatives > 0);
-        to[0] = sum.x;
-        to[line] = sum.y;
-        to[2 * line] = sum.z;
-        to[3 * line] = sum.w;
+        store_sums(to, line, gemv::multiply(now, w, negatives > 0));
         to += cluster.sums * SLICE;
     }
+    store_sums(to, line, gemv::multiply(x, w, negatives > 0));
 }
 
 // Fills the lines of sums behind the last chunk's.
@@ -306,80 +273,86 @@ __device__ __forceinline__ void pad(const Cluster& cluster, int chunks, int line
     }
 }
 
-// A multiplier's share of a step. `first`: no step was before it.
+// A multiplier's share of a step, whose weights have been asked for. `first`: no step was before it.
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, Stream& stream, bool first) {
-    const Turn& turn = turn_of(cluster, walk);
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, float4 (&quads)[QUADS<OF>],
+                                              bool first) {
+    const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
     const float4* next_record = cluster.records + size_t(turn.next) * cluster.parts;
-    float4 part = threadIdx.x < cluster.parts ? __ldg(next_record + threadIdx.x) : float4{};
+    float4 part;
+    if (threadIdx.x < cluster.parts) part = __ldg(next_record + threadIdx.x);
     Share share = share_of(turn, stage, walk.rank);
-    Position at = {walk.first, step_at(stage, walk.row, stage.first_row), step_at(stage, walk.column, stage.first_column)};
     int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
-    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0, pages = negatives > 0 ? 2 : 1;
-    // With several rounds and tiles the pages are read again for each tile.
-    bool again = rounds > 1 && cluster.tile < walk.images;
+    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0;
+    // Of one image every multiplier brings one half at most.
+    bool brings_more = 2 * chunks * min(cluster.tile, images) > MULTIPLIERS;
     Brought brought[BROUGHT];
-    float4 w[MOST_ROWS] = {};
-    Task task = {};
-    auto read_round = [&](int round) {
-        task = task_of(turn, stage, share, round);
-        read<OF>(w, stream, again ? round * pages : 0, pages == 2, task.here);
-        if (!again) release<OF>(stream, cluster, pages);
-    };
+    Task task = task_of(turn, stage, share, 0);
+    float4 w[MOST_ROWS];
     // One tile's inputs are on their way while those of the one before are multiplied, which is none at first.
 #pragma unroll 1
     for (int next = 0, live = -1;; next += cluster.tile) {
         int live_next = min(cluster.tile, images - next);
-#pragma unroll
-        for (int i = 0; i < BROUGHT; i++) {
-            brought[i] = locate(cluster, turn, stage, batch, walk, at, next, live_next, threadIdx.x + i * MULTIPLIERS);
+        brought[0] = locate(cluster, turn, stage, batch, walk, next, live_next, threadIdx.x);
+        if (brings_more) {
+            brought[1] = locate(cluster, turn, stage, batch, walk, next, live_next, threadIdx.x + MULTIPLIERS);
         }
         if (next == 0) {
-            read_round(0);
             if (threadIdx.x == 0) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
-        } else {
-            int buffer = walk.buffer();
-#pragma unroll 1
-            for (int round = 0;;) {
-                multiply(cluster, task, negatives, line, buffer, live, w);
-                if (rounds == 1) break;
-                round = round + 1 == rounds ? 0 : round + 1;
-                // Behind the last round it is the next tile's first.
-                if (round == 0 && next >= walk.images) break;
-                read_round(round);
-                if (round == 0) break;
-            }
-            pad(cluster, chunks, line, share.slices * SLICE, buffer, live);
-            barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + buffer);
-            walk.end_tile();
-            if (next >= walk.images) break;
-        }
-        int buffer = walk.buffer();
-        if (walk.tiles >= 2) barrier_wait<MULTIPLIERS + ADDERS>(READ + buffer);
-        if (next == 0) {
-            // Nobody reads any more what lies there: the record of the stage before the last.
+            // Nobody reads any more what lies there.
             float4* to = shared_record + cluster.records_at + walk.next_turn() * cluster.parts;
             if (threadIdx.x < cluster.parts) to[threadIdx.x] = part;
 #pragma unroll 1
             for (int i = MULTIPLIERS + threadIdx.x; i < cluster.parts; i += MULTIPLIERS) to[i] = __ldg(next_record + i);
+        } else {
+#pragma unroll 1
+            for (int round = 0;;) {
+                multiply(cluster, task, negatives, line, walk.buffer, live, w);
+                if (rounds == 1) break;
+                round = round + 1 == rounds ? 0 : round + 1;
+                // Behind the last round it is the next tile's first.
+                if (round == 0 && next >= walk.images) break;
+                ask_weights<OF>(quads, cluster, turn, stage, share, walk.rank, round);
+                task = task_of(turn, stage, share, round);
+                to_rows(w, quads);
+                if (round == 0) break;
+            }
+            pad(cluster, chunks, line, share.slices * SLICE, walk.buffer, live);
+            barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + walk.buffer);
+            walk.buffer ^= 1;
+            if (next >= walk.images) break;
+            // The sums of the tile before the last lie where this one's will.
+            if (next >= 2 * cluster.tile) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer);
         }
         // First what lies in maps, then, when the last step is over, what it has made.
-#pragma unroll 1
-        for (int recent = 0; recent < 2; recent++) {
-            if (recent && next == 0) await_last(cluster, walk, first);
+        int inputs = inputs_at(cluster, walk.buffer, 0);
 #pragma unroll
-            for (int i = 0; i < BROUGHT; i++) {
-                const float4* map = reinterpret_cast<const float4*>(brought[i].map);
-                if (recent ? brought[i].recent < 0 : map == nullptr) continue;
-                float4 x = recent ? shared_record[brought[i].recent] : await(brought[i].x, map);
-                put(activation, x, inputs_at(cluster, buffer, 0) + brought[i].to, negatives);
-            }
+        for (int i = 0; i < BROUGHT; i++) {
+            if (i > 0 && !brings_more) break;
+            const float4* map = reinterpret_cast<const float4*>(brought[i].map);
+            if (map != nullptr) put(activation, await(brought[i].x, map), inputs + brought[i].to, negatives);
+        }
+        if (next == 0) {
+            to_rows(w, quads);
+            await_last(cluster, walk, first);
+        }
+#pragma unroll
+        for (int i = 0; i < BROUGHT; i++) {
+            if (i > 0 && !brings_more) break;
+            if (brought[i].recent >= 0) put(activation, shared_record[brought[i].recent], inputs + brought[i].to, negatives);
         }
         barrier_wait<MULTIPLIERS>(INPUTS);
         live = live_next;
     }
-    if (again) release<OF>(stream, cluster, rounds * pages);
+}
+
+// Asks for the weights of the step that a record tells of.
+template <Precision OF>
+__device__ __forceinline__ void ask_first_weights(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Walk& walk) {
+    const Turn& turn = turn_of(cluster, walk.turn);
+    const Stage& stage = stage_of(turn);
+    ask_weights<OF>(quads, cluster, turn, stage, share_of(turn, stage, walk.rank), walk.rank, 0);
 }
 
 // An adder's output of a tile, in a register, goes to all blocks: four of a slice at a time. `to` is the place of the
@@ -399,7 +372,7 @@ __device__ __forceinline__ void send_outputs(const Cluster& cluster, const Walk&
 
 // An adder's share of a step.
 __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& batch, Walk& walk, bool first) {
-    const Turn& turn = turn_of(cluster, walk);
+    const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
     Share share = share_of(turn, stage, walk.rank);
     Position at = {walk.first, step_at(stage, walk.row, stage.first_row), step_at(stage, walk.column, stage.first_column)};
@@ -413,7 +386,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
     }
     int slice = (share.first + rest / SLICE) << gated, channel = share.first * SLICE + rest;
     for (int tile = 0; tile < walk.images; tile += cluster.tile) {
-        int live = min(cluster.tile, walk.images - tile), outputs = live * of_image, buffer = walk.buffer();
+        int live = min(cluster.tile, walk.images - tile), outputs = live * of_image, buffer = walk.buffer;
         gemv::Target target = {adder < outputs, nullptr, {}};
         float value = 0.0f, gate = 0.0f, add = 0.0f;
         unsigned to = 0;
@@ -439,12 +412,12 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
             gemv::add_up(value, gate, sums, sums + (gated ? of_image * line : 0), chunks);
         }
         float output = gemv::ended(stage, ending, value, gate, add);
-        // With the last tile's sums the record has been read too.
-        barrier_arrive<MULTIPLIERS + ADDERS>(READ + buffer);
+        // There are multipliers that wait for a third tile's place.
+        if (tile + 2 * cluster.tile < walk.images) barrier_arrive<MULTIPLIERS + ADDERS>(READ + buffer);
         // Others wait for what is sent; the map is for later steps.
         send_outputs(cluster, walk, output, to, min(max(outputs - adder / WARP * WARP, 0), WARP) / SLICE);
         if (target.here) hand_over(target.output.to, output);
-        walk.end_tile();
+        walk.buffer ^= 1;
     }
     if (share.units == 0 && adder < CLUSTER) send_token(cluster, walk, adder);
 }
