@@ -35,26 +35,22 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
     if (threadIdx.x < RECENT) begin_arrivals(arrivals_of(cluster, threadIdx.x));
     begun_arrivals();
-    const float4* from = cluster.records + size_t(record) * cluster.parts;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < cluster.parts; i += MULTIPLIERS + ADDERS) {
-        (shared_record + cluster.records_at)[i] = __ldg(from + i);
-    }
+    copy_record(cluster, record, 0, threadIdx.x, MULTIPLIERS + ADDERS);
     __syncthreads();
     cluster_barrier();
     bool first = true;
     if (threadIdx.x < MULTIPLIERS) {
         float4 quads[QUADS<OF>] = {};
-        ask_first_weights<OF>(quads, cluster, walk);
+        Share share = begin_step<OF>(quads, cluster, walk);
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step<OF>(cluster, batch, walk, quads, first);
+            multiply_step<OF>(cluster, batch, walk, share, quads, first);
             first = false;
             walk.turn = walk.next_turn();
             walk.advance();
-            ask_first_weights<OF>(quads, cluster, walk);
+            share = begin_step<OF>(quads, cluster, walk);
             if (!last) continue;
-            if (threadIdx.x == 0) {
+            if (threadIdx.x == MULTIPLIERS - 1) {
                 expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
             }
             await_last(cluster, walk, false);

@@ -30,9 +30,6 @@ constexpr int RECENT_TAPS = 32;
 // Records in shared memory: this stage's, the next one's, and those of the last two, which adders may still read.
 constexpr int RECORDS = 4;
 
-// Halves of chunks that a multiplier brings for a tile of images.
-constexpr int BROUGHT = 2;
-
 // What a cluster does at a step of a pixel: the head of a record, behind which the stage lies.
 struct alignas(16) Turn {
     int next;               // the record of the next step
@@ -43,11 +40,11 @@ struct alignas(16) Turn {
     int line;               // floats from one output's sums of chunks to the next one's
     int recent_add;         // steps since what is added to the output was made, or 0 if the map is to be read
     unsigned of_chunks;     // a `reciprocal` of the stage's chunks
-    unsigned of_halves;     // of twice as many
     unsigned of_outputs[2]; // of the outputs of the blocks that have fewest, and of those that have a unit more
-    int padding;
+    int tap_shift;          // 2^this multipliers bring the inputs of a tap,
+    int taps_shift;         // 2^this those of all taps of an image
     unsigned long long recent; // for each tap, steps since what it reads was made, or 0 if the map is to be read
-    unsigned long long unused;
+    unsigned long long padding;
 };
 static_assert(sizeof(Turn) == 64);
 
@@ -184,34 +181,52 @@ __device__ __forceinline__ void to_rows(float4 (&w)[MOST_ROWS], const float4 (&q
     }
 }
 
-// Half a chunk of an image, which a multiplier brings.
-struct Brought {
-    const float* map; // where it lies there, or null
+// Half a chunk, which a multiplier brings of some of a tile's images.
+struct Source {
+    const float* map; // where that of the cluster's first image lies, or null
     int recent;       // where it lies in what the last steps have made, in float4s, or -1
-    int to;           // its place among all inputs of a tile, in float4s
-    float4 x;
+    int further;      // from image to image: floats in the map, float4s in what was made
+    int to;           // its place among an image's inputs, in float4s
 };
 
-__device__ __forceinline__ Brought locate(const Cluster& cluster, const Turn& turn, const Stage& stage, const Batch& batch,
-                                          const Walk& walk, int tile, int live, int item) {
-    Brought brought = {nullptr, -1, 0, {}};
-    int halves = 2 * stage.chunks;
-    if (item >= live * halves) return brought;
-    int m = live > 1 ? quotient(item, halves, turn.of_halves) : 0;
-    int half = item - m * halves, chunk = half / 2, t = tap_from(stage, 0, chunk);
-    const Tap& tap = stage.tap(t);
+// Which of a tile's inputs a multiplier brings. The adders' first warp issues its instructions in turn with the warps 0 and 4:
+// these bring the last.
+__device__ __forceinline__ int bringer() {
+    int warp = threadIdx.x / WARP, turn = warp % 4 == 0 ? 6 + warp / 4 : warp - 1 - warp / 4;
+    return turn * WARP + threadIdx.x % WARP;
+}
+
+// The place-th half. Each tap has warps of its own, so that none brings both what lies in a map and what has yet to come.
+__device__ __forceinline__ Source locate(const Cluster& cluster, const Turn& turn, const Stage& stage, const Batch& batch,
+                                         const Walk& walk, int place) {
+    Source source = {nullptr, -1, 0, 0};
+    int t = place >> turn.tap_shift, last = stage.tap_count - 1;
+    const Tap& tap = stage.tap(min(t, last));
+    int half = 2 * tap.first + (place & ((1 << turn.tap_shift) - 1)), chunk = half / 2;
+    if (t > last || chunk >= end_of_tap(stage, t)) return source;
     int channel = (chunk - tap.first) * CHUNK + half % 2 * SLICE;
-    brought.to = m * cluster.inputs + gemv::place(chunk, half % 2);
+    source.to = gemv::place(chunk, half % 2);
     int steps = t < RECENT_TAPS ? int(turn.recent >> (2 * t)) & 3 : 0;
     if (steps > 0) {
-        brought.recent = (recent_at(cluster, walk.before(steps), tile + m) + channel) / SLICE;
+        source.recent = (recent_at(cluster, walk.before(steps), 0) + channel) / SLICE;
+        source.further = cluster.recent_channels / SLICE;
     } else {
-        Position at = {walk.first + tile + m, step_at(stage, walk.row, stage.first_row),
-                       step_at(stage, walk.column, stage.first_column)};
-        brought.map = batch.arena + input_offset(stage, tap, batch, at) + channel;
-        brought.x = ask(reinterpret_cast<const float4*>(brought.map));
+        Position at = {walk.first, step_at(stage, walk.row, stage.first_row), step_at(stage, walk.column, stage.first_column)};
+        source.map = batch.arena + input_offset(stage, tap, batch, at) + channel;
+        source.further = tap.source.columns * tap.source.channels;
     }
-    return brought;
+    return source;
+}
+
+// Of a tile, which images a multiplier brings inputs of: every `step`-th from `from` on, up to `end`.
+struct Images {
+    int from;
+    int step;
+    int end;
+};
+
+__device__ __forceinline__ float4 ask_input(const Source& source, int image) {
+    return ask(reinterpret_cast<const float4*>(source.map + ptrdiff_t(image) * source.further));
 }
 
 // Puts it where all multipliers read it, through an activation. `negatives` is how far the negative ones are, or 0.
@@ -220,6 +235,30 @@ __device__ __forceinline__ void put(int activation, float4 x, int to, int negati
     activate(activation, x, negative);
     shared_record[to] = x;
     if (negatives > 0) shared_record[to + negatives] = negative;
+}
+
+// Brings what lies in a map, of which `x` has been asked for; the next image's is on its way meanwhile. `inputs` are those of
+// the image 0.
+__device__ __forceinline__ void bring_older(const Cluster& cluster, const Source& source, Images images, float4 x, int activation,
+                                            int inputs, int negatives) {
+    if (source.map == nullptr) return;
+#pragma unroll 1
+    for (int image = images.from; image < images.end; image += images.step) {
+        const float* from = source.map + ptrdiff_t(image) * source.further;
+        float4 now = await(x, reinterpret_cast<const float4*>(from));
+        if (image + images.step < images.end) x = ask_input(source, image + images.step);
+        put(activation, now, inputs + image * cluster.inputs + source.to, negatives);
+    }
+}
+// Brings what the last steps have made.
+__device__ __forceinline__ void bring_recent(const Cluster& cluster, const Source& source, Images images, int activation,
+                                             int inputs, int negatives) {
+    if (source.recent < 0) return;
+#pragma unroll 1
+    for (int image = images.from; image < images.end; image += images.step) {
+        float4 x = shared_record[source.recent + image * source.further];
+        put(activation, x, inputs + image * cluster.inputs + source.to, negatives);
+    }
 }
 
 // A chunk's inputs of an image, and its place in shared memory.
@@ -273,38 +312,37 @@ __device__ __forceinline__ void pad(const Cluster& cluster, int chunks, int line
     }
 }
 
+// Copies a record to where nobody reads any more what lies there. Of `threads` it is the i-th.
+__device__ __forceinline__ void copy_record(const Cluster& cluster, int record, int turn, int i, int threads) {
+    const float4* from = cluster.records + size_t(record) * cluster.parts;
+#pragma unroll 1
+    for (; i < cluster.parts; i += threads) (shared_record + cluster.records_at + turn * cluster.parts)[i] = __ldg(from + i);
+}
+
 // A multiplier's share of a step, whose weights have been asked for. `first`: no step was before it.
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, float4 (&quads)[QUADS<OF>],
-                                              bool first) {
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, const Share& share,
+                                              float4 (&quads)[QUADS<OF>], bool first) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    const float4* next_record = cluster.records + size_t(turn.next) * cluster.parts;
-    float4 part;
-    if (threadIdx.x < cluster.parts) part = __ldg(next_record + threadIdx.x);
-    Share share = share_of(turn, stage, walk.rank);
     int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
     int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0;
-    // Of one image every multiplier brings one half at most.
-    bool brings_more = 2 * chunks * min(cluster.tile, images) > MULTIPLIERS;
-    Brought brought[BROUGHT];
-    Task task = task_of(turn, stage, share, 0);
+    // Where the taps take more places than there are multipliers, these go round.
+    int places = 1 << turn.taps_shift, brings = bringer(), place = brings & (places - 1);
+    Source source = locate(cluster, turn, stage, batch, walk, place);
+    float4 x;
+    Task task;
     float4 w[MOST_ROWS];
     // One tile's inputs are on their way while those of the one before are multiplied, which is none at first.
 #pragma unroll 1
     for (int next = 0, live = -1;; next += cluster.tile) {
         int live_next = min(cluster.tile, images - next);
-        brought[0] = locate(cluster, turn, stage, batch, walk, next, live_next, threadIdx.x);
-        if (brings_more) {
-            brought[1] = locate(cluster, turn, stage, batch, walk, next, live_next, threadIdx.x + MULTIPLIERS);
-        }
+        Images mine = {next + (brings >> turn.taps_shift), max(MULTIPLIERS >> turn.taps_shift, 1), next + live_next};
+        if (source.map != nullptr && mine.from < mine.end) x = ask_input(source, mine.from);
         if (next == 0) {
-            if (threadIdx.x == 0) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
-            // Nobody reads any more what lies there.
-            float4* to = shared_record + cluster.records_at + walk.next_turn() * cluster.parts;
-            if (threadIdx.x < cluster.parts) to[threadIdx.x] = part;
-#pragma unroll 1
-            for (int i = MULTIPLIERS + threadIdx.x; i < cluster.parts; i += MULTIPLIERS) to[i] = __ldg(next_record + i);
+            if (threadIdx.x == MULTIPLIERS - 1) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
+            copy_record(cluster, turn.next, walk.next_turn(), MULTIPLIERS - 1 - threadIdx.x, MULTIPLIERS);
+            task = task_of(turn, stage, share, 0);
         } else {
 #pragma unroll 1
             for (int round = 0;;) {
@@ -326,47 +364,47 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batc
             if (next >= 2 * cluster.tile) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer);
         }
         // First what lies in maps, then, when the last step is over, what it has made.
-        int inputs = inputs_at(cluster, walk.buffer, 0);
-#pragma unroll
-        for (int i = 0; i < BROUGHT; i++) {
-            if (i > 0 && !brings_more) break;
-            const float4* map = reinterpret_cast<const float4*>(brought[i].map);
-            if (map != nullptr) put(activation, await(brought[i].x, map), inputs + brought[i].to, negatives);
-        }
+        int inputs = inputs_at(cluster, walk.buffer, -next);
+        bring_older(cluster, source, mine, x, activation, inputs, negatives);
         if (next == 0) {
             to_rows(w, quads);
             await_last(cluster, walk, first);
         }
-#pragma unroll
-        for (int i = 0; i < BROUGHT; i++) {
-            if (i > 0 && !brings_more) break;
-            if (brought[i].recent >= 0) put(activation, shared_record[brought[i].recent], inputs + brought[i].to, negatives);
+        bring_recent(cluster, source, mine, activation, inputs, negatives);
+#pragma unroll 1
+        for (int further = place + MULTIPLIERS; further < places; further += MULTIPLIERS) {
+            Source other = locate(cluster, turn, stage, batch, walk, further);
+            if (other.map != nullptr && mine.from < mine.end) x = ask_input(other, mine.from);
+            bring_older(cluster, other, mine, x, activation, inputs, negatives);
+            bring_recent(cluster, other, mine, activation, inputs, negatives);
         }
         barrier_wait<MULTIPLIERS>(INPUTS);
         live = live_next;
     }
 }
 
-// Asks for the weights of the step that a record tells of.
+// A block's share of the stage that a record tells of, whose first weights are asked for.
 template <Precision OF>
-__device__ __forceinline__ void ask_first_weights(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Walk& walk) {
+__device__ __forceinline__ Share begin_step(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Walk& walk) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    ask_weights<OF>(quads, cluster, turn, stage, share_of(turn, stage, walk.rank), walk.rank, 0);
+    Share share = share_of(turn, stage, walk.rank);
+    ask_weights<OF>(quads, cluster, turn, stage, share, walk.rank, 0);
+    return share;
 }
 
-// An adder's output of a tile, in a register, goes to all blocks: four of a slice at a time. `to` is the place of the
-// slice's first, which a lane of every four has; `slices` are the warp's.
-__device__ __forceinline__ void send_outputs(const Cluster& cluster, const Walk& walk, float output, unsigned to, int slices) {
-    int lane = threadIdx.x % WARP;
+// An adder's output goes to all blocks. Four neighbours have a slice, which each of them sends to every fourth block. `to` is
+// the place of the slice's first output.
+__device__ __forceinline__ void send_output(const Cluster& cluster, const Walk& walk, float output, unsigned to, bool here) {
+    int first = threadIdx.x % WARP & ~(SLICE - 1);
+    float4 x = {__shfl_sync(~0u, output, first), __shfl_sync(~0u, output, first + 1), __shfl_sync(~0u, output, first + 2),
+                __shfl_sync(~0u, output, first + 3)};
+    if (!here) return;
     unsigned arrivals = arrivals_of(cluster, walk.step);
-#pragma unroll 1
-    for (int first = 0; first < slices * CLUSTER; first += WARP) {
-        int slice = (first + lane) / CLUSTER, block = (first + lane) % CLUSTER, from = slice * SLICE % WARP;
-        float4 x = {__shfl_sync(~0u, output, from), __shfl_sync(~0u, output, from + 1), __shfl_sync(~0u, output, from + 2),
-                    __shfl_sync(~0u, output, from + 3)};
-        unsigned there = __shfl_sync(~0u, to, from);
-        if (slice < slices) send(in_block(there, block), x, in_block(arrivals, block));
+#pragma unroll
+    for (int i = 0; i < CLUSTER; i += SLICE) {
+        int block = i + threadIdx.x % SLICE;
+        send(in_block(to, block), x, in_block(arrivals, block));
     }
 }
 
@@ -396,7 +434,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
             target.output = locate_output(stage, batch, here, slice, rest % SLICE);
             value = load_begun<float>(begins, target.begun);
             if (gated) gate = load_begun<float>(begins, target.begun + SLICE);
-            to = shared_address(shared_floats() + recent_at(cluster, walk.step, tile + image) + channel);
+            to = shared_address(shared_floats() + recent_at(cluster, walk.step, tile + image) + channel / SLICE * SLICE);
         }
         if (tile == 0) await_last(cluster, walk, first);
         if (target.here && adds) {
@@ -415,7 +453,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
         // There are multipliers that wait for a third tile's place.
         if (tile + 2 * cluster.tile < walk.images) barrier_arrive<MULTIPLIERS + ADDERS>(READ + buffer);
         // Others wait for what is sent; the map is for later steps.
-        send_outputs(cluster, walk, output, to, min(max(outputs - adder / WARP * WARP, 0), WARP) / SLICE);
+        send_output(cluster, walk, output, to, target.here);
         if (target.here) hand_over(target.output.to, output);
         walk.buffer ^= 1;
     }

@@ -153,7 +153,10 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
 fn clusters_where_there_are_none_are_refused() {
     let refusals = [
         ([("VGPU_DEVICE", "a100")], ["cannot run the strategy cluster", "compute capability 9.0"]),
-        ([("VGPU_MULTIPROCESSORS", "6")], ["cannot run the strategy cluster", "no cluster of 16 blocks fits"]),
+        (
+            [("VGPU_MULTIPROCESSORS", "6")],
+            ["cannot run the strategy cluster", "no cluster of 16 blocks fits"],
+        ),
         ([("VGPU_DRIVER_VERSION", "11080")], ["cannot compile the kernels", "PTX 8.1 is newer"]),
         ([("VGPU_FAIL", "cuLaunchKernelEx:2")], ["cannot launch cluster_f32", "launch failure"]),
     ];

@@ -38,15 +38,10 @@ pub const CLUSTER: usize = 16;
 /// Threads of each of its blocks: those that multiply and those that add.
 pub const MULTIPLIERS: usize = 256;
 pub const ADDERS: usize = 64;
-/// Pages of weights in its shared memory.
-pub const PAGES: usize = 4;
-/// Records that are there.
-pub const RECORDS: usize = 3;
-/// Steps whose values are there, and taps of a stage that may read them.
+/// Records in its shared memory, steps whose values are there, and taps of a stage that may read them.
+pub const RECORDS: usize = 4;
 pub const RECENT: usize = 3;
 pub const RECENT_TAPS: usize = 32;
-/// Halves of chunks that a multiplier brings for a tile of images.
-pub const BROUGHT: usize = 2;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
@@ -268,20 +263,15 @@ pub struct Turn {
     pub last: i32,
     pub units: i32,
     pub rounds: i32,
+    pub page: i32,
     pub line: i32,
     pub recent_add: i32,
     pub of_chunks: u32,
-    pub of_halves: u32,
     pub of_outputs: [u32; 2],
+    pub tap_shift: i32,
+    pub taps_shift: i32,
     pub recent: u64,
-}
-
-/// `struct Page`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Page {
-    pub at: u32,
-    pub multipliers: u32,
+    pub padding: u64,
 }
 
 /// `struct Cluster`: pointers are device addresses.
@@ -289,7 +279,6 @@ pub struct Page {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Cluster {
     pub records: u64,
-    pub pages: u64,
     pub weights: u64,
     pub parts: i32,
     pub images: i32,
@@ -344,7 +333,6 @@ mod tests {
             ("Entry", size_of::<Entry>()),
             ("Expected", size_of::<Expected>()),
             ("Turn", size_of::<Turn>()),
-            ("Page", size_of::<Page>()),
             ("Cluster", size_of::<Cluster>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
@@ -369,11 +357,9 @@ mod tests {
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),
-            ("BROUGHT", BROUGHT),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }
-        assert!(stated(&format!("constexpr unsigned PAGES = {PAGES};")));
         let kind = |head: Of| Head::from(head).kind;
         for (name, value) in [
             ("IDENTITY", Activation::Identity as i32),

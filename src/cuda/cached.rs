@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{self, CLUSTER, Entry, Expected, Page, THREADS};
+use super::abi::{self, CLUSTER, Entry, Expected, THREADS};
 use super::cluster::{self, Clusters};
 use super::cost::Room;
 use super::driver::{Buffer, Device, Graph, Shape};
@@ -56,8 +56,8 @@ enum Way {
 struct Tabled {
     /// Their shape, and where a row begins.
     of: Clusters,
-    /// Held for the addresses in `told`.
-    _buffers: [Buffer<u8>; 2],
+    /// Held for its address in `told`.
+    _records: Buffer<u8>,
     told: abi::Cluster,
 }
 
@@ -189,11 +189,10 @@ impl Cached {
         let of = of.ok_or_else(|| {
             refused("the network's layers are too large for the shared memory of 16 blocks")
         })?;
-        let buffers =
-            [device.upload(&of.records)?, device.upload(cast_slice::<[Page; CLUSTER], u8>(&of.pages))?];
-        let [records, pages] = [0, 1].map(|i| buffers[i].as_device_ptr().as_raw());
-        let told = abi::Cluster { records, pages, weights: weights.as_device_ptr().as_raw(), ..of.told };
-        Ok(Tabled { of, _buffers: buffers, told })
+        let records = device.upload(&of.records)?;
+        let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];
+        let told = abi::Cluster { records: addresses[0], weights: addresses[1], ..of.told };
+        Ok(Tabled { of, _records: records, told })
     }
 
     /// As many blocks as the device holds.
@@ -384,16 +383,14 @@ impl Cached {
 
     /// The pixels of a row.
     fn cluster_row(&self, device: &Device, row: usize, clusters: &Tabled) -> Result<()> {
-        let cluster::Row { record, page, pages } = clusters.of.rows[row % self.schedule.period];
-        let [record, page, pages, row] = [record, page, pages, row].map(|n| n as i32);
+        let record = clusters.of.rows[row % self.schedule.period];
+        let [record, row] = [record, row].map(|n| n as i32);
         let sampler = self.loaded.sampler();
         let args = [
             bytes_of(&clusters.told),
             bytes_of(&sampler),
             bytes_of(&self.loaded.args),
             bytes_of(&record),
-            bytes_of(&page),
-            bytes_of(&pages),
             bytes_of(&row),
         ];
         let blocks = (clusters.of.count * CLUSTER) as u32;

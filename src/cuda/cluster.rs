@@ -8,39 +8,26 @@ use std::collections::VecDeque;
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
-use super::abi::{
-    self, ADDERS, BROUGHT, CLUSTER, Grid, MULTIPLIERS, PAGES, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn,
-};
-use super::pages::{self, Pages, Shares};
+use super::abi::{self, ADDERS, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn};
+use super::pages::{Pages, Shares};
 use super::schedule::Schedule;
 use super::stage::Stage;
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::{Run, Steps};
 
+/// Threads of a warp.
+const WARP: usize = 32;
 /// Threads of a block.
 pub const BLOCK: usize = MULTIPLIERS + ADDERS;
-
-/// Where a row begins: its record, its page, and the pages of a period of columns.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// Its first record.
-    pub record: usize,
-    /// Its first page.
-    pub page: usize,
-    /// Pages of a period of columns.
-    pub pages: usize,
-}
 
 /// What clusters read, and their shape.
 #[derive(Debug)]
 pub struct Clusters {
     /// A record for each step.
     pub records: Vec<u8>,
-    /// The pages, for each block of a cluster.
-    pub pages: Vec<[abi::Page; CLUSTER]>,
-    /// By row modulo the period.
-    pub rows: Vec<Row>,
+    /// The first record of a row, by row modulo the period.
+    pub rows: Vec<usize>,
     /// What they are told, without addresses.
     pub told: abi::Cluster,
     /// Bytes of a block's shared memory.
@@ -61,7 +48,7 @@ struct Made {
 /// A stage of the pixel phase at a pixel.
 struct Step<'a> {
     stage: &'a Stage,
-    shares: &'a Shares,
+    shares: Shares,
     /// The stage's own row and column.
     at: [isize; 2],
 }
@@ -95,15 +82,21 @@ impl Step<'_> {
         let taps = self.stage.taps.iter().take(RECENT_TAPS).enumerate();
         let recent = taps.fold(0, |bits, (t, tap)| bits | (since(self.input(tap)) as u64) << (2 * t));
         let fewest = self.shares.units / CLUSTER;
+        // Halves of chunks of the largest tap, by whole warps.
+        let firsts = self.stage.taps.iter().map(|tap| tap.first).chain([header.chunks]);
+        let sizes = firsts.clone().zip(firsts.skip(1)).map(|(first, end)| 2 * (end - first) as usize);
+        let tap_shift = sizes.max().unwrap_or(0).next_power_of_two().max(WARP).trailing_zeros();
         let chunks = header.chunks as usize;
         Turn {
             units: self.shares.units as i32,
             rounds: self.shares.rounds as i32,
+            page: self.shares.page as i32,
             line: line(chunks) as i32,
             recent_add: if header.adds == 1 { since(self.at_output(header.add)) as i32 } else { 0 },
             of_chunks: abi::reciprocal(chunks),
-            of_halves: abi::reciprocal(2 * chunks),
             of_outputs: [fewest, fewest + 1].map(|units| abi::reciprocal(units * SLICE)),
+            tap_shift: tap_shift as i32,
+            taps_shift: (self.stage.taps.len() << tap_shift).next_power_of_two().trailing_zeros() as i32,
             recent,
             ..Turn::zeroed()
         }
@@ -116,7 +109,7 @@ fn line(chunks: usize) -> usize {
     chunks.next_multiple_of(8) + 4
 }
 
-/// Makes the records and the pages.
+/// Makes the records.
 struct Builder<'a> {
     plan: &'a Plan,
     steps: &'a Steps,
@@ -125,7 +118,6 @@ struct Builder<'a> {
     /// For a pixel that has no stage: one that has nothing to do.
     idle: &'a Stage,
     records: Vec<(Turn, &'a Stage)>,
-    pages: Vec<[abi::Page; CLUSTER]>,
 }
 
 impl<'a> Builder<'a> {
@@ -141,26 +133,24 @@ impl<'a> Builder<'a> {
             let piece = &self.plan.pieces[run.piece];
             let at = [(0, row), (1, column)]
                 .map(|(axis, at)| piece.step(axis, at).expect("it runs at this pixel") as isize);
-            let shares = self.weights.pieces[run.piece].as_ref().expect("the pixel phase runs it");
+            let shares = self.weights.pieces[run.piece].expect("the pixel phase runs it");
             Step { stage: schedule.table.stage(stage), shares, at }
         };
         stages.zip(runs).map(step).collect()
     }
 
-    /// Adds a record, and its pages if no other column of this class has added them.
-    fn add(&mut self, turn: Turn, stage: &'a Stage, pages: &[[abi::Page; CLUSTER]], is_first: bool) {
+    /// Adds a record.
+    fn add(&mut self, turn: Turn, stage: &'a Stage) {
         self.records.push((Turn { next: self.records.len() as i32 + 1, ..turn }, stage));
-        if is_first {
-            self.pages.extend_from_slice(pages);
-        }
     }
 
-    /// The records and pages of a class of rows: the first pixel, those after it, and again one of the first's class.
-    fn row(&mut self, row: usize) -> Row {
+    /// The records of a class of rows, of which it returns the first: the first pixel, those after it, and again one of the
+    /// first's class.
+    fn row(&mut self, row: usize) -> usize {
         let (period, previous) = (self.steps.period, usize::from(self.plan.graph.input.previous));
         // Far from the first rows, which no tap reaches above.
         let at = row + 64 * period;
-        let begin = Row { record: self.records.len(), page: self.pages.len(), pages: 0 };
+        let begin = self.records.len();
         let mut last = VecDeque::new();
         let mut firsts = Vec::new();
         for column in 0..=period {
@@ -168,11 +158,11 @@ impl<'a> Builder<'a> {
             let steps = self.of_pixel(at, column);
             if steps.is_empty() {
                 let turn = Turn { rounds: 1, ..Turn::zeroed() };
-                self.add(turn, self.idle, &[Zeroable::zeroed()], column < period);
+                self.add(turn, self.idle);
                 last.push_front(None);
             }
             for step in steps {
-                self.add(step.turn(&last), step.stage, &step.shares.pages, column < period);
+                self.add(step.turn(&last), step.stage);
                 last.push_front(step.fills().then(|| step.output()));
                 last.truncate(RECENT - 1);
             }
@@ -183,7 +173,7 @@ impl<'a> Builder<'a> {
         }
         // After the period's last column comes one of the first's class, but with a step before it.
         self.records.last_mut().expect("every pixel has a record").0.next = firsts[1] as i32;
-        Row { pages: self.pages.len() - begin.page, ..begin }
+        begin
     }
 }
 
@@ -199,12 +189,11 @@ impl Clusters {
         limit: usize,
         resident: usize,
     ) -> Option<Clusters> {
-        let (records, pages) = (Vec::new(), Vec::new());
         let idle = Stage { header: abi::Stage::zeroed(), taps: Vec::new() };
-        let mut builder = Builder { plan, steps, schedule, weights, idle: &idle, records, pages };
+        let mut builder = Builder { plan, steps, schedule, weights, idle: &idle, records: Vec::new() };
         let rows = (0..steps.period).map(|row| builder.row(row)).collect();
-        let Builder { records, pages, .. } = builder;
-        let sizes = Sizes::of(plan, weights, &records, schedule.image);
+        let records = builder.records;
+        let sizes = Sizes::of(&records, schedule.image);
         // As many images for each cluster as for any other, or fewer where they do not fit.
         let most = extent.batch.div_ceil(resident);
         let fewer = |&images: &usize| (images > 1).then_some(images / 2);
@@ -221,7 +210,7 @@ impl Clusters {
             record
         };
         let records = records.iter().flat_map(bytes).collect();
-        Some(Clusters { records, pages, rows, told, shared, count })
+        Some(Clusters { records, rows, told, shared, count })
     }
 }
 
@@ -235,29 +224,21 @@ struct Sizes {
     /// Outputs of an image in one block.
     outputs: usize,
     recent_channels: usize,
-    /// Pages, if they are read in several rounds.
-    pages: usize,
-    /// float4s of a page.
-    page: usize,
 }
 
 impl Sizes {
-    fn of(plan: &Plan, weights: &Pages, records: &[(Turn, &Stage)], image: Grid) -> Sizes {
-        let page = pages::page(weights.precision) / SLICE;
-        let mut most = Sizes { recent_channels: image.channels as usize, page, ..Sizes::default() };
+    fn of(records: &[(Turn, &Stage)], image: Grid) -> Sizes {
+        let mut most = Sizes { recent_channels: image.channels as usize, ..Sizes::default() };
         for (turn, stage) in records {
             let header = &stage.header;
-            let (chunks, units) = (header.chunks as usize, turn.units as usize);
+            let units = turn.units as usize;
             let of_block = units.div_ceil(CLUSTER);
-            let bytes = size_of::<Turn>() + stage.len();
-            most.parts = most.parts.max(bytes.div_ceil(PART));
-            most.chunks = most.chunks.max(chunks);
+            most.parts = most.parts.max((size_of::<Turn>() + stage.len()).div_ceil(PART));
+            most.chunks = most.chunks.max(header.chunks as usize);
             most.sums = most.sums.max((of_block << header.gated) * SLICE * turn.line as usize);
             most.outputs = most.outputs.max(of_block * SLICE);
             most.recent_channels = most.recent_channels.max(units * SLICE);
         }
-        let pieces = plan.pieces.iter().zip(&weights.pieces).filter_map(|(_, shares)| shares.as_ref());
-        most.pages = pieces.filter(|s| s.rounds > 1).map(|s| s.pages.len()).max().unwrap_or(0);
         most.recent_channels = most.recent_channels.next_multiple_of(SLICE);
         most
     }
@@ -265,8 +246,7 @@ impl Sizes {
     /// A block's shared memory for so many images of a cluster, of which a tile is multiplied at a time, if it has room.
     fn lay_out(&self, images: usize, tile: usize, limit: usize) -> Option<(abi::Cluster, usize)> {
         let (inputs, sums) = (4 * self.chunks, self.sums / SLICE);
-        // The pages come first.
-        let mut at = PAGES * self.page;
+        let mut at = 0;
         let mut place = |float4s: usize| {
             at += float4s;
             (at - float4s) as i32
@@ -286,10 +266,7 @@ impl Sizes {
             arrivals_at: place((RECENT * size_of::<u64>()).div_ceil(PART)),
             ..abi::Cluster::zeroed()
         };
-        let brings = 2 * self.chunks * tile <= BROUGHT * MULTIPLIERS;
         let adds = self.outputs * tile <= ADDERS;
-        // What several tiles read again has to be there all at once.
-        let reads = images <= tile || self.pages <= PAGES;
-        (brings && adds && reads && at * PART <= limit).then_some((told, at * PART))
+        (adds && at * PART <= limit).then_some((told, at * PART))
     }
 }

@@ -1,15 +1,19 @@
-//! The weights of the pixel phase in the order in which the blocks of a cluster stream them.
+//! The weights of the pixel phase in the order in which the blocks of a cluster read them.
 //!
 //! The idea: a block has the same share of a stage's slices at every pixel, and each of its multipliers the same chunk of
-//! one of them. So what a block reads for a stage is pages: eight rows of weights of each multiplier,
-//! `[8 rows][multipliers][4 outputs]`, of which a warp copies lines as they lie; with bfloat16 two rows lie side by side.
+//! one of them. So what a block reads is a page: the sixteen rows of weights of each multiplier,
+//! `[16 rows][multipliers][4 outputs]`, of which a warp loads lines as they lie; with bfloat16 two rows lie side by side. All
+//! pages are as long, whatever is on them, so that an address is a product.
 
 use std::ops::Range;
 
-use super::abi::{CHUNK, CLUSTER, MULTIPLIERS, Page, SLICE};
+use super::abi::{CHUNK, CLUSTER, MULTIPLIERS, SLICE};
 use super::packed::{Packed, PackedPiece};
 use crate::plan::Plan;
 use crate::precision::Precision;
+
+/// Rows of weights of a multiplier.
+const ROWS: usize = 2 * CHUNK;
 
 /// Floats in which a slice of a row of weights is stored.
 fn words(precision: Precision) -> usize {
@@ -19,46 +23,20 @@ fn words(precision: Precision) -> usize {
     }
 }
 
-/// Floats of a page of one block.
-pub fn page(precision: Precision) -> usize {
-    CHUNK * MULTIPLIERS * words(precision)
-}
-
 /// The units, slices of outputs or with a gate pairs of slices, of one block of a cluster.
 fn share(units: usize, block: usize) -> Range<usize> {
     units * block / CLUSTER..units * (block + 1) / CLUSTER
 }
 
 /// How a piece is divided among the blocks of a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
     /// Units.
     pub units: usize,
-    /// Rounds in which the multipliers of the block with most units take its chunks.
+    /// Rounds in which the multipliers of the block with most units take its chunks, each with a page of every block.
     pub rounds: usize,
-    /// Its pages, round by round and of each the rows by eights: each block's part.
-    pub pages: Vec<[Page; CLUSTER]>,
-}
-
-impl Shares {
-    /// Of a piece whose pages begin at `at`; moves it behind them.
-    fn new(piece: &PackedPiece, at: &mut usize) -> Shares {
-        let (units, chunks) = (piece.slices / piece.halves, piece.pixel.chunks);
-        let tasks = |block| share(units, block).len() * piece.halves * chunks;
-        let rounds = (units.div_ceil(CLUSTER) * piece.halves * chunks).div_ceil(MULTIPLIERS).max(1);
-        let mut pages = Vec::new();
-        for round in 0..rounds {
-            for _ in 0..piece.rows / CHUNK {
-                pages.push(std::array::from_fn(|block| {
-                    let multipliers = tasks(block).saturating_sub(round * MULTIPLIERS).min(MULTIPLIERS);
-                    let page = Page { at: *at as u32, multipliers: multipliers as u32 };
-                    *at += 1;
-                    page
-                }));
-            }
-        }
-        Shares { units, rounds, pages }
-    }
+    /// The first of these pages, counted by as many as there are blocks.
+    pub page: usize,
 }
 
 /// Where the pages of all pieces lie.
@@ -68,18 +46,23 @@ pub struct Pages {
     pub pieces: Vec<Option<Shares>>,
     /// Floats of all of them.
     pub len: usize,
-    /// How the weights are stored.
-    pub precision: Precision,
+    precision: Precision,
 }
 
 impl Pages {
     /// Finds every page a place.
     pub fn new(plan: &Plan, packed: &Packed, precision: Precision) -> Pages {
-        let mut at = 0;
-        let pieces = plan.pieces.iter().zip(&packed.pieces);
-        let pieces = pieces.map(|(piece, packed)| piece.pixel_part().map(|_| Shares::new(packed, &mut at)));
+        let mut page = 0;
+        let pieces = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| {
+            let units = packed.slices / packed.halves;
+            let tasks = units.div_ceil(CLUSTER) * packed.halves * packed.pixel.chunks;
+            let rounds = tasks.div_ceil(MULTIPLIERS).max(1);
+            let shares = piece.pixel_part().map(|_| Shares { units, rounds, page });
+            page += shares.map_or(0, |shares| shares.rounds);
+            shares
+        });
         let pieces = pieces.collect();
-        Pages { pieces, len: at * page(precision), precision }
+        Pages { pieces, len: page * CLUSTER * ROWS * MULTIPLIERS * words(precision), precision }
     }
 
     /// Bytes of all of them.
@@ -89,29 +72,28 @@ impl Pages {
 
     /// A piece's pages, from its weights of the pixel phase as [`Packed`] has them; with it the float at which they begin.
     pub fn arrange(&self, index: usize, piece: &PackedPiece, weights: &[f32]) -> Option<(usize, Vec<f32>)> {
-        let shares = self.pieces[index].as_ref()?;
-        let (chunks, words, page) = (piece.pixel.chunks, words(self.precision), page(self.precision));
+        let shares = self.pieces[index]?;
+        let (chunks, words) = (piece.pixel.chunks, words(self.precision));
         // Rows that lie side by side.
         let beside = SLICE / words;
-        let mut floats = vec![0.0; shares.pages.len() * CLUSTER * page];
-        let mut pages = floats.chunks_exact_mut(page);
-        for (index, blocks) in shares.pages.iter().enumerate() {
-            let (round, eight) = (index / (piece.rows / CHUNK), index % (piece.rows / CHUNK));
-            for (block, part) in blocks.iter().enumerate() {
-                let first = share(shares.units, block).start * piece.halves;
-                let to = pages.next().expect("there is room for each");
-                for row in 0..CHUNK {
-                    for multiplier in 0..part.multipliers as usize {
-                        let task = round * MULTIPLIERS + multiplier;
-                        let (slice, chunk) = (first + task / chunks, task % chunks);
-                        let from = ((slice * piece.rows + eight * CHUNK + row) * chunks + chunk) * words;
-                        let at = (row / beside * MULTIPLIERS + multiplier) * SLICE + row % beside * words;
-                        to[at..at + words].copy_from_slice(&weights[from..from + words]);
-                    }
+        let page = ROWS * MULTIPLIERS * words;
+        let mut floats = vec![0.0; shares.rounds * CLUSTER * page];
+        for (at, to) in floats.chunks_exact_mut(page).enumerate() {
+            let (round, block) = (at / CLUSTER, at % CLUSTER);
+            let slices = share(shares.units, block);
+            let slices = slices.start * piece.halves..slices.end * piece.halves;
+            let tasks = (slices.len() * chunks).saturating_sub(round * MULTIPLIERS).min(MULTIPLIERS);
+            for row in 0..piece.rows {
+                for multiplier in 0..tasks {
+                    let task = round * MULTIPLIERS + multiplier;
+                    let (slice, chunk) = (slices.start + task / chunks, task % chunks);
+                    let from = ((slice * piece.rows + row) * chunks + chunk) * words;
+                    let at = (row / beside * MULTIPLIERS + multiplier) * SLICE + row % beside * words;
+                    to[at..at + words].copy_from_slice(&weights[from..from + words]);
                 }
             }
         }
-        Some((shares.pages[0][0].at as usize * page, floats))
+        Some((shares.page * CLUSTER * page, floats))
     }
 }
 

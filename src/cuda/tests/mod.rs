@@ -38,7 +38,8 @@ fn device_for(precision: Precision) -> Device {
 
 /// The strategies that a device can do.
 fn strategies(device: &Device) -> Vec<Strategy> {
-    let can = |&strategy: &Strategy| strategy != Strategy::Auto && choose(&device.properties, strategy).is_ok();
+    let can =
+        |&strategy: &Strategy| strategy != Strategy::Auto && choose(&device.properties, strategy).is_ok();
     let strategies: Vec<_> = Strategy::ALL.into_iter().filter(can).collect();
     if !strategies.contains(&Strategy::Cluster) {
         println!("not by clusters: the device has none");
