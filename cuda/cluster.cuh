@@ -40,15 +40,13 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     cluster_barrier();
     bool first = true;
     if (threadIdx.x < MULTIPLIERS) {
-        float4 quads[QUADS<OF>] = {};
-        Share share = begin_step<OF>(quads, cluster, walk);
+        Weights<OF> weights = {};
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step<OF>(cluster, batch, walk, share, quads, first);
+            multiply_step(cluster, batch, walk, weights, first);
             first = false;
             walk.turn = walk.next_turn();
             walk.advance();
-            share = begin_step<OF>(quads, cluster, walk);
             if (!last) continue;
             if (threadIdx.x == MULTIPLIERS - 1) {
                 expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));

@@ -156,29 +156,41 @@ __device__ __forceinline__ Task task_of(const Turn& turn, const Stage& stage, co
     return {slice < share.slices, gemv::place(chunk, 0), unit * SLICE * turn.line + chunk};
 }
 
+// A multiplier's weights, the rows of a chunk for a slice; with bfloat16 also what has come of the next.
+template <Precision OF>
+struct Weights;
+template <>
+struct Weights<F32> {
+    float4 rows[MOST_ROWS];
+
+    __device__ __forceinline__ float4& quad(int i) { return rows[i]; }
+    __device__ __forceinline__ void widen() {}
+};
+template <>
+struct Weights<BF16> {
+    float4 rows[MOST_ROWS], quads[QUADS<BF16>];
+
+    __device__ __forceinline__ float4& quad(int i) { return quads[i]; }
+    __device__ __forceinline__ void widen() {
+#pragma unroll
+        for (int i = 0; i < QUADS<BF16>; i++) {
+            rows[2 * i] = widened(quads[i].x, quads[i].y);
+            rows[2 * i + 1] = widened(quads[i].z, quads[i].w);
+        }
+    }
+};
+
 // Asks for the weights of a task.
 template <Precision OF>
-__device__ __forceinline__ void ask_weights(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Turn& turn, const Stage& stage,
+__device__ __forceinline__ void ask_weights(Weights<OF>& weights, const Cluster& cluster, const Turn& turn, const Stage& stage,
                                             const Share& share, int rank, int round) {
     if (round * MULTIPLIERS + threadIdx.x >= share.slices * stage.chunks) return;
     const float4* from = cluster.weights + size_t((turn.page + round) * CLUSTER + rank) * PAGE<OF> + threadIdx.x;
 #pragma unroll
-    for (int i = 0; i < QUADS<OF> / 2; i++) quads[i] = __ldg(from + i * MULTIPLIERS);
+    for (int i = 0; i < QUADS<OF> / 2; i++) weights.quad(i) = __ldg(from + i * MULTIPLIERS);
     if (!has_negatives(stage)) return;
 #pragma unroll
-    for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) quads[i] = __ldg(from + i * MULTIPLIERS);
-}
-// Those that have come, as rows.
-__device__ __forceinline__ void to_rows(float4 (&w)[MOST_ROWS], const float4 (&quads)[MOST_ROWS]) {
-#pragma unroll
-    for (int i = 0; i < MOST_ROWS; i++) w[i] = quads[i];
-}
-__device__ __forceinline__ void to_rows(float4 (&w)[MOST_ROWS], const float4 (&quads)[MOST_ROWS / 2]) {
-#pragma unroll
-    for (int i = 0; i < MOST_ROWS / 2; i++) {
-        w[2 * i] = widened(quads[i].x, quads[i].y);
-        w[2 * i + 1] = widened(quads[i].z, quads[i].w);
-    }
+    for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) weights.quad(i) = __ldg(from + i * MULTIPLIERS);
 }
 
 // Half a chunk, which a multiplier brings of some of a tile's images.
@@ -319,20 +331,20 @@ __device__ __forceinline__ void copy_record(const Cluster& cluster, int record, 
     for (; i < cluster.parts; i += threads) (shared_record + cluster.records_at + turn * cluster.parts)[i] = __ldg(from + i);
 }
 
-// A multiplier's share of a step, whose weights have been asked for. `first`: no step was before it.
+// A multiplier's share of a step. `first`: no step was before it.
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, const Share& share,
-                                              float4 (&quads)[QUADS<OF>], bool first) {
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, Weights<OF>& weights,
+                                              bool first) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
-    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0;
     // Where the taps take more places than there are multipliers, these go round.
     int places = 1 << turn.taps_shift, brings = bringer(), place = brings & (places - 1);
     Source source = locate(cluster, turn, stage, batch, walk, place);
-    float4 x;
+    Share share = share_of(turn, stage, walk.rank);
+    int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
+    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0;
     Task task;
-    float4 w[MOST_ROWS];
+    float4 x;
     // One tile's inputs are on their way while those of the one before are multiplied, which is none at first.
 #pragma unroll 1
     for (int next = 0, live = -1;; next += cluster.tile) {
@@ -340,20 +352,21 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batc
         Images mine = {next + (brings >> turn.taps_shift), max(MULTIPLIERS >> turn.taps_shift, 1), next + live_next};
         if (source.map != nullptr && mine.from < mine.end) x = ask_input(source, mine.from);
         if (next == 0) {
+            ask_weights(weights, cluster, turn, stage, share, walk.rank, 0);
             if (threadIdx.x == MULTIPLIERS - 1) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
             copy_record(cluster, turn.next, walk.next_turn(), MULTIPLIERS - 1 - threadIdx.x, MULTIPLIERS);
             task = task_of(turn, stage, share, 0);
         } else {
 #pragma unroll 1
             for (int round = 0;;) {
-                multiply(cluster, task, negatives, line, walk.buffer, live, w);
+                multiply(cluster, task, negatives, line, walk.buffer, live, weights.rows);
                 if (rounds == 1) break;
                 round = round + 1 == rounds ? 0 : round + 1;
                 // Behind the last round it is the next tile's first.
                 if (round == 0 && next >= walk.images) break;
-                ask_weights<OF>(quads, cluster, turn, stage, share, walk.rank, round);
+                ask_weights(weights, cluster, turn, stage, share, walk.rank, round);
                 task = task_of(turn, stage, share, round);
-                to_rows(w, quads);
+                weights.widen();
                 if (round == 0) break;
             }
             pad(cluster, chunks, line, share.slices * SLICE, walk.buffer, live);
@@ -367,7 +380,7 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batc
         int inputs = inputs_at(cluster, walk.buffer, -next);
         bring_older(cluster, source, mine, x, activation, inputs, negatives);
         if (next == 0) {
-            to_rows(w, quads);
+            weights.widen();
             await_last(cluster, walk, first);
         }
         bring_recent(cluster, source, mine, activation, inputs, negatives);
@@ -381,16 +394,6 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batc
         barrier_wait<MULTIPLIERS>(INPUTS);
         live = live_next;
     }
-}
-
-// A block's share of the stage that a record tells of, whose first weights are asked for.
-template <Precision OF>
-__device__ __forceinline__ Share begin_step(float4 (&quads)[QUADS<OF>], const Cluster& cluster, const Walk& walk) {
-    const Turn& turn = turn_of(cluster, walk.turn);
-    const Stage& stage = stage_of(turn);
-    Share share = share_of(turn, stage, walk.rank);
-    ask_weights<OF>(quads, cluster, turn, stage, share, walk.rank, 0);
-    return share;
 }
 
 // An adder's output goes to all blocks. Four neighbours have a slice, which each of them sends to every fourth block. `to` is
