@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::{self, ADDERS, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn};
+use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
 use super::schedule::Schedule;
 use super::stage::Stage;
@@ -198,7 +199,7 @@ impl Clusters {
         let most = extent.batch.div_ceil(resident);
         let fewer = |&images: &usize| (images > 1).then_some(images / 2);
         let mut shapes = std::iter::successors(Some(most), fewer)
-            .flat_map(|images| [4, 2, 1].map(|tile| (images, tile)))
+            .flat_map(|images| [CLUSTER_TILE, 2, 1].map(|tile| (images, tile)))
             .filter(|&(images, tile)| tile <= images.next_power_of_two());
         let (told, shared) = shapes.find_map(|(images, tile)| sizes.lay_out(images, tile, limit))?;
         let count = extent.batch.div_ceil(told.images as usize);

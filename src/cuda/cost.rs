@@ -7,7 +7,8 @@
 //! an H100. They need not be another device's: only the order of the candidates matters.
 
 use super::abi::{
-    GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, SPLIT_POSITIONS, SPLIT_SLICES, THREADS,
+    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SPLIT_POSITIONS,
+    SPLIT_SLICES, THREADS,
 };
 
 /// What runs on a device at a time.
@@ -93,6 +94,8 @@ const TRIP: f64 = 400.0;
 const WAVEFRONT: f64 = 0.4;
 /// What a block does after an item, and before it can ask for the next one's inputs.
 const BEGIN: f64 = 2150.0;
+/// Images that a cluster multiplies at a time, at most.
+pub const CLUSTER_TILE: usize = 4;
 
 impl Division {
     /// Items.
@@ -194,6 +197,16 @@ impl Work {
             latency: TRIP + tile_count * of_tile,
             issue: BEGIN / 4.0 + weights + tile_count * issued.max(inputs),
         }
+    }
+
+    /// A step of a cluster that has so many images, beside the exchange behind it: for conv2 and conv1 of the paper's model in
+    /// turn, by `tools/sass-cycles.py`, 1,710 cycles of one image, 2,140, 2,880 and 5,240 of 2, 4 and 8.
+    pub fn cluster_step(&self, images: usize) -> f64 {
+        let (tiles, chunks) = (images.div_ceil(CLUSTER_TILE) as f64, self.chunks as f64);
+        let tasks = self.slices.div_ceil(CLUSTER) * self.chunks;
+        let further_rounds = (tasks.div_ceil(MULTIPLIERS).max(1) - 1) as f64;
+        let first = 930.0 + 9.5 * chunks + 400.0 * images.min(CLUSTER_TILE) as f64;
+        first + 2360.0 * (tiles - 1.0) + tiles * further_rounds * 900.0
     }
 
     /// By `masked_conv_gemv`, divided so that it takes the least of `blocks` blocks of that room.

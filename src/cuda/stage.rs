@@ -133,7 +133,8 @@ impl Stage {
             }
     }
 
-    fn work(&self, batch: usize) -> Work {
+    /// What it takes for a batch.
+    pub fn work(&self, batch: usize) -> Work {
         let activation = self.header.activation;
         let exponential = [Activation::Elu, Activation::ConcatElu].map(|read| read as i32);
         Work {
@@ -248,6 +249,12 @@ impl Table {
         self.blocks.extend(blocks);
         self.launches.push(launch);
         self.launches.len() - 1
+    }
+
+    /// The stages of a launch.
+    pub fn stages_of(&self, launch: usize) -> &[Stage] {
+        let Launch { first, count, .. } = self.launches[launch];
+        &self.stages[first..first + count]
     }
 
     /// A stage.
