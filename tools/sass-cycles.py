@@ -4,10 +4,11 @@
 The idea: ptxas writes its schedule into the machine code. How long a warp stalls after an instruction and what it waits
 for are there to read; which way the branches go comes out when the code is run with the arguments that a path file
 states. Assumed are the latencies of memory and special functions (`--latency` changes them), a block alone on its
-multiprocessor, and instructions that are in their cache. The result is a prediction, good to perhaps a quarter, and
+multiprocessor, and instructions that are in their cache. A cluster is one block of it that hears itself. The result is a prediction, good to perhaps a quarter, and
 better for comparing two versions of a kernel: on a GPU measure instead.
 
     tools/sass-cycles.py tools/sass/paths/conv2.toml         a path, from mark to mark
+    tools/sass-cycles.py tools/sass/paths/cluster.toml       steps of a cluster, from warp to warp
     tools/sass-cycles.py --loops cuda/masked_conv_gemm.cu    the loops, by what their instructions are
 
 It compiles as build.rs does, with the nvcc that is found as there, then by ptxas and nvdisasm (of a toolkit, or pip's
@@ -36,11 +37,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def of_build(name: str) -> list[str]:
-    """A constant of build.rs: the strings of it."""
+    """A constant of build.rs: the strings of it, or the number."""
     found = re.search(rf"^const {name}:.*? = (.*);$", (ROOT / "build.rs").read_text(), re.MULTILINE)
     if not found:
         raise Problem(f"build.rs has no `const {name}`")
-    return re.findall(r'"(.*?)"', found[1])
+    return [text or number for text, number in re.findall(r'"(.*?)"|\b(\d+)\b', found[1])]
 
 
 def find_nvcc() -> Path:
@@ -71,7 +72,10 @@ def cubin_of(path: Path, arch: str, scratch: Path) -> Path:
         raise Problem(f"{path}: there is no such file")
     if path.suffix == ".cu":
         ptx = scratch / "kernel.ptx"
-        execute([find_nvcc(), *of_build("FLAGS"), f"-arch={of_build('ARCH')[0]}", "-o", ptx, path])
+        oldest = of_build("ARCH")[0]
+        if path.stem.startswith(of_build("CLUSTER")[0]):
+            oldest = f"compute_{of_build('CLUSTER_ARCH')[0]}"
+        execute([find_nvcc(), *of_build("FLAGS"), f"-arch={oldest}", "-o", ptx, path])
         path = ptx
     if path.suffix == ".ptx":
         ptxas = find_nvcc().resolve().parent / "ptxas"
