@@ -125,6 +125,9 @@ class Walk:
         return [event for event in events if event.time > self.times[n - 1]]
 
     def whole(self, warp: Warp) -> list[Event]:
+        """What a warp has done from the first mark to the last."""
+        if all(other is warp for other in self.warps):
+            return warp.events[self.reached[0] + 1 : self.reached[-1] + 1]
         return [event for event in warp.events if self.times[0] < event.time <= self.times[-1]]
 
 

@@ -457,9 +457,7 @@ class Block:
         if i.base == "LDGDEPBAR":
             warp.copies = [*warp.copies[-8:], max(warp.asked, *warp.copies[-1:], self.now)]
         elif i.write != 7:
-            cost, name = max(
-                self.touched, default=(self.latency.get(i.base, self.latency["OTHER"]), i.base)
-            )
+            cost, name = max(self.touched, default=(self.latency.get(i.base, self.latency["OTHER"]), i.base))
             awaited = Awaited(self.now + cost + queue, name)
             if self.asked:
                 counts, phase = self.asked

@@ -259,8 +259,8 @@ class Scenario:
                     raise Problem(f"{self.path}: there is no [memory.{name}] with `until`")
                 marks.append(Mark(told["name"], set(), 0, False, None, until))
             else:
-                indices, skip, behind = self.indices(kernel, told), told.get("skip", 0), told.get("behind", False)
-                marks.append(Mark(told["name"], indices, skip, behind, told.get("warp")))
+                skip, behind = told.get("skip", 0), told.get("behind", False)
+                marks.append(Mark(told["name"], self.indices(kernel, told), skip, behind, told.get("warp")))
         return marks
 
     def decisions(self, kernel: Kernel) -> dict[int, bool]:

@@ -260,7 +260,8 @@ class Translator:
             "FENCE",
         ):
             return ["pass"]
-        if op == "R2UR" and re.fullmatch(r"P\d", x[0]):  # in turns: here each lane has uniform registers of its own
+        # One lane after the other: here each has uniform registers of its own.
+        if op == "R2UR" and re.fullmatch(r"P\d", x[0]):
             return [f"{to(x[1])} = {I(x[2])}", f"{d} = 0"]
         if op in ("MOV", "R2UR"):
             return [f"{d} = {I(y[0])}"]
