@@ -27,9 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sass import listing, loops
-from sass.block import LATENCY, LIMIT, SCHEDULERS, Block, Event, Warp, waits
+from sass.block import Block
 from sass.listing import Kernel, Problem
 from sass.scenario import Mark, Scenario
+from sass.state import LATENCY, LIMIT, SCHEDULERS, Event, Warp, waits
 
 # Cycles by which what others store comes later, from one try to the next: a poll takes about as long as all of them.
 PHASES = range(0, 300, 60)

@@ -16,115 +16,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from .listing import Instruction, Kernel, Problem
 from .semantics import Translator
-
-# Cycles from issue to the result, as published microbenchmarks of Ampere and Hopper have them, rounded. L2: a load that
-# the second-level cache answers; L1: the first. READ: until the operands of a store have been read. MEMBAR: until
-# earlier writes are visible to all, a trip to L2. STAS: from there until what is sent to another block of a cluster has come and
-# is counted; a hop is 180 to 200 cycles, and this is assumed, not measured. SYNCS: an ask whether all has come. STREAM is no
-# latency but the bytes that a multiprocessor gets from L2 a cycle. WAVEFRONT: how long shared memory works at 32 words
-# from 32 banks; with 0 its accesses are counted but never wait for each other.
-LATENCY = {
-    "L2": 270, "L1": 33, "LDS": 30, "LDC": 30, "STG": 10, "ST": 10, "STS": 12, "RED": 10, "REDG": 10, "ATOM": 300,
-    "ATOMG": 300, "S2R": 22, "S2UR": 22, "I2F": 22, "I2FP": 22, "F2I": 22, "F2F": 22, "MUFU": 24, "FCHK": 24,
-    "SHFL": 25, "VOTE": 12, "R2UR": 12, "CCTL": 30, "MEMBAR": 270, "BAR": 20, "READ": 12, "TAKEN": 4, "OTHER": 20,
-    "STAS": 350, "SYNCS": 20, "STREAM": 45, "WAVEFRONT": 0,
-}  # fmt: skip
-WINDOW = 0x7FFF  # upper half of the addresses by which shared memory is read as if it were global
-LIMIT = 300_000  # instructions of a warp, for a loop that does not end
-SCHEDULERS = 4
-OWN = 0xFFFFFF  # of a shared address; above it is the block's rank in the cluster
-
-
-@dataclass
-class Region:
-    """A part of global memory."""
-
-    name: str
-    at: int
-    bytes: int
-    fill: int | None = None  # a word that nobody has stored
-    latency: int | None = None  # if it is not L2's
-    delay: int = 0  # what a load waits besides, for somebody else
-    until: int = 0  # the cycle of the block's own clock at which somebody else's stores are to be seen,
-    before: int | None = None  # and the word that is read before
-
-
-@dataclass
-class Lane:
-    thread: int
-    # What nobody has written is 0, not unknown: ptxas lets instructions read it whose result does not depend on it.
-    r: list = field(default_factory=lambda: [0] * 256)
-    p: list = field(default_factory=lambda: [0] * 7)
-    u: list = field(default_factory=lambda: [0] * 256)
-    q: list = field(default_factory=lambda: [0] * 7)
-    met: dict = field(default_factory=dict)  # lanes to meet, by convergence barrier
-    at: int = 0
-    answer: int | None = None  # of the last barrier that counts
-    waits: str = ""  # at a convergence barrier, "BAR", or "EXIT"
-
-
-@dataclass
-class Event:
-    """An instruction that a warp has issued, or what it waits for after one."""
-
-    index: int
-    time: int
-    waited: int = 0
-    reason: str = ""
-    issued: bool = True
-
-
-@dataclass
-class Awaited:
-    """What a scoreboard guards."""
-
-    ready: int | None  # the cycle; None: it is not known yet
-    name: str
-
-
-@dataclass
-class Warp:
-    number: int
-    lanes: list[Lane]
-    clock: int = 0
-    boards: list = field(default_factory=lambda: [[] for _ in range(6)])
-    events: list[Event] = field(default_factory=list)
-    group: list[Lane] = field(default_factory=list)  # lanes that run,
-    at: int = 0  # and the instruction that is next
-    copies: list[int] = field(default_factory=list)  # when each group of copies to shared memory is there
-    asked: int = 0  # when the last copy of the next group is
-    queued: bool = False  # whether it has a place in the order of time
-
-    @property
-    def ended(self) -> bool:
-        return all(lane.waits == "EXIT" for lane in self.lanes)
-
-
-@dataclass
-class Gathering:
-    """Warps that have come to a barrier."""
-
-    threads: int | None  # that it waits for; None: the whole block
-    came: int = 0
-    time: int = 0
-    waiting: list[Warp] = field(default_factory=list)
-
-
-@dataclass
-class Arrivals:
-    """A barrier in shared memory that counts the bytes that come, phase after phase."""
-
-    expected: int | None = None  # of this phase
-    since: int = 0  # when that was said
-    sent: list = field(default_factory=list)  # (when it comes, bytes)
-    done: list[int] = field(default_factory=list)  # when each phase has ended
-    asks: dict = field(default_factory=dict)  # by phase, of those who wait for it: (Awaited, Warp)
+from .state import (
+    LIMIT,
+    OWN,
+    SCHEDULERS,
+    WINDOW,
+    Arrivals,
+    Awaited,
+    Event,
+    Gathering,
+    Lane,
+    Region,
+    Warp,
+    enumerate_words,
+    holds,
+    shuffle,
+    vote,
+    wavefronts,
+)
 
 
 class Block:
@@ -263,21 +176,7 @@ class Block:
         self.end_phase(counts)
 
     def end_phase(self, counts: Arrivals) -> None:
-        if counts.expected is None:
-            return
-        left = counts.expected
-        for n, (time, size) in enumerate(counts.sent, 1):
-            left -= size
-            if left <= 0:
-                break
-        else:
-            if left > 0:
-                return
-            n = time = 0
-        phase = len(counts.done)
-        counts.done.append(max(time, counts.since))
-        counts.expected, counts.sent = None, counts.sent[n:]
-        for awaited, warp in counts.asks.pop(phase, []):
+        for awaited, warp in counts.end_phase():
             awaited.ready = counts.done[-1] + self.latency["SYNCS"]
             self.schedule(warp)
 
@@ -310,7 +209,7 @@ class Block:
             return group
         taken = []
         for lane in group:
-            values = [self.holds(lane, predicate) for predicate in wanted]
+            values = [holds(lane, predicate) for predicate in wanted]
             value = False if False in values or 0 in values else None if None in values else True
             if value is None:
                 value = self.decisions.get(k)
@@ -476,14 +375,7 @@ class Block:
         if i.base == "LDGSTS":
             count = -(-self.copied // 128)
         elif self.accessed:
-            lanes = 8 if ".128" in i.op else 16 if ".64" in i.op else 32
-            words: dict[tuple[int, int], set[int]] = {}
-            for thread, at in self.accessed:
-                words.setdefault((thread % 32 // lanes, at >> 2 & 31), set()).add(at >> 2)
-            most = Counter()
-            for (part, _), of_bank in words.items():
-                most[part] = max(most[part], len(of_bank))
-            count = most.total()
+            count = wavefronts(i, self.accessed)
         else:
             return 0
         self.wavefronts.append((self.now, count))
@@ -531,10 +423,10 @@ class Block:
                         lane.r[int(x[1:])] = lane.answer
             return k + 1, False
         if base in ("VOTE", "VOTEU"):
-            self.vote(i, group)
+            vote(i, group)
             return k + 1, False
         if base == "SHFL":
-            self.shuffle(i, group)
+            shuffle(i, group)
             return k + 1, False
         if base == "BAR" and "ARV" in i.op:
             self.come(warp, i, group[0], False)
@@ -579,61 +471,12 @@ class Block:
             self.by_address = {i.at: k for k, i in enumerate(self.kernel.code)}
         return self.by_address[at]
 
-    def holds(self, lane: Lane, predicate: str) -> int | None:
-        """A predicate of a lane, as an instruction names it: P0, !P0, UP0, PT."""
-        name = predicate.removeprefix("!")
-        value = 1 if name.endswith("PT") else (lane.q if name.startswith("U") else lane.p)[int(name[-1])]
-        return value if value is None or name == predicate else 1 - value
-
-    def vote(self, i: Instruction, group: list[Lane]) -> None:
-        values = [self.holds(lane, i.operands[-1]) for lane in group]
-        if None in values:
-            answer = mask = None
-        else:
-            answer = int(all(values) if "ALL" in i.op else any(values))
-            mask = sum(v << lane.thread % 32 for v, lane in zip(values, group))
-        for lane in group:
-            for x in i.operands[:-1]:
-                if m := re.fullmatch(r"(U?)P(\d)", x):
-                    (lane.q if m[1] else lane.p)[int(m[2])] = answer
-                elif m := re.fullmatch(r"(U?)R(\d+)", x):
-                    (lane.u if m[1] else lane.r)[int(m[2])] = mask
-
-    def shuffle(self, i: Instruction, group: list[Lane]) -> None:
-        """Lanes read each other's registers."""
-        _, to, of, by, shape = i.operands
-        if to == "RZ":
-            return
-
-        def value(lane: Lane, x: str) -> int | None:
-            return 0 if x == "RZ" else lane.r[int(x[1:])] if x.startswith("R") else int(x, 16)
-
-        values = {lane.thread % 32: value(lane, of) for lane in group}
-        results = []
-        for lane in group:
-            own, shift, limits = lane.thread % 32, value(lane, by), value(lane, shape)
-            if shift is None or limits is None:
-                results.append(None)
-                continue
-            first = own & limits >> 8
-            last = first | limits & 31 & ~(limits >> 8)
-            if "IDX" in i.op:
-                other = first | shift & 31 & ~(limits >> 8)
-            elif "UP" in i.op:
-                other = own - shift if own - shift >= first else own
-            else:
-                other = own + shift if "DOWN" in i.op else own ^ shift
-                other = other if other <= last else own
-            results.append(values.get(other))
-        for lane, result in zip(group, results):
-            lane.r[int(to[1:])] = result
-
     def count(self, lanes: list[Lane]) -> None:
         """Barriers that also tell in how many threads, in any or in all something holds."""
         if not lanes or "RED" not in self.kernel.code[lanes[0].at - 1].op:
             return
         i = self.kernel.code[lanes[0].at - 1]
-        values = [self.holds(lane, i.operands[-1]) for lane in lanes]
+        values = [holds(lane, i.operands[-1]) for lane in lanes]
         if None in values:
             answer = None
         else:
@@ -665,16 +508,3 @@ class Block:
 CONTROL = frozenset(
     ("BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "BREAK", "BMOV", "WARPSYNC", "BAR", "B2R", "VOTE", "VOTEU", "BPT", "SHFL")
 )  # fmt: skip
-
-
-def enumerate_words(data: bytes) -> list[tuple[int, int]]:
-    data += bytes(-len(data) % 4)
-    return [(n, int.from_bytes(data[n : n + 4], "little")) for n in range(0, len(data), 4)]
-
-
-def waits(events: list[Event]) -> Counter:
-    total = Counter()
-    for event in events:
-        if event.waited:
-            total[event.reason] += event.waited
-    return total

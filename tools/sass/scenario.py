@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from .block import Region, enumerate_words
 from .listing import Instruction, Kernel, Problem
+from .state import Region, enumerate_words
 
 SCALARS = {
     "int": "i",
