@@ -4,10 +4,11 @@
 The idea: ptxas writes its schedule into the machine code. How long a warp stalls after an instruction and what it waits
 for are there to read; which way the branches go comes out when the code is run with the arguments that a path file
 states. Assumed are the latencies of memory and special functions (`--latency` changes them), a block alone on its
-multiprocessor, and instructions that are in their cache. The result is a prediction, good to perhaps a quarter, and
+multiprocessor, and instructions that are in their cache. A cluster is one block of it that hears itself. The result is a prediction, good to perhaps a quarter, and
 better for comparing two versions of a kernel: on a GPU measure instead.
 
     tools/sass-cycles.py tools/sass/paths/conv2.toml         a path, from mark to mark
+    tools/sass-cycles.py tools/sass/paths/cluster.toml       steps of a cluster, from warp to warp
     tools/sass-cycles.py --loops cuda/masked_conv_gemm.cu    the loops, by what their instructions are
 
 It compiles as build.rs does, with the nvcc that is found as there, then by ptxas and nvdisasm (of a toolkit, or pip's
@@ -26,9 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sass import listing, loops
-from sass.block import LATENCY, LIMIT, Block, Event, Warp, waits
+from sass.block import Block
 from sass.listing import Kernel, Problem
 from sass.scenario import Mark, Scenario
+from sass.state import LATENCY, LIMIT, SCHEDULERS, Event, Warp, waits
 
 # Cycles by which what others store comes later, from one try to the next: a poll takes about as long as all of them.
 PHASES = range(0, 300, 60)
@@ -36,11 +38,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def of_build(name: str) -> list[str]:
-    """A constant of build.rs: the strings of it."""
+    """A constant of build.rs: the strings of it, or the number."""
     found = re.search(rf"^const {name}:.*? = (.*);$", (ROOT / "build.rs").read_text(), re.MULTILINE)
     if not found:
         raise Problem(f"build.rs has no `const {name}`")
-    return re.findall(r'"(.*?)"', found[1])
+    return [text or number for text, number in re.findall(r'"(.*?)"|\b(\d+)\b', found[1])]
 
 
 def find_nvcc() -> Path:
@@ -71,7 +73,10 @@ def cubin_of(path: Path, arch: str, scratch: Path) -> Path:
         raise Problem(f"{path}: there is no such file")
     if path.suffix == ".cu":
         ptx = scratch / "kernel.ptx"
-        execute([find_nvcc(), *of_build("FLAGS"), f"-arch={of_build('ARCH')[0]}", "-o", ptx, path])
+        oldest = of_build("ARCH")[0]
+        if path.stem.startswith(of_build("CLUSTER")[0]):
+            oldest = f"compute_{of_build('CLUSTER_ARCH')[0]}"
+        execute([find_nvcc(), *of_build("FLAGS"), f"-arch={oldest}", "-o", ptx, path])
         path = ptx
     if path.suffix == ".ptx":
         ptxas = find_nvcc().resolve().parent / "ptxas"
@@ -101,17 +106,30 @@ def issued(events: list[Event]) -> int:
 
 @dataclass
 class Walk:
-    """The way of one warp from the first mark to the last."""
+    """The way from the first mark to the last, of one warp or from one to the other."""
 
     block: Block
-    events: list[Event]
     marks: list[Mark]
-    reached: list[int]  # the event of each mark
+    warps: list[Warp]  # of each mark,
+    reached: list[int]  # and which of its events
     times: list[int]
 
     @property
     def cycles(self) -> int:
         return self.times[-1] - self.times[0]
+
+    def part(self, n: int) -> list[Event]:
+        """What the n-th mark's warp has done since the mark before. What its last instruction waited for belongs to it."""
+        events = self.warps[n].events[: self.reached[n] + 1]
+        if self.warps[n] is self.warps[n - 1]:
+            return events[self.reached[n - 1] + 1 :]
+        return [event for event in events if event.time > self.times[n - 1]]
+
+    def whole(self, warp: Warp) -> list[Event]:
+        """What a warp has done from the first mark to the last."""
+        if all(other is warp for other in self.warps):
+            return warp.events[self.reached[0] + 1 : self.reached[-1] + 1]
+        return [event for event in warp.events if self.times[0] < event.time <= self.times[-1]]
 
 
 def walk(scenario: Scenario, kernel: Kernel, latency: dict, number: int, later: int) -> Walk:
@@ -122,37 +140,45 @@ def walk(scenario: Scenario, kernel: Kernel, latency: dict, number: int, later: 
     if not 0 <= number < len(block.warps):
         raise Problem(f"there is no warp {number}: the block has {len(block.warps)}")
     marks, reached, times = scenario.marks(kernel, regions), [], []
+    warps = [block.warps[number if mark.warp is None else mark.warp] for mark in marks]
     left = [mark.skip for mark in marks]
-    passed = False  # the instruction of a mark that is behind it
+    last = [-1] * len(block.warps)  # the instruction that each warp has issued before
 
-    def reach(event: Event, time: int) -> None:
-        reached.append(len(block.warps[number].events) - 1)
+    def reach(warp: Warp, time: int) -> None:
+        reached.append(len(warp.events) - 1)
         times.append(time)
 
     def stop(warp: Warp, event: Event) -> bool:
-        nonlocal passed
-        if warp is not block.warps[number]:
+        before, last[warp.number] = last[warp.number], event.index
+        if warp is not warps[len(reached)]:
             return False
         if len(warp.events) > LIMIT // 10:
-            raise Problem(f"warp {number} does not come to `{marks[len(reached)].name}`")
+            raise Problem(f"warp {warp.number} does not come to `{marks[len(reached)].name}`")
         while len(reached) < len(marks) and 0 < marks[len(reached)].until <= event.time:
-            reach(event, marks[len(reached)].until)
+            reach(warp, marks[len(reached)].until)
         if (n := len(reached)) == len(marks):
             return True
-        there = event.index in marks[n].indices
-        if there and left[n]:
+        if (before if marks[n].behind else event.index) in marks[n].indices:
+            if not left[n]:
+                reach(warp, event.time)
             left[n] -= 1
-        elif passed or there and not marks[n].behind:
-            reach(event, event.time)
-            passed = False
-        else:
-            passed = there
         return len(reached) == len(marks)
 
     block.go(stop)
     if len(reached) < len(marks):
-        raise Problem(f"warp {number} does not come to `{marks[len(reached)].name}`")
-    return Walk(block, block.warps[number].events, marks, reached, times)
+        raise Problem(f"warp {warps[len(reached)].number} does not come to `{marks[len(reached)].name}`")
+    return Walk(block, marks, warps, reached, times)
+
+
+def busy(way: Walk) -> str:
+    """What the block as a whole asks of its multiprocessor between the marks."""
+    cycles = max(way.cycles, 1)
+    slots = [0] * SCHEDULERS
+    for warp in way.block.warps:
+        slots[warp.number % SCHEDULERS] += issued(way.whole(warp))
+    wavefronts = sum(n for time, n in way.block.wavefronts if way.times[0] < time <= way.times[-1])
+    shares = ", ".join(f"{100 * n / cycles:.0f}" for n in slots)
+    return f"issue slots taken: {shares} %; shared memory: {wavefronts} wavefronts, {100 * wavefronts / cycles:.0f} %"
 
 
 def follow(scenario: Scenario, kernel: Kernel, latency: dict, number: int, arch: str, verbose: bool) -> None:
@@ -161,24 +187,25 @@ def follow(scenario: Scenario, kernel: Kernel, latency: dict, number: int, arch:
     walks = [walk(scenario, kernel, latency, number, later) for later in (PHASES if polls else PHASES[:1])]
     walks.sort(key=lambda way: way.cycles)
     way = walks[len(walks) // 2]
-    events, reached, times = way.events, way.reached, way.times
+    times, warp = way.times, way.block.warps[number]
     print(f"{kernel.name} on {arch}, warp {number} of block {scenario.launch['block']}: predicted")
     widths = [7, 7, 7, 0]
     print(row(["at", "cycles", "instr.", "to the mark, and what was waited for before it"], widths))
     print(row([0, "", "", way.marks[0].name], widths))
     for n, mark in enumerate(way.marks[1:]):
-        # What the last instruction waited for belongs to the way to it.
-        part = events[reached[n] + 1 : reached[n + 1] + 1]
+        part = way.part(n + 1)
         cells = [times[n + 1] - times[0], times[n + 1] - times[n], issued(part), mark.name]
         print(row(cells, widths) + (f": {text}" if (text := told(part)) else ""))
-    whole = events[reached[0] + 1 : reached[-1] + 1]
+    whole = way.whole(warp)
     print(f"{way.cycles} cycles, {issued(whole)} instructions; waits: {told(whole, 20)}")
+    if len(way.block.warps) > SCHEDULERS:
+        print(busy(way))
     if walks[0].cycles < walks[-1].cycles:
         print(f"by when the polls happen to be: {walks[0].cycles} to {walks[-1].cycles} cycles")
     if way.block.translator.unknown:
         print(f"not computed: {', '.join(sorted(way.block.translator.unknown))}")
     if verbose:
-        for event in events[reached[0] : reached[-1] + 1]:
+        for event in whole:
             i = kernel.code[event.index]
             wait = f"{event.waited} {event.reason}" if event.waited else ""
             text = i.text if event.issued else ""

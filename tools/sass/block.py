@@ -5,76 +5,39 @@ names, after it as long as ptxas says; a scoreboard that guards memory or a spec
 latency. Which way a branch goes is computed. Lanes of a warp that part ways run one group after the other until they
 meet again, at the instructions that ptxas puts there for it (BSSY and BSYNC), so both ways cost.
 
-Left out: warps that compete for an issue slot (a block of four warps has a scheduler for each, if it is alone on its
-multiprocessor), the throughput of memory, banks of shared memory, and instructions that are not in their cache.
+Warps issue in the order of time, and those of one scheduler, every fourth, an instruction a cycle. A block stands for all of
+its cluster: what it sends to another one comes to itself too, as if that one had sent it.
+
+Left out: the throughput of memory but of copies to shared memory (STREAM), and of the units behind the schedulers; queues at
+shared memory, unless `WAVEFRONT` says otherwise; instructions that are not in their cache.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from .listing import Instruction, Kernel, Problem
 from .semantics import Translator
-
-# Cycles from issue to the result, as published microbenchmarks of Ampere and Hopper have them, rounded. L2: a load that
-# the second-level cache answers; L1: the first. READ: until the operands of a store have been read. MEMBAR: until
-# earlier writes are visible to all, a trip to L2.
-LATENCY = {
-    "L2": 270, "L1": 33, "LDS": 30, "LDC": 30, "STG": 10, "ST": 10, "STS": 12, "RED": 10, "REDG": 10, "ATOM": 300,
-    "ATOMG": 300, "S2R": 22, "S2UR": 22, "I2F": 22, "I2FP": 22, "F2I": 22, "F2F": 22, "MUFU": 24, "FCHK": 24,
-    "SHFL": 25, "VOTE": 12, "R2UR": 12, "CCTL": 30, "MEMBAR": 270, "BAR": 20, "READ": 12, "TAKEN": 4, "OTHER": 20,
-}  # fmt: skip
-WINDOW = 0x7FFF  # upper half of the addresses by which shared memory is read as if it were global
-LIMIT = 300_000  # instructions of a warp, for a loop that does not end
-
-
-@dataclass
-class Region:
-    """A part of global memory."""
-
-    name: str
-    at: int
-    bytes: int
-    fill: int | None = None  # a word that nobody has stored
-    latency: int | None = None  # if it is not L2's
-    delay: int = 0  # what a load waits besides, for somebody else
-    until: int = 0  # the cycle of the block's own clock at which somebody else's stores are to be seen,
-    before: int | None = None  # and the word that is read before
-
-
-@dataclass
-class Lane:
-    thread: int
-    # What nobody has written is 0, not unknown: ptxas lets instructions read it whose result does not depend on it.
-    r: list = field(default_factory=lambda: [0] * 256)
-    p: list = field(default_factory=lambda: [0] * 7)
-    u: list = field(default_factory=lambda: [0] * 256)
-    q: list = field(default_factory=lambda: [0] * 7)
-    met: dict = field(default_factory=dict)  # lanes to meet, by convergence barrier
-    at: int = 0
-    answer: int | None = None  # of the last barrier that counts
-    waits: str = ""  # at a convergence barrier, "BAR", or "EXIT"
-
-
-@dataclass
-class Event:
-    """An instruction that a warp has issued, or what it waits for after one."""
-
-    index: int
-    time: int
-    waited: int = 0
-    reason: str = ""
-    issued: bool = True
-
-
-@dataclass
-class Warp:
-    lanes: list[Lane]
-    clock: int = 0
-    boards: list = field(default_factory=lambda: [[] for _ in range(6)])
-    events: list[Event] = field(default_factory=list)
+from .state import (
+    LIMIT,
+    OWN,
+    SCHEDULERS,
+    WINDOW,
+    Arrivals,
+    Awaited,
+    Event,
+    Gathering,
+    Lane,
+    Region,
+    Warp,
+    enumerate_words,
+    holds,
+    shuffle,
+    vote,
+    wavefronts,
+)
 
 
 class Block:
@@ -89,6 +52,7 @@ class Block:
     ):
         self.kernel, self.launch, self.regions, self.latency = kernel, launch, regions, latency
         self.memory, self.shared = memory, {}  # words by address / 4
+        self.shared_fill = launch.get("shared_fill")
         self.constants = {kernel.arguments_at + n: w for n, w in enumerate_words(arguments)}
         # Where sm_75 to sm_90 have the shape of the launch.
         shape = [launch["threads"], 1, 1, launch["blocks"], 1, 1]
@@ -99,16 +63,31 @@ class Block:
             "store": self.store,
             "touch": self.touch,
             "lost": self.lost,
+            "copy": self.copy,
+            "send": self.send,
+            "expect": self.expect,
+            "ask": self.ask,
         }
         self.translator = Translator(kernel, self.bank0, names)
         self.functions: dict[int, object] = {}
         self.decisions: dict[int, bool] = {}  # taken or not, by index of a branch that cannot be computed
         self.touched: list = []  # what the instruction that runs has loaded from: (latency, name)
         self.near: dict[int, int] = {}  # sectors in the first-level cache, and when they are there
-        self.now, self.running = 0, kernel.code[0]
+        self.accessed: list = []  # and which of shared memory: (thread, address)
+        self.copied = 0  # bytes that it copies to shared memory
+        self.asked: tuple[Arrivals, int] | None = None  # a phase that it asks for
+        self.now, self.running, self.warp = 0, kernel.code[0], None
+        self.barriers: dict[int, Gathering] = {}
+        self.arrivals: dict[int, Arrivals] = {}
+        self.issued = [-1] * SCHEDULERS  # the cycle of the last instruction
+        self.streamed = 0  # until when the second-level cache is busy with copies,
+        self.port = 0  # and shared memory with accesses
+        self.wavefronts: list[tuple[int, int]] = []  # (when, how many)
+        self.heap: list[tuple[int, int]] = []
         count = -(-launch["threads"] // 32)
         self.warps = [
-            Warp([Lane(32 * w + n) for n in range(min(32, launch["threads"] - 32 * w))]) for w in range(count)
+            Warp(w, [Lane(32 * w + n) for n in range(min(32, launch["threads"] - 32 * w))])
+            for w in range(count)
         ]
 
     # What instructions ask for.
@@ -125,7 +104,8 @@ class Block:
     def register(self, lane: Lane, name: str) -> int | None:
         thread = lane.thread
         known = {"SR_TID.X": thread, "SR_CTAID.X": self.launch["block"], "SR_LANEID": thread % 32}
-        known |= {name: 0 for name in ("SR_TID.Y", "SR_TID.Z", "SR_CTAID.Y", "SR_CTAID.Z", "SR_CgaCtaId")}
+        known |= {name: 0 for name in ("SR_TID.Y", "SR_TID.Z", "SR_CTAID.Y", "SR_CTAID.Z")}
+        known["SR_CgaCtaId"] = self.launch["block"] % self.launch.get("cluster", 1)
         known["SR_SWINHI"] = WINDOW
         if name not in known:
             self.translator.unknown.add(name)
@@ -142,7 +122,9 @@ class Block:
             op, at = "LDS", at & 0xFFFFFFFF
         if op == "LDS":
             self.touched.append((self.latency["LDS"], "LDS"))
-            word = self.shared.get(at >> 2)
+            at &= OWN
+            self.accessed.append((lane.thread, at))
+            word = self.shared.get(at >> 2, self.shared_fill)
         else:
             region = self.region(at)
             word = self.memory.get(at >> 2, region.fill)
@@ -160,7 +142,10 @@ class Block:
         if op == "ST" and at >> 32 == WINDOW:
             op, at = "STS", at & 0xFFFFFFFF
         memory = self.shared if op == "STS" else self.memory
-        if op != "STS":
+        if op == "STS":
+            at &= OWN
+            self.accessed.append((lane.thread, at))
+        else:
             self.region(at)
         if size < 4 and value is not None:
             mask, old = (1 << 8 * size) - 1, memory.get(at >> 2) or 0
@@ -170,6 +155,38 @@ class Block:
 
     def touch(self, lane: Lane, at: int) -> None:
         self.region(at)
+
+    def copy(self, lane: Lane, to: int, at: int, size: int) -> None:
+        """From global to shared memory, whose contents stay what they are."""
+        self.region(at)
+        self.copied += size
+
+    def send(self, lane: Lane, to: int, value: int | None, arrivals: int, size: int) -> None:
+        """A word to a block of the cluster, which stands for one that comes from there."""
+        self.shared[(to & OWN) >> 2] = value
+        counts = self.arrivals.setdefault(arrivals & OWN, Arrivals())
+        counts.sent.append((self.now + self.latency["STAS"], size))
+        self.end_phase(counts)
+
+    def expect(self, lane: Lane, at: int, size: int) -> None:
+        """As many bytes as this block sends, where it makes more than others, or less."""
+        made, of_all = self.launch.get("made", [1, 1])
+        counts = self.arrivals.setdefault(at & OWN, Arrivals())
+        counts.expected, counts.since = size * made * self.launch.get("cluster", 1) // of_all, self.now
+        self.end_phase(counts)
+
+    def end_phase(self, counts: Arrivals) -> None:
+        for awaited, warp in counts.end_phase():
+            awaited.ready = counts.done[-1] + self.latency["SYNCS"]
+            self.schedule(warp)
+
+    def ask(self, lane: Lane, at: int, parity: int) -> int:
+        """Whether the phase of a parity has ended: yes, and if not it waits till then."""
+        counts = self.arrivals.setdefault(at & OWN, Arrivals())
+        phase = sum(time <= self.now for time in counts.done)
+        if phase % 2 == parity >> 31:
+            self.asked = (counts, phase)
+        return 1
 
     def lost(self, lane: Lane) -> None:
         raise Problem(
@@ -192,7 +209,7 @@ class Block:
             return group
         taken = []
         for lane in group:
-            values = [self.holds(lane, predicate) for predicate in wanted]
+            values = [holds(lane, predicate) for predicate in wanted]
             value = False if False in values or 0 in values else None if None in values else True
             if value is None:
                 value = self.decisions.get(k)
@@ -225,52 +242,146 @@ class Block:
             if not freed:
                 return []
 
-    def run(self, warp: Warp, stop) -> bool:
-        """Runs a warp up to the next barrier of the block; true if `stop` says so before."""
-        code = self.kernel.code
-        group, k = self.next_group(warp), 0
-        if group:
-            k = group[0].at
-        while group:
-            i = code[k]
-            if len(warp.events) > LIMIT:
-                raise Problem(f"{self.where(i)}: a loop that does not end, after {LIMIT} instructions")
-            # The clock.
-            until, reason = warp.clock, ""
-            for n in range(6):
-                if i.wait >> n & 1:
-                    for ready, name in warp.boards[n]:
-                        if ready > until:
-                            until, reason = ready, name
-                    warp.boards[n] = []
-            event = Event(k, until, until - warp.clock, reason)
-            warp.events.append(event)
-            self.now, self.running, self.touched = until, i, []
-            if stop(warp, event):
-                return True
-            warp.clock = until + max(1, i.stall)
-            # What it does.
-            base, moved = i.base, False
-            if base in CONTROL:
-                k, moved = self.control(warp, k, group)
-            else:
-                if k not in self.functions:
-                    self.functions[k] = self.translator.function(i)
-                self.functions[k](group)
-                k += 1
-            cost, name = max(self.touched, default=(self.latency.get(base, self.latency["OTHER"]), base))
-            if i.write != 7:
-                warp.boards[i.write].append((until + cost, name))
-            if i.read != 7:
-                warp.boards[i.read].append((until + self.latency["READ"], "operands read"))
-            if base == "MEMBAR":
-                warp.clock = until + self.latency["MEMBAR"]
-                warp.events.append(Event(k - 1, warp.clock, self.latency["MEMBAR"], "MEMBAR", False))
-            if moved:
-                group = self.next_group(warp)
-                if group:
-                    k = group[0].at
+    def regroup(self, warp: Warp) -> None:
+        """Chooses the lanes that run next; if there are none the warp has come to a barrier, or has ended."""
+        warp.group = self.next_group(warp)
+        if warp.group:
+            warp.at = warp.group[0].at
+            return
+        waiting = [lane for lane in warp.lanes if lane.waits == "BAR"]
+        if not waiting:
+            for name in list(self.barriers):
+                self.gather(name)
+            return
+        self.come(warp, self.kernel.code[waiting[0].at - 1], waiting[0], True)
+
+    def come(self, warp: Warp, i: Instruction, lane: Lane, waits: bool) -> None:
+        """A warp comes to a barrier."""
+        numbers = [x for x in i.operands if not x.endswith("PT") and not re.fullmatch(r"!?U?P\d", x)]
+        values = [lane.r[int(x[1:])] if x.startswith("R") else int(x, 16) for x in numbers]
+        name, threads = values[0] if values else 0, values[1] if len(values) > 1 else None
+        barrier = self.barriers.setdefault(name, Gathering(threads))
+        barrier.came += 1
+        barrier.time = max(barrier.time, warp.clock)
+        if waits:
+            barrier.waiting.append(warp)
+        self.gather(name)
+
+    def gather(self, name: int) -> None:
+        """Lets the warps at a barrier go on together, if all are there that it waits for."""
+        barrier = self.barriers[name]
+        needed = barrier.threads // 32 if barrier.threads else sum(not warp.ended for warp in self.warps)
+        if barrier.came < needed:
+            return
+        del self.barriers[name]
+        self.count([lane for warp in barrier.waiting for lane in warp.lanes if lane.waits == "BAR"])
+        together = barrier.time
+        for warp in barrier.waiting:
+            k = next(lane.at for lane in warp.lanes if lane.waits == "BAR") - 1
+            if together > warp.clock:
+                warp.events.append(Event(k, together, together - warp.clock, "other warps", False))
+            warp.events.append(Event(k, together + self.latency["BAR"], self.latency["BAR"], "BAR", False))
+            warp.clock = together + self.latency["BAR"]
+            for lane in warp.lanes:
+                if lane.waits == "BAR":
+                    lane.waits = ""
+            self.regroup(warp)
+            self.schedule(warp)
+
+    def ready(self, warp: Warp) -> tuple[int | None, str]:
+        """When a warp can issue its next instruction, and what it waits for; None: that is not known yet."""
+        i, until, reason = self.kernel.code[warp.at], warp.clock, ""
+        for n in range(6):
+            if i.wait >> n & 1:
+                for awaited in warp.boards[n]:
+                    if awaited.ready is None:
+                        return None, awaited.name
+                    if awaited.ready > until:
+                        until, reason = awaited.ready, awaited.name
+        if i.base == "DEPBAR" and warp.copies:
+            still = int(i.operands[1], 16) if len(i.operands) > 1 else 0
+            if len(warp.copies) > still and (time := warp.copies[-1 - still]) > until:
+                until, reason = time, "copies"
+        return until, reason
+
+    def schedule(self, warp: Warp) -> None:
+        """Gives a warp its place in the order of time, if it runs and knows when."""
+        if warp.group and not warp.queued and (time := self.ready(warp)[0]) is not None:
+            warp.queued = True
+            heappush(self.heap, (time, warp.number))
+
+    def step(self, warp: Warp, now: int, stop) -> bool:
+        """Issues a warp's next instruction; true if `stop` says so before."""
+        k, group = warp.at, warp.group
+        i = self.kernel.code[k]
+        if len(warp.events) > LIMIT:
+            raise Problem(f"{self.where(i)}: a loop that does not end, after {LIMIT} instructions")
+        # The clock.
+        until, reason = self.ready(warp)
+        for n in range(6):
+            if i.wait >> n & 1:
+                warp.boards[n] = []
+        if now > until:
+            warp.events.append(Event(k, now, now - until, "issue slot", False))
+        event = Event(k, now, until - warp.clock, reason)
+        warp.events.append(event)
+        self.now, self.running, self.warp = now, i, warp
+        self.touched, self.accessed, self.copied, self.asked = [], [], 0, None
+        if stop(warp, event):
+            return True
+        warp.clock = now + max(1, i.stall)
+        # What it does.
+        moved = False
+        if i.base in CONTROL:
+            warp.at, moved = self.control(warp, k, group)
+        else:
+            if k not in self.functions:
+                self.functions[k] = self.translator.function(i)
+            self.functions[k](group)
+            warp.at = k + 1
+        self.await_results(warp, i)
+        if i.base == "MEMBAR":
+            warp.clock = now + self.latency["MEMBAR"]
+            warp.events.append(Event(k, warp.clock, self.latency["MEMBAR"], "MEMBAR", False))
+        if moved:
+            self.regroup(warp)
         return False
+
+    def await_results(self, warp: Warp, i: Instruction) -> None:
+        """What an instruction leaves on its way."""
+        queue = self.access(i)
+        if i.base == "LDGSTS" and self.copied:
+            self.streamed = max(self.streamed, self.now) + self.copied / self.latency["STREAM"]
+            warp.asked = math.ceil(self.streamed) + self.latency["L2"]
+        if i.base == "LDGDEPBAR":
+            warp.copies = [*warp.copies[-8:], max(warp.asked, *warp.copies[-1:], self.now)]
+        elif i.write != 7:
+            cost, name = max(self.touched, default=(self.latency.get(i.base, self.latency["OTHER"]), i.base))
+            awaited = Awaited(self.now + cost + queue, name)
+            if self.asked:
+                counts, phase = self.asked
+                awaited.name = "arrivals"
+                if phase < len(counts.done):
+                    awaited.ready = max(self.now, counts.done[phase]) + self.latency["SYNCS"]
+                else:
+                    awaited.ready = None
+                    counts.asks.setdefault(phase, []).append((awaited, warp))
+            warp.boards[i.write].append(awaited)
+        if i.read != 7:
+            warp.boards[i.read].append(Awaited(self.now + self.latency["READ"] + queue, "operands read"))
+
+    def access(self, i: Instruction) -> int:
+        """Counts the wavefronts of an access to shared memory, and tells how long it waits for others."""
+        if i.base == "LDGSTS":
+            count = -(-self.copied // 128)
+        elif self.accessed:
+            count = wavefronts(i, self.accessed)
+        else:
+            return 0
+        self.wavefronts.append((self.now, count))
+        begin = max(self.port, self.now)
+        self.port = begin + count * self.latency["WAVEFRONT"]
+        return max(0, self.port - self.latency["WAVEFRONT"] - self.now)
 
     def control(self, warp: Warp, k: int, group: list[Lane]) -> tuple[int, bool]:
         """A branch and its like. Whether the group may have changed; if not, where it goes on."""
@@ -312,7 +423,13 @@ class Block:
                         lane.r[int(x[1:])] = lane.answer
             return k + 1, False
         if base in ("VOTE", "VOTEU"):
-            self.vote(i, group)
+            vote(i, group)
+            return k + 1, False
+        if base == "SHFL":
+            shuffle(i, group)
+            return k + 1, False
+        if base == "BAR" and "ARV" in i.op:
+            self.come(warp, i, group[0], False)
             return k + 1, False
         if base == "BAR":
             for lane in group:
@@ -354,53 +471,12 @@ class Block:
             self.by_address = {i.at: k for k, i in enumerate(self.kernel.code)}
         return self.by_address[at]
 
-    def holds(self, lane: Lane, predicate: str) -> int | None:
-        """A predicate of a lane, as an instruction names it: P0, !P0, UP0, PT."""
-        name = predicate.removeprefix("!")
-        value = 1 if name.endswith("PT") else (lane.q if name.startswith("U") else lane.p)[int(name[-1])]
-        return value if value is None or name == predicate else 1 - value
-
-    def vote(self, i: Instruction, group: list[Lane]) -> None:
-        values = [self.holds(lane, i.operands[-1]) for lane in group]
-        if None in values:
-            answer = mask = None
-        else:
-            answer = int(all(values) if "ALL" in i.op else any(values))
-            mask = sum(v << lane.thread % 32 for v, lane in zip(values, group))
-        for lane in group:
-            for x in i.operands[:-1]:
-                if m := re.fullmatch(r"(U?)P(\d)", x):
-                    (lane.q if m[1] else lane.p)[int(m[2])] = answer
-                elif m := re.fullmatch(r"(U?)R(\d+)", x):
-                    (lane.u if m[1] else lane.r)[int(m[2])] = mask
-
-    def meet(self) -> bool:
-        """All warps stand at the block's barrier, or have ended: they go on together. False: all have ended."""
-        waiting = [warp for warp in self.warps if any(lane.waits == "BAR" for lane in warp.lanes)]
-        stuck = [lane for warp in self.warps for lane in warp.lanes if lane.waits not in ("BAR", "EXIT")]
-        if stuck:
-            raise Problem(
-                f"{self.where(self.kernel.code[stuck[0].at])}: thread {stuck[0].thread} waits for good"
-            )
-        self.count([lane for warp in waiting for lane in warp.lanes if lane.waits == "BAR"])
-        together = max((warp.clock for warp in waiting), default=0)
-        for warp in waiting:
-            k = next(lane.at for lane in warp.lanes if lane.waits == "BAR") - 1
-            if together > warp.clock:
-                warp.events.append(Event(k, together, together - warp.clock, "other warps", False))
-            warp.events.append(Event(k, together + self.latency["BAR"], self.latency["BAR"], "BAR", False))
-            warp.clock = together + self.latency["BAR"]
-            for lane in warp.lanes:
-                if lane.waits == "BAR":
-                    lane.waits = ""
-        return bool(waiting)
-
     def count(self, lanes: list[Lane]) -> None:
         """Barriers that also tell in how many threads, in any or in all something holds."""
         if not lanes or "RED" not in self.kernel.code[lanes[0].at - 1].op:
             return
         i = self.kernel.code[lanes[0].at - 1]
-        values = [self.holds(lane, i.operands[-1]) for lane in lanes]
+        values = [holds(lane, i.operands[-1]) for lane in lanes]
         if None in values:
             answer = None
         else:
@@ -409,27 +485,26 @@ class Block:
             lane.answer = answer
 
     def go(self, stop) -> None:
-        while True:
-            for warp in self.warps:
-                if self.run(warp, stop):
-                    return
-            if not self.meet():
+        for warp in self.warps:
+            self.regroup(warp)
+            self.schedule(warp)
+        while self.heap:
+            time, number = heappop(self.heap)
+            warp, scheduler = self.warps[number], number % SCHEDULERS
+            if time <= self.issued[scheduler]:
+                heappush(self.heap, (self.issued[scheduler] + 1, number))
+                continue
+            self.issued[scheduler], warp.queued = time, False
+            if self.step(warp, time, stop):
                 return
+            self.schedule(warp)
+        for warp in self.warps:
+            if not warp.ended:
+                lane = next(lane for lane in warp.lanes if lane.waits != "EXIT")
+                i = self.kernel.code[lane.at - (lane.waits == "BAR")]
+                raise Problem(f"{self.where(i)}: thread {lane.thread} waits for good")
 
 
 CONTROL = frozenset(
-    ("BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "BREAK", "BMOV", "WARPSYNC", "BAR", "B2R", "VOTE", "VOTEU", "BPT")
+    ("BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "BREAK", "BMOV", "WARPSYNC", "BAR", "B2R", "VOTE", "VOTEU", "BPT", "SHFL")
 )  # fmt: skip
-
-
-def enumerate_words(data: bytes) -> list[tuple[int, int]]:
-    data += bytes(-len(data) % 4)
-    return [(n, int.from_bytes(data[n : n + 4], "little")) for n in range(0, len(data), 4)]
-
-
-def waits(events: list[Event]) -> Counter:
-    total = Counter()
-    for event in events:
-        if event.waited:
-            total[event.reason] += event.waited
-    return total

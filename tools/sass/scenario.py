@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from .block import Region, enumerate_words
 from .listing import Instruction, Kernel, Problem
+from .state import Region, enumerate_words
 
 SCALARS = {
     "int": "i",
@@ -32,6 +32,7 @@ class Mark:
     indices: set[int]
     skip: int  # times that it is passed over
     behind: bool  # whether it is the instruction after those
+    warp: int | None = None  # whose; None: of the warp that is followed
     until: int = 0  # or, without instructions, the cycle when what others have stored is to be seen
 
 
@@ -124,6 +125,15 @@ def declarations(text: str, separator: str) -> list[tuple[str, str, int]]:
     return result
 
 
+def joined(base: dict, above: dict) -> dict:
+    """Tables with what one has in the place of what the other one has, table by table."""
+    both = base | above
+    for key in base.keys() & above.keys():
+        if isinstance(base[key], dict) and isinstance(above[key], dict):
+            both[key] = joined(base[key], above[key])
+    return both
+
+
 class Scenario:
     def __init__(self, path: Path, root: Path):
         try:
@@ -139,7 +149,7 @@ class Scenario:
                 raise Problem(f"{base}: {error.strerror}") from None
             except tomllib.TOMLDecodeError as error:
                 raise Problem(f"{base}: {error}") from None
-            self.data = told | self.data
+            self.data = joined(told, self.data)
             base = base.parent / told["base"] if "base" in told else None
         self.path = path
         for key in ("source", "kernel", "launch", "memory", "arguments", "mark"):
@@ -162,8 +172,8 @@ class Scenario:
                 where = f"{self.path.name}: {name}[{n}]"
                 begin = len(data)
                 for part in item if isinstance(item, list) else [item]:
-                    part = self.resolve(part)
-                    data += self.sources.pack(part["struct"], part, where)
+                    part = dict(self.resolve(part))
+                    data += part.pop("times", 1) * self.sources.pack(part["struct"], part, where)
                 if (stride := told.get("stride", 0)) and len(data) - begin > stride:
                     raise Problem(f"{where} has {len(data) - begin} bytes, and {stride} is the stride")
                 data += bytes(max(0, stride - (len(data) - begin)))
@@ -241,15 +251,16 @@ class Scenario:
 
     def marks(self, kernel: Kernel, regions: list[Region]) -> list[Mark]:
         marks = []
-        for told in self.data["mark"]:
+        first, *rest = self.data["mark"]
+        for told in [first, *rest * self.data.get("turns", 1)]:
             if name := told.get("seen"):
                 until = max((region.until for region in regions if region.name == name), default=0)
                 if not until:
                     raise Problem(f"{self.path}: there is no [memory.{name}] with `until`")
-                marks.append(Mark(told["name"], set(), 0, False, until))
+                marks.append(Mark(told["name"], set(), 0, False, None, until))
             else:
-                indices = self.indices(kernel, told)
-                marks.append(Mark(told["name"], indices, told.get("skip", 0), told.get("behind", False)))
+                skip, behind = told.get("skip", 0), told.get("behind", False)
+                marks.append(Mark(told["name"], self.indices(kernel, told), skip, behind, told.get("warp")))
         return marks
 
     def decisions(self, kernel: Kernel) -> dict[int, bool]:

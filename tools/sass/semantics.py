@@ -215,7 +215,7 @@ class Translator:
 
     def results(self, i: Instruction) -> list[str]:
         """What an instruction writes, if it is unknown what it computes."""
-        if i.base in ("STG", "STS", "ST", "RED", "REDG"):
+        if i.base in ("STG", "STS", "ST", "RED", "REDG", "LDGSTS", "STAS", "SYNCS"):
             return ["lost"]
         leading = []
         for k, x in enumerate(i.operands[:2]):
@@ -254,8 +254,15 @@ class Translator:
             "NANOSLEEP",
             "DEPBAR",
             "ENDCOLLECTIVE",
+            "LDGDEPBAR",
+            "CGABAR_ARV",
+            "CGABAR_WAIT",
+            "FENCE",
         ):
             return ["pass"]
+        # One lane after the other: here each has uniform registers of its own.
+        if op == "R2UR" and re.fullmatch(r"P\d", x[0]):
+            return [f"{to(x[1])} = {I(x[2])}", f"{d} = 0"]
         if op in ("MOV", "R2UR"):
             return [f"{d} = {I(y[0])}"]
         if op == "CS2R" and y[0] == "SRZ":
@@ -401,6 +408,20 @@ class Translator:
             size = 1 if "U8" in parts else 2 if "U16" in parts else 4
             lines = [f"t = {self.address(x[0], 'E' in parts)}"]
             return lines + [f"store(lane, {op!r}, t + {4 * n}, {I(x[1], n)}, {size})" for n in range(words)]
+        if op == "LDGSTS":
+            return [f"copy(lane, {self.address(x[0], False)}, {self.address(x[1], True)}, 16)"]
+        if op == "STAS":
+            to, arrivals = x[0][1:].split(".")[0], self.integer(x[0][1:].split(".")[0], 1)
+            words = 4 if "128" in parts else 2 if "64" in parts else 1
+            return [f"t, at = {I(to)} & M, {arrivals} & M"] + [
+                f"send(lane, t + {4 * n}, {I(x[1], n)}, at, 4)" for n in range(words)
+            ]
+        if op == "SYNCS":
+            if "EXCH" in parts:  # it begins
+                return ["pass"]
+            if "ARRIVE" in parts:
+                return [f"expect(lane, {self.address(x[1], False)}, {I(x[2])} & M)"]
+            return [f"{d} = ask(lane, {self.address(x[1], False)}, {I(x[2])} & M)"]
         if op in ("REDG", "RED"):
             return [f"touch(lane, {self.address(x[0], 'E' in parts)})"]
         if op == "P2R":
