@@ -6,6 +6,7 @@
 // The idea: every block makes a value in each round and needs those of all others before the next one. A round is what a
 // stage would take if it had nothing to compute. Each line is the least of five runs, in cycles of a multiprocessor.
 
+#include "../cuda/cluster_exchange.cuh"
 #include "../cuda/handover.cuh"
 
 #include <cuda_runtime.h>
@@ -14,7 +15,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-constexpr int THREADS = 128;
 constexpr int ROUNDS = 1000;
 constexpr int MOST_BLOCKS = 1024;
 
@@ -124,8 +124,39 @@ __global__ void cluster(long long* cycles) {
     // No block leaves while another one writes to it.
     asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
 }
+
+// The same by messages that the receiver's hardware counts, as the kernels of clusters have it.
+__global__ void messages(long long* cycles) {
+    constexpr int SLOTS = 3; // while the slowest block reads one, the fastest may be two further
+    __shared__ float4 slots[SLOTS][CLUSTER];
+    __shared__ unsigned long long arrivals[SLOTS];
+    int blocks = gridDim.x, slot = 0, phase = 0;
+    float seen = 0.0f;
+    if (threadIdx.x < SLOTS) begin_arrivals(shared_address(arrivals + threadIdx.x));
+    begun_arrivals();
+    __syncthreads();
+    cluster_barrier();
+    long long begin = clock64();
+    for (int round = 0; round < ROUNDS; round++) {
+        unsigned at = shared_address(arrivals + slot);
+        if (threadIdx.x == 0) expect_arrivals(at, blocks * int(sizeof(float4)));
+        if (threadIdx.x < blocks) {
+            float4 value = {float(round), 0.0f * seen, 0.0f, 0.0f};
+            send(in_block(shared_address(&slots[slot][blockIdx.x]), threadIdx.x), value, in_block(at, threadIdx.x));
+        }
+        await_arrivals(at, phase);
+        seen = slots[slot][threadIdx.x % blocks].x;
+        __syncthreads();
+        slot = slot + 1 == SLOTS ? 0 : slot + 1;
+        phase ^= slot == 0;
+    }
+    keep(begin, cycles);
+    if (seen < 0.0f) cycles[blockIdx.x] = 0;
+    cluster_barrier();
+}
 #else
 __global__ void cluster(long long*) {}
+__global__ void messages(long long*) {}
 #endif
 
 static long long* cycles;
@@ -175,14 +206,17 @@ int main() {
         printf("a barrier of %d blocks: %.0f\n", blocks, cost);
     }
     if (device.major < 9) return 0;
-    check(cudaFuncSetAttribute(cluster, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "allow 16 blocks");
-    for (unsigned blocks : {2u, 4u, 8u, 16u}) {
-        cudaLaunchAttribute size = {};
-        size.id = cudaLaunchAttributeClusterDimension;
-        size.val.clusterDim = {blocks, 1, 1};
-        cudaLaunchConfig_t config = {};
-        config.gridDim = blocks, config.blockDim = THREADS, config.attrs = &size, config.numAttrs = 1;
-        double cost = least(blocks, [&] { check(cudaLaunchKernelEx(&config, cluster, cycles), "launch a cluster"); });
-        printf("from %u blocks of a cluster to all of them: %.0f\n", blocks, cost);
+    for (auto kernel : {cluster, messages}) {
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "allow 16 blocks");
+        for (unsigned blocks : {2u, 4u, 8u, 16u}) {
+            cudaLaunchAttribute size = {};
+            size.id = cudaLaunchAttributeClusterDimension;
+            size.val.clusterDim = {blocks, 1, 1};
+            cudaLaunchConfig_t config = {};
+            config.gridDim = blocks, config.blockDim = THREADS, config.attrs = &size, config.numAttrs = 1;
+            double cost = least(blocks, [&] { check(cudaLaunchKernelEx(&config, kernel, cycles), "launch a cluster"); });
+            const char* how = kernel == cluster ? "polled" : "counted as they arrive";
+            printf("from %u blocks of a cluster to all of them, %s: %.0f\n", blocks, how, cost);
+        }
     }
 }
