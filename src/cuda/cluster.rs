@@ -271,3 +271,82 @@ impl Sizes {
         (adds && at * PART <= limit).then_some((told, at * PART))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::cost::Room;
+    use crate::cuda::packed::Packed;
+    use crate::graph::Graph;
+    use crate::models::{PixelCnnPp, WaveNet};
+    use crate::precision::Precision;
+
+    /// What an H100 gives to a block, and clusters of 16 that it runs at a time.
+    const LIMIT: usize = 227 << 10;
+    const RESIDENT: usize = 8;
+
+    fn of(graph: Graph, extent: Extent) -> Option<Clusters> {
+        let plan = Plan::new(graph);
+        let packed = Packed::places(&plan, Precision::F32);
+        let steps = Steps::new(&plan);
+        let room = Room { multiprocessors: 132, resident: 2 };
+        let schedule = Schedule::new(&plan, &steps, &packed, extent, room);
+        let pages = Pages::new(&plan, &packed, Precision::F32);
+        Clusters::new(&plan, &steps, &schedule, &pages, extent, LIMIT, RESIDENT)
+    }
+
+    fn turns(clusters: &Clusters) -> Vec<Turn> {
+        let bytes = clusters.told.parts as usize * PART;
+        let head = |record: &[u8]| bytemuck::pod_read_unaligned(&record[..size_of::<Turn>()]);
+        clusters.records.chunks(bytes).map(head).collect()
+    }
+
+    #[test]
+    fn images_are_shared_out_among_the_clusters_that_run_at_a_time() {
+        for (batch, shape) in
+            [(1, [1, 1, 1]), (8, [8, 1, 1]), (9, [5, 2, 2]), (64, [8, 8, 4]), (256, [8, 32, 4])]
+        {
+            let extent = Extent { batch, height: 32, width: 32 };
+            let clusters = of(PixelCnnPp::PAPER.graph(), extent).unwrap();
+            let found = [clusters.count, clusters.told.images as usize, clusters.told.tile as usize];
+            println!("{batch} images: {found:?}, {} bytes", clusters.shared);
+            assert_eq!(found, shape);
+            assert!(clusters.shared <= LIMIT && clusters.count * clusters.told.images as usize >= batch);
+        }
+        // Where a thousand images' values do not fit, clusters take turns.
+        let many = of(PixelCnnPp::PAPER.graph(), Extent { batch: 1000, height: 32, width: 32 }).unwrap();
+        assert!(many.count > RESIDENT);
+    }
+
+    #[test]
+    fn a_step_reads_what_the_last_two_have_made_where_they_have() {
+        let clusters = of(PixelCnnPp::PAPER.graph(), Extent { batch: 1, height: 32, width: 32 }).unwrap();
+        let turns = turns(&clusters);
+        // A row in which only maps of stride 1 have positions: at its first pixel no step was before, and nothing is recent.
+        let first = clusters.rows[1];
+        assert_eq!([turns[first].recent, turns[first].recent_add as u64], [0, 0]);
+        // Of the first pixel after it, the input's convolution reads the pixel that has just been drawn; each residual block's
+        // first one the block before, its second one the first, and adds what is two steps old.
+        let second = (first..).find(|&i| turns[i].last == 1).unwrap() + 1;
+        assert_eq!(turns[second].recent, 1);
+        for i in 0..5 {
+            let [conv1, conv2] = [1, 2].map(|k| turns[second + 2 * i + k]);
+            assert_eq!([conv1.recent, conv2.recent], [1 << 2; 2]);
+            assert_eq!([conv1.recent_add, conv2.recent_add], [0, 2]);
+        }
+        // The records go round by the period, but for the first pixel's.
+        let mut at = first;
+        let mut seen = std::collections::HashSet::new();
+        while seen.insert(at) {
+            at = turns[at].next as usize;
+        }
+        assert_eq!(at, second);
+    }
+
+    #[test]
+    fn a_layer_of_more_outputs_than_the_adders_take_is_refused() {
+        let extent = Extent { batch: 1, height: 4, width: 1 };
+        let of = |skip_channels| of(WaveNet { skip_channels, ..WaveNet::default() }.graph(), extent);
+        assert!(of(1024).is_some() && of(1040).is_none());
+    }
+}
