@@ -129,6 +129,19 @@ fn barriers_order_one_after_the_other_by_who_takes_part() {
 }
 
 #[test]
+fn no_reader_is_forgotten() {
+    // A reads first and last, and C stores when it has heard of that. B reads in between.
+    let (load, store) = ("ld.shared.u32 %r4, [%flag];", "@%first st.shared.u32 [%flag], 7;");
+    let a = |tells| all(&[load, OWN, load, tells]);
+    let c = |hears| all(&[hears, store]);
+    runs([&a("barrier.arrive 1, 160;"), &all(&[load, "barrier.arrive 1, 160;"]), &c("barrier.sync 1, 160;")]);
+    races([&a("barrier.arrive 1, 96;"), load, &c("barrier.sync 1, 96;")]);
+    // Of bytes too.
+    let bytes = "ld.shared.u8 %r5, [%flag]; barrier.arrive 1, 96;";
+    races([&a(bytes), load, &c("barrier.sync 1, 96;")]);
+}
+
+#[test]
 fn who_waits_and_sends_tells_what_others_have_read() {
     // B of each block sends a word to the other's, which then knows that A has read there, and stores.
     let send = "@%first st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r5], %t, [%mother];";

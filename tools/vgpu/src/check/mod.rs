@@ -1,12 +1,14 @@
 //! The rules of order: which accesses happen before which.
 //!
 //! The idea: two accesses to one word, of which one writes, must be ordered: by the program of their
-//! thread, by a barrier of their block, or by a release in one block that an acquire in another has
-//! seen. Each word remembers its last writer and two readers; each warp knows until when it has heard
+//! thread, by a barrier at which their warps meet, or by a release in one block that an acquire in another has
+//! seen. Each word remembers its last writer and two readers, or where barriers are of some of a block's
+//! warps, in shared memory, all; each warp knows until when it has heard
 //! of every other. In shared memory each word also remembers which lane stored it. Two strong accesses need
 //! no order; where a value is handed over as its own flag, only if it replaces "not yet".
 
 mod clock;
+mod readers;
 mod shadow;
 mod step;
 

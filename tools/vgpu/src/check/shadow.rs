@@ -3,6 +3,8 @@
 //! The idea: a cell of 64 bits says when, by which warp, how and where in the program, the time in its
 //! highest bits, so that everything before the launch is recognised by one comparison.
 
+use super::readers::Readers;
+
 /// How a word is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -209,6 +211,8 @@ pub struct Shadow {
     shift: u32,
     writers: Vec<Cell>,
     readers: Vec<[Cell; 2]>,
+    /// Other readers, if they are kept.
+    others: Option<Readers>,
     /// What came before the values that were handed over, once any was: who resets a word must do so before
     /// anybody looks, and not only before the value comes.
     resets: Vec<Cell>,
@@ -222,7 +226,13 @@ impl Shadow {
         let grains = bytes.div_ceil(4) as usize;
         let readers = vec![[Cell::default(); 2]; grains];
         let (writers, resets, marks) = (vec![Cell::default(); grains], Vec::new(), Vec::new());
-        Shadow { shift: 2, writers, readers, resets, marks }
+        Shadow { shift: 2, writers, readers, others: None, resets, marks }
+    }
+
+    /// The same, which keeps more than two readers.
+    pub fn with_all_readers(bytes: u64) -> Shadow {
+        let shadow = Shadow::new(bytes);
+        Shadow { others: Some(Readers::new(shadow.readers.len())), ..shadow }
     }
 
     /// One cell for each byte, from now on.
@@ -233,6 +243,7 @@ impl Shadow {
         }
         spread(&mut self.writers);
         spread(&mut self.readers);
+        self.others.iter_mut().for_each(Readers::refine);
         spread(&mut self.resets);
         spread(&mut self.marks);
         self.shift = 0;
@@ -325,7 +336,11 @@ impl Shadow {
             }
             let hides = strong && !old.strong() && old >= who.start;
             let first = !old.nc() && !hides && who.follows(old) || old < who.start;
-            readers[usize::from(!first)] = me;
+            let place = &mut readers[usize::from(!first)];
+            if !first && let Some(others) = &mut self.others {
+                others.keep(range.start + k, *place, who);
+            }
+            *place = me;
         }
         Ok(())
     }
@@ -374,6 +389,9 @@ impl Shadow {
         if HANDOVER {
             self.replaces(range.clone());
         }
+        if self.others.is_some() {
+            self.after_others(range.clone(), who, ordered)?;
+        }
         let cells = self.writers[range.clone()].iter_mut().zip(&mut self.readers[range.clone()]);
         for (k, (writer, readers)) in cells.enumerate() {
             let over = HANDOVER && !waits(old, k << shift);
@@ -401,6 +419,26 @@ impl Shadow {
         Ok(())
     }
 
+    /// Checks a write against the readers beyond the first two, in shared memory, where nothing is handed over.
+    #[inline(never)]
+    fn after_others(
+        &mut self,
+        range: std::ops::Range<usize>,
+        who: &Who,
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        let Some(others) = &mut self.others else { return Ok(()) };
+        for grain in range {
+            for earlier in others.take(grain).filter(|&cell| cell >= who.start) {
+                if let Some(clash) = who.clash(earlier, ordered) {
+                    let offset = (grain as u64) << self.shift;
+                    return Err(Conflict { earlier, wrote: false, offset, clash });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Notes what came before values.
     #[inline(never)]
     fn replaces(&mut self, range: std::ops::Range<usize>) {
@@ -418,8 +456,10 @@ impl Shadow {
         let mut unknown =
             |cell: Cell| cell >= start && !(block.0..block.1).contains(&cell.warp()) && !known(cell);
         self.writers.iter().zip(&self.readers).enumerate().find_map(|(k, (&writer, readers))| {
-            let of = [(writer, true), (readers[0], false), (readers[1], false)];
-            let (earlier, wrote) = of.into_iter().find(|&(cell, _)| unknown(cell))?;
+            let others = self.others.iter().flat_map(|others| others.of(k));
+            let read = readers.iter().copied().chain(others).map(|cell| (cell, false));
+            let (earlier, wrote) =
+                [(writer, true)].into_iter().chain(read).find(|&(cell, _)| unknown(cell))?;
             Some(Conflict { earlier, wrote, offset: (k as u64) << self.shift, clash: Clash::Race })
         })
     }
