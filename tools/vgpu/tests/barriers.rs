@@ -181,11 +181,14 @@ fn releases_and_fences_tell_what_was_known_before_them() {
 
 #[test]
 fn lanes_meet_where_they_wait() {
-    // Half of a warp's lanes store, and the others load what those have stored.
+    // Half of a warp's lanes store, and the others load what those have stored; or both halves do, each on its path.
     let half = "and.b32 %r6, %t, 16; setp.eq.u32 %p2, %r6, 0;";
-    let (store, load) = ("@%p2 st.shared.u32 [%x], %t;", "@!%p2 ld.shared.u32 %r4, [%x+-64];");
-    let apart = [format!("@!%p2 bra S; {STORE} S:"), format!("@%p2 bra D; {load} D:")];
-    for [store, load] in [[store, load], [&apart[0], &apart[1]]] {
+    let one = ["@%p2 st.shared.u32 [%x], %t;", "@!%p2 ld.shared.u32 %r4, [%x+-64];"];
+    let both = [
+        "@%p2 bra S; st.shared.u32 [%x], %t; bra.uni T; S: st.shared.u32 [%x], %t; T:",
+        "@%p2 bra U; ld.shared.u32 %r4, [%x+-64]; bra.uni V; U: ld.shared.u32 %r4, [%x+64]; V:",
+    ];
+    for [store, load] in [one, both] {
         let a = |barrier: &str| all(&[half, store, barrier, load]);
         runs([&a("barrier.sync 3, 64;"), "", ""]);
         runs([&a("barrier.sync 3, 128;"), "barrier.arrive 3, 128;", ""]);
