@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::shadow::{Cell, How, Who};
+use super::cell::{Cell, How};
+use super::shadow::Who;
 
 /// Among whom an access is strong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

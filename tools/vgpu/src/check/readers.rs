@@ -3,7 +3,7 @@
 //! The idea: a barrier of the whole block lets one reader stand for all before it. Where barriers are of some warps none
 //! may, and the last read of each warp is kept until somebody writes there.
 
-use super::shadow::{Cell, Who};
+use super::cell::Cell;
 
 /// For each grain of a segment, more who have read it since it was written.
 #[derive(Debug)]
@@ -20,16 +20,15 @@ impl Readers {
         self.0 = self.0.iter().flat_map(|cells| std::array::from_fn::<_, 4, _>(|_| cells.clone())).collect();
     }
 
-    /// Keeps a read whose place another takes, unless that one stands for it too.
+    /// Keeps a read whose place another takes that does not stand for it. Those before `start` are over.
     #[inline(never)]
-    pub fn keep(&mut self, grain: usize, old: Cell, by: &Who) {
-        let hides = by.cell.strong() && !old.strong();
-        if old < by.start || by.follows(old) && !hides {
+    pub fn keep(&mut self, grain: usize, old: Cell, start: Cell) {
+        if old < start {
             return;
         }
         let cells = &mut self.0[grain];
-        let same = |cell: &&mut Cell| cell.warp() == old.warp() && cell.strong() == old.strong();
-        match cells.iter_mut().find(|cell| **cell < by.start || same(cell)) {
+        let same = |cell: &Cell| cell.warp() == old.warp() && cell.strong() == old.strong();
+        match cells.iter_mut().find(|cell| **cell < start || same(cell)) {
             Some(cell) => *cell = old,
             None => cells.push(old),
         }
