@@ -2,12 +2,14 @@
 //!
 //! The idea: vector clocks. A block's time steps at each of its barriers, fences and releases. A release
 //! leaves with an address what the releasing warp knows of every warp of the grid, and an acquire takes
-//! it from there; a barrier shares it among the block.
+//! it from there. A barrier at which the whole block waits is one time, before which all know all; one of
+//! some warps is a release by those that arrive and an acquire by those that wait.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::shadow::{Cell, How, Who};
+use super::cell::{Cell, How};
+use super::shadow::Who;
 
 /// Among whom an access is strong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,15 +29,26 @@ pub type Known = Vec<u32>;
 fn join(to: &mut Option<Known>, from: &[u32]) {
     match to {
         None => *to = Some(from.to_vec()),
-        Some(to) => merge(to, from),
+        Some(to) => merge(to, 0, from),
     }
 }
 
-fn merge(to: &mut Known, from: &[u32]) {
-    if to.len() < from.len() {
-        to.resize(from.len(), 0);
+/// `from` begins with the warp `first`.
+fn merge(to: &mut Known, first: usize, from: &[u32]) {
+    if to.len() < first + from.len() {
+        to.resize(first + from.len(), 0);
     }
-    to.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+    to[first..].iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
+}
+
+/// What a warp knew of its own block at a fence.
+#[derive(Clone, Debug)]
+struct Fence {
+    time: u64,
+    /// When the block's last barrier was.
+    barrier: u64,
+    /// What it had heard of each of the block's warps.
+    heard: Vec<u32>,
 }
 
 /// What a warp has heard since its block's last barrier.
@@ -45,10 +58,12 @@ pub struct WarpOrder {
     heard: Option<Known>,
     /// By looking, which counts once a fence follows.
     seen: Option<Known>,
-    /// The time of its last fence for the cluster and for the device, and of the block's last barrier before that.
-    fences: [Option<(u64, u64)>; 2],
+    /// Its last fence for the cluster and for the device.
+    fences: [Option<Fence>; 2],
     /// When its lanes met last, the block's barriers aside.
     met: u64,
+    /// When it waited last at a barrier of some of the block's warps.
+    waited: u64,
     /// The releases that it has heard and seen last: address and number.
     last: [(u64, u64); 2],
     /// The number of the last gathering that it has heard of.
@@ -62,7 +77,7 @@ pub struct BlockOrder {
     pub time: u64,
     /// When the block began.
     pub start: u64,
-    /// When its last barrier was.
+    /// When its last barrier was at which all its warps waited.
     pub barrier: u64,
     /// The first of its warps' numbers in the grid, and one after the last.
     pub warps: (u32, u32),
@@ -77,9 +92,19 @@ impl BlockOrder {
     pub fn met(&self, warp: usize) -> u64 {
         self.barrier.max(self.each[warp].met)
     }
+
+    /// When a warp waited last at any of the block's barriers; its paths are numbered since then.
+    pub fn waited(&self, warp: usize) -> u64 {
+        self.barrier.max(self.each[warp].waited)
+    }
+
+    /// Where what is known of its own warps lies in what is known of so many.
+    fn own(&self, len: usize) -> std::ops::Range<usize> {
+        (self.warps.0 as usize).min(len)..(self.warps.1 as usize).min(len)
+    }
 }
 
-/// What the warps of a cluster release and acquire at its barrier.
+/// What warps release and acquire at a barrier: the cluster's, an mbarrier, or one of some of a block's warps.
 #[derive(Debug, Default)]
 pub struct Gathering {
     /// What those that have arrived know.
@@ -189,7 +214,7 @@ impl GridOrder {
         self.memo = (u64::MAX, u32::MAX);
     }
 
-    /// All of a block's warps have met.
+    /// All of a block's warps have waited for each other.
     pub fn barrier(&mut self, block: &mut BlockOrder) {
         self.step(block);
         block.barrier = block.time;
@@ -197,6 +222,27 @@ impl GridOrder {
             if let Some(heard) = warp.heard.take() {
                 join(&mut block.known, &heard);
             }
+        }
+    }
+
+    /// Some of a block's warps have waited at a barrier: for each other, and for those that have only arrived,
+    /// which were gathered then.
+    pub fn meet(
+        &mut self,
+        gathering: &mut Gathering,
+        block: &mut BlockOrder,
+        waiting: impl Iterator<Item = usize> + Clone,
+    ) {
+        if !self.on {
+            return;
+        }
+        let known = gathering.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
+        waiting.clone().for_each(|warp| self.share(known, block, warp, None));
+        self.open(gathering);
+        self.step(block);
+        for warp in waiting {
+            self.hear(gathering, block, warp);
+            (block.each[warp].met, block.each[warp].waited) = (block.time, block.time);
         }
     }
 
@@ -232,16 +278,17 @@ impl GridOrder {
 
     /// A warp's fence.
     pub fn fence(&mut self, block: &mut BlockOrder, warp: usize, scope: Scope) {
-        let now = (block.time, block.barrier);
-        self.step(block);
-        let order = &mut block.each[warp];
-        for (fence, reach) in order.fences.iter_mut().zip([Scope::Cluster, Scope::Device]) {
-            if scope >= reach {
-                *fence = Some(now);
-            }
+        if let Some(seen) = block.each[warp].seen.take() {
+            join(&mut block.each[warp].heard, &seen);
         }
-        if let Some(seen) = order.seen.take() {
-            join(&mut order.heard, &seen);
+        let heard = block.each[warp].heard.as_ref();
+        let heard = heard.map_or(Vec::new(), |heard| heard[block.own(heard.len())].to_vec());
+        let now = Fence { time: block.time, barrier: block.barrier, heard };
+        self.step(block);
+        for (fence, reach) in block.each[warp].fences.iter_mut().zip([Scope::Cluster, Scope::Device]) {
+            if scope >= reach {
+                *fence = Some(now.clone());
+            }
         }
     }
 
@@ -254,20 +301,15 @@ impl GridOrder {
         (release, scope): (bool, Scope),
         replaces: bool,
     ) {
-        let order = &block.each[warp];
-        let fence = order.fences[usize::from(scope == Scope::Device)];
-        let until = if release { Some((block.time, block.barrier)) } else { fence };
-        let Some((time, barrier)) = until else {
+        let fence = block.each[warp].fences[usize::from(scope == Scope::Device)].as_ref();
+        if !release && fence.is_none() {
             if replaces {
                 self.released.remove(&address);
             }
             return;
-        };
-        let mut known = vec![0; self.warps as usize];
-        for from in [&block.known, &order.heard].into_iter().flatten() {
-            merge(&mut known, from);
         }
-        self.tell_own(&mut known, block, warp, time, barrier);
+        let mut known = vec![0; self.warps as usize];
+        self.share(&mut known, block, warp, fence.filter(|_| !release));
         self.releases += 1;
         let number = self.releases;
         let entry = self.released.entry(address).or_insert(Released { known: None, number });
@@ -287,17 +329,13 @@ impl GridOrder {
         if !self.on {
             return;
         }
-        let order = &block.each[warp];
-        let until = if release { Some((block.time, block.barrier)) } else { order.fences[0] };
+        let fence = block.each[warp].fences[0].as_ref();
         let known = to.coming.get_or_insert_with(|| vec![0; self.warps as usize]);
-        let Some((time, barrier)) = until else {
+        if !release && fence.is_none() {
             // Whoever has arrived has begun.
             return self.tell_own(known, block, warp, block.start, block.start);
-        };
-        for from in [&block.known, &order.heard].into_iter().flatten() {
-            merge(known, from);
         }
-        self.tell_own(known, block, warp, time, barrier);
+        self.share(known, block, warp, fence.filter(|_| !release));
         self.step(block);
     }
 
@@ -331,10 +369,7 @@ impl GridOrder {
             return Rc::default();
         }
         let mut known = vec![0; self.warps as usize];
-        for from in [&block.known, &block.each[warp].heard].into_iter().flatten() {
-            merge(&mut known, from);
-        }
-        self.tell_own(&mut known, block, warp, block.time, block.barrier);
+        self.share(&mut known, block, warp, None);
         self.step(block);
         Rc::new(known)
     }
@@ -385,6 +420,21 @@ impl GridOrder {
         }
         to.told = Some(known.clone());
         join(&mut to.coming, known);
+    }
+
+    /// All that a warp knows is known to others; of its own block only what it knew at a fence, if that is all that
+    /// it tells.
+    fn share(&self, to: &mut Known, block: &BlockOrder, warp: usize, fence: Option<&Fence>) {
+        for known in [&block.known, &block.each[warp].heard].into_iter().flatten() {
+            let own = if fence.is_some() { block.own(known.len()) } else { 0..0 };
+            merge(to, 0, &known[..own.start]);
+            merge(to, own.end, &known[own.end..]);
+        }
+        let (time, barrier) = fence.map_or((block.time, block.barrier), |fence| (fence.time, fence.barrier));
+        if let Some(fence) = fence {
+            merge(to, block.warps.0 as usize, &fence.heard);
+        }
+        self.tell_own(to, block, warp, time, barrier);
     }
 
     /// Of its own block a warp knows all before the block's barrier, and of itself all so far.

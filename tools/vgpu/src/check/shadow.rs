@@ -1,114 +1,10 @@
 //! Who touched a word last.
 //!
-//! The idea: a cell of 64 bits says when, by which warp, how and where in the program, the time in its
-//! highest bits, so that everything before the launch is recognised by one comparison.
+//! The idea: each word has a cell for its last writer and two for readers, which are compared with whoever touches it
+//! next.
 
-/// How a word is accessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Like any memory.
-    Weak = 0,
-    /// Atomic, volatile, acquire, release, or relaxed but for what hands over: flags and counters.
-    Strong = 1,
-    /// By `ld.global.nc`.
-    Nc = 2,
-    /// Relaxed, as `.f32`, beyond the block: a value that is its own flag.
-    Handover = 3,
-}
-
-/// What a word holds that is to be handed over, and has not yet been.
-pub const NOT_YET: u32 = u32::MAX;
-
-/// An access: time, warp, path, and how and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Cell(pub u64);
-
-impl Cell {
-    /// Bits of the time.
-    pub const TIME_BITS: u32 = 26;
-    /// The last time that there is.
-    pub const LAST: u64 = (1 << Cell::TIME_BITS) - 1;
-    /// Bits of the warp's number in the grid.
-    pub const WARP_BITS: u32 = 18;
-    const WARP_SHIFT: u32 = 64 - Cell::TIME_BITS - Cell::WARP_BITS;
-    const TIME_SHIFT: u32 = 64 - Cell::TIME_BITS;
-    /// Paths of a warp that can be told apart between two barriers.
-    pub const PATHS: u32 = 63;
-    /// Memory instructions that can be told apart.
-    pub const SITES: u32 = (1 << 11) - 1;
-    const HOW_SHIFT: u32 = 11;
-    const STRONG: u64 = 1 << Cell::HOW_SHIFT;
-    const HOW: u64 = 3 << Cell::HOW_SHIFT;
-    const OVER: u64 = 1 << (Cell::HOW_SHIFT + 2);
-
-    /// An access.
-    pub fn new(time: u64, warp: u32, path: u32, how: How, site: u32) -> Cell {
-        let path = if path > Cell::PATHS { 0 } else { path };
-        Cell(
-            time << Cell::TIME_SHIFT
-                | u64::from(warp) << Cell::WARP_SHIFT
-                | u64::from(path) << 14
-                | (how as u64) << Cell::HOW_SHIFT
-                | u64::from(site.min(Cell::SITES)),
-        )
-    }
-
-    /// The earliest cell of a time.
-    pub fn begin(time: u64) -> Cell {
-        Cell(time << Cell::TIME_SHIFT)
-    }
-
-    /// When.
-    #[inline(always)]
-    pub fn time(self) -> u64 {
-        self.0 >> Cell::TIME_SHIFT
-    }
-
-    /// By which warp.
-    #[inline(always)]
-    pub fn warp(self) -> u32 {
-        (self.0 >> Cell::WARP_SHIFT) as u32 & ((1 << Cell::WARP_BITS) - 1)
-    }
-
-    /// When and by which warp.
-    #[inline(always)]
-    pub fn key(self) -> u64 {
-        self.0 >> Cell::WARP_SHIFT
-    }
-
-    /// On which of the warp's paths; 0 if that is not known.
-    pub fn path(self) -> u32 {
-        (self.0 >> 14) as u32 & Cell::PATHS
-    }
-
-    /// Atomic, volatile or the like, or handing over.
-    #[inline(always)]
-    pub fn strong(self) -> bool {
-        self.0 & Cell::STRONG != 0
-    }
-
-    /// By `ld.global.nc`.
-    #[inline(always)]
-    pub fn nc(self) -> bool {
-        self.0 & Cell::HOW == (How::Nc as u64) << Cell::HOW_SHIFT
-    }
-
-    /// Handing over.
-    #[inline(always)]
-    pub fn handover(self) -> bool {
-        self.0 & Cell::HOW == (How::Handover as u64) << Cell::HOW_SHIFT
-    }
-
-    /// Whether it handed over a value where there was another before.
-    fn over(self) -> bool {
-        self.0 & Cell::OVER != 0
-    }
-
-    /// Which of the kernel's memory instructions.
-    pub fn site(self) -> u32 {
-        self.0 as u32 & Cell::SITES
-    }
-}
+use super::cell::{Cell, NOT_YET};
+use super::readers::Readers;
 
 /// Who is about to access, and what he knows.
 #[derive(Clone, Copy, Debug)]
@@ -209,6 +105,8 @@ pub struct Shadow {
     shift: u32,
     writers: Vec<Cell>,
     readers: Vec<[Cell; 2]>,
+    /// Other readers, if they are kept.
+    others: Option<Readers>,
     /// What came before the values that were handed over, once any was: who resets a word must do so before
     /// anybody looks, and not only before the value comes.
     resets: Vec<Cell>,
@@ -222,7 +120,13 @@ impl Shadow {
         let grains = bytes.div_ceil(4) as usize;
         let readers = vec![[Cell::default(); 2]; grains];
         let (writers, resets, marks) = (vec![Cell::default(); grains], Vec::new(), Vec::new());
-        Shadow { shift: 2, writers, readers, resets, marks }
+        Shadow { shift: 2, writers, readers, others: None, resets, marks }
+    }
+
+    /// The same, which keeps more than two readers.
+    pub fn with_all_readers(bytes: u64) -> Shadow {
+        let shadow = Shadow::new(bytes);
+        Shadow { others: Some(Readers::new(shadow.readers.len())), ..shadow }
     }
 
     /// One cell for each byte, from now on.
@@ -233,6 +137,7 @@ impl Shadow {
         }
         spread(&mut self.writers);
         spread(&mut self.readers);
+        self.others.iter_mut().for_each(Readers::refine);
         spread(&mut self.resets);
         spread(&mut self.marks);
         self.shift = 0;
@@ -325,7 +230,14 @@ impl Shadow {
             }
             let hides = strong && !old.strong() && old >= who.start;
             let first = !old.nc() && !hides && who.follows(old) || old < who.start;
-            readers[usize::from(!first)] = me;
+            let place = &mut readers[usize::from(!first)];
+            if !first
+                && let Some(others) = &mut self.others
+                && !(who.follows(*place) && (!strong || place.strong()))
+            {
+                others.keep(range.start + k, *place, who.start);
+            }
+            *place = me;
         }
         Ok(())
     }
@@ -374,6 +286,9 @@ impl Shadow {
         if HANDOVER {
             self.replaces(range.clone());
         }
+        if self.others.is_some() {
+            self.after_others(range.clone(), who, ordered)?;
+        }
         let cells = self.writers[range.clone()].iter_mut().zip(&mut self.readers[range.clone()]);
         for (k, (writer, readers)) in cells.enumerate() {
             let over = HANDOVER && !waits(old, k << shift);
@@ -401,6 +316,26 @@ impl Shadow {
         Ok(())
     }
 
+    /// Checks a write against the readers beyond the first two, in shared memory, where nothing is handed over.
+    #[inline(never)]
+    fn after_others(
+        &mut self,
+        range: std::ops::Range<usize>,
+        who: &Who,
+        ordered: &mut impl FnMut(Cell) -> bool,
+    ) -> Result<(), Conflict> {
+        let Some(others) = &mut self.others else { return Ok(()) };
+        for grain in range {
+            for earlier in others.take(grain).filter(|&cell| cell >= who.start) {
+                if let Some(clash) = who.clash(earlier, ordered) {
+                    let offset = (grain as u64) << self.shift;
+                    return Err(Conflict { earlier, wrote: false, offset, clash });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Notes what came before values.
     #[inline(never)]
     fn replaces(&mut self, range: std::ops::Range<usize>) {
@@ -418,8 +353,10 @@ impl Shadow {
         let mut unknown =
             |cell: Cell| cell >= start && !(block.0..block.1).contains(&cell.warp()) && !known(cell);
         self.writers.iter().zip(&self.readers).enumerate().find_map(|(k, (&writer, readers))| {
-            let of = [(writer, true), (readers[0], false), (readers[1], false)];
-            let (earlier, wrote) = of.into_iter().find(|&(cell, _)| unknown(cell))?;
+            let others = self.others.iter().flat_map(|others| others.of(k));
+            let read = readers.iter().copied().chain(others).map(|cell| (cell, false));
+            let (earlier, wrote) =
+                [(writer, true)].into_iter().chain(read).find(|&(cell, _)| unknown(cell))?;
             Some(Conflict { earlier, wrote, offset: (k as u64) << self.shift, clash: Clash::Race })
         })
     }

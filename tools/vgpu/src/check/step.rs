@@ -4,7 +4,7 @@
 //! at `bar.warp.sync` or at a barrier. So each word remembers which lane stored it last, and another lane
 //! of the warp must have met it since. What a lane overwrites that another has only read is not noticed.
 
-use super::shadow::Cell;
+use super::cell::Cell;
 
 /// A lane's store to a word.
 #[derive(Clone, Copy, Debug, Default)]

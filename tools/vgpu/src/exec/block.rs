@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::awaited::Awaited;
 use super::phases::Phases;
 use super::warp::{State, Warp};
-use crate::check::{BlockOrder, Shadow, Steps};
+use crate::check::{BlockOrder, Gathering, Shadow, Steps};
 use crate::isa::instruction::BarrierKind;
 use crate::isa::lanes::{Slot, WARP};
 use crate::memory::Segment;
@@ -17,7 +17,7 @@ use crate::memory::Segment;
 pub const BARRIERS: usize = 16;
 
 /// One of a block's barriers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Meeting {
     /// Threads that have arrived, in whole warps.
     pub arrived: u32,
@@ -33,6 +33,8 @@ pub struct Meeting {
     pub votes: (u32, u32),
     /// Where each waiting warp wants the result.
     pub results: Vec<(usize, Slot, u32)>,
+    /// What warps know that have arrived and do not wait.
+    pub gathering: Gathering,
 }
 
 impl Meeting {

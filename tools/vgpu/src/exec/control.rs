@@ -5,7 +5,7 @@
 
 use super::block::{BARRIERS, Block};
 use super::machine::{Machine, Stop};
-use super::warp::{At, Spot, State, Warp};
+use super::warp::{At, Spot, State};
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Barrier, BarrierKind, Kind, Special};
 use crate::isa::lanes::{Lanes, Slot, WARP};
@@ -200,6 +200,8 @@ impl Machine<'_> {
         if waits {
             meeting.results.push((at.warp, barrier.result, at.pc));
             block.warps[at.warp].state = State::Barrier(id);
+        } else {
+            self.order.gather(&mut meeting.gathering, &mut block.order, at.warp, true);
         }
         if block.meetings[id as usize].arrived < block.meetings[id as usize].expected {
             return Ok(waits.then_some(Stop::Blocked));
@@ -210,13 +212,14 @@ impl Machine<'_> {
 
     /// Lets everyone who waits at a barrier go on.
     fn open(&mut self, block: &mut Block, id: usize) {
-        let meeting = std::mem::take(&mut block.meetings[id]);
+        let mut meeting = std::mem::take(&mut block.meetings[id]);
         self.progress += 1;
         self.barriers += 1;
         let (yes, asked) = meeting.votes;
-        for (warp, result, _) in meeting.results {
+        for &(warp, result, _) in &meeting.results {
             let warp = &mut block.warps[warp];
             warp.state = State::Ready;
+            warp.met();
             let mut lanes = warp.lanes(&self.launch.kernel.constants, false);
             lanes.keep = u32::MAX;
             // SAFETY: the result is a register of this kernel, of the kind's width.
@@ -229,8 +232,12 @@ impl Machine<'_> {
                 }
             }
         }
-        self.order.barrier(&mut block.order);
-        block.warps.iter_mut().for_each(Warp::met);
+        if meeting.results.len() == block.warps.len() {
+            self.order.barrier(&mut block.order);
+        } else {
+            let waiting = meeting.results.iter().map(|&(warp, ..)| warp);
+            self.order.meet(&mut meeting.gathering, &mut block.order, waiting);
+        }
     }
 
     fn special(&mut self, block: &Block, lanes: &Lanes, result: Slot, what: Special, at: At) {

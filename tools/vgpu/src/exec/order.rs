@@ -17,7 +17,7 @@ use crate::isa::lanes::{Lanes, WARP};
 #[inline(always)]
 pub fn known(order: &mut GridOrder, block: &BlockOrder, warp: &Warp, number: usize, cell: Cell) -> bool {
     if cell.warp() == block.warps.0 + number as u32 {
-        return cell.time() < block.barrier || !warp.apart(cell.path());
+        return cell.time() < block.waited(number) || !warp.apart(cell.path());
     }
     order.ordered(block, number, cell)
 }

@@ -362,6 +362,7 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
     let kernel = launch.kernel;
     let threads: u32 = launch.block.iter().product();
     let shared = kernel.shared_with(launch.dynamic_shared).into();
+    let shadow = if kernel.partial_barriers { Shadow::with_all_readers } else { Shadow::new };
     let warps = (0..threads.div_ceil(WARP as u32)).map(|number| {
         let count = (threads - number * WARP as u32).min(WARP as u32);
         Warp::new(number, count, kernel.file_words, kernel.local)
@@ -378,7 +379,7 @@ fn new_block(launch: &Launch<'_>, rank: usize) -> Block {
         awaited: Default::default(),
         mbarriers: Default::default(),
         meetings: Default::default(),
-        shadow: Shadow::new(shared),
+        shadow: shadow(shared),
         steps: Steps::new(shared),
         order: Default::default(),
     }

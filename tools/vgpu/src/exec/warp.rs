@@ -22,7 +22,7 @@ pub struct Path {
     pub mask: u32,
     /// Where they wait for others.
     pub meeting: u32,
-    /// Its number among the warp's paths since the block's last barrier; 0 for all lanes together.
+    /// Its number among the warp's paths since it waited last at one of the block's barriers; 0 for all lanes together.
     pub serial: u32,
     /// The numbers of paths that ran before it with other lanes of those that parted with it.
     pub siblings: (u32, u32),
@@ -224,7 +224,7 @@ impl Warp {
         self.stack.iter().any(|path| path.siblings.0 <= serial && serial < path.siblings.1)
     }
 
-    /// The block has met: what paths did before no longer matters.
+    /// It has waited at one of the block's barriers: what paths did before no longer matters.
     pub fn met(&mut self) {
         self.next_serial = 1;
         for path in &mut self.stack {

@@ -123,6 +123,8 @@ pub struct Kernel {
     pub cluster: Option<[u32; 3]>,
     /// Its instructions.
     pub(crate) code: Vec<Instruction>,
+    /// Whether barriers may be of some of a block's warps.
+    pub(crate) partial_barriers: bool,
     /// For each instruction, where threads that it parts meet again.
     pub(crate) meetings: Vec<u32>,
     /// The constants' words.
@@ -289,6 +291,8 @@ fn kernel(
             _ => {}
         }
     }
+    let partial_barrier =
+        |of: &Instruction| matches!(&of.kind, Kind::Barrier(barrier) if barrier.threads.is_some());
     Ok(Kernel {
         name: function.name.to_string(),
         params,
@@ -300,6 +304,7 @@ fn kernel(
         exact_threads: function.exact_threads,
         min_blocks: function.min_blocks,
         cluster: function.cluster,
+        partial_barriers: decoder.code.iter().any(partial_barrier),
         code: decoder.code,
         meetings,
         constants: decoder.constants,
