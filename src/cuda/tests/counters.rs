@@ -44,7 +44,7 @@ fn batch(size: usize, height: usize, width: usize) -> Batch<'static> {
     }
 }
 
-fn number(report: &Value, path: &str) -> u64 {
+pub fn number(report: &Value, path: &str) -> u64 {
     report.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
