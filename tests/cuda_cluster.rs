@@ -38,7 +38,6 @@ fn ways() -> Vec<Way> {
 conformance!(
     ways();
     given_the_reference_s_noise_the_images_are_the_reference_s,
-    given_rows_stay_and_the_rest_does_not_depend_on_how_they_came,
     unusable_batches_and_an_interruption_end_with_an_error,
 );
 
@@ -66,7 +65,7 @@ fn one_cluster_makes_many_images_by_tiles() {
     let weights = Weights::synthetic(PixelCnnPp { classes: 0, ..SMALL }, 5);
     let Some(mut engines) = engines(&weights, Precision::F32) else { return };
     // The first batch once more, with what stands ready from before.
-    for size in [1, 2, 3, 5, 9, 18, 1] {
+    for size in [1, 2, 3, 5, 18, 1] {
         make(&mut engines, &Batch::new(size, 4, 4), &format!("{size} images"));
     }
 }
@@ -119,11 +118,10 @@ fn every_stack_is_the_same() {
     }
 }
 
-/// All layers that the paper's model has, one of a kind, in bfloat16. The whole of it in float32 is in `cuda_engine.rs`.
+/// In bfloat16; its layers in float32 are in `cuda_engine.rs`.
 #[test]
-fn layers_of_the_paper_s_model_are_the_same() {
-    let config = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };
-    same_as_launches(&Weights::synthetic(config, 1), &Batch::new(1, 4, 4), Precision::Bf16);
+fn the_paper_s_model_is_the_same() {
+    same_as_launches(&Weights::synthetic(PixelCnnPp::PAPER, 1), &Batch::new(1, 4, 4), Precision::Bf16);
 }
 
 #[test]
