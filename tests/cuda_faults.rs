@@ -100,7 +100,7 @@ fn memory_that_is_not_there_is_an_error() {
 
 #[test]
 fn a_naive_batch_is_made_in_parts_that_memory_holds() {
-    // 65 images of 16 pixels: 64 and 1; with less memory 32 at a time, or 16.
+    // 65 images of 16 pixels: 64 and 1; with less memory 16 at a time.
     let images = |settings: &[(&str, &str)], naive: bool| {
         let directory = tempfile::tempdir().unwrap();
         let save = directory.path().to_str().unwrap();
@@ -113,7 +113,7 @@ fn a_naive_batch_is_made_in_parts_that_memory_holds() {
         Some((draws, std::fs::read(directory.path().join("samples.npy")).unwrap()))
     };
     let Some((_, cached)) = images(&[("VGPU_MULTIPROCESSORS", "2")], false) else { return };
-    for (memory, parts) in [("1000000000", 2), ("12000000", 3), ("3000000", 5)] {
+    for (memory, parts) in [("1000000000", 2), ("3000000", 5)] {
         let settings = [("VGPU_MULTIPROCESSORS", "2"), ("VGPU_MEMORY", memory)];
         let (draws, naive) = images(&settings, true).unwrap();
         assert_eq!(draws, Some(16 * parts), "{memory} bytes");
@@ -183,8 +183,8 @@ fn drivers_since_cuda_11_take_the_kernels() {
 #[test]
 fn results_that_came_after_cust_are_errors_with_a_text() {
     // Of a call of cust's, and of one of the engine's own.
-    let Some(device) = generate(&[("VGPU_FAIL", "cuEventSynchronize:1=912")], &[]) else { return };
-    device.fails_with(&["cuda:0: cannot run the kernels: error 912"]);
+    let Some(device) = generate(&[("VGPU_FAIL", "cuEventSynchronize:1=919")], &[]) else { return };
+    device.fails_with(&["cuda:0: cannot run the kernels: error 919"]);
     let device = generate(&[("VGPU_FAIL", "cuLaunchCooperativeKernel:1=46")], &[]).unwrap();
     device.fails_with(&["cuda:0: cannot launch persistent_f32: error 46"]);
 }

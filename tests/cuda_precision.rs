@@ -32,11 +32,7 @@ fn ways() -> Vec<Way> {
     [Strategy::Launch, Strategy::Graph, Strategy::Persistent].map(way).into()
 }
 
-conformance!(
-    ways();
-    an_image_is_one_array_of_bits_whatever_makes_it,
-    given_rows_stay_and_the_rest_does_not_depend_on_how_they_came,
-);
+conformance!(ways(); an_image_is_one_array_of_bits_whatever_makes_it);
 
 #[test]
 fn logits_are_near_the_cpu_s_of_the_same_precision() {

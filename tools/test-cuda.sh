@@ -26,8 +26,9 @@ else
 fi
 
 test=(cargo test --release --features cuda)
-# Those that look at the kernels, those that run small networks in many ways, and all others.
-kernels=(--lib --test cuda_ptx --test cuda_resources)
+# Those that look at the kernels and at devices that fail, those that run small networks in many ways, and all others: two halves
+# that take about as long.
+kernels=(--lib --test cuda_ptx --test cuda_resources --test cuda_faults)
 small=(--test cuda_conformance --test cuda_precision)
 clusters=(--test cuda_cluster)
 images=()

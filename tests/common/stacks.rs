@@ -323,6 +323,17 @@ pub fn reading(head: Head, read: Activation, places: usize, ones: bool) -> Graph
     s.logits(second)
 }
 
+/// A gated layer of so many channels, which reads as many above, to the left and here, and little else.
+pub fn wide(channels: usize) -> Graph {
+    let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 3 }, 0);
+    let offsets = [(IMAGE, -1, 0, None), (IMAGE, 0, -1, None)];
+    let x = s.layer([1, channels], Activation::Identity, &offsets, Epilogue::default(), false);
+    let gate = Epilogue { gated: true, add: Some(x), tanh: false };
+    let offsets = [(x, -1, 0, None), (x, 0, -1, None), (x, 0, 0, None)];
+    let x = s.layer([1, channels], Activation::ConcatElu, &offsets, gate, false);
+    s.logits(x)
+}
+
 /// A single layer that reads the image at some rows and columns, and the logits.
 fn single(at: &[[isize; 2]]) -> Graph {
     let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 1 }, 0);

@@ -1,38 +1,163 @@
-//! What a pixel asks of a cluster, as counted facts on the virtual GPU.
+//! What a row's pixels ask of a cluster, as counted facts on the virtual GPU.
+//!
+//! The idea: what has to be read and sent follows from the plan and from how its pieces are shared among blocks. Asking for no
+//! more than that is what clusters are for, so the counts are held to those very numbers.
 
 use serde_json::Value;
 
-use super::vgpu;
+use super::counters::number;
+use super::{device_for, vgpu};
+use crate::cuda::Strategy;
+use crate::cuda::abi::{CHUNK, CLUSTER, MULTIPLIERS, PAGES, PART, Page, SLICE};
+use crate::cuda::cached::Cached;
+use crate::cuda::kernels::{self, Kernel};
+use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
-use crate::cuda::pages::Pages;
-use crate::cuda::{CudaEngine, Options, Strategy};
-use crate::engine::{Batch, Engine};
+use crate::cuda::pages::{self, Pages};
+use crate::cuda::stored::Stored;
+use crate::engine::Batch;
+use crate::graph::IMAGE;
 use crate::models::PixelCnnPp;
 use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::Steps;
 use crate::precision::Precision;
 use crate::weights::Weights;
 
-/// Of the paper's model, the class of pixels that takes fewest steps: an image of one row.
+/// Rows and columns of an image: all classes of pixels.
+const SIDE: usize = 4;
+
+/// What an image takes.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    /// Sectors of pages, those that are asked for ahead at the end of a row too.
+    sectors: u64,
+    /// Bytes that are sent to blocks, those of tokens too.
+    sent: u64,
+    /// Steps of all blocks: each ends when what it brings has arrived.
+    arrivals: u64,
+    /// Barriers of a block.
+    block_barriers: u64,
+    /// Barriers of the cluster.
+    cluster_barriers: u64,
+}
+
+impl Counts {
+    /// As it is planned.
+    fn planned(plan: &Plan, precision: Precision) -> Counts {
+        let pages = Pages::new(plan, &Packed::places(plan, precision), precision);
+        let (steps, blocks) = (Steps::new(plan), CLUSTER as u64);
+        assert_eq!(steps.period, SIDE);
+        // A block with something to send sends it to all, any other one a token.
+        let sent = |floats, makers: usize| {
+            let tokens = CLUSTER - makers.min(CLUSTER);
+            blocks * (floats * size_of::<f32>() + tokens * PART) as u64
+        };
+        // Before a row begins, and where no block leaves before the last value has come.
+        let mut counts = Counts { cluster_barriers: 2 * SIDE as u64, ..Counts::default() };
+        for row in 0..SIDE {
+            let pixels = (0..SIDE).map(|column| steps.pixel(row, column).iter().flatten());
+            let shares = pixels.map(|runs| runs.map(|run| pages.pieces[run.piece].as_ref().unwrap()));
+            let shares: Vec<_> = shares.flatten().collect();
+            let all: Vec<_> = shares.iter().flat_map(|shares| &shares.pages).collect();
+            let asked = all.iter().cycle().take(all.len() + PAGES).copied().flatten();
+            counts.sectors += asked.map(|page| sectors(page, precision)).sum::<u64>();
+            counts.sent += shares.iter().map(|s| sent(s.units * SLICE, s.units)).sum::<u64>();
+            counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
+            counts.arrivals += blocks * (shares.len() + SIDE) as u64;
+            // Inputs are there, sums are there, sums have been read; and once the first record is.
+            counts.block_barriers += blocks * (3 * shares.len() + 1) as u64;
+        }
+        counts
+    }
+
+    /// As it was counted.
+    fn counted(kernel: &Value, sectors: u64) -> Counts {
+        Counts {
+            sectors,
+            sent: number(kernel, "/async_stores/bytes"),
+            arrivals: number(kernel, "/mbarrier_phases"),
+            block_barriers: number(kernel, "/block_barriers"),
+            cluster_barriers: number(kernel, "/cluster_barriers"),
+        }
+    }
+}
+
+/// Of a page of a block: its multipliers' parts of a line lie side by side.
+fn sectors(page: &Page, precision: Precision) -> u64 {
+    let lines = pages::page(precision) / (MULTIPLIERS * SLICE);
+    (lines * (page.multipliers as usize * PART).div_ceil(32)) as u64
+}
+
+/// On an image of a model, on a device with few multiprocessors for what comes before a row's pixels.
+fn report(plan: &Plan, precision: Precision) -> Value {
+    let mut device = device_for(precision);
+    device.properties.multiprocessors = CLUSTER;
+    let packed = Packed::places(plan, precision);
+    let pages = Pages::new(plan, &packed, precision);
+    let mut stored = Stored::zeroed(&device, &packed, Some(pages)).unwrap();
+    let weights = Weights::synthetic_for(plan.graph.clone(), 1);
+    packed.fill(plan, &weights, |at, part| stored.put(&device, &packed, at, part)).unwrap();
+    let batch = Batch::new(1, SIDE, SIDE);
+    let (extent, extras) = (Extent { batch: 1, height: SIDE, width: SIDE }, Extras::of(&batch));
+    let mut cached = Cached::new(&device, plan, &packed, &stored, extent, extras, Strategy::Cluster).unwrap();
+    vgpu::reset_by_line();
+    cached.make(&device, &batch, &|_| true, None).unwrap();
+    vgpu::report()
+}
+
+/// How well it suits the hardware, at worst.
+struct Bounds {
+    /// Sectors against the fewest that could do: of loads, which are pages most of all, and of stores.
+    sectors: [f64; 2],
+    /// Bank conflicts of a request to shared memory: of loads and of stores.
+    conflicts: [f64; 2],
+}
+
+impl Bounds {
+    fn hold(&self, name: &str, kernel: &Value) {
+        let share = |place: &str, part: &str, whole: &str| {
+            let [part, whole] = [part, whole].map(|what| number(kernel, &format!("/{place}/{what}")));
+            part as f64 / whole as f64
+        };
+        for (i, what) in ["loads", "stores"].into_iter().enumerate() {
+            let sectors = share(what, "sectors", "ideal_sectors");
+            let conflicts = share(&format!("shared_{what}"), "conflicts", "requests");
+            println!("{name}, {what}: sectors / ideal {sectors:.3}; {conflicts:.4} bank conflicts a request");
+            assert!(sectors < self.sectors[i] && conflicts < self.conflicts[i], "{name}, {what}");
+        }
+    }
+}
+
 #[test]
-fn a_pixel_reads_its_weights_once_and_sends_what_it_makes() {
+fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
     let _turn = super::turn();
     if !vgpu::is_virtual() {
         println!("not run: nothing is counted on a real device");
         return;
     }
-    let weights = Weights::synthetic(PixelCnnPp::PAPER, 1);
-    let options = Options { strategy: Strategy::Cluster, precision: Precision::F32 };
-    let mut engine = CudaEngine::new(&weights, 0, &options).unwrap();
-    for size in [1, 4] {
-        vgpu::reset(false);
-        engine.make(&Batch::new(size, 4, 4), &|_| true).unwrap();
-        let report = vgpu::report();
-        let at = |what: &str| {
-            report.pointer(&format!("/kernels/cluster_f32/{what}")).and_then(Value::as_u64).unwrap_or(0)
-        };
-        println!("{}", serde_json::to_string(&report["kernels"]["cluster_f32"]).unwrap());
-        let _ = at("blocks");
+    // All layers that the paper's model has, one of a kind. A block's two or three slices of a map fill no sectors.
+    let paper = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };
+    let paper_bounds = Bounds { sectors: [1.01, 1.2], conflicts: [0.02, 0.1] };
+    // Six blocks have a slice, the others send tokens.
+    let narrow = PixelCnnPp { filters: 24, mixtures: 1, ..paper };
+    let narrow_bounds = Bounds { sectors: [1.01, 1.01], conflicts: [0.01, 0.05] };
+    for (config, precision, bounds) in
+        [(paper, Precision::F32, paper_bounds), (narrow, Precision::Bf16, narrow_bounds)]
+    {
+        let plan = Plan::new(config.graph());
+        let report = report(&plan, precision);
+        let (file, name) = Kernel::Cluster.place(precision);
+        let kernel = &report["kernels"][name];
+        let text: Vec<&str> = kernels::ptx(file).lines().collect();
+        let lines = kernel["lines"].as_object().unwrap().iter();
+        let lines: Vec<_> = lines.map(|(n, l)| (text[n.parse::<usize>().unwrap() - 1], l)).collect();
+        for (line, counts) in lines.iter().filter(|(_, counts)| number(counts, "/conflicts") > 0) {
+            println!("{name}: {}: {counts}", line.trim());
+        }
+        let pages = lines.iter().filter(|(line, _)| line.contains("cp.async.cg"));
+        let sectors = pages.map(|(_, counts)| number(counts, "/sectors")).sum();
+        assert_eq!(Counts::counted(kernel, sectors), Counts::planned(&plan, precision), "{name}");
+        bounds.hold(name, kernel);
     }
-    let plan = Plan::new(PixelCnnPp::PAPER.graph());
-    println!("{}", Pages::new(&plan, &Packed::places(&plan, Precision::F32), Precision::F32).bytes());
 }

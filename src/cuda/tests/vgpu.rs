@@ -12,10 +12,19 @@ pub fn is_virtual() -> bool {
 
 /// Sets all counts to zero.
 pub fn reset(distinct: bool) {
+    begin(distinct, false);
+}
+
+/// The same; from now on requests are counted by line of PTX too.
+pub fn reset_by_line() {
+    begin(false, true);
+}
+
+fn begin(distinct: bool, by_line: bool) {
     let function = find("vgpuReset").expect("the virtual GPU");
     // SAFETY: the function has this type.
     let function: extern "C" fn(i32, i32) -> u32 = unsafe { std::mem::transmute(function) };
-    assert_eq!(function(i32::from(distinct), 0), 0);
+    assert_eq!(function(i32::from(distinct), i32::from(by_line)), 0);
 }
 
 /// Runs blocks and warps in another order from now on; in order with 0.
