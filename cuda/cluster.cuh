@@ -33,7 +33,9 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
                                             int row) {
     int first_image = int(blockIdx.x) / CLUSTER * cluster.images;
     Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
-    if (threadIdx.x < RECENT) begin_arrivals(arrivals_of(cluster, threadIdx.x));
+    if (threadIdx.x == 0) {
+        for (int step = 0; step < RECENT; step++) begin_arrivals(arrivals_of(cluster, step));
+    }
     begun_arrivals();
     copy_record(cluster, record, 0, threadIdx.x, MULTIPLIERS + ADDERS);
     __syncthreads();

@@ -60,7 +60,7 @@ __device__ __forceinline__ void expect_arrivals(unsigned at, int bytes) {
 // Returns when all of them are there. `phase` is 0 for the first, then 1, then 0 again. Asks that come to nothing, each of
 // which the hardware makes wait for a while, are an error in the end, not a hang. It acquires for the block, as is usual
 // where what has arrived lies in the block's own shared memory: for the cluster it would also empty the first-level cache.
-constexpr unsigned MOST_ASKS = 1u << 24;
+constexpr unsigned MOST_ASKS = 1u << 20;
 __device__ __forceinline__ void await_arrivals(unsigned at, int phase) {
     unsigned there, asks = 0;
     do {

@@ -1,4 +1,5 @@
-// How one block of the persistent kernel hands values to another that waits for them: each value is its own flag.
+// How one block of the persistent kernel, or of a cluster, hands values to another that waits for them: each value is its own
+// flag.
 //
 // The idea (after NVIDIA's nv-wavenet): before a row begins, what its pixels will make is filled with a pattern that no
 // value has. Who makes a value stores it, once; who needs it reads until the pattern is gone. No fence, no counter and

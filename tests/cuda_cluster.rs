@@ -18,7 +18,9 @@ use ndarray::{Array2, Array4};
 fn open(weights: &Weights, precision: Precision) -> Option<CudaEngine> {
     match CudaEngine::new(weights, 0, &Options { strategy: Strategy::Cluster, precision }) {
         Ok(engine) => Some(engine),
-        Err(error) if error.to_string().contains("has no clusters") => {
+        Err(error)
+            if ["no clusters", "no cluster of 16"].iter().any(|words| error.to_string().contains(words)) =>
+        {
             println!("not run: {error}");
             None
         }

@@ -96,7 +96,7 @@ trap 'rm -rf "$logs"' EXIT
 export CARGO_MANIFEST_DIR=$root
 
 tiny=$root/tests/golden/tiny/v2/params.ckpt
-probe() { "$bin/generate" --device cuda -c "$tiny" -i 4 -n 1 -v "$logs/probe" "$@"; }
+probe() { timeout 60 "$bin/generate" --device cuda -c "$tiny" -i 4 -n 1 -v "$logs/probe" "$@"; }
 probe --json >"$logs/probe.json" 2>"$logs/probe.err" || fail "there is no GPU that can be used: $(sed -n 's/^error: //p' "$logs/probe.err")"
 device=$(grep -o '"device": *"[^"]*"' "$logs/probe.json" | cut -d'"' -f4)
 say "$device"
@@ -111,9 +111,9 @@ else
     model=() batches="1 2 4 8 16 32 64 128 256" passes=3 limit=60
 fi
 
-# Clusters came with compute capability 9.0.
+# Clusters came with compute capability 9.0. What else is wrong with them is to be in the report.
 strategies="launch graph persistent"
-if probe --strategy cluster >/dev/null 2>"$logs/probe.err"; then
+if probe --strategy cluster >/dev/null 2>"$logs/probe.err" || ! grep -qE "no clusters|no cluster of 16 blocks" "$logs/probe.err"; then
     strategies+=" cluster"
 else
     say "no clusters: $(sed -n 's/^error: //p' "$logs/probe.err")"
@@ -150,7 +150,7 @@ if [ -z "$virtual" ]; then
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
     step test-sounds 60 "$(test_of cuda_wavenet)" --test-threads=1
     step test-precision 60 "$(test_of cuda_precision)" --test-threads=1
-    step test-clusters 60 "$(test_of cuda_cluster)" --test-threads=1
+    step test-clusters 120 "$(test_of cuda_cluster)" --test-threads=1
 else
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
@@ -165,7 +165,7 @@ for strategy in $strategies; do
     seconds=()
     for cache in "CUDA_CACHE_DISABLE=1" "CUDA_CACHE_DISABLE=0" "CUDA_CACHE_DISABLE=0"; do
         begin=$(date +%s.%N)
-        env "$cache" "$bin/generate" --device cuda -c "$tiny" -i 4 -n 1 --strategy $strategy -v "$logs/probe" >/dev/null 2>&1 || true
+        timeout 60 env "$cache" "$bin/generate" --device cuda -c "$tiny" -i 4 -n 1 --strategy $strategy -v "$logs/probe" >/dev/null 2>&1 || true
         seconds+=("$(date +"%s.%N $begin" | awk '{ printf "%.2f", $1 - $2 }')")
     done
     first_starts+=("$strategy ${seconds[0]} ${seconds[2]}")

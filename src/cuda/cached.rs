@@ -89,7 +89,10 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
         }
         Strategy::Cluster if properties.cooperative && properties.clusters => Ok(Strategy::Cluster),
         Strategy::Cluster => {
-            let found = "the device has no clusters, as those of compute capability 9.0 and later have";
+            let found = match properties.clusters {
+                true => "the device has no cooperative launches",
+                false => "the device has no clusters, as those of compute capability 9.0 and later have",
+            };
             Err(Error::device(&properties.label, "run the strategy cluster", found))
         }
     }
@@ -118,6 +121,22 @@ pub fn room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Room> {
             device.room(Kernel::Persistent, THREADS, 2 * record)
         }
     }
+}
+
+/// How many clusters the device runs at a time.
+///
+/// # Errors
+/// [`Error::Device`], also if it runs none.
+pub fn clusters_at_a_time(device: &Device) -> Result<usize> {
+    let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, device.properties.block_memory)?;
+    match resident {
+        0 => Err(refused_clusters(device, "no cluster of 16 blocks fits the device")),
+        resident => Ok(resident),
+    }
+}
+
+fn refused_clusters(device: &Device, found: &str) -> Error {
+    Error::device(&device.properties.label, "run the strategy cluster", found)
 }
 
 impl Cached {
@@ -151,7 +170,8 @@ impl Cached {
             Strategy::Graph => cached.captured(device)?,
             Strategy::Auto | Strategy::Persistent | Strategy::Cluster => cached.persistent(device, room)?,
         };
-        if let (Strategy::Cluster, Some(paged)) = (strategy, &stored.paged) {
+        if strategy == Strategy::Cluster {
+            let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
             cached.clusters = Some(cached.clusters(device, plan, &steps, paged, extent)?);
         }
         Ok(cached)
@@ -177,17 +197,11 @@ impl Cached {
         paged: &Paged,
         extent: Extent,
     ) -> Result<Tabled> {
-        let refused =
-            |found: &str| Error::device(&device.properties.label, "run the strategy cluster", found);
-        let limit = device.properties.block_memory;
-        let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, limit)?;
-        if resident == 0 {
-            return Err(refused("no cluster of 16 blocks fits the device"));
-        }
+        let (limit, resident) = (device.properties.block_memory, clusters_at_a_time(device)?);
         let Paged { pages, weights } = paged;
         let of = Clusters::new(plan, steps, &self.schedule, pages, extent, limit, resident);
         let of = of.ok_or_else(|| {
-            refused("the network's layers are too large for the shared memory of 16 blocks")
+            refused_clusters(device, "the network's layers are too large for clusters of 16 blocks")
         })?;
         let records = device.upload(&of.records)?;
         let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];

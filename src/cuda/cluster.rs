@@ -17,8 +17,10 @@ use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::{Run, Steps};
 
+/// Bytes that memory is read by.
+const SECTOR: usize = 32;
 /// Threads of a warp.
-const WARP: usize = 32;
+pub const WARP: usize = 32;
 /// Threads of a block.
 pub const BLOCK: usize = MULTIPLIERS + ADDERS;
 
@@ -234,7 +236,8 @@ impl Sizes {
             let header = &stage.header;
             let units = turn.units as usize;
             let of_block = units.div_ceil(CLUSTER);
-            most.parts = most.parts.max((size_of::<Turn>() + stage.len()).div_ceil(PART));
+            // Whole sectors.
+            most.parts = most.parts.max((size_of::<Turn>() + stage.len()).div_ceil(SECTOR) * (SECTOR / PART));
             most.chunks = most.chunks.max(header.chunks as usize);
             most.sums = most.sums.max((of_block << header.gated) * SLICE * turn.line as usize);
             most.outputs = most.outputs.max(of_block * SLICE);

@@ -56,6 +56,9 @@ impl CudaEngine {
         let strategy = cached::choose(&device.properties, options.strategy)?;
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
+        if strategy == Strategy::Cluster {
+            cached::clusters_at_a_time(&device)?;
+        }
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
         let mut stored = Stored::zeroed(&device, &packed, pages)?;
@@ -263,7 +266,7 @@ impl Engine for CudaEngine {
     }
 
     fn weight_bytes(&self) -> u64 {
-        self.packed.bytes()
+        self.packed.bytes() + self.stored.paged.as_ref().map_or(0, |paged| paged.pages.bytes())
     }
 
     fn available(&self) -> Option<u64> {

@@ -4,7 +4,8 @@
 //! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
-use super::abi::CLUSTER;
+use super::abi::{ADDERS, CLUSTER};
+use super::cluster::WARP;
 use super::cost::Room;
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
@@ -26,7 +27,7 @@ const BARRIER: f64 = 2700.0;
 const NODE: f64 = 1.8e-6;
 const LAUNCH: f64 = 3.0e-6;
 /// Cycles of an exchange within a cluster, from the last value sent to the first instruction behind it: measured by
-/// itself (`tools/exchange.cu`), not in a generation. That steps of clusters take as much longer than their machine code as
+/// itself, with words that are polled (`tools/exchange.cu`), not in a generation. That steps of clusters take as much longer than their machine code as
 /// other stages do is assumed.
 const SENT: f64 = 700.0;
 /// Cycles to draw a pixel, from its logits to its place in the map.
@@ -74,7 +75,11 @@ pub fn predict(
         Strategy::Launch | Strategy::Graph => SAMPLER_WARPS,
         Strategy::Auto | Strategy::Persistent | Strategy::Cluster => room.blocks(),
     };
-    let turns = extent.batch.div_ceil(drawn_at_once) as f64;
+    // A cluster's adders draw its images, a warp each.
+    let turns = match strategy {
+        Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
+        _ => extent.batch.div_ceil(drawn_at_once),
+    } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
         let room = Room::of_launches(room.multiprocessors);

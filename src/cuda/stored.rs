@@ -11,11 +11,11 @@ use crate::error::Result;
 pub struct Stored {
     /// All of them, where [`Packed`] says.
     pub all: Buffer<f32>,
-    /// Those that clusters stream, if any do.
+    /// Those of the pixel phase by pages, if clusters read them.
     pub paged: Option<Paged>,
 }
 
-/// Weights as clusters stream them.
+/// Weights as clusters read them.
 pub struct Paged {
     /// Where they lie,
     pub pages: Pages,

@@ -26,7 +26,7 @@ pub struct Way {
 
 /// The ways that take part in a case: all but slow ones, of which it is the first and another one in turn.
 fn in_turn(ways: &[Way], case: usize) -> impl Iterator<Item = &Way> {
-    let others = (ways.len() - 1).max(1);
+    let others = ways.len().saturating_sub(1).max(1);
     let turn = move |i: usize| i == 0 || i - 1 == case % others;
     ways.iter().enumerate().filter(move |(i, way)| !way.slow || turn(*i)).map(|(_, way)| way)
 }

@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::counters::number;
 use super::{device_for, vgpu};
 use crate::cuda::Strategy;
-use crate::cuda::abi::{CHUNK, CLUSTER, MULTIPLIERS, PAGES, PART, Page, SLICE};
+use crate::cuda::abi::{CHUNK, CLUSTER, MULTIPLIERS, PART, SLICE, Stage, Tap, Turn};
 use crate::cuda::cached::Cached;
 use crate::cuda::kernels::{self, Kernel};
 use crate::cuda::loaded::Extras;
-use crate::cuda::packed::Packed;
-use crate::cuda::pages::{self, Pages};
+use crate::cuda::packed::{Packed, PackedPiece};
+use crate::cuda::pages::Pages;
 use crate::cuda::stored::Stored;
 use crate::engine::Batch;
 use crate::graph::IMAGE;
@@ -30,7 +30,7 @@ const SIDE: usize = 4;
 /// What an image takes.
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
-    /// Sectors of pages, those that are asked for ahead at the end of a row too.
+    /// Sectors of weights and of records.
     sectors: u64,
     /// Bytes that are sent to blocks, those of tokens too.
     sent: u64,
@@ -45,8 +45,13 @@ struct Counts {
 impl Counts {
     /// As it is planned.
     fn planned(plan: &Plan, precision: Precision) -> Counts {
-        let pages = Pages::new(plan, &Packed::places(plan, precision), precision);
+        let packed = Packed::places(plan, precision);
+        let pages = Pages::new(plan, &packed, precision);
         let (steps, blocks) = (Steps::new(plan), CLUSTER as u64);
+        let taps = steps.pixels.iter().flatten().flatten().flatten();
+        let most = taps.map(|run| plan.pieces[run.piece].part(run.part).len()).max().unwrap_or(0);
+        let record = size_of::<Turn>() + size_of::<Stage>() + most * size_of::<Tap>();
+        let record = record.next_multiple_of(SECTOR);
         assert_eq!(steps.period, SIDE);
         // A block with something to send sends it to all, any other one a token.
         let sent = |floats, makers: usize| {
@@ -57,16 +62,17 @@ impl Counts {
         let mut counts = Counts { cluster_barriers: 2 * SIDE as u64, ..Counts::default() };
         for row in 0..SIDE {
             let pixels = (0..SIDE).map(|column| steps.pixel(row, column).iter().flatten());
-            let shares = pixels.map(|runs| runs.map(|run| pages.pieces[run.piece].as_ref().unwrap()));
-            let shares: Vec<_> = shares.flatten().collect();
-            let all: Vec<_> = shares.iter().flat_map(|shares| &shares.pages).collect();
-            let asked = all.iter().cycle().take(all.len() + PAGES).copied().flatten();
-            counts.sectors += asked.map(|page| sectors(page, precision)).sum::<u64>();
+            let pieces: Vec<_> = pixels.flatten().map(|run| run.piece).collect();
+            let shares: Vec<_> = pieces.iter().map(|&piece| pages.pieces[piece].unwrap()).collect();
+            counts.sectors +=
+                pieces.iter().map(|&piece| sectors(&packed.pieces[piece], precision)).sum::<u64>();
+            // The first record, and at each step the next one.
+            counts.sectors += blocks * ((shares.len() + 1) * record / SECTOR) as u64;
             counts.sent += shares.iter().map(|s| sent(s.units * SLICE, s.units)).sum::<u64>();
             counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
             counts.arrivals += blocks * (shares.len() + SIDE) as u64;
-            // Inputs are there, sums are there, sums have been read; and once the first record is.
-            counts.block_barriers += blocks * (3 * shares.len() + 1) as u64;
+            // Inputs are there, sums are there; and once the first record is.
+            counts.block_barriers += blocks * (2 * shares.len() + 1) as u64;
         }
         counts
     }
@@ -83,10 +89,20 @@ impl Counts {
     }
 }
 
-/// Of a page of a block: its multipliers' parts of a line lie side by side.
-fn sectors(page: &Page, precision: Precision) -> u64 {
-    let lines = pages::page(precision) / (MULTIPLIERS * SLICE);
-    (lines * (page.multipliers as usize * PART).div_ceil(32)) as u64
+/// Bytes that memory is read by.
+const SECTOR: usize = 32;
+
+/// Of a piece's weights, in all blocks: on a page the multipliers' parts of a line lie side by side.
+fn sectors(piece: &PackedPiece, precision: Precision) -> u64 {
+    let lines = piece.rows * SLICE * precision.bytes() as usize / PART;
+    let units = piece.slices / piece.halves;
+    let of_block = |block: usize| {
+        let tasks =
+            (units * (block + 1) / CLUSTER - units * block / CLUSTER) * piece.halves * piece.pixel.chunks;
+        assert!(tasks <= MULTIPLIERS, "one round");
+        lines * (tasks * PART).div_ceil(SECTOR)
+    };
+    (0..CLUSTER).map(of_block).sum::<usize>() as u64
 }
 
 /// On an image of a model, on a device with few multiprocessors for what comes before a row's pixels.
@@ -155,9 +171,10 @@ fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
         for (line, counts) in lines.iter().filter(|(_, counts)| number(counts, "/conflicts") > 0) {
             println!("{name}: {}: {counts}", line.trim());
         }
-        let pages = lines.iter().filter(|(line, _)| line.contains("cp.async.cg"));
-        let sectors = pages.map(|(_, counts)| number(counts, "/sectors")).sum();
-        assert_eq!(Counts::counted(kernel, sectors), Counts::planned(&plan, precision), "{name}");
+        let read = lines.iter().filter(|(line, _)| line.contains("ld.global.nc.v4"));
+        let sectors = read.map(|(_, counts)| number(counts, "/sectors")).sum();
+        let (found, planned) = (Counts::counted(kernel, sectors), Counts::planned(&plan, precision));
+        assert_eq!(found, planned, "{name}");
         bounds.hold(name, kernel);
     }
 }
