@@ -20,8 +20,7 @@ impl Readers {
         self.0 = self.0.iter().flat_map(|cells| std::array::from_fn::<_, 4, _>(|_| cells.clone())).collect();
     }
 
-    /// Keeps a read whose place another takes that does not stand for it. Those before `start` are over.
-    #[inline(never)]
+    /// Keeps one more. Those before `start` are over.
     pub fn keep(&mut self, grain: usize, old: Cell, start: Cell) {
         if old < start {
             return;

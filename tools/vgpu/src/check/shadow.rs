@@ -231,11 +231,8 @@ impl Shadow {
             let hides = strong && !old.strong() && old >= who.start;
             let first = !old.nc() && !hides && who.follows(old) || old < who.start;
             let place = &mut readers[usize::from(!first)];
-            if !first
-                && let Some(others) = &mut self.others
-                && !(who.follows(*place) && (!strong || place.strong()))
-            {
-                others.keep(range.start + k, *place, who.start);
+            if !first && let Some(others) = &mut self.others {
+                keep(others, range.start + k, *place, who);
             }
             *place = me;
         }
@@ -375,6 +372,15 @@ impl Shadow {
             *touched |= bit;
         }
         new << self.shift
+    }
+}
+
+/// Keeps a reader whose place another takes, unless that one stands for it too; apart, so that others stay short.
+#[cold]
+#[inline(never)]
+fn keep(others: &mut Readers, grain: usize, old: Cell, by: &Who) {
+    if !by.follows(old) || by.cell.strong() && !old.strong() {
+        others.keep(grain, old, by.start);
     }
 }
 
