@@ -37,7 +37,7 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
         for (int step = 0; step < RECENT; step++) begin_arrivals(arrivals_of(cluster, step));
     }
     begun_arrivals();
-    copy_record(cluster, record, 0, threadIdx.x, MULTIPLIERS + ADDERS);
+    copy_record(cluster, record, 0, threadIdx.x, CLUSTER_THREADS);
     __syncthreads();
     cluster_barrier();
     bool first = true;
@@ -45,19 +45,11 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
         Weights<OF> weights = {};
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step(cluster, batch, walk, weights, first);
-            first = false;
+            multiply_step(cluster, walk, weights);
             walk.turn = walk.next_turn();
-            walk.advance();
-            if (!last) continue;
-            if (threadIdx.x == MULTIPLIERS - 1) {
-                expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
-            }
-            await_last(cluster, walk, false);
-            walk.advance();
-            walk.column++;
+            walk.column += last;
         }
-    } else {
+    } else if (threadIdx.x < MULTIPLIERS + ADDERS) {
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
             add_step(cluster, batch, walk, first);
@@ -69,8 +61,24 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
             walk.advance();
             walk.column++;
         }
+    } else {
+        while (walk.column < batch.width) {
+            bool last = turn_of(cluster, walk.turn).last;
+            bring_step(cluster, batch, walk, first);
+            first = false;
+            walk.turn = walk.next_turn();
+            walk.advance();
+            if (!last) continue;
+            if (threadIdx.x == CLUSTER_THREADS - 1) {
+                expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
+            }
+            await_last(cluster, walk, false);
+            walk.advance();
+            walk.column++;
+        }
     }
     // No block leaves while another one sends to it.
-    await_last(cluster, walk, false);
+    if (threadIdx.x >= MULTIPLIERS) await_last(cluster, walk, false);
+    __syncwarp();
     cluster_barrier();
 }

@@ -2,7 +2,7 @@
 
 #include "cluster.cuh"
 
-extern "C" __global__ void __launch_bounds__(MULTIPLIERS + ADDERS, 1)
+extern "C" __global__ void __launch_bounds__(CLUSTER_THREADS, 1)
 cluster_bf16(Cluster cluster, const Sampler* sampler, Batch batch, int record, int row) {
     cluster_row<BF16>(cluster, sampler, batch, record, row);
 }

@@ -1,9 +1,9 @@
 // The shifted convolutions at one pixel of some images, by a cluster whose blocks share a stage's outputs.
 //
-// The idea: a block owns the same even share of every stage's slices. Its multipliers, one for each chunk of a slice, have
-// their weights in registers and the older inputs in shared memory before the stage before has ended: what that one makes
-// is all that they wait for, and it comes straight into this block's shared memory. The adders, two warps of
-// their own, add the chunks' sums in their order and send each output to every block, while the multipliers get
+// The idea: a block owns the same even share of every stage's slices, and its warps have three roles. Bringers put the inputs
+// into shared memory, through the activation: the older ones before the stage before has ended, and what that one makes when it
+// has come, which is straight into this block's shared memory. Multipliers, one for each chunk of a slice, have their weights in
+// registers by then. Adders add the chunks' sums in their order and send each output to every block, while the others get
 // ready for the next stage. The order of sums is that of `masked_conv_gemv.cuh`, and so are the bits.
 
 #pragma once
@@ -13,6 +13,8 @@
 
 constexpr int MULTIPLIERS = 256;
 constexpr int ADDERS = 64;
+constexpr int BRINGERS = 128;
+constexpr int CLUSTER_THREADS = MULTIPLIERS + ADDERS + BRINGERS;
 
 // A multiplier's weights, by float4s: a row of a slice each, or with bfloat16 two of them.
 template <Precision OF>
@@ -41,7 +43,7 @@ struct alignas(16) Turn {
     int recent_add;         // steps since what is added to the output was made, or 0 if the map is to be read
     unsigned of_chunks;     // a `reciprocal` of the stage's chunks
     unsigned of_outputs[2]; // of the outputs of the blocks that have fewest, and of those that have a unit more
-    int tap_shift;          // 2^this multipliers bring the inputs of a tap,
+    int tap_shift;          // 2^this bringers have the inputs of a tap,
     int taps_shift;         // 2^this those of all taps of an image
     unsigned long long recent; // for each tap, steps since what it reads was made, or 0 if the map is to be read
     unsigned long long padding;
@@ -67,7 +69,7 @@ struct Cluster {
 };
 static_assert(sizeof(Cluster) == 64);
 
-// Barriers of some of a block's threads: a tile's inputs are there; the sums of one of two tiles are; they have been read,
+// Barriers of some of a block's threads: a tile's inputs are there, and those of the tile before have been multiplied; the sums of one of two tiles are; they have been read,
 // for a third tile of a step.
 enum Barrier : int { INPUTS = 1, SUMS = 2, READ = 4 };
 
@@ -156,27 +158,15 @@ __device__ __forceinline__ Task task_of(const Turn& turn, const Stage& stage, co
     return {slice < share.slices, gemv::place(chunk, 0), unit * SLICE * turn.line + chunk};
 }
 
-// A multiplier's weights, the rows of a chunk for a slice; with bfloat16 also what has come of the next.
+// A multiplier's weights as they come: the rows of a chunk for a slice, or with bfloat16 pairs of them.
 template <Precision OF>
-struct Weights;
-template <>
-struct Weights<F32> {
-    float4 rows[MOST_ROWS];
+struct Weights {
+    float4 quads[QUADS<OF>];
 
-    __device__ __forceinline__ float4& quad(int i) { return rows[i]; }
-    __device__ __forceinline__ void widen() {}
-};
-template <>
-struct Weights<BF16> {
-    float4 rows[MOST_ROWS], quads[QUADS<BF16>];
-
-    __device__ __forceinline__ float4& quad(int i) { return quads[i]; }
-    __device__ __forceinline__ void widen() {
-#pragma unroll
-        for (int i = 0; i < QUADS<BF16>; i++) {
-            rows[2 * i] = widened(quads[i].x, quads[i].y);
-            rows[2 * i + 1] = widened(quads[i].z, quads[i].w);
-        }
+    __device__ __forceinline__ float4 row(int i) const {
+        if (OF == F32) return quads[i];
+        float4 pair = quads[i / 2];
+        return i % 2 == 0 ? widened(pair.x, pair.y) : widened(pair.z, pair.w);
     }
 };
 
@@ -187,26 +177,19 @@ __device__ __forceinline__ void ask_weights(Weights<OF>& weights, const Cluster&
     if (round * MULTIPLIERS + threadIdx.x >= share.slices * stage.chunks) return;
     const float4* from = cluster.weights + size_t((turn.page + round) * CLUSTER + rank) * PAGE<OF> + threadIdx.x;
 #pragma unroll
-    for (int i = 0; i < QUADS<OF> / 2; i++) weights.quad(i) = __ldg(from + i * MULTIPLIERS);
+    for (int i = 0; i < QUADS<OF> / 2; i++) weights.quads[i] = __ldg(from + i * MULTIPLIERS);
     if (!has_negatives(stage)) return;
 #pragma unroll
-    for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) weights.quad(i) = __ldg(from + i * MULTIPLIERS);
+    for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) weights.quads[i] = __ldg(from + i * MULTIPLIERS);
 }
 
-// Half a chunk, which a multiplier brings of some of a tile's images.
+// Half a chunk, which a bringer has of some of a tile's images.
 struct Source {
     const float* map; // where that of the cluster's first image lies, or null
     int recent;       // where it lies in what the last steps have made, in float4s, or -1
     int further;      // from image to image: floats in the map, float4s in what was made
     int to;           // its place among an image's inputs, in float4s
 };
-
-// Which of a tile's inputs a multiplier brings. The adders' first warp issues its instructions in turn with the warps 0 and 4:
-// these bring the last.
-__device__ __forceinline__ int bringer() {
-    int warp = threadIdx.x / WARP, turn = warp % 4 == 0 ? 6 + warp / 4 : warp - 1 - warp / 4;
-    return turn * WARP + threadIdx.x % WARP;
-}
 
 // The place-th half. Each tap has warps of its own, so that none brings both what lies in a map and what has yet to come.
 __device__ __forceinline__ Source locate(const Cluster& cluster, const Turn& turn, const Stage& stage, const Batch& batch,
@@ -230,7 +213,7 @@ __device__ __forceinline__ Source locate(const Cluster& cluster, const Turn& tur
     return source;
 }
 
-// Of a tile, which images a multiplier brings inputs of: every `step`-th from `from` on, up to `end`.
+// Of a tile, which images a bringer has inputs of: every `step`-th from `from` on, up to `end`.
 struct Images {
     int from;
     int step;
@@ -292,9 +275,19 @@ __device__ __forceinline__ void store_sums(float* to, int line, float4 sum) {
     to[3 * line] = sum.w;
 }
 
+// The sums of a chunk.
+template <Precision OF>
+__device__ __forceinline__ float4 multiply(const gemv::Inputs& x, const Weights<OF>& weights, bool negatives) {
+    float4 w[MOST_ROWS];
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS; i++) w[i] = weights.row(i);
+    return gemv::multiply(x, w, negatives);
+}
+
 // Multiplies the chunks of a tile's images by the weights.
-__device__ __forceinline__ void multiply(const Cluster& cluster, const Task& task, int negatives, int line, int buffer, int live,
-                                         const float4 (&w)[MOST_ROWS]) {
+template <Precision OF>
+__device__ __forceinline__ void multiply_tile(const Cluster& cluster, const Task& task, int negatives, int line, int buffer, int live,
+                                              const Weights<OF>& weights) {
     if (!task.here) return;
     int from = inputs_at(cluster, buffer, 0) + task.inputs, other_half = (task.inputs ^ 1) - task.inputs;
     float* to = shared_floats() + sums_at(cluster, buffer, 0) + task.sums;
@@ -305,10 +298,10 @@ __device__ __forceinline__ void multiply(const Cluster& cluster, const Task& tas
         gemv::Inputs now = x;
         from += cluster.inputs;
         x = inputs_of(from, other_half, negatives);
-        store_sums(to, line, gemv::multiply(now, w, negatives > 0));
+        store_sums(to, line, multiply(now, weights, negatives > 0));
         to += cluster.sums * SLICE;
     }
-    store_sums(to, line, gemv::multiply(x, w, negatives > 0));
+    store_sums(to, line, multiply(x, weights, negatives > 0));
 }
 
 // Fills the lines of sums behind the last chunk's.
@@ -331,68 +324,68 @@ __device__ __forceinline__ void copy_record(const Cluster& cluster, int record, 
     for (; i < cluster.parts; i += threads) (shared_record + cluster.records_at + turn * cluster.parts)[i] = __ldg(from + i);
 }
 
-// A multiplier's share of a step. `first`: no step was before it.
-template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, const Batch& batch, Walk& walk, Weights<OF>& weights,
-                                              bool first) {
+// A bringer's share of a step. `first`: no step was before it.
+__device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& batch, Walk& walk, bool first) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    // Where the taps take more places than there are multipliers, these go round.
-    int places = 1 << turn.taps_shift, brings = bringer(), place = brings & (places - 1);
+    // Where the taps take more places than there are bringers, these go round.
+    int bringer = threadIdx.x - MULTIPLIERS - ADDERS, places = 1 << turn.taps_shift, place = bringer & (places - 1);
     Source source = locate(cluster, turn, stage, batch, walk, place);
-    Share share = share_of(turn, stage, walk.rank);
-    int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
-    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * chunks : 0;
-    Task task;
-    float4 x;
-    // One tile's inputs are on their way while those of the one before are multiplied, which is none at first.
-#pragma unroll 1
-    for (int next = 0, live = -1;; next += cluster.tile) {
-        int live_next = min(cluster.tile, images - next);
-        Images mine = {next + (brings >> turn.taps_shift), max(MULTIPLIERS >> turn.taps_shift, 1), next + live_next};
+    int images = share_of(turn, stage, walk.rank).units > 0 ? walk.images : 0;
+    int activation = stage.activation, negatives = has_negatives(stage) ? 2 * stage.chunks : 0;
+    for (int tile = 0; tile < walk.images; tile += cluster.tile) {
+        Images mine = {tile + (bringer >> turn.taps_shift), max(BRINGERS >> turn.taps_shift, 1), min(tile + cluster.tile, images)};
+        int inputs = inputs_at(cluster, walk.buffer, -tile);
+        float4 x;
         if (source.map != nullptr && mine.from < mine.end) x = ask_input(source, mine.from);
-        if (next == 0) {
-            ask_weights(weights, cluster, turn, stage, share, walk.rank, 0);
-            if (threadIdx.x == MULTIPLIERS - 1) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
-            copy_record(cluster, turn.next, walk.next_turn(), MULTIPLIERS - 1 - threadIdx.x, MULTIPLIERS);
-            task = task_of(turn, stage, share, 0);
-        } else {
-#pragma unroll 1
-            for (int round = 0;;) {
-                multiply(cluster, task, negatives, line, walk.buffer, live, weights.rows);
-                if (rounds == 1) break;
-                round = round + 1 == rounds ? 0 : round + 1;
-                // Behind the last round it is the next tile's first.
-                if (round == 0 && next >= walk.images) break;
-                ask_weights(weights, cluster, turn, stage, share, walk.rank, round);
-                task = task_of(turn, stage, share, round);
-                weights.widen();
-                if (round == 0) break;
-            }
-            pad(cluster, chunks, line, share.slices * SLICE, walk.buffer, live);
-            barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + walk.buffer);
-            walk.buffer ^= 1;
-            if (next >= walk.images) break;
-            // The sums of the tile before the last lie where this one's will.
-            if (next >= 2 * cluster.tile) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer);
+        if (tile == 0) {
+            if (bringer == BRINGERS - 1) expect(cluster, walk, turn.units * SLICE * walk.images, turn.units);
+            copy_record(cluster, turn.next, walk.next_turn(), BRINGERS - 1 - bringer, BRINGERS);
         }
         // First what lies in maps, then, when the last step is over, what it has made.
-        int inputs = inputs_at(cluster, walk.buffer, -next);
         bring_older(cluster, source, mine, x, activation, inputs, negatives);
-        if (next == 0) {
-            weights.widen();
-            await_last(cluster, walk, first);
-        }
+        if (tile == 0) await_last(cluster, walk, first);
         bring_recent(cluster, source, mine, activation, inputs, negatives);
 #pragma unroll 1
-        for (int further = place + MULTIPLIERS; further < places; further += MULTIPLIERS) {
+        for (int further = place + BRINGERS; further < places; further += BRINGERS) {
             Source other = locate(cluster, turn, stage, batch, walk, further);
             if (other.map != nullptr && mine.from < mine.end) x = ask_input(other, mine.from);
             bring_older(cluster, other, mine, x, activation, inputs, negatives);
             bring_recent(cluster, other, mine, activation, inputs, negatives);
         }
-        barrier_wait<MULTIPLIERS>(INPUTS);
-        live = live_next;
+        barrier_wait<MULTIPLIERS + BRINGERS>(INPUTS);
+        walk.buffer ^= 1;
+    }
+}
+
+// A multiplier's share of a step.
+template <Precision OF>
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk, Weights<OF>& weights) {
+    const Turn& turn = turn_of(cluster, walk.turn);
+    const Stage& stage = stage_of(turn);
+    Share share = share_of(turn, stage, walk.rank);
+    ask_weights(weights, cluster, turn, stage, share, walk.rank, 0);
+    Task task = task_of(turn, stage, share, 0);
+    int rounds = turn.rounds, line = turn.line, chunks = stage.chunks, images = share.units > 0 ? walk.images : 0;
+    int negatives = has_negatives(stage) ? 2 * chunks : 0;
+    for (int tile = 0; tile < walk.images; tile += cluster.tile) {
+        int live = min(cluster.tile, images - tile);
+        barrier_wait<MULTIPLIERS + BRINGERS>(INPUTS);
+        // The sums of the tile before the last lie where this one's will.
+        if (tile >= 2 * cluster.tile) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer);
+#pragma unroll 1
+        for (int round = 0;;) {
+            multiply_tile(cluster, task, negatives, line, walk.buffer, live, weights);
+            if (rounds == 1) break;
+            // Behind the last round it is the next tile's first.
+            round = round + 1 == rounds ? 0 : round + 1;
+            ask_weights(weights, cluster, turn, stage, share, walk.rank, round);
+            task = task_of(turn, stage, share, round);
+            if (round == 0) break;
+        }
+        pad(cluster, chunks, line, share.slices * SLICE, walk.buffer, live);
+        barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + walk.buffer);
+        walk.buffer ^= 1;
     }
 }
 

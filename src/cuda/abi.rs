@@ -35,9 +35,10 @@ pub const GEMV_LEAST_LANES: usize = 16;
 
 /// Blocks of a cluster.
 pub const CLUSTER: usize = 16;
-/// Threads of each of its blocks: those that multiply and those that add.
+/// Threads of each of its blocks: those that multiply, those that add, and those that bring the inputs.
 pub const MULTIPLIERS: usize = 256;
 pub const ADDERS: usize = 64;
+pub const BRINGERS: usize = 128;
 /// Records in its shared memory, steps whose values are there, and taps of a stage that may read them.
 pub const RECORDS: usize = 4;
 pub const RECENT: usize = 3;
@@ -354,6 +355,7 @@ mod tests {
             ("CLUSTER", CLUSTER),
             ("MULTIPLIERS", MULTIPLIERS),
             ("ADDERS", ADDERS),
+            ("BRINGERS", BRINGERS),
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
-use super::abi::{self, ADDERS, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn};
+use super::abi::{
+    self, ADDERS, BRINGERS, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SLICE, Turn,
+};
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
 use super::schedule::Schedule;
@@ -22,7 +24,7 @@ const SECTOR: usize = 32;
 /// Threads of a warp.
 pub const WARP: usize = 32;
 /// Threads of a block.
-pub const BLOCK: usize = MULTIPLIERS + ADDERS;
+pub const BLOCK: usize = MULTIPLIERS + ADDERS + BRINGERS;
 
 /// What clusters read, and their shape.
 #[derive(Debug)]

@@ -131,7 +131,8 @@ class Block:
             far = region.latency if region.latency is not None else self.latency["L2"]
             if self.now + far // 2 < region.until:  # when the load is half way
                 word = region.before
-            if "STRONG" in self.running.op:
+            if "STRONG" in self.running.op or region.latency is not None:
+                # Not of the first-level cache, nor what is so large that it cannot stay there.
                 self.touched.append((far + region.delay, region.name))
             else:
                 ready = self.near.setdefault(at >> 5, self.now + far)
@@ -427,6 +428,8 @@ class Block:
             return k + 1, False
         if base == "SHFL":
             shuffle(i, group)
+            return k + 1, False
+        if base == "BAR" and i.guard and not self.decide(warp, k, group):
             return k + 1, False
         if base == "BAR" and "ARV" in i.op:
             self.come(warp, i, group[0], False)
