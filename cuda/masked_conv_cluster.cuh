@@ -69,8 +69,8 @@ struct Cluster {
 };
 static_assert(sizeof(Cluster) == 64);
 
-// Barriers of some of a block's threads: a tile's inputs are there, and those of the tile before have been multiplied; the sums of one of two tiles are; they have been read,
-// for a third tile of a step.
+// Barriers of some of a block's threads: a tile's inputs are there, and those of the tile before have been multiplied; the sums
+// of one of two tiles are there; they have been read, for a third tile of a step.
 enum Barrier : int { INPUTS = 1, SUMS = 2, READ = 4 };
 
 // Where a thread stands on its way through the steps.

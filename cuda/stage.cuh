@@ -142,7 +142,8 @@ static_assert(sizeof(Batch) == 56);
 // Each block copies its stage's record to shared memory with one coalesced load, instead of a chain of dependent
 // loads from global memory: thread t takes the 16-byte part t. `load_part` issues the load; `store_parts` writes the
 // part to shared memory, once the previous stage no longer reads its own record. Only a stage of thirty-four taps or more
-// has more parts than the block has threads; `store_parts` copies the rest.
+// has more parts than the block has threads; `store_parts` copies the rest. A block of a cluster has all of its shared memory here
+// (`Cluster` in `masked_conv_cluster.cuh`).
 extern __shared__ float4 shared_record[];
 
 // The record of a stage, of which the persistent kernel has two.

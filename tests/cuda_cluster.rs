@@ -72,8 +72,7 @@ fn one_cluster_makes_many_images_by_tiles() {
     }
 }
 
-/// More chunks than multipliers, so that they take them in rounds: two, with pages that several tiles read again, and three,
-/// of which only one tile of images can be made at a time.
+/// More chunks than multipliers, so that they take them in rounds, two or three, which read their weights again for each tile.
 #[test]
 fn wide_layers_take_several_rounds() {
     for (channels, size) in [(208, 5), (288, 3)] {

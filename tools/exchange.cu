@@ -105,14 +105,13 @@ __global__ void cluster(long long* cycles) {
     __shared__ float slots[SLOTS][16];
     int blocks = gridDim.x;
     if (threadIdx.x < SLOTS * 16) slots[threadIdx.x / 16][threadIdx.x % 16] = -1.0f;
-    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+    cluster_barrier();
     long long begin = clock64();
     for (int round = 0; round < ROUNDS; round++) {
         if (threadIdx.x < blocks) {
-            unsigned own = unsigned(__cvta_generic_to_shared(&slots[round % SLOTS][blockIdx.x])), other;
-            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(other) : "r"(own), "r"(threadIdx.x));
+            unsigned other = in_block(shared_address(&slots[round % SLOTS][blockIdx.x]), threadIdx.x);
             asm volatile("st.relaxed.cluster.shared::cluster.f32 [%0], %1;" ::"r"(other), "f"(float(round)) : "memory");
-            unsigned from = unsigned(__cvta_generic_to_shared(&slots[round % SLOTS][threadIdx.x]));
+            unsigned from = shared_address(&slots[round % SLOTS][threadIdx.x]);
             float seen;
             do {
                 asm volatile("ld.relaxed.cluster.shared::cta.f32 %0, [%1];" : "=f"(seen) : "r"(from) : "memory");
@@ -122,7 +121,7 @@ __global__ void cluster(long long* cycles) {
     }
     keep(begin, cycles);
     // No block leaves while another one writes to it.
-    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+    cluster_barrier();
 }
 
 // The same by messages that the receiver's hardware counts, as the kernels of clusters have it.

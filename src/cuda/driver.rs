@@ -1,8 +1,8 @@
 //! The device as this engine uses it: one context, one stream, kernels by name, launches, graphs.
 //!
 //! The idea: all calls of the driver are here, most of them through the crate `cust`; what it does not wrap
-//! (graphs, cooperative launches) goes through its raw bindings. Errors become [`Error::Device`] with what was
-//! attempted.
+//! (graphs, cooperative launches, clusters) goes through raw bindings, its own or those of [`libcuda`]. Errors become
+//! [`Error::Device`] with what was attempted.
 
 use std::ptr;
 
