@@ -203,6 +203,14 @@ impl Counted {
         self.sectors[i] as f64 / self.ideal[i] as f64
     }
 
+    /// Sectors are few, those of weights at most so many times the ideal, and no banks conflict.
+    fn is_in_whole_sectors(&self, most: f64) {
+        let [sectors, ideal] = [&self.sectors, &self.ideal].map(|n| n.iter().sum::<u64>() as f64);
+        let few = self.share(0) < most && self.share(1) < 1.1 && sectors < 1.1 * ideal;
+        assert!(few, "{:?}, {:?}", self.sectors, self.ideal);
+        assert_eq!(self.conflicts, 0);
+    }
+
     /// A row of the table in `docs/performance.md`, as an average over `parts`.
     fn print(&self, what: &str, parts: f64, least: f64) {
         let each = |n: u64| n as f64 / parts;
@@ -239,38 +247,44 @@ impl Paper {
         Paper { device, precision, plan, packed, stored }
     }
 
-    /// What the row phases ask for, if they are to be counted, and the pixel phases.
-    fn count(&self, size: usize, width: usize, rows_too: bool) -> [Counted; 2] {
+    fn begun(&self, size: usize, width: usize) -> Cached {
         let Self { device, plan, packed, stored, .. } = self;
         let extent = Extent { batch: size, height: PERIOD, width };
         let extras = Extras { logits: false, noise: false };
         let mut cached = Cached::new(device, plan, packed, stored, extent, extras, Strategy::Launch).unwrap();
         cached.begin(device, &batch(size, PERIOD, width)).unwrap();
-        let (mut rows, mut pixels) = (Counted::default(), Counted::default());
-        for row in 0..PERIOD {
-            if rows_too {
-                vgpu::reset(true);
-                cached.begin_row(device, row).unwrap();
-                rows.add(&vgpu::report());
-            }
-            vgpu::reset(true);
-            cached.pixels(device, row, width).unwrap();
-            pixels.add(&vgpu::report());
-        }
-        [rows, pixels]
+        cached
     }
 
-    /// Bytes of the weights of each phase, each stride's as often as it runs.
-    fn needed(&self, width: usize) -> [f64; 2] {
-        let runs = |work: &StrideWork| (PERIOD / work.stride) as f64;
+    /// What comes before the pixels of the first row, at which every stride has positions.
+    fn row(&self, width: usize) -> Counted {
+        let (cached, mut counted) = (self.begun(1, width), Counted::default());
+        vgpu::reset(true);
+        cached.begin_row(&self.device, 0).unwrap();
+        counted.add(&vgpu::report());
+        counted
+    }
+
+    /// The pixel phases of each class, without what comes before them, so that the test takes no longer.
+    fn pixels(&self, size: usize) -> Counted {
+        let (cached, mut counted) = (self.begun(size, PERIOD), Counted::default());
+        for row in 0..PERIOD {
+            vgpu::reset(true);
+            cached.pixels(&self.device, row, PERIOD).unwrap();
+            counted.add(&vgpu::report());
+        }
+        counted
+    }
+
+    /// Bytes of the weights of that row and of those pixels, each stride's as often as it runs.
+    fn needed(&self) -> [f64; 2] {
         let work = self.plan.graph.work_by_stride();
-        let bytes = self.precision.bytes();
-        let of_pixel = |work: &StrideWork| bytes * work.pixel * runs(work) * (width / work.stride) as f64;
-        [work.iter().map(|work| 4.0 * work.row * runs(work)).sum(), work.iter().map(of_pixel).sum()]
+        let runs = |work: &StrideWork| (PERIOD / work.stride).pow(2) as f64;
+        let of_pixels = work.iter().map(|work| self.precision.bytes() * work.pixel * runs(work));
+        [work.iter().map(|work| 4.0 * work.row).sum(), of_pixels.sum()]
     }
 }
 
-/// What the phases read and how. The later ones are counted without their row phases, so that the test takes no longer.
 #[test]
 fn weights_are_read_once_and_in_whole_sectors() {
     let _turn = super::turn();
@@ -281,38 +295,26 @@ fn weights_are_read_once_and_in_whole_sectors() {
         "| | launches | weights MB | distinct | at least | sectors / ideal: weights | activations | stores \
          | shared requests | conflicts | instructions | float32 |"
     );
-    let cases = [(Precision::F32, &[(1, 32), (8, PERIOD)][..]), (Precision::Bf16, &[(1, PERIOD)])];
-    for (precision, batches) in cases {
+    for (precision, sizes) in [(Precision::F32, &[1, 8][..]), (Precision::Bf16, &[1])] {
         let paper = Paper::new(precision);
-        for &(size, width) in batches {
-            let rows_too = width == 32;
-            let [rows, pixels] = paper.count(size, width, rows_too);
-            let [of_rows, of_pixels] = paper.needed(width);
-            if rows_too {
-                rows.print(&format!("a row of {width} before its pixels, batch 1"), PERIOD as f64, of_rows);
-                assert!((rows.distinct as f64) < 1.05 * of_rows, "{} bytes, {of_rows} needed", rows.distinct);
-            }
+        let [of_row, of_pixels] = paper.needed();
+        if precision == Precision::F32 {
+            let row = paper.row(32);
+            row.print("a row of 32 before its pixels, batch 1", 1.0, of_row);
+            assert!((row.distinct as f64) < 1.05 * of_row, "{} bytes, {of_row} needed", row.distinct);
+            // Where the chunks of a product are split among a block's warps two of them share a sector of weights.
+            row.is_in_whole_sectors(1.1);
+        }
+        for &size in sizes {
+            let pixels = paper.pixels(size);
             let name = format!("a pixel, batch {size}, {}", precision.name());
-            pixels.print(&name, (PERIOD * width) as f64, of_pixels);
+            pixels.print(&name, (PERIOD * PERIOD) as f64, of_pixels);
             // Beyond one tile of images, multiprocessors that would idle read the same weights for other images.
             let times = size.div_ceil(GEMV_TILE) as f64;
             let (read, distinct) = (pixels.weights as f64, pixels.distinct as f64);
             assert!(read < 1.05 * times * of_pixels, "{read} bytes, {of_pixels} needed");
             assert!(distinct < 1.05 * of_pixels, "{distinct} bytes, {of_pixels} needed");
-            // Where the chunks of a product are split among a block's warps, as in row phases, two of them share a sector
-            // of weights.
-            for (counted, most) in [(&rows, 1.1), (&pixels, 1.01)].into_iter().filter(|(c, _)| c.launches > 0)
-            {
-                let [sectors, ideal] =
-                    [&counted.sectors, &counted.ideal].map(|n| n.iter().sum::<u64>() as f64);
-                assert!(
-                    counted.share(0) < most && counted.share(1) < 1.1 && sectors < 1.1 * ideal,
-                    "{:?}, {:?}",
-                    counted.sectors,
-                    counted.ideal
-                );
-                assert_eq!(counted.conflicts, 0);
-            }
+            pixels.is_in_whole_sectors(1.01);
         }
     }
 }

@@ -81,7 +81,7 @@ fn models() -> [(ModelConfig, [usize; 2]); 2] {
         quantization_channels: 20,
         ..WaveNet::default()
     };
-    [(images.into(), [4, 8]), (sounds.into(), [12, 1])]
+    [(images.into(), [4, 4]), (sounds.into(), [12, 1])]
 }
 
 #[test]
