@@ -152,12 +152,13 @@ fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
         println!("not run: nothing is counted on a real device");
         return;
     }
-    // All layers that the paper's model has, one of a kind. A block's two or three slices of a map fill no sectors.
+    // All layers that the paper's model has, one of a kind. A block's two or three slices of a map fill no sectors, and a warp that
+    // has chunks of two slices stores some of their sums to the same banks.
     let paper = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };
-    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.02, 0.3] };
+    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.02, 0.35] };
     // Six blocks have a slice, the others send tokens.
     let narrow = PixelCnnPp { filters: 24, mixtures: 1, ..paper };
-    let narrow_bounds = Bounds { sectors: [1.05, 1.01], conflicts: [0.01, 0.3] };
+    let narrow_bounds = Bounds { sectors: [1.05, 1.01], conflicts: [0.01, 0.05] };
     for (config, precision, bounds) in
         [(paper, Precision::F32, paper_bounds), (narrow, Precision::Bf16, narrow_bounds)]
     {
