@@ -422,13 +422,11 @@ __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& s
     gemv::run<BY, OF>(s, stage, batch, slice, tile, end, row, column, wait);
 }
 
-// One block of a launch, whose stages' records follow one another.
+// One block of a launch.
 template <Precision OF>
 __device__ __forceinline__ void launched_gemv(const float4* records, const Batch& batch) {
     __shared__ gemv::Shared shared;
-    const float4* record = records + size_t(blockIdx.z) * batch.parts;
-    store_parts(shared_record, record, batch, load_part(record, batch));
-    __syncthreads();
-    masked_conv_gemv<LAUNCH, OF>(shared, shared_stage(batch), batch, blockIdx.x, blockIdx.y, batch.cursor->row,
+    const Stage& stage = launched_stage(records, batch);
+    masked_conv_gemv<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row,
                                  batch.cursor->column, [] {});
 }

@@ -158,6 +158,14 @@ __device__ __forceinline__ void store_parts(float4* to, const float4* record, co
     for (int i = THREADS + threadIdx.x; i < batch.parts; i += THREADS) to[i] = record[i];
 }
 
+// The stage of a block of a launch, in which the stages' records follow one another; copies its record.
+__device__ __forceinline__ const Stage& launched_stage(const float4* records, const Batch& batch) {
+    const float4* record = records + size_t(blockIdx.z) * batch.parts;
+    store_parts(shared_record, record, batch, load_part(record, batch));
+    __syncthreads();
+    return shared_stage(batch);
+}
+
 // A position that a stage computes: image, row and column in the stage's own steps.
 struct Position {
     int image;

@@ -71,14 +71,11 @@ pub fn predict(
             })
             .sum::<f64>();
     }
-    let drawn_at_once = match strategy {
-        Strategy::Launch | Strategy::Graph => SAMPLER_WARPS,
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => room.blocks(),
-    };
-    // A cluster's adders draw its images, a warp each.
+    // A warp draws an image; a cluster's adders draw its own.
     let turns = match strategy {
+        Strategy::Launch | Strategy::Graph => extent.batch.div_ceil(SAMPLER_WARPS),
+        Strategy::Auto | Strategy::Persistent => extent.batch.div_ceil(room.blocks()),
         Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
-        _ => extent.batch.div_ceil(drawn_at_once),
     } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
