@@ -117,3 +117,19 @@ fn files_can_be_read_in_one_sitting() {
         }
     }
 }
+
+/// A build without CUDA has no engine for them.
+#[test]
+fn tests_of_the_cuda_engine_are_built_with_it_alone() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let names = files(&root().join("tests")).into_iter().filter_map(|file| {
+        let name = file.file_stem()?.to_str()?.to_string();
+        (file.parent()? == root().join("tests") && name.starts_with("cuda_")).then_some(name)
+    });
+    let names: Vec<_> = names.collect();
+    assert!(names.len() > 5, "only {names:?} were seen");
+    for name in names {
+        let entry = format!("[[test]]\nname = \"{name}\"\nrequired-features = [\"cuda\"]\n");
+        assert!(manifest.contains(&entry), "Cargo.toml lacks\n{entry}");
+    }
+}
