@@ -33,18 +33,6 @@ __device__ __forceinline__ void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
-// Some threads of a block, by whole warps.
-template <int THREADS_OF_IT>
-__device__ __forceinline__ void barrier_wait(int barrier) {
-    __syncwarp();
-    asm volatile("barrier.sync.aligned %0, %1;" ::"r"(barrier), "n"(THREADS_OF_IT) : "memory");
-}
-template <int THREADS_OF_IT>
-__device__ __forceinline__ void barrier_arrive(int barrier) {
-    __syncwarp();
-    asm volatile("barrier.arrive.aligned %0, %1;" ::"r"(barrier), "n"(THREADS_OF_IT) : "memory");
-}
-
 // Counts the bytes that arrive in the block's shared memory, phase after phase. `at` is where it lies there.
 __device__ __forceinline__ void begin_arrivals(unsigned at) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");

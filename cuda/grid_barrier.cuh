@@ -1,4 +1,4 @@
-// A barrier for all blocks of a cooperative launch.
+// A barrier for all blocks of a cooperative launch, or for some that have a counter of their own.
 //
 // The idea: one counter that only grows. A block adds 1 with release semantics, so that all it has written
 // is seen by whoever then reads the counter with acquire semantics and finds every block's 1 in it. Between its own 1
@@ -11,10 +11,11 @@
 struct GridBarrier {
     unsigned* counter; // zero when the launch begins
     unsigned target;   // what it reads when all blocks have come
+    unsigned blocks;   // that it is for
 
     // Tells the other blocks that this one has come. All of its threads have, as they know by a __syncthreads.
     __device__ __forceinline__ void arrive() {
-        target += gridDim.x;
+        target += blocks;
         if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
     }
 

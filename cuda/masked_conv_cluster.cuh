@@ -10,6 +10,7 @@
 
 #include "cluster_exchange.cuh"
 #include "masked_conv_gemv.cuh"
+#include "named_barrier.cuh"
 
 constexpr int MULTIPLIERS = 256;
 constexpr int ADDERS = 64;
@@ -267,14 +268,6 @@ __device__ __forceinline__ gemv::Inputs inputs_of(int at, int other_half, int ne
     return x;
 }
 
-// Stores the sums of a chunk.
-__device__ __forceinline__ void store_sums(float* to, int line, float4 sum) {
-    to[0] = sum.x;
-    to[line] = sum.y;
-    to[2 * line] = sum.z;
-    to[3 * line] = sum.w;
-}
-
 // The sums of a chunk.
 template <Precision OF>
 __device__ __forceinline__ float4 multiply(const gemv::Inputs& x, const Weights<OF>& weights, bool negatives) {
@@ -298,23 +291,10 @@ __device__ __forceinline__ void multiply_tile(const Cluster& cluster, const Task
         gemv::Inputs now = x;
         from += cluster.inputs;
         x = inputs_of(from, other_half, negatives);
-        store_sums(to, line, multiply(now, weights, negatives > 0));
+        gemv::store_sums(to, line, multiply(now, weights, negatives > 0));
         to += cluster.sums * SLICE;
     }
-    store_sums(to, line, multiply(x, weights, negatives > 0));
-}
-
-// Fills the lines of sums behind the last chunk's.
-__device__ __forceinline__ void pad(const Cluster& cluster, int chunks, int line, int lines, int buffer, int live) {
-    int to_pad = gemv::padded(chunks) - chunks;
-    if (to_pad == 0) return;
-    for (int m = 0; m < live; m++) {
-        float* sums = shared_floats() + sums_at(cluster, buffer, m) + chunks;
-#pragma unroll 1
-        for (int i = threadIdx.x; i < 8 * lines; i += MULTIPLIERS) {
-            if (i % 8 < to_pad) sums[i / 8 * line + i % 8] = gemv::NOTHING;
-        }
-    }
+    gemv::store_sums(to, line, multiply(x, weights, negatives > 0));
 }
 
 // Copies a record to where nobody reads any more what lies there. Of `threads` it is the i-th.
@@ -383,7 +363,10 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk
             task = task_of(turn, stage, share, round);
             if (round == 0) break;
         }
-        pad(cluster, chunks, line, share.slices * SLICE, walk.buffer, live);
+        for (int m = 0; m < live; m++) {
+            float* sums = shared_floats() + sums_at(cluster, walk.buffer, m);
+            gemv::pad(sums, chunks, line, share.slices * SLICE, threadIdx.x, MULTIPLIERS);
+        }
         barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + walk.buffer);
         walk.buffer ^= 1;
     }

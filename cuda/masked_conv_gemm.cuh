@@ -181,7 +181,7 @@ __device__ __forceinline__ void load(Weights<OF>& weights, unsigned thread, cons
         const Tap& tap = stage.tap(weights.next.tap);
         size_t mine = min(slice + int(thread / 2 % SLICES), stage.slices - 1);
         size_t first = mine * (negatives ? MOST_ROWS : CHUNK) + thread / (2 * SLICES);
-        weights.at.begin(stage, batch, tap, chunk);
+        weights.at.begin(batch, tap.weights, chunk < stage.wide);
         weights.at.advance(first * tap.chunks + (chunk - tap.first));
         weights.stride = ROWS_AT_ONCE * tap.chunks;
     }

@@ -52,7 +52,7 @@ __device__ __forceinline__ WeightsAt<OF> load_weights(float4 (&w)[MOST_ROWS], co
     int rows = has_negatives(stage) ? MOST_ROWS : CHUNK;
     const Tap& tap = tap_of(stage, chunk);
     size_t before = size_t(slice) * rows * tap.chunks + (chunk - tap.first);
-    at.begin(stage, batch, tap, chunk);
+    at.begin(batch, tap.weights, chunk < stage.wide);
     at.advance(before);
     at.load_by([&](auto* from) {
 #pragma unroll
@@ -195,6 +195,14 @@ __device__ __forceinline__ float4 multiply(const Inputs& x, const float4 (&w)[MO
     return sum;
 }
 
+// Stores the sums of a chunk, where those of an output are a line.
+__device__ __forceinline__ void store_sums(float* to, int line, float4 sum) {
+    to[0] = sum.x;
+    to[line] = sum.y;
+    to[2 * line] = sum.z;
+    to[3 * line] = sum.w;
+}
+
 __device__ __forceinline__ float add_up(float sum, float4 four) {
     return __fadd_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum, four.x), four.y), four.z), four.w);
 }
@@ -203,6 +211,15 @@ __device__ __forceinline__ float add_up(float sum, float4 four) {
 constexpr float NOTHING = -0.0f;
 __device__ __forceinline__ int padded(int chunks) {
     return (chunks + 7) & ~7;
+}
+// Fills so many lines of sums behind the last chunk's, by the i-th of some threads.
+__device__ __forceinline__ void pad(float* sums, int chunks, int line, int lines, int i, int threads) {
+    int to_pad = padded(chunks) - chunks;
+    if (to_pad == 0) return;
+#pragma unroll 1
+    for (; i < 8 * lines; i += threads) {
+        if (i % 8 < to_pad) sums[i / 8 * line + chunks + i % 8] = NOTHING;
+    }
 }
 
 // Adds the sums of chunks, of which there are a multiple of 8, to an accumulator and to its gate's, each in their order:
@@ -294,13 +311,7 @@ struct Role {
     int of_position;
     int to_gates;
 
-    __device__ __forceinline__ void put(int m, float4 sum) const {
-        float* at = to + m * of_position;
-        at[0] = sum.x;
-        at[line] = sum.y;
-        at[2 * line] = sum.z;
-        at[3 * line] = sum.w;
-    }
+    __device__ __forceinline__ void put(int m, float4 sum) const { store_sums(to + m * of_position, line, sum); }
 };
 
 __device__ __forceinline__ Role role_of(Shared& s, const Stage& stage, int slice, int lanes) {

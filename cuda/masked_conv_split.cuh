@@ -71,7 +71,7 @@ __device__ __forceinline__ void locate(Next<OF>& next, const Stage& stage, const
     }
     size_t mine = min(slice + lane % SPLIT_SLICES, stage.slices - 1);
     size_t first = mine * (has_negatives(stage) ? MOST_ROWS : CHUNK) + lane / SPLIT_SLICES;
-    next.weights.begin(stage, batch, tap, chunk);
+    next.weights.begin(batch, tap.weights, chunk < stage.wide);
     next.weights.advance(first * tap.chunks + (chunk - tap.first));
     next.stride = ROWS_AT_ONCE * tap.chunks;
 }

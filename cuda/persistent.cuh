@@ -46,7 +46,7 @@ __device__ __forceinline__ void persistent(const float4* records, const Entry* e
     // Of the stage that runs, and of the next: the entry, and the record, in `shared_record`.
     __shared__ Entry shared_entries[2];
     int turn = 0;
-    GridBarrier barrier = {counter, 0};
+    GridBarrier barrier = {counter, 0, gridDim.x};
     {
         if (threadIdx.x == 0) shared_entries[0] = entries[first_entry];
         const float4* record = records + size_t(entries[first_entry].stage) * batch.parts;

@@ -36,9 +36,9 @@ template <>
 struct WeightsAt<F32> {
     const float4* from;
 
-    // Where those of a tap begin, which has this chunk of the stage.
-    __device__ __forceinline__ void begin(const Stage&, const Batch& batch, const Tap& tap, int) {
-        from = reinterpret_cast<const float4*>(batch.weights + tap.weights);
+    // Where some begin, in floats from the start of the weights. `is_wide`: they are float32 in any case.
+    __device__ __forceinline__ void begin(const Batch& batch, unsigned long long first, bool) {
+        from = reinterpret_cast<const float4*>(batch.weights + first);
     }
     // Goes some slices on: chunks, or `tap.chunks` for a row.
     __device__ __forceinline__ void advance(ptrdiff_t slices) { from += slices; }
@@ -56,9 +56,9 @@ struct WeightsAt<BF16> {
     const float2* from;
     int each; // of these to a slice: 1, or 2 in float32
 
-    __device__ __forceinline__ void begin(const Stage& stage, const Batch& batch, const Tap& tap, int chunk) {
-        each = chunk < stage.wide ? 2 : 1;
-        from = reinterpret_cast<const float2*>(batch.weights + tap.weights);
+    __device__ __forceinline__ void begin(const Batch& batch, unsigned long long first, bool is_wide) {
+        each = is_wide ? 2 : 1;
+        from = reinterpret_cast<const float2*>(batch.weights + first);
     }
     __device__ __forceinline__ void advance(ptrdiff_t slices) { from += slices * each; }
     // One branch for all rows: a load that is predicated for each of two forms would have the second wait for the first.

@@ -1,6 +1,6 @@
 //! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
 //! `cuda/sampler.cuh`, `cuda/expected.cuh`,
-//! `cuda/persistent.cuh` and `cuda/masked_conv_cluster.cuh`.
+//! `cuda/persistent.cuh`, `cuda/masked_conv_cluster.cuh` and `cuda/masked_conv_team.cuh`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
@@ -43,6 +43,14 @@ pub const BRINGERS: usize = 128;
 pub const RECORDS: usize = 4;
 pub const RECENT: usize = 3;
 pub const RECENT_TAPS: usize = 32;
+
+/// Threads of a block of a team, by what they do.
+pub const TEAM_MULTIPLIERS: usize = 256;
+pub const TEAM_ADDERS: usize = 64;
+pub const TEAM_BRINGERS: usize = 64;
+/// Inputs that a bringer has under way at a time, and records in shared memory.
+pub const ASKED: usize = 2;
+pub const TEAM_RECORDS: usize = 4;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
@@ -295,13 +303,91 @@ pub struct Cluster {
     pub arrivals_at: i32,
 }
 
+/// `struct Chunk`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Chunk {
+    pub weights: u64,
+    pub stride: i32,
+    pub place: u16,
+    pub apart: u16,
+}
+
+/// `struct Half`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Half {
+    pub source: Grid,
+    pub row: i32,
+    pub column: i32,
+    pub channel: i32,
+    pub place: u16,
+    pub apart: u16,
+}
+
+/// `struct Form`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Form {
+    pub place: u16,
+    pub apart: u16,
+}
+
+impl Form {
+    /// `NOWHERE`.
+    pub const NONE: Form = Form { place: u16::MAX, apart: 0 };
+}
+
+/// `struct Step`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Step {
+    pub next: [i32; 2],
+    pub last: [u8; 2],
+    pub shared: u8,
+    pub meets: u8,
+    pub late: u8,
+    pub closes: u8,
+    pub padding: [u8; 2],
+    pub chunks_at: i32,
+    pub halves_at: i32,
+    pub halves: i32,
+    pub of_halves: u32,
+    pub unit: i32,
+    pub units: i32,
+    pub line: i32,
+    pub of_chunks: u32,
+    pub of_outputs: [u32; 2],
+    pub forms: [Form; 4],
+    pub add: Form,
+    pub more_padding: i32,
+}
+
+/// `struct Team`: pointers are device addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Team {
+    pub records: u64,
+    pub chunks: u64,
+    pub halves: u64,
+    pub counters: u64,
+    pub blocks_shift: i32,
+    pub images: i32,
+    pub values: i32,
+    pub sums: i32,
+    pub values_at: i32,
+    pub sums_at: i32,
+    pub classes_at: i32,
+    pub padding: i32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 11] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -312,6 +398,7 @@ mod tests {
         include_str!("../../cuda/masked_conv_split.cuh"),
         include_str!("../../cuda/cluster_exchange.cuh"),
         include_str!("../../cuda/masked_conv_cluster.cuh"),
+        include_str!("../../cuda/masked_conv_team.cuh"),
     ];
 
     fn stated(text: &str) -> bool {
@@ -335,6 +422,10 @@ mod tests {
             ("Expected", size_of::<Expected>()),
             ("Turn", size_of::<Turn>()),
             ("Cluster", size_of::<Cluster>()),
+            ("Chunk", size_of::<Chunk>()),
+            ("Half", size_of::<Half>()),
+            ("Step", size_of::<Step>()),
+            ("Team", size_of::<Team>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }
@@ -359,6 +450,11 @@ mod tests {
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),
+            ("TEAM_MULTIPLIERS", TEAM_MULTIPLIERS),
+            ("TEAM_ADDERS", TEAM_ADDERS),
+            ("TEAM_BRINGERS", TEAM_BRINGERS),
+            ("ASKED", ASKED),
+            ("TEAM_RECORDS", TEAM_RECORDS),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }

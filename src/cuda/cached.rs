@@ -1,26 +1,26 @@
-//! Cached generation on the device: the launches of [`super::schedule`], by one of four strategies.
+//! Cached generation on the device: the launches of [`super::schedule`], by one of five strategies.
 //!
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
 //! graph, or, inside one kernel, values that are handed over (and in the row phase a barrier), or sent from block to block of
-//! a cluster. All of them run the same stages, so the images are the same.
+//! a cluster, or kept where they were made. All of them run the same stages, so the images are the same.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{self, CLUSTER, Entry, Expected, THREADS};
-use super::cluster::{self, Clusters};
+use super::abi::{Entry, Expected, THREADS};
 use super::cost::Room;
 use super::driver::{Buffer, Device, Graph, Shape};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
+use super::pixels::Pixels;
 use super::schedule::{Flat, Schedule};
-use super::stored::{Paged, Stored};
-use super::{Properties, Strategy, stage};
+use super::stored::Stored;
+use super::{Properties, Strategy, stage, team};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -33,13 +33,16 @@ pub struct Cached {
     loaded: Loaded,
     /// Whether the network reads the previous pixel.
     previous: bool,
+    /// Rows that follow one another with nothing to be made between them, so that a launch of `pixels` makes many.
+    rows_follow: bool,
     way: Way,
-    /// What makes the pixels, if that is not the persistent kernel too.
-    clusters: Option<Tabled>,
+    /// What makes the pixels, if that is not what makes the rows too.
+    pixels: Option<Pixels>,
 }
 
 /// How the launches are run.
 enum Way {
+    /// (Where there are none, too.)
     Launch,
     Graph {
         rows: Vec<Graph>,
@@ -50,15 +53,6 @@ enum Way {
         blocks: u32,
         tables: Tables,
     },
-}
-
-/// Clusters whose tables are on the device.
-struct Tabled {
-    /// Their shape, and where a row begins.
-    of: Clusters,
-    /// Held for its address in `told`.
-    _records: Buffer<u8>,
-    told: abi::Cluster,
 }
 
 /// What the persistent kernel reads, and its barrier's counter.
@@ -72,6 +66,8 @@ struct Tables {
 
 /// Images that `cache_expect_f32` fills maps of at a time: enough to occupy any device.
 const MOST_IMAGES: u32 = 16;
+/// Rows of a launch, where they follow one another: some milliseconds, after which somebody may want to interrupt.
+const ROWS_AT_ONCE: usize = 256;
 
 /// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
 /// the persistent kernel fits every multiprocessor of the architectures that its PTX is for; `Cached::new` checks it.)
@@ -95,6 +91,11 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
             };
             Err(Error::device(&properties.label, "run the strategy cluster", found))
         }
+        Strategy::Team if properties.cooperative => Ok(Strategy::Team),
+        Strategy::Team => {
+            let found = "the device has no cooperative launches; the strategy graph needs none";
+            Err(Error::device(&properties.label, "run the strategy team", found))
+        }
     }
 }
 
@@ -103,6 +104,8 @@ fn kernels(strategy: Strategy) -> Vec<Kernel> {
     let of_strategy: &[Kernel] = match strategy {
         Strategy::Auto | Strategy::Persistent => &[Kernel::Expect, Kernel::Persistent],
         Strategy::Cluster => &[Kernel::Expect, Kernel::Persistent, Kernel::Cluster],
+        // And the persistent ones, unless rows follow one another.
+        Strategy::Team => &[Kernel::Team],
         Strategy::Launch | Strategy::Graph => &[Kernel::Sample, Kernel::Gemv],
     };
     [&loaded::KERNELS[..], of_strategy].concat()
@@ -117,26 +120,10 @@ pub fn room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Room> {
     match strategy {
         Strategy::Launch | Strategy::Graph => Ok(Room::of_launches(device.properties.multiprocessors)),
         // The records of two stages.
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => {
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => {
             device.room(Kernel::Persistent, THREADS, 2 * record)
         }
     }
-}
-
-/// How many clusters the device runs at a time.
-///
-/// # Errors
-/// [`Error::Device`], also if it runs none.
-pub fn clusters_at_a_time(device: &Device) -> Result<usize> {
-    let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, device.properties.block_memory)?;
-    match resident {
-        0 => Err(refused_clusters(device, "no cluster of 16 blocks fits the device")),
-        resident => Ok(resident),
-    }
-}
-
-fn refused_clusters(device: &Device, found: &str) -> Error {
-    Error::device(&device.properties.label, "run the strategy cluster", found)
 }
 
 impl Cached {
@@ -154,8 +141,13 @@ impl Cached {
         strategy: Strategy,
     ) -> Result<Cached> {
         device.load(&kernels(strategy))?;
-        let steps = Steps::new(plan);
-        let room = room(device, plan, strategy)?;
+        let follow = if strategy == Strategy::Team { team::following(plan, extent) } else { None };
+        let rows_follow = follow.is_some();
+        let steps = follow.unwrap_or_else(|| Steps::new(plan));
+        let room = match rows_follow {
+            true => Room::of_launches(device.properties.multiprocessors),
+            false => room(device, plan, strategy)?,
+        };
         let schedule = Schedule::new(plan, &steps, packed, extent, room);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
@@ -164,16 +156,25 @@ impl Cached {
         }
         let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
         let previous = plan.graph.input.previous;
-        let mut cached = Cached { schedule, loaded, previous, way: Way::Launch, clusters: None };
+        let mut cached = Cached { schedule, loaded, previous, rows_follow, way: Way::Launch, pixels: None };
         cached.way = match strategy {
             Strategy::Launch => Way::Launch,
             Strategy::Graph => cached.captured(device)?,
-            Strategy::Auto | Strategy::Persistent | Strategy::Cluster => cached.persistent(device, room)?,
+            Strategy::Team if rows_follow => Way::Launch,
+            Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => {
+                device.load(&kernels(Strategy::Persistent))?;
+                cached.persistent(device, room)?
+            }
         };
-        if strategy == Strategy::Cluster {
-            let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
-            cached.clusters = Some(cached.clusters(device, plan, &steps, paged, extent)?);
-        }
+        let schedule = &cached.schedule;
+        cached.pixels = match strategy {
+            Strategy::Cluster => {
+                let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
+                Some(Pixels::clusters(device, plan, &steps, schedule, paged, extent)?)
+            }
+            Strategy::Team => Some(Pixels::teams(device, plan, &steps, schedule, extent, rows_follow)?),
+            _ => None,
+        };
         Ok(cached)
     }
 
@@ -186,27 +187,6 @@ impl Cached {
             })
         });
         Ok(Way::Graph { rows: rows.collect::<Result<_>>()?, pixels: pixels.collect::<Result<_>>()? })
-    }
-
-    /// As many clusters as the batch takes.
-    fn clusters(
-        &self,
-        device: &Device,
-        plan: &Plan,
-        steps: &Steps,
-        paged: &Paged,
-        extent: Extent,
-    ) -> Result<Tabled> {
-        let (limit, resident) = (device.properties.block_memory, clusters_at_a_time(device)?);
-        let Paged { pages, weights } = paged;
-        let of = Clusters::new(plan, steps, &self.schedule, pages, extent, limit, resident);
-        let of = of.ok_or_else(|| {
-            refused_clusters(device, "the network's layers are too large for clusters of 16 blocks")
-        })?;
-        let records = device.upload(&of.records)?;
-        let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];
-        let told = abi::Cluster { records: addresses[0], weights: addresses[1], ..of.told };
-        Ok(Tabled { of, _records: records, told })
     }
 
     /// As many blocks as the device holds.
@@ -245,12 +225,13 @@ impl Cached {
         }
         self.begin(device, batch)?;
         let first = device.mark()?;
-        // The host queues one row ahead of the device.
-        let mut behind = None;
-        for row in 0..batch.height {
+        // The host queues one launch ahead of the device.
+        let (mut behind, mut row) = (None, 0);
+        while row < batch.height {
             if profile.as_ref().is_some_and(|p| p.start == row) {
                 device.profiler(true)?;
             }
+            let next = row + self.rows_from(row, given, batch, profile.as_ref());
             let _range = nvtx::Range::new(c"row");
             // What is there before the row begins: its pixels, or the last of the row above. What is drawn, the
             // sampler enters.
@@ -269,9 +250,9 @@ impl Cached {
                 if row == given {
                     self.loaded.move_to(device, row)?;
                 }
-                self.row(device, row, batch.width)?;
+                self.rows(device, row..next, batch.width)?;
             }
-            if profile.as_ref().is_some_and(|p| p.end == row + 1) {
+            if profile.as_ref().is_some_and(|p| p.end == next) {
                 device.profiler(false)?;
             }
             let mark = device.mark()?;
@@ -282,6 +263,7 @@ impl Cached {
                     return Err(Error::Interrupted);
                 }
             }
+            row = next;
         }
         device.wait()?;
         watch(batch.height);
@@ -304,18 +286,31 @@ impl Cached {
         self.loaded.keep_logits(device, row..row + 1)
     }
 
-    fn row(&self, device: &Device, row: usize, width: usize) -> Result<()> {
+    /// How many rows one launch makes, from one on.
+    fn rows_from(&self, row: usize, given: usize, batch: &Batch, profile: Option<&Range<usize>>) -> usize {
+        if row < given || !self.rows_follow || batch.known.is_some() {
+            return 1;
+        }
+        let ends = profile.into_iter().flat_map(|profile| [profile.start, profile.end]);
+        let end = ends.filter(|&end| end > row).chain([batch.height, row + ROWS_AT_ONCE]).min();
+        end.map_or(1, |end| end - row)
+    }
+
+    /// Some rows whose pixels are drawn: one, unless they follow one another.
+    fn rows(&self, device: &Device, rows: Range<usize>, width: usize) -> Result<()> {
+        let row = rows.start;
         match &self.way {
             Way::Persistent { blocks, tables } => {
-                let columns = if self.clusters.is_some() { 0 } else { width };
+                let columns = if self.pixels.is_some() { 0 } else { width };
                 self.persistent_row(device, row, columns, *blocks, tables)?;
-                self.clusters.as_ref().map_or(Ok(()), |clusters| self.cluster_row(device, row, clusters))
             }
-            Way::Launch | Way::Graph { .. } => {
+            Way::Launch | Way::Graph { .. } if self.pixels.is_none() => {
                 self.begin_row(device, row)?;
-                self.pixels(device, row, width)
+                self.pixels(device, row, width)?;
             }
+            Way::Launch | Way::Graph { .. } => {}
         }
+        self.pixels.as_ref().map_or(Ok(()), |pixels| pixels.launch(device, &self.loaded, rows))
     }
 
     /// Runs the row phase of a row, for the strategies in which the host launches it.
@@ -393,24 +388,5 @@ impl Cached {
         let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: 2 * self.loaded.shared() };
         // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
         unsafe { device.launch(Kernel::Persistent, shape, &args) }
-    }
-
-    /// The pixels of a row.
-    fn cluster_row(&self, device: &Device, row: usize, clusters: &Tabled) -> Result<()> {
-        let record = clusters.of.rows[row % self.schedule.period];
-        let [record, row] = [record, row].map(|n| n as i32);
-        let sampler = self.loaded.sampler();
-        let args = [
-            bytes_of(&clusters.told),
-            bytes_of(&sampler),
-            bytes_of(&self.loaded.args),
-            bytes_of(&record),
-            bytes_of(&row),
-        ];
-        let blocks = (clusters.of.count * CLUSTER) as u32;
-        let shape =
-            Shape { grid: [blocks, 1, 1], block: cluster::BLOCK as u32, shared: clusters.of.shared as u32 };
-        // SAFETY: the arguments of cluster_f32; the tables' addresses lie in the batch's buffers and in the weights.
-        unsafe { device.launch(Kernel::Cluster, shape, &args) }
     }
 }

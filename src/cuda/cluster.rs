@@ -15,9 +15,10 @@ use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
 use super::schedule::Schedule;
 use super::stage::Stage;
+use super::walk::{self, Made};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
-use crate::plan::steps::{Run, Steps};
+use crate::plan::steps::Steps;
 
 /// Bytes that memory is read by.
 const SECTOR: usize = 32;
@@ -41,67 +42,41 @@ pub struct Clusters {
     pub count: usize,
 }
 
-/// What a step has made of an image: a position of a map.
-#[derive(Clone, Copy, PartialEq)]
-struct Made {
-    /// Where the map begins.
-    base: u64,
-    row: isize,
-    column: isize,
-}
-
-/// A stage of the pixel phase at a pixel.
-struct Step<'a> {
-    stage: &'a Stage,
+/// A step that the blocks of a cluster share.
+struct Shared<'a> {
+    step: walk::Step<'a>,
     shares: Shares,
-    /// The stage's own row and column.
-    at: [isize; 2],
 }
 
-impl Step<'_> {
-    fn output(&self) -> Made {
-        self.at_output(self.stage.header.output)
-    }
-
-    fn at_output(&self, grid: Grid) -> Made {
-        let header = &self.stage.header;
-        let [row, column] = self.at.map(|at| at * header.output_step as isize);
-        let (row, column) = (row + header.parity_row as isize, column + header.parity_column as isize);
-        Made { base: grid.base, row, column }
-    }
-
-    fn input(&self, tap: &abi::Tap) -> Made {
-        let [row, column] = self.at.map(|at| at * self.stage.header.input_step as isize);
-        Made { base: tap.source.base, row: row + tap.row as isize, column: column + tap.column as isize }
-    }
-
+impl Shared<'_> {
     /// Whether it makes all channels of a position, the padding too.
     fn fills(&self) -> bool {
-        self.shares.units * SLICE == self.stage.header.output.channels as usize
+        self.shares.units * SLICE == self.step.stage.header.output.channels as usize
     }
 
     /// The head of its record, when the `last` steps have made that, the latest first.
     fn turn(&self, last: &VecDeque<Option<Made>>) -> Turn {
-        let header = &self.stage.header;
+        let Shared { step, shares } = self;
+        let (header, taps) = (&step.stage.header, &step.stage.taps);
         let since = |made: Made| last.iter().position(|m| *m == Some(made)).map_or(0, |steps| steps + 1);
-        let taps = self.stage.taps.iter().take(RECENT_TAPS).enumerate();
-        let recent = taps.fold(0, |bits, (t, tap)| bits | (since(self.input(tap)) as u64) << (2 * t));
-        let fewest = self.shares.units / CLUSTER;
+        let recent = taps.iter().take(RECENT_TAPS).enumerate();
+        let recent = recent.fold(0, |bits, (t, tap)| bits | (since(step.input(tap)) as u64) << (2 * t));
+        let fewest = shares.units / CLUSTER;
         // Halves of chunks of the largest tap, by whole warps.
-        let firsts = self.stage.taps.iter().map(|tap| tap.first).chain([header.chunks]);
+        let firsts = taps.iter().map(|tap| tap.first).chain([header.chunks]);
         let sizes = firsts.clone().zip(firsts.skip(1)).map(|(first, end)| 2 * (end - first) as usize);
         let tap_shift = sizes.max().unwrap_or(0).next_power_of_two().max(WARP).trailing_zeros();
         let chunks = header.chunks as usize;
         Turn {
-            units: self.shares.units as i32,
-            rounds: self.shares.rounds as i32,
-            page: self.shares.page as i32,
+            units: shares.units as i32,
+            rounds: shares.rounds as i32,
+            page: shares.page as i32,
             line: line(chunks) as i32,
-            recent_add: if header.adds == 1 { since(self.at_output(header.add)) as i32 } else { 0 },
+            recent_add: if header.adds == 1 { since(step.at_output(header.add)) as i32 } else { 0 },
             of_chunks: abi::reciprocal(chunks),
             of_outputs: [fewest, fewest + 1].map(|units| abi::reciprocal(units * SLICE)),
             tap_shift: tap_shift as i32,
-            taps_shift: (self.stage.taps.len() << tap_shift).next_power_of_two().trailing_zeros() as i32,
+            taps_shift: (taps.len() << tap_shift).next_power_of_two().trailing_zeros() as i32,
             recent,
             ..Turn::zeroed()
         }
@@ -126,22 +101,13 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// The steps of a pixel, in the order of the schedule.
-    fn of_pixel(&self, row: usize, column: usize) -> Vec<Step<'a>> {
-        let (schedule, period) = (self.schedule, self.steps.period);
-        let stages = schedule.pixels[row % period][column % period].iter().flat_map(|&launch| {
-            let launch = &schedule.table.launches[launch];
-            launch.first..launch.first + launch.count
-        });
-        let runs = self.steps.pixel(row, column).iter().flatten();
-        let step = |(stage, run): (usize, &Run)| {
-            let piece = &self.plan.pieces[run.piece];
-            let at = [(0, row), (1, column)]
-                .map(|(axis, at)| piece.step(axis, at).expect("it runs at this pixel") as isize);
-            let shares = self.weights.pieces[run.piece].expect("the pixel phase runs it");
-            Step { stage: schedule.table.stage(stage), shares, at }
+    /// The steps of a pixel.
+    fn of_pixel(&self, row: usize, column: usize) -> Vec<Shared<'a>> {
+        let steps = walk::of_pixel(self.plan, self.steps, self.schedule, row, column);
+        let share = |step: walk::Step<'a>| {
+            Shared { step, shares: self.weights.pieces[step.piece].expect("the pixel phase runs it") }
         };
-        stages.zip(runs).map(step).collect()
+        steps.into_iter().map(share).collect()
     }
 
     /// Adds a record.
@@ -166,9 +132,9 @@ impl<'a> Builder<'a> {
                 self.add(turn, self.idle);
                 last.push_front(None);
             }
-            for step in steps {
-                self.add(step.turn(&last), step.stage);
-                last.push_front(step.fills().then(|| step.output()));
+            for shared in steps {
+                self.add(shared.turn(&last), shared.step.stage);
+                last.push_front(shared.fills().then(|| shared.step.output()));
                 last.truncate(RECENT - 1);
             }
             let column = (column + previous) as isize;

@@ -8,8 +8,9 @@
 
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SPLIT_POSITIONS,
-    SPLIT_SLICES, THREADS,
+    SLICE, SPLIT_SLICES, TEAM_ADDERS, TEAM_MULTIPLIERS, THREADS,
 };
+use super::team::Shape;
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,11 @@ const TRIP: f64 = 400.0;
 const WAVEFRONT: f64 = 0.4;
 /// What a block does after an item, and before it can ask for the next one's inputs.
 const BEGIN: f64 = 2150.0;
+/// Bytes that a block of a team gets from the second-level cache in a cycle, and all of them together.
+const TEAM_BYTES: f64 = 45.0;
+const CACHE_BYTES: f64 = 2500.0;
+/// Cycles of a barrier of a team, with what is brought behind it.
+const MEETING: f64 = 2000.0;
 /// Images that a cluster multiplies at a time, at most.
 pub const CLUSTER_TILE: usize = 4;
 
@@ -207,6 +213,24 @@ impl Work {
         let further_rounds = (tasks.div_ceil(MULTIPLIERS).max(1) - 1) as f64;
         let first = 890.0 + 6.5 * chunks + 400.0 * images.min(CLUSTER_TILE) as f64;
         first + 2130.0 * (tiles - 1.0) + tiles * further_rounds * 1800.0
+    }
+
+    /// A step of a team of some shape; one that its blocks share if it is wide and they are several.
+    pub fn team_step(&self, shape: &Shape, is_wide: bool) -> f64 {
+        let shared = is_wide && shape.blocks > 1;
+        let (blocks, images) = (if shared { shape.blocks } else { 1 }, shape.images as f64);
+        let slices = self.slices.div_ceil(blocks);
+        let tasks = slices * self.chunks;
+        let rounds = tasks.div_ceil(TEAM_MULTIPLIERS).max(1) as f64;
+        let outputs = (slices * SLICE * shape.images / self.least).div_ceil(TEAM_ADDERS) as f64;
+        // From the inputs to the end: products of each image, the sums of chunks, what becomes of them.
+        let latency = 150.0 + 80.0 * images + outputs * (4.0 * self.chunks as f64 + 150.0 * self.least as f64);
+        let further = (rounds - 1.0) * (600.0 + 80.0 * images);
+        // What all multiprocessors ask of the second-level cache at a time has to come from there.
+        let bytes = (tasks * self.rows * SLICE * size_of::<f32>()) as f64;
+        let weights = bytes / TEAM_BYTES.min(CACHE_BYTES / (shape.teams * blocks) as f64);
+        let meeting = if shared { 2.0 * MEETING } else { 0.0 };
+        (latency + further).max(weights) + meeting
     }
 
     /// By `masked_conv_gemv`, divided so that it takes the least of `blocks` blocks of that room.

@@ -204,7 +204,7 @@ impl Device {
             let stream = self.stream.as_inner();
             let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
             match kernel {
-                Kernel::Persistent => {
+                Kernel::Persistent | Kernel::Team => {
                     sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, shared, stream, args)
                         as u32
                 }
@@ -231,23 +231,34 @@ impl Device {
         }
     }
 
+    /// Lets a kernel's blocks have so many bytes of dynamic shared memory, which may be more than any may have unasked.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn allow(&self, kernel: Kernel, shared: usize) -> Result<()> {
+        // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
+        const SHARED: u32 = 8;
+        let (function, _) = self.function(kernel)?;
+        // SAFETY: the function is one of ours.
+        let code = unsafe { libcuda::cuFuncSetAttribute(function, SHARED, shared as i32) };
+        self.check_code(code, "ask for shared memory")
+    }
+
     /// How many clusters the device runs at a time of a kernel's blocks, each of `block` threads and `shared` bytes of dynamic
     /// shared memory; none if a cluster does not fit. They may be launched so from now on.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn clusters(&self, kernel: Kernel, block: usize, shared: usize) -> Result<usize> {
-        // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED.
-        const SHARED: u32 = 8;
+        // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED.
         const MORE_THAN_EIGHT: u32 = 14;
+        self.allow(kernel, shared)?;
         let (function, _) = self.function(kernel)?;
         let mut attribute = LaunchAttribute::cluster(CLUSTER as u32);
         let shape = Shape { grid: [CLUSTER as u32, 1, 1], block: block as u32, shared: shared as u32 };
         let mut clusters = 0;
         // SAFETY: the function is one of ours, and the attribute outlives the configuration.
         unsafe {
-            let code = libcuda::cuFuncSetAttribute(function, SHARED, shared as i32);
-            self.check_code(code, "ask for shared memory")?;
             let code = libcuda::cuFuncSetAttribute(function, MORE_THAN_EIGHT, 1);
             self.check_code(code, "ask for clusters of 16 blocks")?;
             let config = self.config(shape, &mut attribute);

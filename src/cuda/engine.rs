@@ -11,6 +11,7 @@ use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::pages::Pages;
+use super::pixels;
 use super::predict::predict;
 use super::schedule;
 use super::stored::Stored;
@@ -57,7 +58,7 @@ impl CudaEngine {
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
         if strategy == Strategy::Cluster {
-            cached::clusters_at_a_time(&device)?;
+            pixels::clusters_at_a_time(&device)?;
         }
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
@@ -107,9 +108,9 @@ impl CudaEngine {
             let room = cached::room(&self.device, &self.plan, strategy)?;
             Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, self.naive_images(extent)))
         };
-        let strategies = [Strategy::Launch, Strategy::Graph, Strategy::Persistent, Strategy::Cluster];
-        strategies
+        Strategy::ALL
             .into_iter()
+            .filter(|&strategy| strategy != Strategy::Auto)
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
             .map(of)
             .collect()

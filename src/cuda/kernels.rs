@@ -25,10 +25,11 @@ pub enum Kernel {
     Cursor,
     Persistent,
     Cluster,
+    Team,
 }
 
 /// Each kernel, its file and its name, in the enum's order; those that read weights for float32.
-pub const KERNELS: [(Kernel, &str, &str); 15] = [
+pub const KERNELS: [(Kernel, &str, &str); 16] = [
     (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
     (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
     (Kernel::Sample, "sample", "sample_f32"),
@@ -44,14 +45,16 @@ pub const KERNELS: [(Kernel, &str, &str); 15] = [
     (Kernel::Cursor, "cache", "cursor_f32"),
     (Kernel::Persistent, "persistent", "persistent_f32"),
     (Kernel::Cluster, "cluster", "cluster_f32"),
+    (Kernel::Team, "team", "team_f32"),
 ];
 
 /// What those that read weights are called, and their files, for weights in bfloat16.
-const BF16: [(Kernel, &str); 4] = [
+const BF16: [(Kernel, &str); 5] = [
     (Kernel::Gemv, "masked_conv_gemv_bf16"),
     (Kernel::Gemm, "masked_conv_gemm_bf16"),
     (Kernel::Persistent, "persistent_bf16"),
     (Kernel::Cluster, "cluster_bf16"),
+    (Kernel::Team, "team_bf16"),
 ];
 
 impl Kernel {

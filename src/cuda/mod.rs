@@ -36,6 +36,8 @@ mod packed;
 #[cfg(feature = "cuda")]
 mod pages;
 #[cfg(feature = "cuda")]
+mod pixels;
+#[cfg(feature = "cuda")]
 mod predict;
 #[cfg(feature = "cuda")]
 mod schedule;
@@ -43,6 +45,10 @@ mod schedule;
 mod stage;
 #[cfg(feature = "cuda")]
 mod stored;
+#[cfg(feature = "cuda")]
+mod team;
+#[cfg(feature = "cuda")]
+mod walk;
 
 #[cfg(feature = "cuda")]
 pub use driver::count;
@@ -82,12 +88,21 @@ pub enum Strategy {
     /// The same for what comes before the pixels of a row, and for those a launch of clusters, whose blocks exchange values
     /// through shared memory. For devices of compute capability 9.0 and later.
     Cluster,
+    /// The same for what comes before the pixels of a row, and for those a launch of teams of blocks, each of which makes its own
+    /// images: the narrow layers in one block. A launch makes many samples of a sound. For networks of narrow layers.
+    Team,
 }
 
 impl Strategy {
     /// All of them.
-    pub const ALL: [Strategy; 5] =
-        [Strategy::Auto, Strategy::Launch, Strategy::Graph, Strategy::Persistent, Strategy::Cluster];
+    pub const ALL: [Strategy; 6] = [
+        Strategy::Auto,
+        Strategy::Launch,
+        Strategy::Graph,
+        Strategy::Persistent,
+        Strategy::Cluster,
+        Strategy::Team,
+    ];
 
     /// As the user writes it.
     pub fn name(self) -> &'static str {
@@ -97,6 +112,7 @@ impl Strategy {
             Strategy::Graph => "graph",
             Strategy::Persistent => "persistent",
             Strategy::Cluster => "cluster",
+            Strategy::Team => "team",
         }
     }
 }

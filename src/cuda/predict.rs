@@ -4,12 +4,13 @@
 //! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
-use super::abi::{ADDERS, CLUSTER};
+use super::abi::{ADDERS, CLUSTER, TEAM_ADDERS};
 use super::cluster::WARP;
 use super::cost::Room;
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::Schedule;
+use super::team::{self, Shape};
 use super::{Prediction, Strategy, naive};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
@@ -43,11 +44,13 @@ pub fn predict(
     strategy: Strategy,
     part: usize,
 ) -> Prediction {
-    let schedule = Schedule::new(plan, &Steps::new(plan), packed, extent, room);
+    let follow = if strategy == Strategy::Team { team::following(plan, extent) } else { None };
+    let steps = follow.unwrap_or_else(|| Steps::new(plan));
+    let schedule = Schedule::new(plan, &steps, packed, extent, room);
     let [of_row, of_pixel] = match strategy {
         Strategy::Launch => [LAUNCH * clock; 2],
         Strategy::Graph => [NODE * clock; 2],
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => [BARRIER, SEEN],
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => [BARRIER, SEEN],
     };
     let cycles = |launches: &[usize], between: f64| -> f64 {
         launches.iter().map(|&launch| OVER * schedule.table.launches[launch].cycles + between).sum()
@@ -55,7 +58,10 @@ pub fn predict(
     // Of the images of one cluster, while as many as there are make theirs at a time.
     let clusters = (room.multiprocessors / CLUSTER).max(1);
     let images = extent.batch.div_ceil(clusters);
-    let steps = |launches: &[usize]| -> f64 {
+    let shapes = Shape::all(extent.batch, room.multiprocessors);
+    let of_shape = |shape: &Shape| (shape.pixel(&schedule, extent.batch), *shape);
+    let (of_teams, shape) = shapes.iter().map(of_shape).min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("one block");
+    let by_clusters = |launches: &[usize]| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
         stages.map(|stage| OVER * stage.work(extent.batch).cluster_step(images) + SENT).sum()
     };
@@ -66,7 +72,8 @@ pub fn predict(
         let classes = &schedule.pixels[row % schedule.period];
         pixels += (0..extent.width)
             .map(|column| match (&classes[column % schedule.period], strategy) {
-                (launches, Strategy::Cluster) => steps(launches),
+                (launches, Strategy::Cluster) => by_clusters(launches),
+                (_, Strategy::Team) => OVER * of_teams,
                 (launches, _) => cycles(launches, of_pixel),
             })
             .sum::<f64>();
@@ -76,6 +83,9 @@ pub fn predict(
         Strategy::Launch | Strategy::Graph => extent.batch.div_ceil(SAMPLER_WARPS),
         Strategy::Auto | Strategy::Persistent => extent.batch.div_ceil(room.blocks()),
         Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
+        Strategy::Team => {
+            extent.batch.div_ceil(shape.teams * shape.images) * shape.images.div_ceil(TEAM_ADDERS / WARP)
+        }
     } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {

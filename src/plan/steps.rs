@@ -37,6 +37,22 @@ pub struct Steps {
 impl Steps {
     /// The steps of a plan.
     pub fn new(plan: &Plan) -> Steps {
+        Steps::cut(plan, Piece::row_part, Piece::pixel_part)
+    }
+
+    /// The steps of a plan none of whose maps is known before its pixels, with all taps summed when the pixel comes: nothing is
+    /// left for the row. The order of every sum is the same.
+    pub fn of_pixels(plan: &Plan) -> Option<Steps> {
+        let known = plan.graph.layers.iter().any(|layer| plan.graph.is_row_known(layer.output));
+        (!known).then(|| Steps::cut(plan, |_| None, |_| Some(Part::Whole)))
+    }
+
+    /// The steps of a plan, by what of a piece is summed when the row begins and what when the pixel comes.
+    fn cut(
+        plan: &Plan,
+        row_part: impl Fn(&Piece) -> Option<Part>,
+        pixel_part: impl Fn(&Piece) -> Option<Part>,
+    ) -> Steps {
         let period = plan.graph.period();
         let row_known = |piece: &Piece| plan.graph.is_row_known(plan.layer(piece).output);
         let whole = |_: &Piece| Some(Part::Whole);
@@ -45,13 +61,13 @@ impl Steps {
                 .map(|row| layers(plan, |piece| piece.step(0, row).and_then(|_| part(piece))))
                 .collect()
         };
-        let hoisted = rows(&|piece| piece.row_part().filter(|_| !row_known(piece)));
+        let hoisted = rows(&|piece| row_part(piece).filter(|_| !row_known(piece)));
         let pixel = |row, column| {
             layers(plan, |piece| {
                 piece
                     .step(0, row)
                     .and(piece.step(1, column))
-                    .and(piece.pixel_part().filter(|_| !row_known(piece)))
+                    .and(pixel_part(piece).filter(|_| !row_known(piece)))
             })
         };
         Steps {

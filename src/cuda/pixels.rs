@@ -1,0 +1,156 @@
+//! Kernels that make the pixels of rows by themselves, clusters and teams: their tables on the device, and their launches.
+//!
+//! The idea: a launch is told where it begins, and walks from record to record.
+
+use std::ops::Range;
+
+use bytemuck::{bytes_of, cast_slice};
+
+use super::abi::{self, CLUSTER, Chunk, Half};
+use super::cluster::{self, Clusters};
+use super::driver::{Buffer, Device, Shape};
+use super::kernels::Kernel;
+use super::loaded::Loaded;
+use super::schedule::Schedule;
+use super::stored::Paged;
+use super::team::{self, Teams};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::plan::steps::Steps;
+
+/// What makes the pixels.
+pub struct Pixels {
+    way: Way,
+    /// The first record of a row, by row modulo the period.
+    rows: Vec<usize>,
+    blocks: u32,
+    /// Bytes of a block's shared memory.
+    shared: u32,
+    /// Held for their addresses.
+    _tables: Vec<Buffer<u8>>,
+}
+
+enum Way {
+    Clusters(abi::Cluster),
+    /// With the counters of the teams' barriers, if they have any.
+    Teams(abi::Team, Option<Buffer<u32>>),
+}
+
+/// How many clusters the device runs at a time.
+///
+/// # Errors
+/// [`Error::Device`], also if it runs none.
+pub fn clusters_at_a_time(device: &Device) -> Result<usize> {
+    let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, device.properties.block_memory)?;
+    match resident {
+        0 => Err(refused(device, "cluster", "no cluster of 16 blocks fits the device")),
+        resident => Ok(resident),
+    }
+}
+
+fn refused(device: &Device, strategy: &str, found: &str) -> Error {
+    Error::device(&device.properties.label, format!("run the strategy {strategy}"), found)
+}
+
+impl Pixels {
+    /// As many clusters as the batch takes.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn clusters(
+        device: &Device,
+        plan: &Plan,
+        steps: &Steps,
+        schedule: &Schedule,
+        paged: &Paged,
+        extent: Extent,
+    ) -> Result<Pixels> {
+        let (limit, resident) = (device.properties.block_memory, clusters_at_a_time(device)?);
+        let Paged { pages, weights } = paged;
+        let of = Clusters::new(plan, steps, schedule, pages, extent, limit, resident);
+        let too_large = "the network's layers are too large for clusters of 16 blocks";
+        let of = of.ok_or_else(|| refused(device, "cluster", too_large))?;
+        let records = device.upload(&of.records)?;
+        let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];
+        let told = abi::Cluster { records: addresses[0], weights: addresses[1], ..of.told };
+        Ok(Pixels {
+            way: Way::Clusters(told),
+            rows: of.rows,
+            blocks: (of.count * CLUSTER) as u32,
+            shared: of.shared as u32,
+            _tables: vec![records],
+        })
+    }
+
+    /// As many teams as the batch takes, or as the device runs at a time. `rows_follow`: as [`team::following`] has them.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn teams(
+        device: &Device,
+        plan: &Plan,
+        steps: &Steps,
+        schedule: &Schedule,
+        extent: Extent,
+        rows_follow: bool,
+    ) -> Result<Pixels> {
+        let limit = device.properties.block_memory;
+        device.allow(Kernel::Team, limit)?;
+        // What a block may take of its multiprocessor leaves no room for another.
+        let room = device.room(Kernel::Team, team::BLOCK, limit)?;
+        let of = Teams::fastest(plan, steps, schedule, extent, room.blocks(), limit, rows_follow);
+        let too_large = "the network's layers are too large for a block";
+        let (shape, of) = of.ok_or_else(|| refused(device, "team", too_large))?;
+        let tables = [
+            &of.records[..],
+            cast_slice::<Chunk, u8>(&of.chunks),
+            cast_slice::<Half, u8>(&of.halves),
+        ];
+        let tables = tables.into_iter().map(|table| device.upload(table)).collect::<Result<Vec<_>>>()?;
+        let counters = (shape.blocks > 1).then(|| device.zeroed(shape.teams.next_multiple_of(4))).transpose()?;
+        let [records, chunks, halves] = [0, 1, 2].map(|i| tables[i].as_device_ptr().as_raw());
+        let counters_at = counters.as_ref().map_or(0, |c: &Buffer<u32>| c.as_device_ptr().as_raw());
+        let told = abi::Team { records, chunks, halves, counters: counters_at, ..of.told };
+        Ok(Pixels {
+            way: Way::Teams(told, counters),
+            rows: of.rows,
+            blocks: (shape.teams * shape.blocks) as u32,
+            shared: of.shared as u32,
+            _tables: tables,
+        })
+    }
+
+    /// Launches what makes the pixels of some rows: of one, unless rows follow one another.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn launch(&self, device: &Device, loaded: &Loaded, rows: Range<usize>) -> Result<()> {
+        let record = self.rows[rows.start % self.rows.len()] as i32;
+        let [row, count] = [rows.start, rows.len()].map(|n| n as i32);
+        let sampler = loaded.sampler();
+        let common = [bytes_of(&sampler), bytes_of(&loaded.args), bytes_of(&record), bytes_of(&row)];
+        match &self.way {
+            Way::Clusters(told) => {
+                let args = [&[bytes_of(told)], &common[..]].concat();
+                let shape = self.shape(cluster::BLOCK);
+                // SAFETY: the arguments of cluster_f32; the tables' addresses lie in the batch's buffers and in the weights.
+                unsafe { device.launch(Kernel::Cluster, shape, &args) }
+            }
+            Way::Teams(told, counters) => {
+                if let Some(counters) = counters {
+                    let bytes = counters.len() * size_of::<u32>();
+                    loaded.reset(device, counters.as_device_ptr().as_raw(), bytes)?;
+                }
+                let args = [&[bytes_of(told)], &common[..], &[bytes_of(&count)]].concat();
+                let shape = self.shape(team::BLOCK);
+                // SAFETY: the arguments of team_f32; the tables' addresses lie in the batch's buffers.
+                unsafe { device.launch(Kernel::Team, shape, &args) }
+            }
+        }
+    }
+
+    fn shape(&self, block: usize) -> Shape {
+        Shape { grid: [self.blocks, 1, 1], block: block as u32, shared: self.shared }
+    }
+}
