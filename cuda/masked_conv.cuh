@@ -99,18 +99,33 @@ __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
 }
 
-// The output of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as the stage has them. `add` is 0
-// where it has none.
-template <class T>
-__device__ __forceinline__ T epilogue(const Stage& stage, T value, T gate, T add) {
-    if (stage.tanh) value = hyperbolic_tangent(value);
-    if (stage.gated) return gated(add, value, gate);
-    return stage.adds ? plus(value, add) : value;
+// What becomes of a complete sum.
+struct Epilogue {
+    bool tanh;
+    bool gated;
+    bool adds;
+};
+__device__ __forceinline__ Epilogue epilogue_of(const Stage& stage) {
+    return {bool(stage.tanh), bool(stage.gated), bool(stage.adds)};
 }
 
-// The bias of a slice, for an image's class.
+// The output of a complete sum: tanh, then `* sigmoid(gate)`, then `+ add`, as far as its kind has them. `add` is 0
+// where it has none.
+template <class T>
+__device__ __forceinline__ T epilogue(Epilogue of, T value, T gate, T add) {
+    // Side by side, and not one after the other.
+    if (of.tanh && of.gated) return gated(add, hyperbolic_tangent(value), gate);
+    if (of.tanh) value = hyperbolic_tangent(value);
+    if (of.gated) return gated(add, value, gate);
+    return of.adds ? plus(value, add) : value;
+}
+
+// The bias of a slice, for a class, and for an image's.
+__device__ __forceinline__ const float* bias_of(const Stage& stage, const Batch& batch, int of, int slice) {
+    return batch.weights + stage.bias + (size_t(of) * stage.slices + slice) * SLICE;
+}
 __device__ __forceinline__ const float* bias_at(const Stage& stage, const Batch& batch, int image, int slice) {
-    return batch.weights + stage.bias + (size_t(batch.classes[image]) * stage.slices + slice) * SLICE;
+    return bias_of(stage, batch, batch.classes[image], slice);
 }
 
 // Where the initial value of the accumulator `o` of a slice is: the bias, or what the row phase has stored.

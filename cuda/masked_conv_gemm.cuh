@@ -253,7 +253,7 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
         // Without a gate both are the value.
         float4 first = totals[gates_first], second = totals[pairs ^ gates_first];
         float4 value = gates_first ? second : first, gate = gates_first ? first : second;
-        store_output<BY, float4>(output.to, epilogue(stage, value, gate, add));
+        store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), value, gate, add));
     }
 }
 

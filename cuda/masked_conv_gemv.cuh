@@ -276,7 +276,7 @@ __device__ __forceinline__ Target target_of(const Stage& stage, const Batch& bat
 // The output of a complete sum.
 __device__ __forceinline__ float ended(const Stage& stage, Ending ending, float value, float gate, float add) {
     if (ending == GATED_AND_ADDED) return gated(add, value, gate);
-    return ending == AS_IT_IS ? value : epilogue(stage, value, gate, add);
+    return ending == AS_IT_IS ? value : epilogue(epilogue_of(stage), value, gate, add);
 }
 
 // What becomes of a complete sum.

@@ -149,7 +149,7 @@ __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], con
             }
             float4 add = {};
             if (stage.adds) add = request<LAUNCH, float4>(output.add);
-            store_output<BY, float4>(output.to, epilogue(stage, totals[i], totals[i], add));
+            store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), totals[i], totals[i], add));
         }
         return;
     }
@@ -165,7 +165,7 @@ __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], con
     Output output = locate_output(stage, batch, at(p), mine & ~1, 0);
     float4 add = {};
     if (stage.adds) add = request<LAUNCH, float4>(output.add);
-    store_output<BY, float4>(output.to, epilogue(stage, second ? got : own, second ? own : got, add));
+    store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), second ? got : own, second ? own : got, add));
 }
 
 // The slices from `slice` on, for the positions from `tile` up to `end`.

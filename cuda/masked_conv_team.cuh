@@ -3,37 +3,50 @@
 //
 // The idea: where layers are narrow, an exchange between blocks costs many times what a stage takes. So the first block of a team
 // makes all stages of its images but the widest by itself, and what a stage makes stays in its shared memory, through the
-// activations by which later stages of the pixel read it, where these multiply it as it lies. Warps have three roles, as in
-// `masked_conv_cluster.cuh`: multipliers have their weights in registers before the inputs are there, adders add the chunks' sums
-// in their order, bringers fetch what is older, out of the maps, a step or two ahead. The order of sums is that of
-// `masked_conv_gemv.cuh`, and so are the bits.
+// activations by which later stages of the pixel read it, where these multiply it as it lies. Warps have roles, and each is ready
+// when its turn comes: multipliers have their weights in registers before the inputs are there; two groups of adders, who add the
+// chunks' sums in their order, take turns, so that one gets ready for the next step meanwhile; bringers fetch what is older, out of
+// the maps, some steps ahead. The order of sums is that of `masked_conv_gemv.cuh`, and so are the bits.
 
 #pragma once
 
 #include "masked_conv_gemv.cuh"
 #include "named_barrier.cuh"
+#include "sample.cuh"
 
 namespace team {
 
-constexpr int TEAM_MULTIPLIERS = 256;
-constexpr int TEAM_ADDERS = 64;
-constexpr int TEAM_BRINGERS = 64;
-constexpr int TEAM_THREADS = TEAM_MULTIPLIERS + TEAM_ADDERS + TEAM_BRINGERS;
+constexpr int TEAM_MULTIPLIERS = 160;
+constexpr int TEAM_ADDERS = 64; // of a group
+constexpr int TEAM_BRINGERS = 32; // of a group
+constexpr int TEAM_THREADS = TEAM_MULTIPLIERS + 2 * TEAM_ADDERS + 2 * TEAM_BRINGERS + WARP;
 
-// Of a step's older inputs a bringer has so many under way at a time.
-constexpr int ASKED = 2;
+// Records in shared memory: this step's, the next three's, and that of the fourth, which is on its way. A power of 2.
+constexpr int TEAM_RECORDS = 8;
 
-// Records in shared memory: this step's, the next two's, and that of the third, which is on its way.
-constexpr int TEAM_RECORDS = 4;
-
-// A chunk of a step's inputs, for the multipliers.
-struct alignas(16) Chunk {
-    unsigned long long weights; // its first row's first slice, in floats from the start of the weights
-    int stride;                 // slices from row to row
-    unsigned short place;       // of its first half, among an image's values: float4s
-    unsigned short apart;       // from there to its second half, then to the negatives' first and second
+// What a multiplier does at a step: it multiplies a chunk by a slice's weights.
+struct alignas(16) Task {
+    unsigned weights;      // its first row's, in pairs of floats from the start of the weights
+    unsigned short place;  // of the chunk's first half among an image's values, in float4s,
+    unsigned short apart;  // from there to its second half, then to the negatives' first and second
+    unsigned sums;         // of its first output among an image's, in floats
+    unsigned short stride; // slices from row to row, and WIDE for float32 whatever others are; 0 for no task
+    unsigned short line;   // floats from one output's sums of chunks to the next one's
 };
-static_assert(sizeof(Chunk) == 16);
+static_assert(sizeof(Task) == 16);
+constexpr int WIDE = 32768;
+
+// An output, for the adder that makes it.
+struct alignas(16) Sum {
+    int chunks;   // its sums of chunks, among an image's, in floats; below 0 for no output
+    int to_gates; // from there to its gate's
+    int begun;    // floats from the first output's beginning to its own
+    int channel;  // of the map
+    int add_at;   // what is added to it, among an image's values, in floats, or below 0
+    int put_at;   // its place there too, for later steps that read it as it is, or below 0
+    int padding[2];
+};
+static_assert(sizeof(Sum) == 32);
 
 // Half a chunk that is read from a map.
 struct alignas(16) Half {
@@ -53,66 +66,94 @@ struct Form {
 };
 constexpr unsigned short NOWHERE = 0xffff;
 
+// What there is to know of a step at once, by bits.
+enum Flag : unsigned {
+    LAST = 1,        // the pixel ends behind it
+    SHARED = 2,      // all blocks have a share of its outputs,
+    MEETS = 4,       // which read what others have made before
+    CLOSES = 8,      // what the blocks have made is for the first block to read next
+    LATE = 16,       // its inputs from maps are brought when it begins
+    NEGATIVES = 32,  // chunks have rows for negatives
+    FURTHER = 64,    // multipliers have more than one task
+    PADS = 128,      // lines of sums have padding
+    HYPERBOLIC = 256, // outputs go through tanh,
+    GATED = 512,     // have gates,
+    ADDS = 1024,     // and something is added to them
+    READ = 2048,     // later steps of the pixel read them through an activation
+    MANY = 4096,     // adders have more than one output
+    END = 8192,      // there is no such step: all pixels are made
+};
+
 // What a team does at a step of a pixel: the head of a record, behind which the stage lies. Of two numbers the first is for the
 // first block of a team, the second for the others, which make what is shared and nothing else.
 struct alignas(16) Step {
-    int next[2];            // the record of the next step
-    unsigned char last[2];  // whether the pixel ends behind it
-    unsigned char shared;   // all blocks have a share of its outputs,
-    unsigned char meets;    // which read what others have made before
-    unsigned char late;     // its inputs from maps are brought when it begins
-    unsigned char closes;   // what the blocks have made is for the first block to read next
-    unsigned char padding[2];
-    int chunks_at; // in the table of chunks
-    int halves_at; // in the table of halves
-    int halves;             // that are brought from maps
-    unsigned of_halves;     // a `reciprocal` of it
-    int unit;               // the first of the slices of outputs, or pairs of slices, that it makes
-    int units;
-    int line;               // floats from one output's sums of chunks to the next one's
-    unsigned of_chunks;     // a `reciprocal` of the stage's chunks
-    unsigned of_outputs[2]; // of the outputs of the blocks that have fewest, and of those that have a unit more
-    Form forms[4];          // by activation: where later stages read what it makes
-    Form add;               // where what is added to the output lies, unless in a map
-    int more_padding;
+    int next[2];         // the record of the next step
+    unsigned flags[2];   // of enum Flag
+    int tasks_at;        // in the table of tasks: a block's behind those of the block before
+    int tasks;           // of a block, a multiple of the multipliers
+    int sums_at;         // in the table of outputs
+    int sums;            // of a block, for an image
+    int halves_at;       // in the table of halves
+    int halves;          // that are brought from maps
+    unsigned of_halves;  // a `reciprocal` of it
+    unsigned of_sums;    // and of the outputs
+    Form forms[3];       // where later steps read what it makes through elu, relu and concat_elu
+    int chunks;          // with those of the padding
 };
-static_assert(sizeof(Step) == 80);
+static_assert(sizeof(Step) == 64);
 constexpr int PARTS = (sizeof(Step) + sizeof(Stage)) / sizeof(float4);
+
+// Where an image's outputs of a step lie: three addresses.
+struct alignas(16) Places {
+    float* output;      // the first channel's place in the map
+    const float* add;   // what is added to it, in its map
+    const float* begun; // what its sum begins with
+    int padding[2];
+};
+static_assert(sizeof(Places) == 32);
+
+// A step of a pixel, as the clerk has written it down.
+struct alignas(16) Now {
+    int row; // of the images
+    int column;
+    unsigned flags; // of the record, or END
+    int padding;
+};
+static_assert(sizeof(Now) == 16);
 
 // What does not change while images grow. Places in shared memory are float4s from its beginning.
 struct Team {
     const float4* records;
-    const Chunk* chunks;
+    const Task* tasks;
+    const Sum* sums;
     const Half* halves;
     unsigned* counters; // of each team's barrier
     int blocks_shift;   // 2^this blocks of a team
     int images;         // of a team at a time
     int values;         // float4s of an image's values
-    int sums;           // float4s of an image's sums
+    int room;           // float4s of an image's sums
     int values_at;      // [images][values]
-    int sums_at;        // [images][sums]
+    int sums_at;        // [images][room]
+    int now_at;         // [TEAM_RECORDS], of struct Now
+    int places_at;      // [TEAM_RECORDS][images], of struct Places
     int classes_at;     // [images], of 4 bytes
     int padding;
 };
-static_assert(sizeof(Team) == 64);
+static_assert(sizeof(Team) == 80);
 
-// Barrier of multipliers and adders: the sums are there.
+// Barriers of multipliers and a group of adders: the sums are there.
 constexpr int SUMS = 1;
-
-struct Pixel {
-    int row;
-    int column;
-};
 
 // Where a block stands.
 struct Walk {
-    int rank;     // in its team
-    int others;   // 0 for the first block, 1 for the others
-    int first;    // image of the team
-    int images;   // of the team
-    int turn;     // of the steps, modulo TEAM_RECORDS
-    int end;      // the first row that is not made
-    Pixel pixel;
+    int rank;        // in its team
+    int others;      // 0 for the first block, 1 for the others
+    int first;       // image of the team
+    int images;      // of the team
+    int turn;        // of the steps, counted
+    unsigned before; // flags of the step before,
+    unsigned flags;  // of this one,
+    unsigned next;   // and of the next one
 };
 
 __device__ __forceinline__ const Step& step_of(int turn) {
@@ -121,306 +162,460 @@ __device__ __forceinline__ const Step& step_of(int turn) {
 __device__ __forceinline__ const Stage& stage_of(const Step& step) {
     return *reinterpret_cast<const Stage*>(&step + 1);
 }
-__device__ __forceinline__ float4* values_of(const Team& team, int image) {
-    return shared_record + team.values_at + image * team.values;
+__device__ __forceinline__ float* shared_floats() {
+    return reinterpret_cast<float*>(shared_record);
 }
-__device__ __forceinline__ float* sums_of(const Team& team, int image) {
-    return reinterpret_cast<float*>(shared_record + team.sums_at + image * team.sums);
+// Where an image's values and sums are, in float4s.
+__device__ __forceinline__ int values_of(const Team& team, int image) {
+    return team.values_at + image * team.values;
 }
-
-// The pixel of the step behind one.
-__device__ __forceinline__ Pixel behind(const Step& step, const Walk& walk, const Batch& batch, Pixel pixel) {
-    if (!step.last[walk.others]) return pixel;
-    bool wraps = ++pixel.column == batch.width;
-    return {pixel.row + wraps, wraps ? 0 : pixel.column};
+__device__ __forceinline__ int sums_of(const Team& team, int image) {
+    return team.sums_at + image * team.room;
 }
-
-// A block's share of a step.
-struct Share {
-    int first; // unit
-    int units;
-    int slices;
-    unsigned of_outputs;
-};
-__device__ __forceinline__ Share share_of(const Team& team, const Step& step, const Stage& stage, int rank) {
-    Share share = {step.unit, step.units, 0, step.of_outputs[0]};
-    if (step.shared) {
-        int first = step.units * rank >> team.blocks_shift, fewest = step.units >> team.blocks_shift;
-        share.first += first;
-        share.units = (step.units * (rank + 1) >> team.blocks_shift) - first;
-        share.of_outputs = share.units > fewest ? step.of_outputs[1] : step.of_outputs[0];
-    }
-    share.slices = share.units << stage.gated;
-    return share;
+__device__ __forceinline__ Now& now_of(const Team& team, int turn) {
+    return reinterpret_cast<Now*>(shared_record + team.now_at)[turn % unsigned(TEAM_RECORDS)];
+}
+__device__ __forceinline__ Places& places_of(const Team& team, const Walk& walk, int turn, int image) {
+    Places* places = reinterpret_cast<Places*>(shared_record + team.places_at);
+    return places[turn % unsigned(TEAM_RECORDS) * team.images + image];
 }
 
 // Copies a record, by the i-th of at least as many threads as it has parts.
 __device__ __forceinline__ void copy_record(const Team& team, int record, int turn, int i) {
-    if (i < PARTS) (shared_record + turn % unsigned(TEAM_RECORDS) * PARTS)[i] = __ldg(team.records + size_t(record) * PARTS + i);
+    float4* to = shared_record + turn % unsigned(TEAM_RECORDS) * PARTS;
+    if (i < PARTS) to[i] = __ldg(team.records + size_t(record) * PARTS + i);
 }
 
-// What a bringer puts, and where: a half of a step's, of an image.
+// What is brought, and where it goes: half a chunk of an image.
 struct Item {
-    const Half* half;
+    bool here;
     int image;
+    Half half;
 };
-__device__ __forceinline__ Item item_of(const Team& team, const Step& step, int item) {
-    int image = quotient(item, step.halves, step.of_halves);
-    return {team.halves + step.halves_at + (item - image * step.halves), image};
+__device__ __forceinline__ Item item_of(const Team& team, const Step& step, const Walk& walk, int i) {
+    Item item = {i < step.halves * walk.images, 0, {}};
+    if (!item.here) return item;
+    item.image = quotient(i, step.halves, step.of_halves);
+    item.half = team.halves[step.halves_at + (i - item.image * step.halves)];
+    return item;
 }
-__device__ __forceinline__ float4 ask_half(const Stage& stage, const Batch& batch, const Walk& walk, Pixel pixel, Item item) {
-    const Half& half = *item.half;
-    int row = step_at(stage, pixel.row, stage.first_row) * stage.input_step + half.row;
-    int column = step_at(stage, pixel.column, stage.first_column) * stage.input_step + half.column;
-    const float* from = batch.arena + offset(half.source, batch, walk.first + item.image, row, column) + half.channel;
-    return __ldcg(reinterpret_cast<const float4*>(from));
+__device__ __forceinline__ float4 ask_item(const Item& item, const Stage& stage, const Batch& batch, const Walk& walk, const Now& now) {
+    int row = step_at(stage, now.row, stage.first_row) * stage.input_step + item.half.row;
+    int column = step_at(stage, now.column, stage.first_column) * stage.input_step + item.half.column;
+    size_t from = offset(item.half.source, batch, walk.first + item.image, row, column) + item.half.channel;
+    return __ldcg(reinterpret_cast<const float4*>(batch.arena + from));
 }
-__device__ __forceinline__ void put_half(const Team& team, const Stage& stage, Item item, float4 x) {
+__device__ __forceinline__ void put_half(int to, int apart, int activation, float4 x) {
     float4 negative = {};
-    activate(stage.activation, x, negative);
-    float4* to = values_of(team, item.image) + item.half->place;
-    to[0] = x;
-    if (has_negatives(stage)) to[2 * item.half->apart] = negative;
+    activate(activation, x, negative);
+    shared_record[to] = x;
+    if (activation == CONCAT_ELU) shared_record[to + 2 * apart] = negative;
 }
 
-// Brings all that a step reads from maps, by the i-th of some threads.
-__device__ __forceinline__ void bring(const Team& team, const Step& step, const Batch& batch, const Walk& walk, Pixel pixel, int i,
-                                      int threads) {
+// Brings all that a step reads from maps, by all threads.
+__device__ __forceinline__ void bring(const Team& team, const Batch& batch, const Walk& walk) {
+    const Step& step = step_of(walk.turn);
     const Stage& stage = stage_of(step);
 #pragma unroll 1
-    for (int items = step.halves * walk.images; i < items; i += threads) {
-        Item item = item_of(team, step, i);
-        put_half(team, stage, item, ask_half(stage, batch, walk, pixel, item));
+    for (int i = threadIdx.x; i < step.halves * walk.images; i += TEAM_THREADS) {
+        Item item = item_of(team, step, walk, i);
+        float4 x = ask_item(item, stage, batch, walk, now_of(team, walk.turn));
+        put_half(values_of(team, item.image) + item.half.place, item.half.apart, stage.activation, x);
     }
 }
 
-// What a bringer has asked for, for a step that is not late.
-struct Asked {
-    float4 x[ASKED];
+// The roles. `begin`: before the first step. `first`: what of a step others wait for; `rest`: the rest, when `walk` has gone to
+// the next step.
+
+// Two groups of bringers take turns: at a step one asks for what the next step but one reads, the other one puts what it has
+// asked for, for the next step, and looks up what it will ask for next.
+struct Bringer {
+    Item item; // of the group's next step,
+    float4 x;  // what it has asked for,
+    int to;    // and where that goes, or -1
+
+    __device__ __forceinline__ static int number() { return (threadIdx.x - (TEAM_THREADS - WARP - 2 * TEAM_BRINGERS)) % unsigned(TEAM_BRINGERS); }
+    __device__ __forceinline__ static int group() { return (threadIdx.x - (TEAM_THREADS - WARP - 2 * TEAM_BRINGERS)) / unsigned(TEAM_BRINGERS); }
+    // For a step, which has these flags.
+    __device__ __forceinline__ void ask(const Team& team, const Batch& batch, const Walk& walk, int turn, unsigned flags) {
+        to = -1;
+        if (!item.here || (flags & (LATE | END))) return;
+        x = ask_item(item, stage_of(step_of(turn)), batch, walk, now_of(team, turn));
+        to = values_of(team, item.image) + item.half.place;
+    }
+    __device__ __forceinline__ void begin(const Team& team, const Batch& batch, const Walk& walk) {
+        x = {};
+        to = -1;
+        item = item_of(team, step_of(2 - group()), walk, number());
+        if (group() == 1) ask(team, batch, walk, 1, walk.next);
+    }
+    __device__ __forceinline__ void first(const Team&, const Batch&, const Walk&) const {}
+    __device__ __forceinline__ void rest(const Team& team, const Batch& batch, const Walk& walk) {
+        if (group() != walk.turn % 2) {
+            ask(team, batch, walk, walk.turn + 1, walk.next);
+            return;
+        }
+        // On its way meanwhile: the record of the fourth step from the one that is under way.
+        int record = step_of(walk.turn + 2).next[walk.others];
+        float4 part = {};
+        if (number() < PARTS) part = __ldg(team.records + size_t(record) * PARTS + number());
+        if (to >= 0) put_half(to, item.half.apart, stage_of(step_of(walk.turn)).activation, x);
+        item = item_of(team, step_of(walk.turn + 2), walk, number());
+        if (number() < PARTS) shared_record[(walk.turn + 3) % unsigned(TEAM_RECORDS) * PARTS + number()] = part;
+    }
+    __device__ __forceinline__ void draw(const Sampler&, const Batch&, const Walk&, const Now&) const {}
 };
-__device__ __forceinline__ void ask(Asked& asked, const Team& team, const Step& step, const Batch& batch, const Walk& walk,
-                                    Pixel pixel, int bringer) {
-    if (step.late || pixel.row >= walk.end) return;
-#pragma unroll
-    for (int k = 0; k < ASKED; k++) {
-        int i = bringer + k * TEAM_BRINGERS;
-        if (i < step.halves * walk.images) asked.x[k] = ask_half(stage_of(step), batch, walk, pixel, item_of(team, step, i));
-    }
-}
-__device__ __forceinline__ void put(const Asked& asked, const Team& team, const Step& step, const Walk& walk, Pixel pixel,
-                                    int bringer) {
-    if (step.late || pixel.row >= walk.end) return;
-#pragma unroll
-    for (int k = 0; k < ASKED; k++) {
-        int i = bringer + k * TEAM_BRINGERS;
-        if (i < step.halves * walk.images) put_half(team, stage_of(step), item_of(team, step, i), asked.x[k]);
-    }
-}
 
-// A multiplier's task: a chunk for one of the block's slices.
-struct Task {
-    unsigned long long weights; // its first row's, in floats from the start of the weights
-    int stride;                 // slices from row to row; 0 for no task
-    int sums;                   // of its first output, among an image's
-    unsigned places;            // its chunk's `place` and `apart`, one behind the other
-    bool is_wide;               // its weights are float32
+// Writes down, some steps ahead, which step of which pixel is whose turn, and where its outputs lie: for each image a lane for
+// each of these places, so that all are found at a time.
+struct Clerk {
+    int row; // of the step that it has come to
+    int column;
+    int end; // the first row that is not made
+
+    __device__ __forceinline__ void write(const Team& team, const Batch& batch, const Walk& walk, int turn) {
+        constexpr int FIELDS = 3; // of struct Places
+        const Step& step = step_of(turn);
+        const Stage& stage = stage_of(step);
+        unsigned flags = row < end ? step.flags[walk.others] : END;
+        int lane = threadIdx.x % WARP, image = lane / FIELDS, field = lane - image * FIELDS;
+        if (lane == WARP - 1) now_of(team, turn) = {row, column, flags, 0};
+        // All lanes go the same way, whatever comes of it: what there is none of, nobody reads.
+        const Grid& grid = field == 1 ? stage.add : stage.output;
+        Position at = {walk.first + image, step_at(stage, row, stage.first_row), step_at(stage, column, stage.first_column)};
+        size_t place = offset(grid, batch, at.image, at.row * stage.output_step + stage.parity_row,
+                              at.column * stage.output_step + stage.parity_column);
+        const float* found = batch.arena + place;
+        if (field == 2) {
+            int of = reinterpret_cast<const int*>(shared_record + team.classes_at)[min(image, walk.images - 1)];
+            found = bias_of(stage, batch, of, 0);
+            if (stage.loads_accumulators) found = batch.arena + accumulators_at(stage, at);
+        }
+        const float** places = reinterpret_cast<const float**>(&places_of(team, walk, turn, image));
+        if (image < walk.images) places[field] = found;
+        if (!(flags & LAST)) return;
+        bool wraps = ++column == batch.width;
+        row += wraps;
+        column = wraps ? 0 : column;
+    }
+    // Of the first steps, for those who begin behind it.
+    __device__ __forceinline__ void prepare(const Team& team, const Batch& batch, const Walk& walk) {
+        for (int turn = 0; turn < 3; turn++) write(team, batch, walk, turn);
+    }
+    __device__ __forceinline__ void begin(const Team&, const Batch&, const Walk&) const {}
+    __device__ __forceinline__ void first(const Team&, const Batch&, const Walk&) const {}
+    __device__ __forceinline__ void rest(const Team& team, const Batch& batch, const Walk& walk) {
+        write(team, batch, walk, walk.turn + 2);
+    }
+    __device__ __forceinline__ void draw(const Sampler&, const Batch&, const Walk&, const Now&) const {}
 };
-// Floats in which a slice of a row of weights is stored.
-template <Precision OF>
-__device__ __forceinline__ int words(bool is_wide) {
-    return OF == F32 || is_wide ? SLICE : SLICE / 2;
-}
-template <Precision OF>
-__device__ __forceinline__ Task task_of(const Team& team, const Step& step, const Walk& walk, int task) {
-    const Stage& stage = stage_of(step);
-    Share share = share_of(team, step, stage, walk.rank);
-    int slice = quotient(task, stage.chunks, step.of_chunks), chunk = task - slice * stage.chunks;
-    if (slice >= share.slices) return {};
-    int unit = stage.gated ? (slice & 1) * share.units + slice / 2 : slice;
-    Task found = {0, 0, unit * SLICE * step.line + chunk, 0, chunk < stage.wide};
-    int4 entry = __ldg(reinterpret_cast<const int4*>(team.chunks + step.chunks_at + chunk));
-    found.stride = entry.z;
-    found.places = entry.w;
-    int before = ((share.first << stage.gated) + slice) * (has_negatives(stage) ? MOST_ROWS : CHUNK);
-    found.weights = (static_cast<unsigned long long>(unsigned(entry.y)) << 32 | unsigned(entry.x)) +
-                    static_cast<unsigned long long>(before) * (entry.z * words<OF>(found.is_wide));
-    return found;
-}
 
-// The weights of a task, and how they are read. What there is none of is zero: a register that keeps what it had is taken for
-// the whole kernel.
+// The weights of a task, and how they are read: for a chunk without negatives in one half of the rows, so that another task's may
+// be on their way to the other half.
 template <Precision OF>
 struct Weights {
-    WeightsAt<OF> at;
+    WeightsAt<OF> at[2];
     float4 rows[MOST_ROWS];
-};
-template <Precision OF>
-__device__ __forceinline__ void ask_weights(Weights<OF>& weights, const Task& task, bool negatives, const Batch& batch) {
-    weights = {};
-    if (task.stride == 0) return;
-    weights.at.begin(batch, task.weights, task.is_wide);
-    weights.at.load_by([&](auto* from) {
-#pragma unroll
-        for (int i = 0; i < CHUNK; i++) weights.rows[i] = load_slice(from + i * task.stride);
-    });
-    if (!negatives) return;
-    weights.at.load_by([&](auto* from) {
-#pragma unroll
-        for (int i = CHUNK; i < MOST_ROWS; i++) weights.rows[i] = load_slice(from + i * task.stride);
-    });
-}
 
-// The sums of a task's chunk, of each image.
-template <Precision OF>
-__device__ __forceinline__ void multiply(const Team& team, const Walk& walk, const Task& task, bool negatives, int line,
-                                         const Weights<OF>& weights) {
-    if (task.stride == 0) return;
-    float4 w[MOST_ROWS];
+    // Of the HALF-th half, from a row of the chunk on. What there is none of is zero: a register that keeps what it had is taken
+    // for the whole kernel.
+    template <int HALF>
+    __device__ __forceinline__ void ask(const Task& task, const Batch& batch, int first = 0) {
+        at[HALF] = {};
 #pragma unroll
-    for (int i = 0; i < MOST_ROWS; i++) {
-        w[i] = weights.rows[i];
-        weights.at.widen(w[i]);
+        for (int i = 0; i < CHUNK; i++) rows[HALF * CHUNK + i] = {};
+        if (task.stride == 0) return;
+        int stride = task.stride & (WIDE - 1);
+        at[HALF].begin(batch, 2ull * task.weights, task.stride & WIDE);
+        at[HALF].advance(first * stride);
+        at[HALF].load_by([&](auto* from) {
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++) rows[HALF * CHUNK + i] = load_slice(from + i * stride);
+        });
     }
-    int place = task.places & 0xffff, apart = task.places >> 16;
-#pragma unroll 1
-    for (int image = 0; image < walk.images; image++) {
-        const float4* from = values_of(team, image) + place;
-        gemv::Inputs x = {from[0], from[apart], {}, {}};
-        if (negatives) {
-            x.low_negative = from[2 * apart];
-            x.high_negative = from[3 * apart];
+    // Both halves, for a chunk with negatives.
+    __device__ __forceinline__ void ask_all(const Task& task, unsigned flags, const Batch& batch) {
+        ask<0>(task, batch);
+        ask<1>(flags & NEGATIVES ? task : Task{}, batch, CHUNK);
+    }
+    template <int HALF>
+    __device__ __forceinline__ void widen(float4 (&w)[MOST_ROWS], int to) const {
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) {
+            w[to + i] = rows[HALF * CHUNK + i];
+            at[HALF].widen(w[to + i]);
         }
-        gemv::store_sums(sums_of(team, image) + task.sums, line, gemv::multiply(x, w, negatives));
     }
-}
+};
 
-// A multiplier's share of a step. Behind it `task` is the next step's, with its weights under way, and `next` that of the
-// step after it.
+// Where a task's chunk of the first image and its first output's sum are, and how far from there all else is.
+struct Way {
+    int from; // in float4s of shared memory
+    int apart;
+    int to; // in floats
+    int line;
+
+    __device__ __forceinline__ static Way of(const Team& team, const Task& task) {
+        return {team.values_at + task.place, task.apart, team.sums_at * SLICE + int(task.sums), task.line};
+    }
+};
+
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Team& team, const Batch& batch, const Walk& walk, Task& task, Task& next,
-                                              Weights<OF>& weights) {
-    const Step& step = step_of(walk.turn);
-    const Stage& stage = stage_of(step);
-    bool negatives = has_negatives(stage);
-    Share share = share_of(team, step, stage, walk.rank);
-    multiply(team, walk, task, negatives, step.line, weights);
+struct Multiplier {
+    Task task; // of this step, with its weights under way,
+    Weights<OF> weights;
+    Way way;
+    Task next; // and of the next step
+
+    // The i-th of the block.
+    __device__ __forceinline__ static Task look_up(const Team& team, const Walk& walk, int turn, int i) {
+        const Step& step = step_of(turn);
+        int at = step.tasks_at + i;
+        if (walk.others) at += walk.rank * step.tasks;
+        union {
+            int4 as_it_lies;
+            Task task;
+        } found = {__ldg(reinterpret_cast<const int4*>(team.tasks + at))};
+        return found.task;
+    }
+    __device__ __forceinline__ void get_ready(const Team& team, const Batch& batch, unsigned flags) {
+        weights.ask_all(task, flags, batch);
+        // Now, and not when the inputs are there.
+        way = Way::of(team, task);
+        way = {anew(way.from), anew(way.apart), anew(way.to), anew(way.line)};
+    }
+    // The sums of a chunk, of each image.
+    __device__ __forceinline__ static void multiply(const Team& team, const Walk& walk, const Way& way, const float4 (&w)[MOST_ROWS],
+                                                    bool negatives) {
+        const float4* from = shared_record + way.from;
+        float* to = shared_floats() + way.to;
 #pragma unroll 1
-    for (int i = threadIdx.x + TEAM_MULTIPLIERS; i < share.slices * stage.chunks; i += TEAM_MULTIPLIERS) {
-        Task further = task_of<OF>(team, step, walk, i);
-        ask_weights(weights, further, negatives, batch);
-        multiply(team, walk, further, negatives, step.line, weights);
+        for (int image = walk.images;;) {
+            gemv::Inputs x = {from[0], from[way.apart], {}, {}};
+            if (negatives) {
+                x.low_negative = from[2 * way.apart];
+                x.high_negative = from[3 * way.apart];
+            }
+            gemv::store_sums(to, way.line, gemv::multiply(x, w, negatives));
+            if (--image == 0) break;
+            from += team.values;
+            to += team.room * SLICE;
+        }
     }
-    for (int image = 0; image < walk.images; image++) {
-        gemv::pad(sums_of(team, image), stage.chunks, step.line, share.slices * SLICE, threadIdx.x, TEAM_MULTIPLIERS);
+    // With the weights of a half.
+    template <int HALF>
+    __device__ __forceinline__ void multiply_half(const Team& team, const Walk& walk, const Task& task) const {
+        if (task.stride == 0) return;
+        float4 w[MOST_ROWS] = {};
+        weights.template widen<HALF>(w, 0);
+        multiply(team, walk, Way::of(team, task), w, false);
     }
-    barrier_arrive<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS);
-    task = next;
-    ask_weights(weights, task, has_negatives(stage_of(step_of(walk.turn + 1))), batch);
-    next = task_of<OF>(team, step_of(walk.turn + 2), walk, threadIdx.x);
-}
-
-// A bringer's share of a step. `one` and `two` are the pixels of the next step and of the one after it.
-__device__ __forceinline__ void bring_step(const Team& team, const Batch& batch, const Walk& walk, Pixel one, Pixel two,
-                                           Asked& asked) {
-    int bringer = threadIdx.x - TEAM_MULTIPLIERS - TEAM_ADDERS;
-    copy_record(team, step_of(walk.turn + 2).next[walk.others], walk.turn + 3, TEAM_BRINGERS - 1 - bringer);
-    put(asked, team, step_of(walk.turn + 1), walk, one, bringer);
-    ask(asked, team, step_of(walk.turn + 2), batch, walk, two, bringer);
-}
-
-// An output that an adder makes.
-struct Sum {
-    int image; // of the team
-    int rest;  // the output, among the block's
-    Position at;
-};
-__device__ __forceinline__ Sum sum_of(const Step& step, const Share& share, const Walk& walk, Pixel pixel, int item) {
-    const Stage& stage = stage_of(step);
-    int of_image = share.units * SLICE, image = quotient(item, of_image, share.of_outputs);
-    Position at = {walk.first + image, step_at(stage, pixel.row, stage.first_row), step_at(stage, pixel.column, stage.first_column)};
-    return {image, item - image * of_image, at};
-}
-
-// What an output's sum begins with, and its gate's.
-struct Begun {
-    float value;
-    float gate;
-};
-__device__ __forceinline__ Begun begin(const Team& team, const Stage& stage, const Batch& batch, const Share& share, const Sum& sum) {
-    int slice = (share.first + sum.rest / SLICE) << stage.gated, o = sum.rest % SLICE;
-    int class_of_image = reinterpret_cast<const int*>(shared_record + team.classes_at)[sum.image];
-    const float* from = stage.loads_accumulators
-                            ? batch.arena + accumulators_at(stage, sum.at) + slice * SLICE + o
-                            : batch.weights + stage.bias + (size_t(class_of_image) * stage.slices + slice) * SLICE + o;
-    Begun begun = {load_begun<float>(stage.loads_accumulators, from), 0.0f};
-    if (stage.gated) begun.gate = load_begun<float>(stage.loads_accumulators, from + SLICE);
-    return begun;
-}
-// For a step that has yet to come, if this adder has an output of it.
-__device__ __forceinline__ Begun begin_ahead(const Team& team, const Step& step, const Batch& batch, const Walk& walk, Pixel pixel) {
-    Share share = share_of(team, step, stage_of(step), walk.rank);
-    int adder = threadIdx.x - TEAM_MULTIPLIERS;
-    if (pixel.row >= walk.end || adder >= share.units * SLICE * walk.images) return {};
-    return begin(team, stage_of(step), batch, share, sum_of(step, share, walk, pixel, adder));
-}
-
-// Puts a channel of the values where later stages of the pixel read it, as each of them does.
-__device__ __forceinline__ void put_channel(float* values, const Form& form, int channel, float x) {
-    int half = channel / SLICE, place = form.place + (half & 1) * form.apart + half / 2;
-    values[place * SLICE + channel % SLICE] = x;
-}
-__device__ __forceinline__ void put_output(const Team& team, const Step& step, int image, int channel, float x) {
-    float* values = reinterpret_cast<float*>(values_of(team, image));
-    if (step.forms[IDENTITY].place != NOWHERE) put_channel(values, step.forms[IDENTITY], channel, x);
-    if (step.forms[ELU].place != NOWHERE) put_channel(values, step.forms[ELU], channel, elu(x));
-    if (step.forms[RELU].place != NOWHERE) put_channel(values, step.forms[RELU], channel, relu(x));
-    if (step.forms[CONCAT_ELU].place != NOWHERE) {
-        const Form& form = step.forms[CONCAT_ELU];
-        float positive, negative;
-        concat_elu(x, positive, negative);
-        put_channel(values, form, channel, positive);
-        put_channel(values + 2 * form.apart * SLICE, form, channel, negative);
-    }
-}
-
-// An adder's share of a step. `begun` is of its first output.
-__device__ __forceinline__ void add_step(const Team& team, const Batch& batch, const Walk& walk, Begun begun) {
-    const Step& step = step_of(walk.turn);
-    const Stage& stage = stage_of(step);
-    Share share = share_of(team, step, stage, walk.rank);
-    gemv::Ending ending = gemv::ending_of(stage);
-    int outputs = share.units * SLICE * walk.images, chunks = gemv::padded(stage.chunks);
-    bool gated = stage.gated;
-    int to_gates = gated ? share.units * SLICE * step.line : 0, adder = threadIdx.x - TEAM_MULTIPLIERS;
-    bool waits = true;
+    // All tasks of this thread: each one's weights come while the one before is multiplied, and where they are is looked up before.
+    __device__ __forceinline__ void multiply_all(const Team& team, const Batch& batch, const Walk& walk) {
+        int i = threadIdx.x + TEAM_MULTIPLIERS, end = step_of(walk.turn).tasks;
+        Task other = look_up(team, walk, walk.turn, i);
 #pragma unroll 1
-    for (int item = adder; waits || item < outputs; item += TEAM_ADDERS) {
-        bool here = item < outputs;
-        Sum sum = {};
-        Output output = {};
-        float add = 0.0f;
-        int channel = 0;
-        if (here) {
-            sum = sum_of(step, share, walk, walk.pixel, item);
-            if (!waits) begun = begin(team, stage, batch, share, sum);
-            int unit = share.first + sum.rest / SLICE;
-            output = locate_output(stage, batch, sum.at, unit << gated, sum.rest % SLICE);
-            channel = unit * SLICE + sum.rest % SLICE;
-            if (stage.adds && step.add.place == NOWHERE) add = __ldcg(output.add);
-            if (stage.adds && step.add.place != NOWHERE) {
-                int half = channel / SLICE, place = step.add.place + (half & 1) * step.add.apart + half / 2;
-                add = reinterpret_cast<const float*>(values_of(team, sum.image))[place * SLICE + channel % SLICE];
+        for (;;) {
+            weights.template ask<1>(other, batch);
+            bool more = (i += TEAM_MULTIPLIERS) < end;
+            Task third = more ? look_up(team, walk, walk.turn, i) : Task{};
+            multiply_half<0>(team, walk, task);
+            task = third;
+            weights.template ask<0>(task, batch);
+            Task fourth = more && (i += TEAM_MULTIPLIERS) < end ? look_up(team, walk, walk.turn, i) : Task{};
+            multiply_half<1>(team, walk, other);
+            other = fourth;
+            if (!more) break;
+            if (i >= end) {
+                multiply_half<0>(team, walk, task);
+                break;
             }
         }
-        if (waits) barrier_wait<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS);
-        waits = false;
-        if (!here) continue;
-        const float* sums = sums_of(team, sum.image) + sum.rest * step.line;
-        gemv::add_up(begun.value, begun.gate, sums, sums + to_gates, chunks);
-        float x = gemv::ended(stage, ending, begun.value, begun.gate, add);
-        put_output(team, step, sum.image, channel, x);
-        *output.to = x;
     }
+    __device__ __forceinline__ void multiply_first(const Team& team, const Walk& walk) const {
+        if (task.stride == 0) return;
+        float4 w[MOST_ROWS];
+        weights.template widen<0>(w, 0);
+        weights.template widen<1>(w, CHUNK);
+        multiply(team, walk, way, w, walk.flags & NEGATIVES);
+    }
+    __device__ __forceinline__ void begin(const Team& team, const Batch& batch, const Walk& walk) {
+        task = look_up(team, walk, 0, threadIdx.x);
+        get_ready(team, batch, walk.flags);
+        next = look_up(team, walk, 1, threadIdx.x);
+    }
+    __device__ __forceinline__ void first(const Team& team, const Batch& batch, const Walk& walk) {
+        if ((walk.flags & (FURTHER | NEGATIVES)) == FURTHER) {
+            multiply_all(team, batch, walk);
+        } else {
+            multiply_first(team, walk);
+        }
+        if (walk.flags & (FURTHER | PADS)) {
+            if (walk.flags & NEGATIVES) {
+#pragma unroll 1
+                for (int i = threadIdx.x + TEAM_MULTIPLIERS; i < step_of(walk.turn).tasks; i += TEAM_MULTIPLIERS) {
+                    task = look_up(team, walk, walk.turn, i);
+                    get_ready(team, batch, walk.flags);
+                    multiply_first(team, walk);
+                }
+            }
+            if (walk.flags & PADS) pad(team, walk);
+        }
+        barrier_arrive<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS + walk.turn % 2);
+    }
+    __device__ __forceinline__ void rest(const Team& team, const Batch& batch, const Walk& walk) {
+        task = next;
+        get_ready(team, batch, walk.flags);
+        next = look_up(team, walk, walk.turn + 1, threadIdx.x);
+    }
+    // Of all lines there are, whichever block's they are: up to `Step::chunks`.
+    __device__ __forceinline__ void pad(const Team& team, const Walk& walk) const {
+        const Step& step = step_of(walk.turn);
+        int lines = step.sums << bool(walk.flags & GATED), chunks = stage_of(step).chunks;
+        for (int image = 0; image < walk.images; image++) {
+            gemv::pad(shared_floats() + sums_of(team, image) * SLICE, chunks, gemv::padded(chunks) + gemv::GAP, lines, threadIdx.x,
+                      TEAM_MULTIPLIERS);
+        }
+    }
+    __device__ __forceinline__ void draw(const Sampler&, const Batch&, const Walk&, const Now&) const {}
+};
+
+// An output that an adder makes, with all that can be known of it before its sum.
+struct Ready {
+    bool here;
+    int image;
+    int channel;
+    int chunks;
+    const float4* sums; // of its chunks,
+    const float4* gates; // and of its gate's
+    float value;        // what the sum begins with
+    float gate;
+    float* to;           // its place in the map,
+    float* put;          // and where later steps read it as it is, or null
+    const float* add;    // what is added to it, in a map,
+    const float* made;   // or in shared memory, or null
+};
+
+// Where a channel of the values lies, in floats of shared memory.
+__device__ __forceinline__ int place_of(const Team& team, int image, const Form& form, int channel) {
+    int half = channel / SLICE;
+    return (values_of(team, image) + form.place + (half & 1) * form.apart + half / 2) * SLICE + channel % SLICE;
 }
+
+// At a step one group adds, and the other one gets ready for the next step.
+struct Adder {
+    Ready ready;
+    Sum next;  // of the group's next step
+    float add; // what is added to this step's
+
+    __device__ __forceinline__ static int number() { return (threadIdx.x - TEAM_MULTIPLIERS) % unsigned(TEAM_ADDERS); }
+    __device__ __forceinline__ static bool adds(int turn) {
+        return (threadIdx.x - TEAM_MULTIPLIERS) / unsigned(TEAM_ADDERS) == turn % 2;
+    }
+    // The item-th output of the block, of all images.
+    __device__ __forceinline__ static Sum look_up(const Team& team, const Walk& walk, int turn, int item) {
+        const Step& step = step_of(turn);
+        Sum sum = {-1};
+        if (item >= step.sums * walk.images) return sum;
+        int at = item - quotient(item, step.sums, step.of_sums) * step.sums + step.sums_at;
+        if (walk.others) at += walk.rank * step.sums;
+        const int4* from = reinterpret_cast<const int4*>(team.sums + at);
+        int4 first = __ldg(from), second = __ldg(from + 1);
+        return {first.x, first.y, first.z, first.w, second.x, second.y, {}};
+    }
+    __device__ __forceinline__ static Ready get_ready(const Team& team, const Walk& walk, int turn, unsigned flags, int item,
+                                                      const Sum& sum) {
+        Ready ready = {sum.chunks >= 0 && !(flags & END)};
+        if (!ready.here) return ready;
+        const Step& step = step_of(turn);
+        ready.image = walk.images == 1 ? 0 : quotient(item, step.sums, step.of_sums);
+        const Places& places = places_of(team, walk, turn, ready.image);
+        const float* begun = places.begun + sum.begun;
+        bool stored = stage_of(step).loads_accumulators;
+        ready.value = load_begun<float>(stored, begun);
+        if (flags & GATED) ready.gate = load_begun<float>(stored, begun + SLICE);
+        ready.channel = sum.channel;
+        ready.chunks = step.chunks;
+        ready.sums = reinterpret_cast<const float4*>(shared_floats() + sums_of(team, ready.image) * SLICE + sum.chunks);
+        ready.gates = ready.sums + sum.to_gates / SLICE;
+        float* values = shared_floats() + values_of(team, ready.image) * SLICE;
+        ready.to = places.output + sum.channel;
+        ready.put = sum.put_at < 0 ? nullptr : values + sum.put_at;
+        ready.add = places.add + sum.channel;
+        ready.made = sum.add_at < 0 ? nullptr : values + sum.add_at;
+        return ready;
+    }
+    __device__ __forceinline__ static float addend(const Ready& ready, unsigned flags) {
+        if (!(flags & ADDS) || !ready.here) return 0.0f;
+        return ready.made != nullptr ? *ready.made : __ldcg(ready.add);
+    }
+    // Puts an output where later steps of the pixel read it through an activation.
+    __device__ __forceinline__ static void put(const Team& team, const Step& step, const Ready& ready, float x) {
+        auto put = [&](const Form& form, float x) {
+            shared_floats()[place_of(team, ready.image, form, ready.channel)] = x;
+        };
+        if (step.forms[ELU - 1].place != NOWHERE) put(step.forms[ELU - 1], elu(x));
+        if (step.forms[RELU - 1].place != NOWHERE) put(step.forms[RELU - 1], relu(x));
+        Form form = step.forms[CONCAT_ELU - 1];
+        if (form.place != NOWHERE) {
+            float positive, negative;
+            concat_elu(x, positive, negative);
+            put(form, positive);
+            form.place += 2 * form.apart;
+            put(form, negative);
+        }
+    }
+    // An output whose chunks' sums are there.
+    __device__ __forceinline__ static void finish(const Team& team, int turn, unsigned flags, const Ready& ready, float add) {
+        if (!ready.here) return;
+        float value = gemv::add_up(ready.value, ready.sums[0]), gate = gemv::add_up(ready.gate, ready.gates[0]);
+        if (ready.chunks > 4) {
+            value = gemv::add_up(value, ready.sums[1]);
+            gate = gemv::add_up(gate, ready.gates[1]);
+        }
+        if (ready.chunks > 8) {
+            auto floats = [](const float4* at) { return reinterpret_cast<const float*>(at); };
+            gemv::add_up(value, gate, floats(ready.sums + 2), floats(ready.gates + 2), ready.chunks - 8);
+        }
+        Epilogue of = {bool(flags & HYPERBOLIC), bool(flags & GATED), bool(flags & ADDS)};
+        float x = epilogue(of, value, gate, add);
+        if (ready.put != nullptr) *ready.put = x;
+        if (flags & READ) put(team, step_of(turn), ready, x);
+        *ready.to = x;
+    }
+
+    __device__ __forceinline__ void begin(const Team& team, const Batch&, const Walk& walk) {
+        add = 0.0f;
+        ready = {};
+        if (adds(0)) ready = get_ready(team, walk, 0, walk.flags, number(), look_up(team, walk, 0, number()));
+        next = look_up(team, walk, adds(0) ? 2 : 1, number());
+    }
+    __device__ __forceinline__ void first(const Team&, const Batch&, const Walk& walk) {
+        if (adds(walk.turn)) add = addend(ready, walk.flags);
+    }
+    __device__ __forceinline__ void rest(const Team& team, const Batch&, const Walk& walk) {
+        if (adds(walk.turn)) {
+            ready = get_ready(team, walk, walk.turn, walk.flags, number(), next);
+            next = look_up(team, walk, walk.turn + 2, number());
+            return;
+        }
+        int turn = walk.turn - 1;
+        barrier_wait<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS + turn % 2);
+        finish(team, turn, walk.before, ready, add);
+        if (!(walk.before & MANY)) return;
+#pragma unroll 1
+        for (int item = number() + TEAM_ADDERS; item < step_of(turn).sums * walk.images; item += TEAM_ADDERS) {
+            Ready further = get_ready(team, walk, turn, walk.before, item, look_up(team, walk, turn, item));
+            finish(team, turn, walk.before, further, addend(further, walk.before));
+        }
+    }
+    // Draws the pixel of the team's images, a warp each.
+    __device__ __forceinline__ void draw(const Sampler& sampler, const Batch& batch, const Walk& walk, const Now& now) const {
+        int adder = threadIdx.x - TEAM_MULTIPLIERS;
+        for (int image = adder / WARP; image < walk.images; image += 2 * TEAM_ADDERS / WARP) {
+            sample<LAUNCH>(sampler, batch, walk.first + image, now.row, now.column, [](int, float) {});
+        }
+    }
+};
 
 } // namespace team

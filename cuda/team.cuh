@@ -21,76 +21,64 @@ __device__ __forceinline__ void meet(GridBarrier& barrier) {
     barrier.wait();
 }
 
-// Draws the pixel of the team's images, a warp of the adders each.
-__device__ __forceinline__ void draw(const Sampler& sampler, const Batch& batch, const Walk& walk) {
-    if (threadIdx.x < TEAM_MULTIPLIERS || threadIdx.x >= TEAM_MULTIPLIERS + TEAM_ADDERS) return;
-    for (int image = (threadIdx.x - TEAM_MULTIPLIERS) / WARP; image < walk.images; image += TEAM_ADDERS / WARP) {
-        sample<LAUNCH>(sampler, batch, walk.first + image, walk.pixel.row, walk.pixel.column, [](int, float) {});
-    }
-}
-
 // The first record that is shared, from one on.
 __device__ __forceinline__ int first_shared(const Team& team, int record) {
     const Step& step = *reinterpret_cast<const Step*>(team.records + size_t(record) * PARTS);
-    return step.shared ? record : step.next[1];
+    return step.flags[1] & SHARED ? record : step.next[1];
 }
 
-// Rows of the team's images, from `walk.pixel` on.
+// A role's way through all steps. All roles meet at the same barriers.
+template <class Role>
+__device__ __forceinline__ void go(Role role, const Team& team, const Sampler* sampler, const Batch& batch, GridBarrier& barrier,
+                                   Walk walk) {
+    role.begin(team, batch, walk);
+    if (!(walk.flags & LATE)) bring(team, batch, walk);
+    __syncthreads();
+    for (;;) {
+        if ((walk.before & (CLOSES | LAST)) | (walk.flags & (MEETS | LATE))) {
+            if (walk.before & CLOSES) meet(barrier);
+            if ((walk.before & LAST) && walk.others == 0) {
+                role.draw(*sampler, batch, walk, now_of(team, walk.turn - 1));
+                __syncthreads();
+            }
+            if (walk.flags & END) break;
+            if (walk.flags & MEETS) meet(barrier);
+            if (walk.flags & LATE) {
+                bring(team, batch, walk);
+                __syncthreads();
+            }
+        }
+        role.first(team, batch, walk);
+        walk = {walk.rank, walk.others, walk.first, walk.images, walk.turn + 1, walk.flags, walk.next, now_of(team, walk.turn + 2).flags};
+        role.rest(team, batch, walk);
+        __syncthreads();
+    }
+}
+
+// Rows of the team's images.
 template <Precision OF>
 __device__ __forceinline__ void make_images(const Team& team, const Sampler* sampler, const Batch& batch, GridBarrier& barrier,
-                                            int record, Walk walk) {
-    bool multiplies = threadIdx.x < TEAM_MULTIPLIERS, adds = !multiplies && threadIdx.x < TEAM_MULTIPLIERS + TEAM_ADDERS;
-    int bringer = int(threadIdx.x) - TEAM_MULTIPLIERS - TEAM_ADDERS;
+                                            int record, int row, int rows, Walk walk) {
     int* classes = reinterpret_cast<int*>(shared_record + team.classes_at);
     for (int i = threadIdx.x; i < walk.images; i += TEAM_THREADS) classes[i] = batch.classes[walk.first + i];
-    for (int turn = 0; turn + 1 < TEAM_RECORDS; turn++) {
+    for (int turn = 0; turn < 4; turn++) {
         copy_record(team, record, turn, threadIdx.x);
         __syncthreads();
         record = step_of(turn).next[walk.others];
     }
-    Pixel one = behind(step_of(0), walk, batch, walk.pixel);
-    Task task = {}, next = {};
-    Weights<OF> weights = {};
-    Asked asked = {};
-    Begun begun = {};
-    if (multiplies) {
-        task = task_of<OF>(team, step_of(0), walk, threadIdx.x);
-        ask_weights(weights, task, has_negatives(stage_of(step_of(0))), batch);
-        next = task_of<OF>(team, step_of(1), walk, threadIdx.x);
-    } else if (adds) {
-        begun = begin_ahead(team, step_of(0), batch, walk, walk.pixel);
-    } else {
-        if (!step_of(0).late) bring(team, step_of(0), batch, walk, walk.pixel, bringer, TEAM_BRINGERS);
-        ask(asked, team, step_of(1), batch, walk, one, bringer);
-    }
+    Clerk clerk = {row, 0, row + rows};
+    if (threadIdx.x >= TEAM_THREADS - WARP) clerk.prepare(team, batch, walk);
     __syncthreads();
-    while (walk.pixel.row < walk.end) {
-        const Step& step = step_of(walk.turn);
-        Pixel two = behind(step_of(walk.turn + 1), walk, batch, one);
-        bool last = step.last[walk.others], closes = step.closes;
-        if (step.meets) meet(barrier);
-        if (step.late) {
-            bring(team, step, batch, walk, walk.pixel, threadIdx.x, TEAM_THREADS);
-            __syncthreads();
-        }
-        if (multiplies) {
-            multiply_step(team, batch, walk, task, next, weights);
-        } else if (adds) {
-            Begun ahead = begin_ahead(team, step_of(walk.turn + 1), batch, walk, one);
-            add_step(team, batch, walk, begun);
-            begun = ahead;
-        } else {
-            bring_step(team, batch, walk, one, two, asked);
-        }
-        __syncthreads();
-        if (closes) meet(barrier);
-        if (last && walk.others == 0) {
-            draw(*sampler, batch, walk);
-            __syncthreads();
-        }
-        walk.turn = (walk.turn + 1) % unsigned(TEAM_RECORDS);
-        walk.pixel = one;
-        one = two;
+    walk.flags = now_of(team, 0).flags;
+    walk.next = now_of(team, 1).flags;
+    if (threadIdx.x < TEAM_MULTIPLIERS) {
+        go(Multiplier<OF>(), team, sampler, batch, barrier, walk);
+    } else if (threadIdx.x < TEAM_MULTIPLIERS + 2 * TEAM_ADDERS) {
+        go(Adder(), team, sampler, batch, barrier, walk);
+    } else if (threadIdx.x < TEAM_THREADS - WARP) {
+        go(Bringer(), team, sampler, batch, barrier, walk);
+    } else {
+        go(clerk, team, sampler, batch, barrier, walk);
     }
 }
 
@@ -104,8 +92,8 @@ __device__ __forceinline__ void make_rows(const Team& team, const Sampler* sampl
     int teams = int(gridDim.x) >> team.blocks_shift;
     if (rank > 0) record = first_shared(team, record);
     for (int first = of_all * team.images; first < batch.size; first += teams * team.images) {
-        Walk walk = {rank, rank > 0, first, min(team.images, batch.size - first), 0, row + rows, {row, 0}};
-        make_images<OF>(team, sampler, batch, barrier, record, walk);
+        Walk walk = {rank, rank > 0, first, min(team.images, batch.size - first), 0, 0, 0, 0};
+        make_images<OF>(team, sampler, batch, barrier, record, row, rows, walk);
     }
 }
 

@@ -104,8 +104,9 @@ impl<'a> Builder<'a> {
     /// The steps of a pixel.
     fn of_pixel(&self, row: usize, column: usize) -> Vec<Shared<'a>> {
         let steps = walk::of_pixel(self.plan, self.steps, self.schedule, row, column);
-        let share = |step: walk::Step<'a>| {
-            Shared { step, shares: self.weights.pieces[step.piece].expect("the pixel phase runs it") }
+        let share = |step: walk::Step<'a>| Shared {
+            step,
+            shares: self.weights.pieces[step.piece].expect("the pixel phase runs it"),
         };
         steps.into_iter().map(share).collect()
     }

@@ -7,8 +7,8 @@
 //! an H100. They need not be another device's: only the order of the candidates matters.
 
 use super::abi::{
-    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SPLIT_POSITIONS,
-    SLICE, SPLIT_SLICES, TEAM_ADDERS, TEAM_MULTIPLIERS, THREADS,
+    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_POSITIONS,
+    SPLIT_SLICES, TEAM_ADDERS, TEAM_MULTIPLIERS, THREADS,
 };
 use super::team::Shape;
 
@@ -224,7 +224,8 @@ impl Work {
         let rounds = tasks.div_ceil(TEAM_MULTIPLIERS).max(1) as f64;
         let outputs = (slices * SLICE * shape.images / self.least).div_ceil(TEAM_ADDERS) as f64;
         // From the inputs to the end: products of each image, the sums of chunks, what becomes of them.
-        let latency = 150.0 + 80.0 * images + outputs * (4.0 * self.chunks as f64 + 150.0 * self.least as f64);
+        let latency =
+            150.0 + 80.0 * images + outputs * (4.0 * self.chunks as f64 + 150.0 * self.least as f64);
         let further = (rounds - 1.0) * (600.0 + 80.0 * images);
         // What all multiprocessors ask of the second-level cache at a time has to come from there.
         let bytes = (tasks * self.rows * SLICE * size_of::<f32>()) as f64;

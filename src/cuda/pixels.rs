@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{self, CLUSTER, Chunk, Half};
+use super::abi::{self, CLUSTER, Half, Sum, Task};
 use super::cluster::{self, Clusters};
 use super::driver::{Buffer, Device, Shape};
 use super::kernels::Kernel;
@@ -104,14 +104,16 @@ impl Pixels {
         let (shape, of) = of.ok_or_else(|| refused(device, "team", too_large))?;
         let tables = [
             &of.records[..],
-            cast_slice::<Chunk, u8>(&of.chunks),
+            cast_slice::<Task, u8>(&of.tasks),
+            cast_slice::<Sum, u8>(&of.sums),
             cast_slice::<Half, u8>(&of.halves),
         ];
         let tables = tables.into_iter().map(|table| device.upload(table)).collect::<Result<Vec<_>>>()?;
-        let counters = (shape.blocks > 1).then(|| device.zeroed(shape.teams.next_multiple_of(4))).transpose()?;
-        let [records, chunks, halves] = [0, 1, 2].map(|i| tables[i].as_device_ptr().as_raw());
+        let counters =
+            (shape.blocks > 1).then(|| device.zeroed(shape.teams.next_multiple_of(4))).transpose()?;
+        let [records, tasks, sums, halves] = [0, 1, 2, 3].map(|i| tables[i].as_device_ptr().as_raw());
         let counters_at = counters.as_ref().map_or(0, |c: &Buffer<u32>| c.as_device_ptr().as_raw());
-        let told = abi::Team { records, chunks, halves, counters: counters_at, ..of.told };
+        let told = abi::Team { records, tasks, sums, halves, counters: counters_at, ..of.told };
         Ok(Pixels {
             way: Way::Teams(told, counters),
             rows: of.rows,

@@ -60,7 +60,8 @@ pub fn predict(
     let images = extent.batch.div_ceil(clusters);
     let shapes = Shape::all(extent.batch, room.multiprocessors);
     let of_shape = |shape: &Shape| (shape.pixel(&schedule, extent.batch), *shape);
-    let (of_teams, shape) = shapes.iter().map(of_shape).min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("one block");
+    let (of_teams, shape) =
+        shapes.iter().map(of_shape).min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("one block");
     let by_clusters = |launches: &[usize]| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
         stages.map(|stage| OVER * stage.work(extent.batch).cluster_step(images) + SENT).sum()

@@ -5,12 +5,13 @@
 //! has been there for long enough. Which is which follows from the order of the steps ([`super::walk`]).
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use bytemuck::{Zeroable, bytes_of};
 
 use super::abi::{
-    self, ASKED, CHUNK, Chunk, Form, Half, PART, SLICE, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS,
-    TEAM_RECORDS, Tap, reciprocal,
+    self, CHUNK, Form, Half, NOW, PART, PLACES, SLICE, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS,
+    TEAM_RECORDS, Tap, Task, WIDE, flag, reciprocal,
 };
 use super::schedule::{Launches, Schedule};
 use super::stage::Stage;
@@ -21,12 +22,12 @@ use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
 
 /// Threads of a block.
-pub const BLOCK: usize = TEAM_MULTIPLIERS + TEAM_ADDERS + TEAM_BRINGERS;
+pub const BLOCK: usize = TEAM_MULTIPLIERS + 2 * TEAM_ADDERS + 2 * TEAM_BRINGERS + 32;
 /// Steps from the one that makes a value to the first that may find it brought ahead: it is asked for during a step, and
 /// put in its place during the next.
 const AHEAD: usize = 3;
 /// Bytes of weights from which on a stage is shared: that other blocks read most of them saves more than two barriers take.
-const WIDE: usize = 256 << 10;
+const SHARED: usize = 256 << 10;
 /// Float4s that eight threads read at a time: places begin on multiples.
 const LINE: usize = 8;
 /// Float4s of a record.
@@ -74,8 +75,10 @@ impl Shape {
 pub struct Teams {
     /// A record for each step.
     pub records: Vec<u8>,
-    /// Chunks of the steps.
-    pub chunks: Vec<Chunk>,
+    /// What multipliers do at the steps, and adders.
+    pub tasks: Vec<Task>,
+    /// What adders make.
+    pub sums: Vec<Sum>,
     /// Halves of chunks that they read from maps.
     pub halves: Vec<Half>,
     /// The first record of a row, by row modulo the period.
@@ -94,7 +97,7 @@ pub fn following(plan: &Plan, extent: Extent) -> Option<Steps> {
 /// Whether the blocks of a team share a stage.
 pub fn is_wide(stage: &Stage) -> bool {
     let work = stage.work(1);
-    work.chunks * work.rows * work.slices * SLICE * size_of::<f32>() >= WIDE
+    work.chunks * work.rows * work.slices * SLICE * size_of::<f32>() >= SHARED
 }
 
 /// Where an input is.
@@ -117,9 +120,14 @@ struct At<'a> {
 struct Sequence<'a> {
     steps: Vec<At<'a>>,
     /// Those of the pixels of a period, which others come before.
-    steady: std::ops::Range<usize>,
+    steady: Range<usize>,
     /// Which step makes what; what is drawn is there behind its pixel's last.
     makers: HashMap<Made, usize>,
+}
+
+/// Sums of chunks that an adder adds, with padding.
+fn padded(chunks: usize) -> usize {
+    if chunks <= SLICE { SLICE } else { chunks.next_multiple_of(LINE) }
 }
 
 /// Floats from the chunks' sums of an output to those of the next.
@@ -138,15 +146,27 @@ struct Builder<'a> {
     /// Float4s of shared memory for an image's sums.
     room: usize,
     records: Vec<(abi::Step, &'a Stage)>,
-    chunks: Vec<Chunk>,
+    tasks: Vec<Task>,
+    sums: Vec<Sum>,
     halves: Vec<Half>,
     /// Where an image's values are, by map and activation.
     forms: HashMap<(u64, i32), Form>,
     /// Where what a stage reads from maps is put.
     brought: HashMap<usize, Form>,
-    /// Float4s of an image's values, and of its sums.
+    /// Float4s of an image's values, and of the sums of the step that has most.
     values: usize,
-    sums: usize,
+    most_sums: usize,
+}
+
+/// A chunk of a step's inputs, with its weights.
+struct Chunk {
+    /// Its number.
+    number: usize,
+    /// Floats from the start of the weights to those of the first slice's first row.
+    weights: u64,
+    stride: i32,
+    is_wide: bool,
+    place: Form,
 }
 
 impl<'a> Builder<'a> {
@@ -201,8 +221,8 @@ impl<'a> Builder<'a> {
                 makers.insert(step.output(), steps.len());
                 steps.push(At { step: Some(step), pixel });
             }
-            let [row, column] =
-                if self.rows_follow { [row + previous, 0] } else { [row, column + previous] }.map(|n| n as isize);
+            let [row, column] = if self.rows_follow { [row + previous, 0] } else { [row, column + previous] }
+                .map(|n| n as isize);
             makers.insert(Made { base: self.schedule.image.base, row, column }, steps.len() - 1);
         }
         Sequence { steady: begin..steps.len(), steps, makers }
@@ -250,28 +270,28 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Adds a step's chunks and what it brings; returns its head, but for what follows from its neighbours.
-    fn head(&mut self, of: &Sequence, at: usize, step: &walk::Step<'a>) -> abi::Step {
-        let stage = step.stage;
-        let header = &stage.header;
-        let shared = self.is_shared(stage);
-        let (chunks_at, halves_at) = (self.chunks.len(), self.halves.len());
+    /// A step's chunks; with them whether its inputs from maps are late. What it brings is added to the table.
+    fn inputs(&mut self, of: &Sequence, at: usize, step: &walk::Step<'a>) -> (Vec<Chunk>, bool) {
+        let header = &step.stage.header;
+        let halves_at = self.halves.len();
         // Brought ahead, it would be put where a step just before still reads.
-        let again = of.steps[..at].iter().rev().take(AHEAD - 1);
-        let mut late = again.flat_map(|at| at.step).any(|before| before.index == step.index) || shared;
-        for (t, tap) in stage.taps.iter().enumerate() {
-            let end = stage.taps.get(t + 1).map_or(header.chunks, |next| next.first);
+        let mut again = of.steps[..at].iter().rev().take(AHEAD - 1).flat_map(|at| at.step);
+        let mut late = again.any(|before| before.index == step.index) || self.is_shared(step.stage);
+        let mut chunks = Vec::new();
+        for (t, tap) in step.stage.taps.iter().enumerate() {
+            let end = step.stage.taps.get(t + 1).map_or(header.chunks, |next| next.first);
             let input = self.input(of, at, step, tap);
             for chunk in tap.first..end {
                 let of_tap = chunk - tap.first;
                 let (form, place) = match &input {
                     Input::Made(form) => (*form, of_tap),
-                    Input::Old { .. } => (self.brought(step.index, stage), chunk),
+                    Input::Old { .. } => (self.brought(step.index, step.stage), chunk),
                 };
-                let place = form.place + place as u16;
-                let words = if chunk < header.wide { SLICE } else { SLICE / 2 };
+                let place = Form { place: form.place + place as u16, ..form };
+                let is_wide = chunk < header.wide;
+                let words = if is_wide { SLICE } else { SLICE / 2 };
                 let weights = tap.weights + of_tap as u64 * words as u64;
-                self.chunks.push(Chunk { weights, stride: tap.chunks, place, apart: form.apart });
+                chunks.push(Chunk { number: chunk as usize, weights, stride: tap.chunks, is_wide, place });
                 let Input::Old { late: not_yet } = input else { continue };
                 late |= not_yet;
                 let half = |half: u16| Half {
@@ -279,57 +299,109 @@ impl<'a> Builder<'a> {
                     row: tap.row,
                     column: tap.column,
                     channel: of_tap * CHUNK as i32 + i32::from(half) * SLICE as i32,
-                    place: place + half * form.apart,
-                    apart: form.apart,
+                    place: place.place + half * place.apart,
+                    apart: place.apart,
                 };
                 self.halves.extend([0, 1].map(half));
             }
         }
-        let halves = self.halves.len() - halves_at;
-        late |= halves * self.shape.images > ASKED * TEAM_BRINGERS;
-        // What the others of a team make, nobody reads in shared memory.
-        let form = |activation: Activation| self.forms.get(&(header.output.base, activation as i32)).copied();
-        let forms = Activation::ALL.map(|a| form(a).filter(|_| !shared).unwrap_or(Form::NONE));
-        abi::Step {
-            shared: shared.into(),
-            late: late.into(),
-            chunks_at: chunks_at as i32,
-            halves_at: halves_at as i32,
-            halves: halves as i32,
-            of_halves: reciprocal(halves),
-            line: line(header.chunks as usize) as i32,
-            of_chunks: reciprocal(header.chunks as usize),
-            forms,
-            add: self.added(of, at, step),
-            ..abi::Step::zeroed()
-        }
+        late |= (self.halves.len() - halves_at) * self.shape.images > TEAM_BRINGERS;
+        (chunks, late)
     }
 
     /// Adds a step, in as many records as its sums take, if they fit at all.
-    fn add(&mut self, head: abi::Step, stage: &'a Stage) -> Option<()> {
-        let header = &stage.header;
+    fn add(&mut self, of: &Sequence, at: usize, step: &walk::Step<'a>) -> Option<()> {
+        let (stage, header) = (step.stage, &step.stage.header);
+        let halves_at = self.halves.len();
+        let (chunks, late) = self.inputs(of, at, step);
+        let halves = self.halves.len() - halves_at;
+        let shared = self.is_shared(stage);
+        let blocks = if shared { self.shape.blocks } else { 1 };
+        // What the others of a team make, nobody reads in shared memory.
+        let form = |activation: Activation| self.forms.get(&(header.output.base, activation as i32)).copied();
+        let [identity, forms @ ..] =
+            Activation::ALL.map(|a| form(a).filter(|_| !shared).unwrap_or(Form::NONE));
+        let add = self.added(of, at, step);
         let units = (header.slices >> header.gated) as usize;
-        let blocks = if head.shared == 1 { self.shape.blocks } else { 1 };
-        let sums = |units: usize| (units.div_ceil(blocks) << header.gated) * head.line as usize;
-        let parts = (1..=units.max(1)).find(|&parts| sums(units.div_ceil(parts)) <= self.room)?;
+        let line = line(chunks.len());
+        let room = |units: usize| (units.div_ceil(blocks) << header.gated) * line;
+        let parts = (1..=units.max(1)).find(|&parts| room(units.div_ceil(parts)) <= self.room)?;
         for part in 0..parts {
-            let share = units * part / parts..units * (part + 1) / parts;
-            let fewest = share.len() / blocks;
-            self.sums = self.sums.max(sums(share.len()));
-            let of_outputs = if blocks > 1 { [fewest, fewest + 1] } else { [share.len(); 2] };
-            let first = part == 0;
-            let step = abi::Step {
-                unit: share.start as i32,
-                units: share.len() as i32,
-                of_outputs: of_outputs.map(|units| reciprocal(units * SLICE)),
-                meets: (first && head.shared == 1).into(),
-                late: u8::from(first) * head.late,
-                halves: i32::from(first) * head.halves,
-                ..head
+            let units = units * part / parts..units * (part + 1) / parts;
+            self.most_sums = self.most_sums.max(room(units.len()));
+            let share = |block: usize| {
+                units.start + units.len() * block / blocks..units.start + units.len() * (block + 1) / blocks
             };
-            self.records.push((step, stage));
+            let most = units.len().div_ceil(blocks);
+            let (tasks_at, sums_at) = (self.tasks.len(), self.sums.len());
+            let tasks = ((most << header.gated) * chunks.len()).next_multiple_of(TEAM_MULTIPLIERS);
+            let tasks = tasks.max(TEAM_MULTIPLIERS);
+            for block in 0..blocks {
+                let share = share(block);
+                let all = self.tasks.len() + tasks;
+                for (slice, chunk) in
+                    (0..share.len() << header.gated).flat_map(|s| chunks.iter().map(move |c| (s, c)))
+                {
+                    self.tasks.push(chunk.task(stage, &share, slice, line)?);
+                }
+                self.tasks.resize(all, Task::zeroed());
+                let all = self.sums.len() + most * SLICE;
+                let outputs = share.clone().flat_map(|unit| (0..SLICE).map(move |o| (unit, o)));
+                for (i, (unit, o)) in outputs.enumerate() {
+                    let channel = unit * SLICE + o;
+                    self.sums.push(Sum {
+                        chunks: (i * line) as i32,
+                        to_gates: if header.gated == 1 { (share.len() * SLICE * line) as i32 } else { 0 },
+                        begun: (unit << header.gated) as i32 * SLICE as i32 + o as i32,
+                        channel: channel as i32,
+                        add_at: add.channel(channel),
+                        put_at: identity.channel(channel),
+                        padding: [0; 2],
+                    });
+                }
+                self.sums.resize(all, Sum { chunks: -1, ..Sum::zeroed() });
+            }
+            let flags = [
+                (flag::SHARED, shared),
+                (flag::MEETS, shared && part == 0),
+                // All other parts find the inputs where they are.
+                (flag::LATE, late && part == 0),
+                (flag::NEGATIVES, copies(header.activation) > 1),
+                (flag::FURTHER, tasks > TEAM_MULTIPLIERS),
+                (flag::PADS, padded(chunks.len()) != chunks.len()),
+                (flag::MANY, most * SLICE * self.shape.images > TEAM_ADDERS),
+                (flag::HYPERBOLIC, header.tanh == 1),
+                (flag::GATED, header.gated == 1),
+                (flag::ADDS, header.adds == 1),
+                (flag::READ, forms.iter().any(|form| *form != Form::NONE)),
+            ];
+            let flags = flags.into_iter().filter(|(_, has)| *has).fold(0, |all, (flag, _)| all | flag);
+            let halves = if part == 0 { halves } else { 0 };
+            let head = abi::Step {
+                next: [0; 2],
+                flags: [flags; 2],
+                tasks_at: tasks_at as i32,
+                tasks: tasks as i32,
+                sums_at: sums_at as i32,
+                sums: (most * SLICE) as i32,
+                halves_at: halves_at as i32,
+                halves: halves as i32,
+                of_halves: reciprocal(halves),
+                of_sums: reciprocal(most * SLICE),
+                forms,
+                chunks: padded(chunks.len()) as i32,
+            };
+            self.records.push((head, stage));
         }
         Some(())
+    }
+
+    /// Adds a step at which nothing is to do.
+    fn add_idle(&mut self, idle: &'a Stage) {
+        let tasks_at = self.tasks.len() as i32;
+        self.tasks.resize(self.tasks.len() + TEAM_MULTIPLIERS, Task::zeroed());
+        let head = abi::Step { tasks_at, tasks: TEAM_MULTIPLIERS as i32, ..abi::Step::zeroed() };
+        self.records.push((abi::Step { forms: [Form::NONE; 3], ..head }, idle));
     }
 
     /// The records of a class of rows, of which it returns the first.
@@ -338,11 +410,8 @@ impl<'a> Builder<'a> {
         let mut ends = Vec::new();
         for at in of.steady.clone() {
             match of.steps[at].step {
-                Some(step) => {
-                    let head = self.head(of, at, &step);
-                    self.add(head, step.stage)?;
-                }
-                None => self.records.push((abi::Step { line: 4, add: Form::NONE, ..abi::Step::zeroed() }, idle)),
+                Some(step) => self.add(of, at, &step)?,
+                None => self.add_idle(idle),
             }
             if of.steps.get(at + 1).is_none_or(|next| next.pixel != of.steps[at].pixel) {
                 ends.push(self.records.len());
@@ -354,7 +423,8 @@ impl<'a> Builder<'a> {
             let follows = |i: usize| if i + 1 == of_row.end { begin } else { i + 1 };
             let ends_pixel = ends.contains(&(i + 1));
             let next = follows(i);
-            let shared = |records: &[(abi::Step, &Stage)], i: usize| records[i].0.shared == 1;
+            let shared =
+                |records: &[(abi::Step, &Stage)], i: usize| records[i].0.flags[0] & flag::SHARED != 0;
             let closes = shared(records, i) && (ends_pixel || !shared(records, next));
             let next_shared = std::iter::successors(Some(next), |&i| Some(follows(i))).take(of_row.len());
             let next_shared = next_shared.take_while(|_| self.shape.blocks > 1).find(|&i| shared(records, i));
@@ -363,18 +433,56 @@ impl<'a> Builder<'a> {
             let last_shared = (i + 1..end).all(|i| !shared(records, i));
             let step = &mut records[i].0;
             step.next = [next, next_shared.unwrap_or(begin)].map(|n| n as i32);
-            step.last = [ends_pixel, last_shared].map(u8::from);
-            step.closes = closes.into();
+            let last = [ends_pixel, last_shared].map(|last| if last { flag::LAST } else { 0 });
+            let closes = if closes { flag::CLOSES } else { 0 };
+            step.flags = [0, 1].map(|i| step.flags[i] | last[i] | closes);
         }
         // The others of a team go on from pixel to pixel by what is shared.
         let mut first = begin;
         for end in ends {
-            if self.shape.blocks > 1 && records[first..end].iter().all(|(step, _)| step.shared == 0) {
+            if self.shape.blocks > 1
+                && records[first..end].iter().all(|(step, _)| step.flags[0] & flag::SHARED == 0)
+            {
                 return None;
             }
             first = end;
         }
         Some(begin)
+    }
+}
+
+impl Chunk {
+    /// What a multiplier does with it, for a slice of a share of the units; none if the numbers are too large.
+    fn task(&self, stage: &Stage, share: &Range<usize>, slice: usize, line: usize) -> Option<Task> {
+        let header = &stage.header;
+        let rows = copies(header.activation) * CHUNK;
+        let before = ((share.start << header.gated) + slice) * rows * self.stride as usize;
+        let words = if self.is_wide { SLICE } else { SLICE / 2 };
+        let weights = self.weights + (before * words) as u64;
+        // First the values, then the gates.
+        let unit = if header.gated == 1 { slice % 2 * share.len() + slice / 2 } else { slice };
+        let chunk = self.number;
+        Some(Task {
+            weights: u32::try_from(weights / 2).ok()?,
+            place: self.place.place,
+            apart: self.place.apart,
+            sums: u32::try_from(unit * SLICE * line + chunk).ok()?,
+            stride: u16::try_from(self.stride).ok().filter(|&stride| stride < WIDE)?
+                | if self.is_wide { WIDE } else { 0 },
+            line: u16::try_from(line).ok()?,
+        })
+    }
+}
+
+impl Form {
+    /// Where a channel lies, in floats from an image's first; below 0 for nowhere.
+    fn channel(self, channel: usize) -> i32 {
+        if self == Form::NONE {
+            return -1;
+        }
+        let half = channel / SLICE;
+        let quad = usize::from(self.place) + half % 2 * usize::from(self.apart) + half / 2;
+        (quad * SLICE + channel % SLICE) as i32
     }
 }
 
@@ -396,9 +504,9 @@ impl Teams {
         let mut shapes = Shape::all(extent.batch, room);
         let cycles = |shape: &Shape| shape.pixel(schedule, extent.batch);
         shapes.sort_by(|a, b| cycles(a).total_cmp(&cycles(b)));
-        shapes.into_iter().find_map(|shape| {
-            Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?))
-        })
+        shapes
+            .into_iter()
+            .find_map(|shape| Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?)))
     }
 
     /// For teams of a shape, on a device with `limit` bytes of shared memory a block; `rows_follow`: a launch makes rows of one
@@ -420,39 +528,45 @@ impl Teams {
             rows_follow,
             room: 0,
             records: Vec::new(),
-            chunks: Vec::new(),
+            tasks: Vec::new(),
+            sums: Vec::new(),
             halves: Vec::new(),
             forms: HashMap::new(),
             brought: HashMap::new(),
             values: 0,
-            sums: 0,
+            most_sums: 0,
         };
         let sequences: Vec<_> = (0..steps.period).map(|row| builder.sequence(row)).collect();
         sequences.iter().for_each(|of| builder.find_all(of));
         let images = shape.images;
         let values_at = (TEAM_RECORDS * PARTS).next_multiple_of(LINE);
-        let others = values_at + builder.values * images + (images * size_of::<i32>()).div_ceil(PART);
-        builder.room = (limit / PART).checked_sub(others)? / images;
+        let sums_at = values_at + images * builder.values;
+        let of_steps = TEAM_RECORDS * NOW / PART + TEAM_RECORDS * images * PLACES / PART;
+        let behind = of_steps + (images * size_of::<i32>()).div_ceil(PART);
+        builder.room = (limit / PART).checked_sub(sums_at + behind)? / images;
         if builder.values > usize::from(u16::MAX) {
             return None;
         }
         let rows = sequences.iter().map(|of| builder.row(of, &idle)).collect::<Option<_>>()?;
-        let sums_at = values_at + images * builder.values;
-        let classes_at = sums_at + images * builder.sums;
+        let now_at = sums_at + images * builder.most_sums;
+        let places_at = now_at + TEAM_RECORDS * NOW / PART;
+        let classes_at = now_at + of_steps;
         let told = abi::Team {
             blocks_shift: shape.blocks.trailing_zeros() as i32,
             images: images as i32,
             values: builder.values as i32,
-            sums: builder.sums as i32,
+            room: builder.most_sums as i32,
             values_at: values_at as i32,
             sums_at: sums_at as i32,
+            now_at: now_at as i32,
+            places_at: places_at as i32,
             classes_at: classes_at as i32,
             ..abi::Team::zeroed()
         };
-        let shared = classes_at * PART + (images * size_of::<i32>()).next_multiple_of(PART);
+        let shared = (sums_at + images * builder.most_sums + behind) * PART;
         let bytes = |(step, stage): &(abi::Step, &Stage)| [bytes_of(step), bytes_of(&stage.header)].concat();
         let records = builder.records.iter().flat_map(bytes).collect();
-        let Builder { chunks, halves, .. } = builder;
-        Some(Teams { records, chunks, halves, rows, told, shared })
+        let Builder { tasks, sums, halves, .. } = builder;
+        Some(Teams { records, tasks, sums, halves, rows, told, shared })
     }
 }

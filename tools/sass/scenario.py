@@ -62,6 +62,7 @@ class Sources:
 
     def fields(self, name: str) -> list[tuple[str, str, int]]:
         """Type, name and number of a struct's fields."""
+        name = name.rpartition("::")[2]
         if name not in self.structs:
             raise Problem(f"the sources have no struct {name}")
         return declarations(re.sub(r"\{[^{}]*\}", ";", re.sub(r"__device__.*", "", self.structs[name])), ";")
