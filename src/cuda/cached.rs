@@ -17,7 +17,7 @@ use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
-use super::pixels::Pixels;
+use super::pixels::{self, Pixels};
 use super::schedule::{Flat, Schedule};
 use super::stored::Stored;
 use super::{Properties, Strategy, stage, team};
@@ -172,10 +172,25 @@ impl Cached {
                 let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
                 Some(Pixels::clusters(device, plan, &steps, schedule, paged, extent)?)
             }
-            Strategy::Team => Some(Pixels::teams(device, plan, &steps, schedule, extent, rows_follow)?),
+            Strategy::Team => {
+                let room = pixels::team_blocks(device)?;
+                let shapes =
+                    team::Shape::all(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
+                let shapes: Vec<_> = shapes.collect();
+                Some(Pixels::teams(device, plan, &steps, schedule, &shapes, rows_follow)?)
+            }
             _ => None,
         };
         Ok(cached)
+    }
+
+    /// Divides the batch into teams of another shape.
+    #[cfg(test)]
+    pub fn reshape(&mut self, device: &Device, plan: &Plan, shape: team::Shape) -> Result<()> {
+        let follow = self.rows_follow.then(|| Steps::of_pixels(plan).expect("they did"));
+        let steps = follow.unwrap_or_else(|| Steps::new(plan));
+        self.pixels = Some(Pixels::teams(device, plan, &steps, &self.schedule, &[shape], self.rows_follow)?);
+        Ok(())
     }
 
     fn captured(&self, device: &Device) -> Result<Way> {

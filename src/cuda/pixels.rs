@@ -49,6 +49,16 @@ pub fn clusters_at_a_time(device: &Device) -> Result<usize> {
     }
 }
 
+/// How many blocks of teams the device runs at a time, whatever they take of its shared memory.
+///
+/// # Errors
+/// [`Error::Device`], also if it runs none.
+pub fn team_blocks(device: &Device) -> Result<usize> {
+    let limit = device.properties.block_memory;
+    device.allow(Kernel::Team, limit)?;
+    Ok(device.room(Kernel::Team, team::BLOCK, limit)?.blocks())
+}
+
 fn refused(device: &Device, strategy: &str, found: &str) -> Error {
     Error::device(&device.properties.label, format!("run the strategy {strategy}"), found)
 }
@@ -83,7 +93,7 @@ impl Pixels {
         })
     }
 
-    /// As many teams as the batch takes, or as the device runs at a time. `rows_follow`: as [`team::following`] has them.
+    /// Teams in the first of some shapes in which the network fits a block. `rows_follow`: as [`team::following`] has them.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -92,16 +102,15 @@ impl Pixels {
         plan: &Plan,
         steps: &Steps,
         schedule: &Schedule,
-        extent: Extent,
+        shapes: &[team::Shape],
         rows_follow: bool,
     ) -> Result<Pixels> {
         let limit = device.properties.block_memory;
-        device.allow(Kernel::Team, limit)?;
-        // What a block may take of its multiprocessor leaves no room for another.
-        let room = device.room(Kernel::Team, team::BLOCK, limit)?;
-        let of = Teams::fastest(plan, steps, schedule, extent, room.blocks(), limit, rows_follow);
+        let fit = |&shape: &team::Shape| {
+            Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?))
+        };
         let too_large = "the network's layers are too large for a block";
-        let (shape, of) = of.ok_or_else(|| refused(device, "team", too_large))?;
+        let (shape, of) = shapes.iter().find_map(fit).ok_or_else(|| refused(device, "team", too_large))?;
         let tables = [
             &of.records[..],
             cast_slice::<Task, u8>(&of.tasks),

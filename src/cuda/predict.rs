@@ -58,10 +58,8 @@ pub fn predict(
     // Of the images of one cluster, while as many as there are make theirs at a time.
     let clusters = (room.multiprocessors / CLUSTER).max(1);
     let images = extent.batch.div_ceil(clusters);
-    let shapes = Shape::all(extent.batch, room.multiprocessors);
-    let of_shape = |shape: &Shape| (shape.pixel(&schedule, extent.batch), *shape);
-    let (of_teams, shape) =
-        shapes.iter().map(of_shape).min_by(|(a, _), (b, _)| a.total_cmp(b)).expect("one block");
+    let shapes = Shape::all(&schedule, extent.batch, room.multiprocessors);
+    let (shape, of_teams) = shapes[0];
     let by_clusters = |launches: &[usize]| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
         stages.map(|stage| OVER * stage.work(extent.batch).cluster_step(images) + SENT).sum()

@@ -45,9 +45,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Those that a batch can have on a device that runs `room` blocks at a time. Where there are more images than teams have
-    /// at a time, these take turns.
-    pub fn all(batch: usize, room: usize) -> Vec<Shape> {
+    /// Those that a batch can have on a device that runs `room` blocks at a time, with the cycles that a pixel of all images is
+    /// predicted to take, the fastest first. Where there are more images than teams have at a time, these take turns.
+    pub fn all(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64)> {
         let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| blocks <= room);
         let of_size = |blocks| {
             [1, 2, 4].into_iter().filter(|&images| images <= batch.next_power_of_two()).map(move |images| {
@@ -55,11 +55,14 @@ impl Shape {
                 Shape { teams, blocks, images }
             })
         };
-        sizes.flat_map(of_size).collect()
+        let with_cycles = |shape: Shape| (shape, shape.pixel(schedule, batch));
+        let mut shapes: Vec<_> = sizes.flat_map(of_size).map(with_cycles).collect();
+        shapes.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        shapes
     }
 
     /// Cycles of a pixel of all images, without drawing it: the mean of its classes.
-    pub fn pixel(&self, schedule: &Schedule, batch: usize) -> f64 {
+    fn pixel(&self, schedule: &Schedule, batch: usize) -> f64 {
         let classes: Vec<_> = schedule.pixels.iter().flatten().collect();
         let turns = batch.div_ceil(self.teams * self.images) as f64;
         let of_class = |launches: &Launches| -> f64 {
@@ -491,24 +494,6 @@ fn copies(activation: i32) -> usize {
 }
 
 impl Teams {
-    /// In the shape that is predicted to be the fastest of those that fit, for a device that runs `room` blocks at a time.
-    pub fn fastest(
-        plan: &Plan,
-        steps: &Steps,
-        schedule: &Schedule,
-        extent: Extent,
-        room: usize,
-        limit: usize,
-        rows_follow: bool,
-    ) -> Option<(Shape, Teams)> {
-        let mut shapes = Shape::all(extent.batch, room);
-        let cycles = |shape: &Shape| shape.pixel(schedule, extent.batch);
-        shapes.sort_by(|a, b| cycles(a).total_cmp(&cycles(b)));
-        shapes
-            .into_iter()
-            .find_map(|shape| Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?)))
-    }
-
     /// For teams of a shape, on a device with `limit` bytes of shared memory a block; `rows_follow`: a launch makes rows of one
     /// pixel, one after the other. `None` if a pixel does not fit, or if nothing is there to be shared by several blocks.
     pub fn new(

@@ -8,6 +8,7 @@ mod counters;
 mod masked_conv;
 mod precision;
 mod sample;
+mod team;
 mod vgpu;
 
 use std::sync::{Mutex, MutexGuard};

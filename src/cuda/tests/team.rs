@@ -1,0 +1,117 @@
+//! Teams of every shape make what launches make, in whatever order their blocks and warps run.
+
+use super::{device, turn, vgpu};
+use crate::cuda::Strategy;
+use crate::cuda::cached::Cached;
+use crate::cuda::driver::Device;
+use crate::cuda::loaded::Extras;
+use crate::cuda::packed::Packed;
+use crate::cuda::stored::Stored;
+use crate::cuda::team::Shape;
+use crate::engine::{Batch, Output};
+use crate::graph::Graph;
+use crate::models::{PixelCnnPp, WaveNet};
+use crate::plan::Plan;
+use crate::plan::layout::Extent;
+use crate::precision::Precision;
+use crate::weights::Weights;
+
+/// A model on a device of 16 multiprocessors.
+struct OnDevice {
+    plan: Plan,
+    packed: Packed,
+    stored: Stored,
+    device: Device,
+}
+
+impl OnDevice {
+    fn new(graph: Graph) -> OnDevice {
+        let mut device = device();
+        // For what comes before the pixels of a row: the virtual GPU takes its time for blocks that wait.
+        device.properties.multiprocessors = 16;
+        let plan = Plan::new(graph);
+        let packed = Packed::places(&plan, Precision::F32);
+        let weights = Weights::synthetic_for(plan.graph.clone(), 7);
+        let mut stored = Stored::zeroed(&device, &packed, None).unwrap();
+        packed.fill(&plan, &weights, |at, part| stored.put(&device, &packed, at, part)).unwrap();
+        OnDevice { plan, packed, stored, device }
+    }
+
+    fn cached(&self, batch: &Batch, strategy: Strategy) -> Cached {
+        let Self { plan, packed, stored, device } = self;
+        let extent = Extent { batch: batch.size, height: batch.height, width: batch.width };
+        Cached::new(device, plan, packed, stored, extent, Extras::of(batch), strategy).unwrap()
+    }
+
+    /// By teams of a shape, as launches have it.
+    fn check(&self, batch: &Batch, shape: Shape, expected: &Output) {
+        let mut cached = self.cached(batch, Strategy::Team);
+        cached.reshape(&self.device, &self.plan, shape).unwrap();
+        let (output, _) = cached.make(&self.device, batch, &|_| true, None).unwrap();
+        let bits = |output: &Output| -> Vec<u32> {
+            let all = output.images.iter().chain(output.logits.as_ref().unwrap());
+            all.map(|x| x.to_bits()).collect()
+        };
+        assert!(bits(&output) == bits(expected), "{shape:?}");
+    }
+
+    fn by_launches(&self, batch: &Batch) -> Output {
+        self.cached(batch, Strategy::Launch).make(&self.device, batch, &|_| true, None).unwrap().0
+    }
+}
+
+fn shape([teams, blocks, images]: [usize; 3]) -> Shape {
+    Shape { teams, blocks, images }
+}
+
+/// A sound's wide layers, which the blocks of a team share; its dilated ones, which the first makes alone.
+fn sounds() -> Graph {
+    WaveNet { dilations: vec![1, 2, 4], quantization_channels: 32, ..WaveNet::default() }.graph()
+}
+
+/// One block or several, one image of a team or several, all teams at a time or in turns.
+#[test]
+fn every_shape_makes_the_same() {
+    let _turn = turn();
+    let model = OnDevice::new(sounds());
+    let batch = Batch { keep_logits: true, ..Batch::new(5, 9, 1) };
+    let expected = model.by_launches(&batch);
+    for of in
+        [[1, 1, 1], [5, 1, 1], [2, 1, 4], [3, 1, 2], [1, 2, 4], [5, 2, 1], [2, 4, 2], [1, 16, 1], [2, 8, 4]]
+    {
+        model.check(&batch, shape(of), &expected);
+    }
+}
+
+/// Images, too: of a pixel the input's layers are narrow, and the others wide.
+#[test]
+fn images_are_shared_out_as_well() {
+    let _turn = turn();
+    let config = PixelCnnPp { resnets: 1, filters: 80, mixtures: 2, classes: 0, ..PixelCnnPp::PAPER };
+    let model = OnDevice::new(config.graph());
+    let batch = Batch { keep_logits: true, ..Batch::new(3, 4, 4) };
+    let expected = model.by_launches(&batch);
+    for of in [[3, 1, 1], [1, 1, 4], [2, 1, 2]] {
+        model.check(&batch, shape(of), &expected);
+    }
+}
+
+/// The virtual GPU runs blocks and warps in other orders, and finds races in each.
+#[test]
+fn any_order_makes_the_same() {
+    if !vgpu::is_virtual() {
+        println!("not run: the order of blocks is a device's own");
+        return;
+    }
+    let _turn = turn();
+    let seeds: u64 = std::env::var("TEAM_SEEDS").map_or(4, |text| text.parse().unwrap());
+    let model = OnDevice::new(sounds());
+    let batch = Batch { keep_logits: true, ..Batch::new(3, 5, 1) };
+    let expected = model.by_launches(&batch);
+    for seed in 1..=seeds {
+        vgpu::seed(seed);
+        let of = [[3, 1, 1], [1, 2, 4], [2, 4, 1], [1, 8, 2]][seed as usize % 4];
+        model.check(&batch, shape(of), &expected);
+    }
+    vgpu::seed(0);
+}
