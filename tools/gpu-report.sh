@@ -34,9 +34,9 @@ build() {
     say "building (minutes, the first time)"
     cargo build --release --features cuda >&2
     say "building the tests"
-    local tests=(--lib --test cuda_engine --test cuda_wavenet --test cuda_precision --test cuda_cluster)
+    local tests=(--lib --test cuda_engine --test cuda_wavenet --test cuda_precision --test cuda_pixels)
     executables=$(cargo test --release --features cuda --no-run --quiet --message-format=json-render-diagnostics "${tests[@]}" |
-        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\|cuda_precision\|cuda_cluster\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+        sed -n 's/.*"name":"\(fast_pixel_cnn\|cuda_engine\|cuda_wavenet\|cuda_precision\|cuda_pixels\)".*"executable":"\([^"]*\)".*/\1 \2/p')
     [ -n "$executables" ] || fail "the tests could not be built: run cargo test --features cuda"
 }
 
@@ -112,7 +112,7 @@ else
 fi
 
 # Clusters came with compute capability 9.0. What else is wrong with them is to be in the report.
-strategies="launch graph persistent"
+strategies="launch graph persistent team"
 if probe --strategy cluster >/dev/null 2>"$logs/probe.err" || ! grep -qE "no clusters|no cluster of 16 blocks" "$logs/probe.err"; then
     strategies+=" cluster"
 else
@@ -150,13 +150,13 @@ if [ -z "$virtual" ]; then
     step test-engine 120 "$(test_of cuda_engine)" --test-threads=1
     step test-sounds 60 "$(test_of cuda_wavenet)" --test-threads=1
     step test-precision 60 "$(test_of cuda_precision)" --test-threads=1
-    step test-clusters 120 "$(test_of cuda_cluster)" --test-threads=1
+    step test-pixels 120 "$(test_of cuda_pixels)" --test-threads=1
 else
     step test-kernels 120 "$(test_of fast_pixel_cnn)" cuda::libcuda cuda::kernels cuda::stage
     step test-engine 120 "$(test_of cuda_engine)" logits_and_likelihoods
     step test-sounds 60 "$(test_of cuda_wavenet)"
     step test-precision 60 "$(test_of cuda_precision)" logits_are_near sounds_are
-    step test-clusters 60 "$(test_of cuda_cluster)" sounds_are
+    step test-pixels 60 "$(test_of cuda_pixels)" sounds_are
 fi
 
 # A first start compiles the kernels; the driver keeps the result for the next one.
@@ -245,7 +245,7 @@ for s in "${sums[@]}"; do images+=("\"${s% *}\": \"${s#* }\""); done
     echo "\"device\": $(json "$device"), \"nvidia_smi\": $(json "$system"), \"virtual\": $([ -n "$virtual" ] && echo true || echo false),"
     echo "\"steps\": [$(joined "${items[@]}")],"
     echo "\"tests\": [$(json "$(tests_say test-kernels)"), $(json "$(tests_say test-engine)"), $(json "$(tests_say test-sounds)"),"
-    echo "$(json "$(tests_say test-precision)"), $(json "$(tests_say test-clusters)")],"
+    echo "$(json "$(tests_say test-precision)"), $(json "$(tests_say test-pixels)")],"
     echo "\"starts\": [$(joined "${starts[@]}")], \"samples_sha256\": {$(joined "${images[@]}")},"
     echo "\"benches\": [$(joined ${benches[@]+"${benches[@]}"})],"
     echo "\"kernels_csv\": $(json "$(cat "$logs/nsys-kernels.out" 2>/dev/null)")}"

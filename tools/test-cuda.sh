@@ -30,18 +30,18 @@ test=(cargo test --release --features cuda)
 # that take about as long.
 kernels=(--lib --test cuda_ptx --test cuda_resources --test cuda_faults)
 small=(--test cuda_conformance --test cuda_precision)
-clusters=(--test cuda_cluster)
+pixels=(--test cuda_pixels)
 images=()
 for file in tests/cuda*.rs; do
     name=$(basename "$file" .rs)
-    [[ " ${kernels[*]} ${small[*]} ${clusters[*]} " == *" $name "* ]] || images+=(--test "$name")
+    [[ " ${kernels[*]} ${small[*]} ${pixels[*]} " == *" $name "* ]] || images+=(--test "$name")
 done
 run_images() {
     # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll for what others make,
     # where the virtual GPU spends its time; of a few each has several tiles of a stage.
     VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" "${small[@]}" "$@" &&
         # As few as hold one cluster.
-        VGPU_MULTIPROCESSORS=16 "${test[@]}" "${clusters[@]}" "$@" &&
+        VGPU_MULTIPROCESSORS=16 "${test[@]}" "${pixels[@]}" "$@" &&
         "${test[@]}" "${images[@]}" "$@"
 }
 
@@ -51,7 +51,7 @@ if [ "$kind" = real ]; then
     exit
 fi
 # A test takes the virtual GPU for itself and is a thread or two: both halves at a time, each with its own.
-"${test[@]}" "${kernels[@]}" "${small[@]}" "${clusters[@]}" "${images[@]}" --no-run
+"${test[@]}" "${kernels[@]}" "${small[@]}" "${pixels[@]}" "${images[@]}" --no-run
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${test[@]}" "${kernels[@]}" "$@" >"$log" 2>&1 &

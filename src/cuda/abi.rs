@@ -1,10 +1,12 @@
 //! The structs that host and kernels share, field by field those of `cuda/stage.cuh`, `cuda/input.cuh`,
 //! `cuda/sampler.cuh`, `cuda/expected.cuh`,
-//! `cuda/persistent.cuh`, `cuda/masked_conv_cluster.cuh` and `cuda/masked_conv_team.cuh`.
+//! `cuda/persistent.cuh` and `cuda/masked_conv_cluster.cuh`; in [`team`] those of `cuda/team_tables.cuh`.
 //!
 //! The idea: what the kernels are told is plain data. Addresses inside a table are offsets in floats, so
 //! that a table does not depend on where the device put the buffers; only what is passed at a launch holds
 //! device addresses.
+
+pub mod team;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -43,13 +45,6 @@ pub const BRINGERS: usize = 128;
 pub const RECORDS: usize = 4;
 pub const RECENT: usize = 3;
 pub const RECENT_TAPS: usize = 32;
-
-/// Threads of a block of a team, by what they do: of adders and bringers there are two groups, and one warp more.
-pub const TEAM_MULTIPLIERS: usize = 160;
-pub const TEAM_ADDERS: usize = 64;
-pub const TEAM_BRINGERS: usize = 32;
-/// Records in its shared memory.
-pub const TEAM_RECORDS: usize = 8;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
@@ -302,129 +297,13 @@ pub struct Cluster {
     pub arrivals_at: i32,
 }
 
-/// `struct Task`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Task {
-    pub weights: u32,
-    pub place: u16,
-    pub apart: u16,
-    pub sums: u32,
-    pub stride: u16,
-    pub line: u16,
-}
-
-/// `WIDE`, which is added to a task's stride.
-pub const WIDE: u16 = 1 << 15;
-
-/// `struct Sum`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Sum {
-    pub chunks: i32,
-    pub to_gates: i32,
-    pub begun: i32,
-    pub channel: i32,
-    pub add_at: i32,
-    pub put_at: i32,
-    pub padding: [i32; 2],
-}
-
-/// `struct Half`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Half {
-    pub source: Grid,
-    pub row: i32,
-    pub column: i32,
-    pub channel: i32,
-    pub place: u16,
-    pub apart: u16,
-}
-
-/// `struct Form`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Form {
-    pub place: u16,
-    pub apart: u16,
-}
-
-impl Form {
-    /// `NOWHERE`.
-    pub const NONE: Form = Form { place: u16::MAX, apart: 0 };
-}
-
-/// `struct Step`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Step {
-    pub next: [i32; 2],
-    pub flags: [u32; 2],
-    pub tasks_at: i32,
-    pub tasks: i32,
-    pub sums_at: i32,
-    pub sums: i32,
-    pub halves_at: i32,
-    pub halves: i32,
-    pub of_halves: u32,
-    pub of_sums: u32,
-    pub forms: [Form; 3],
-    pub chunks: i32,
-}
-
-/// `enum Flag`.
-pub mod flag {
-    pub const LAST: u32 = 1;
-    pub const SHARED: u32 = 2;
-    pub const MEETS: u32 = 4;
-    pub const CLOSES: u32 = 8;
-    pub const LATE: u32 = 16;
-    pub const NEGATIVES: u32 = 32;
-    pub const FURTHER: u32 = 64;
-    pub const PADS: u32 = 128;
-    pub const HYPERBOLIC: u32 = 256;
-    pub const GATED: u32 = 512;
-    pub const ADDS: u32 = 1024;
-    pub const READ: u32 = 2048;
-    pub const MANY: u32 = 4096;
-    /// The kernel's own.
-    #[cfg(test)]
-    pub const END: u32 = 8192;
-}
-
-/// Bytes of `struct Places`, where an image's outputs of a step lie, and of `struct Now`, the step of a pixel.
-pub const PLACES: usize = 32;
-pub const NOW: usize = 16;
-
-/// `struct Team`: pointers are device addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Team {
-    pub records: u64,
-    pub tasks: u64,
-    pub sums: u64,
-    pub halves: u64,
-    pub counters: u64,
-    pub blocks_shift: i32,
-    pub images: i32,
-    pub values: i32,
-    pub room: i32,
-    pub values_at: i32,
-    pub sums_at: i32,
-    pub now_at: i32,
-    pub places_at: i32,
-    pub classes_at: i32,
-    pub padding: i32,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 11] = [
+    const SOURCES: [&str; 10] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -435,7 +314,6 @@ mod tests {
         include_str!("../../cuda/masked_conv_split.cuh"),
         include_str!("../../cuda/cluster_exchange.cuh"),
         include_str!("../../cuda/masked_conv_cluster.cuh"),
-        include_str!("../../cuda/masked_conv_team.cuh"),
     ];
 
     fn stated(text: &str) -> bool {
@@ -459,13 +337,6 @@ mod tests {
             ("Expected", size_of::<Expected>()),
             ("Turn", size_of::<Turn>()),
             ("Cluster", size_of::<Cluster>()),
-            ("Task", size_of::<Task>()),
-            ("Sum", size_of::<Sum>()),
-            ("Places", PLACES),
-            ("Now", NOW),
-            ("Half", size_of::<Half>()),
-            ("Step", size_of::<Step>()),
-            ("Team", size_of::<Team>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }
@@ -490,11 +361,6 @@ mod tests {
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),
-            ("TEAM_MULTIPLIERS", TEAM_MULTIPLIERS),
-            ("TEAM_ADDERS", TEAM_ADDERS),
-            ("TEAM_BRINGERS", TEAM_BRINGERS),
-            ("TEAM_RECORDS", TEAM_RECORDS),
-            ("WIDE", usize::from(WIDE)),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }
@@ -511,20 +377,6 @@ mod tests {
             ("VALUES", Encoding::Values as i32),
             ("ONE_HOT", Encoding::OneHot as i32),
             ("MU_LAW", Encoding::MuLaw as i32),
-            ("LAST", flag::LAST as i32),
-            ("SHARED", flag::SHARED as i32),
-            ("MEETS", flag::MEETS as i32),
-            ("CLOSES", flag::CLOSES as i32),
-            ("LATE", flag::LATE as i32),
-            ("NEGATIVES", flag::NEGATIVES as i32),
-            ("FURTHER", flag::FURTHER as i32),
-            ("PADS", flag::PADS as i32),
-            ("HYPERBOLIC", flag::HYPERBOLIC as i32),
-            ("GATED", flag::GATED as i32),
-            ("ADDS", flag::ADDS as i32),
-            ("READ", flag::READ as i32),
-            ("MANY", flag::MANY as i32),
-            ("END", flag::END as i32),
             ("MIXTURE", kind(Of::MixtureOfLogistics { mixtures: 1, channels: 1 })),
             ("CATEGORICAL", kind(Of::Categorical { symbols: 2 })),
         ] {

@@ -174,8 +174,7 @@ impl Cached {
             }
             Strategy::Team => {
                 let room = pixels::team_blocks(device)?;
-                let shapes =
-                    team::Shape::all(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
+                let shapes = team::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
                 Some(Pixels::teams(device, plan, &steps, schedule, &shapes, rows_follow)?)
             }
@@ -186,7 +185,7 @@ impl Cached {
 
     /// Divides the batch into teams of another shape.
     #[cfg(test)]
-    pub fn reshape(&mut self, device: &Device, plan: &Plan, shape: team::Shape) -> Result<()> {
+    pub fn reshape(&mut self, device: &Device, plan: &Plan, shape: super::cost::Shape) -> Result<()> {
         let follow = self.rows_follow.then(|| Steps::of_pixels(plan).expect("they did"));
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         self.pixels = Some(Pixels::teams(device, plan, &steps, &self.schedule, &[shape], self.rows_follow)?);

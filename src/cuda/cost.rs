@@ -6,11 +6,11 @@
 //! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`), but for those that say that they were measured, on
 //! an H100. They need not be another device's: only the order of the candidates matters.
 
+use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_POSITIONS,
-    SPLIT_SLICES, TEAM_ADDERS, TEAM_MULTIPLIERS, THREADS,
+    SPLIT_SLICES, THREADS,
 };
-use super::team::Shape;
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,17 @@ pub struct Division {
     pub latency: f64,
     /// Cycles in which its multiprocessor can do nothing else.
     pub issue: f64,
+}
+
+/// How a batch is divided into teams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Teams.
+    pub teams: usize,
+    /// Blocks of each, a power of 2.
+    pub blocks: usize,
+    /// Images that it makes at a time.
+    pub images: usize,
 }
 
 /// Bytes that a multiprocessor gets from the second-level cache in a cycle.
@@ -216,17 +227,17 @@ impl Work {
     }
 
     /// A step of a team of some shape; one that its blocks share if it is wide and they are several.
-    pub fn team_step(&self, shape: &Shape, is_wide: bool) -> f64 {
+    pub fn team_step(&self, shape: Shape, is_wide: bool) -> f64 {
         let shared = is_wide && shape.blocks > 1;
         let (blocks, images) = (if shared { shape.blocks } else { 1 }, shape.images as f64);
         let slices = self.slices.div_ceil(blocks);
         let tasks = slices * self.chunks;
         let rounds = tasks.div_ceil(TEAM_MULTIPLIERS).max(1) as f64;
         let outputs = (slices * SLICE * shape.images / self.least).div_ceil(TEAM_ADDERS) as f64;
-        // From the inputs to the end: products of each image, the sums of chunks, what becomes of them.
-        let latency =
-            150.0 + 80.0 * images + outputs * (4.0 * self.chunks as f64 + 150.0 * self.least as f64);
-        let further = (rounds - 1.0) * (600.0 + 80.0 * images);
+        // By `tools/sass-cycles.py`, for one sound's dilated convolutions and dense layers in turn: 700 and 570.
+        let output = 4.0 * self.chunks as f64 + if self.least > 1 { 180.0 } else { 60.0 };
+        let latency = 420.0 + 70.0 * images + outputs * output;
+        let further = (rounds - 1.0) * (280.0 + 70.0 * images);
         // What all multiprocessors ask of the second-level cache at a time has to come from there.
         let bytes = (tasks * self.rows * SLICE * size_of::<f32>()) as f64;
         let weights = bytes / TEAM_BYTES.min(CACHE_BYTES / (shape.teams * blocks) as f64);

@@ -6,9 +6,11 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::{self, CLUSTER, Half, Sum, Task};
+use super::abi::team::{Half, Sum, Task, Team};
+use super::abi::{self, CLUSTER};
 use super::cluster::{self, Clusters};
-use super::driver::{Buffer, Device, Shape};
+use super::cost::Shape;
+use super::driver::{self, Buffer, Device};
 use super::kernels::Kernel;
 use super::loaded::Loaded;
 use super::schedule::Schedule;
@@ -34,7 +36,7 @@ pub struct Pixels {
 enum Way {
     Clusters(abi::Cluster),
     /// With the counters of the teams' barriers, if they have any.
-    Teams(abi::Team, Option<Buffer<u32>>),
+    Teams(Team, Option<Buffer<u32>>),
 }
 
 /// How many clusters the device runs at a time.
@@ -102,13 +104,12 @@ impl Pixels {
         plan: &Plan,
         steps: &Steps,
         schedule: &Schedule,
-        shapes: &[team::Shape],
+        shapes: &[Shape],
         rows_follow: bool,
     ) -> Result<Pixels> {
         let limit = device.properties.block_memory;
-        let fit = |&shape: &team::Shape| {
-            Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?))
-        };
+        let fit =
+            |&shape: &Shape| Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?));
         let too_large = "the network's layers are too large for a block";
         let (shape, of) = shapes.iter().find_map(fit).ok_or_else(|| refused(device, "team", too_large))?;
         let tables = [
@@ -122,7 +123,7 @@ impl Pixels {
             (shape.blocks > 1).then(|| device.zeroed(shape.teams.next_multiple_of(4))).transpose()?;
         let [records, tasks, sums, halves] = [0, 1, 2, 3].map(|i| tables[i].as_device_ptr().as_raw());
         let counters_at = counters.as_ref().map_or(0, |c: &Buffer<u32>| c.as_device_ptr().as_raw());
-        let told = abi::Team { records, tasks, sums, halves, counters: counters_at, ..of.told };
+        let told = Team { records, tasks, sums, halves, counters: counters_at, ..of.told };
         Ok(Pixels {
             way: Way::Teams(told, counters),
             rows: of.rows,
@@ -161,7 +162,7 @@ impl Pixels {
         }
     }
 
-    fn shape(&self, block: usize) -> Shape {
-        Shape { grid: [self.blocks, 1, 1], block: block as u32, shared: self.shared }
+    fn shape(&self, block: usize) -> driver::Shape {
+        driver::Shape { grid: [self.blocks, 1, 1], block: block as u32, shared: self.shared }
     }
 }

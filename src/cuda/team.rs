@@ -9,13 +9,15 @@ use std::ops::Range;
 
 use bytemuck::{Zeroable, bytes_of};
 
-use super::abi::{
-    self, CHUNK, Form, Half, NOW, PART, PLACES, SLICE, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS,
-    TEAM_RECORDS, Tap, Task, WIDE, flag, reciprocal,
+use super::abi::team::{
+    Form, Half, NOW, PLACES, Step, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS, TEAM_RECORDS, Task,
+    Team, WIDE, flag,
 };
+use super::abi::{self, CHUNK, PART, SLICE, Tap, reciprocal};
+use super::cost::Shape;
 use super::schedule::{Launches, Schedule};
 use super::stage::Stage;
-use super::walk::{self, Made};
+use super::walk::{self, Made, Sequence};
 use crate::graph::Activation;
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
@@ -31,46 +33,33 @@ const SHARED: usize = 256 << 10;
 /// Float4s that eight threads read at a time: places begin on multiples.
 const LINE: usize = 8;
 /// Float4s of a record.
-const PARTS: usize = (size_of::<abi::Step>() + size_of::<abi::Stage>()) / PART;
+const PARTS: usize = (size_of::<Step>() + size_of::<abi::Stage>()) / PART;
 
-/// How a batch is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Teams.
-    pub teams: usize,
-    /// Blocks of each, a power of 2.
-    pub blocks: usize,
-    /// Images that it makes at a time.
-    pub images: usize,
+/// The shapes that a batch can have on a device that runs `room` blocks at a time, with the cycles that a pixel of all images is
+/// predicted to take, the fastest first. Where there are more images than teams have at a time, these take turns.
+pub fn shapes(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64)> {
+    let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| blocks <= room);
+    let of_size = |blocks| {
+        [1, 2, 4].into_iter().filter(|&images| images <= batch.next_power_of_two()).map(move |images| {
+            let teams = batch.div_ceil(images).min(room / blocks);
+            Shape { teams, blocks, images }
+        })
+    };
+    let with_cycles = |shape: Shape| (shape, pixel(shape, schedule, batch));
+    let mut shapes: Vec<_> = sizes.flat_map(of_size).map(with_cycles).collect();
+    shapes.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    shapes
 }
 
-impl Shape {
-    /// Those that a batch can have on a device that runs `room` blocks at a time, with the cycles that a pixel of all images is
-    /// predicted to take, the fastest first. Where there are more images than teams have at a time, these take turns.
-    pub fn all(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64)> {
-        let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| blocks <= room);
-        let of_size = |blocks| {
-            [1, 2, 4].into_iter().filter(|&images| images <= batch.next_power_of_two()).map(move |images| {
-                let teams = batch.div_ceil(images).min(room / blocks);
-                Shape { teams, blocks, images }
-            })
-        };
-        let with_cycles = |shape: Shape| (shape, shape.pixel(schedule, batch));
-        let mut shapes: Vec<_> = sizes.flat_map(of_size).map(with_cycles).collect();
-        shapes.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-        shapes
-    }
-
-    /// Cycles of a pixel of all images, without drawing it: the mean of its classes.
-    fn pixel(&self, schedule: &Schedule, batch: usize) -> f64 {
-        let classes: Vec<_> = schedule.pixels.iter().flatten().collect();
-        let turns = batch.div_ceil(self.teams * self.images) as f64;
-        let of_class = |launches: &Launches| -> f64 {
-            let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
-            stages.map(|stage| stage.work(1).team_step(self, is_wide(stage))).sum()
-        };
-        turns * classes.iter().map(|class| of_class(class)).sum::<f64>() / classes.len() as f64
-    }
+/// Cycles of a pixel of all images, without drawing it: the mean of its classes.
+fn pixel(shape: Shape, schedule: &Schedule, batch: usize) -> f64 {
+    let classes: Vec<_> = schedule.pixels.iter().flatten().collect();
+    let turns = batch.div_ceil(shape.teams * shape.images) as f64;
+    let of_class = |launches: &Launches| -> f64 {
+        let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
+        stages.map(|stage| stage.work(1).team_step(shape, is_wide(stage))).sum()
+    };
+    turns * classes.iter().map(|class| of_class(class)).sum::<f64>() / classes.len() as f64
 }
 
 /// What teams read, and what their blocks need.
@@ -87,7 +76,7 @@ pub struct Teams {
     /// The first record of a row, by row modulo the period.
     pub rows: Vec<usize>,
     /// What they are told, without addresses.
-    pub told: abi::Team,
+    pub told: Team,
     /// Bytes of a block's shared memory.
     pub shared: usize,
 }
@@ -111,23 +100,6 @@ enum Input {
     Old { late: bool },
 }
 
-/// A step of one of some pixels that follow one another.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    /// None for a pixel that has no stage.
-    step: Option<walk::Step<'a>>,
-    pixel: usize,
-}
-
-/// Pixels of a class of rows, one after the other.
-struct Sequence<'a> {
-    steps: Vec<At<'a>>,
-    /// Those of the pixels of a period, which others come before.
-    steady: Range<usize>,
-    /// Which step makes what; what is drawn is there behind its pixel's last.
-    makers: HashMap<Made, usize>,
-}
-
 /// Sums of chunks that an adder adds, with padding.
 fn padded(chunks: usize) -> usize {
     if chunks <= SLICE { SLICE } else { chunks.next_multiple_of(LINE) }
@@ -140,15 +112,11 @@ fn line(chunks: usize) -> usize {
 
 /// Makes the records.
 struct Builder<'a> {
-    plan: &'a Plan,
-    steps: &'a Steps,
     schedule: &'a Schedule,
     shape: Shape,
-    /// Whether rows are pixels that follow one another.
-    rows_follow: bool,
     /// Float4s of shared memory for an image's sums.
     room: usize,
-    records: Vec<(abi::Step, &'a Stage)>,
+    records: Vec<(Step, &'a Stage)>,
     tasks: Vec<Task>,
     sums: Vec<Sum>,
     halves: Vec<Half>,
@@ -202,33 +170,6 @@ impl<'a> Builder<'a> {
         let form = self.place(stage.header.chunks as usize, copies(stage.header.activation));
         self.brought.insert(index, form);
         form
-    }
-
-    fn sequence(&self, row: usize) -> Sequence<'a> {
-        let period = self.steps.period;
-        let previous = usize::from(self.plan.graph.input.previous);
-        // Far from the first rows, which no tap reaches above; behind as many pixels as are looked back.
-        let (first, before) = (row + 64 * period, AHEAD.next_multiple_of(period));
-        let (mut steps, mut makers) = (Vec::new(), HashMap::new());
-        let mut begin = 0;
-        for pixel in 0..before + period {
-            if pixel == before {
-                begin = steps.len();
-            }
-            let (row, column) = if self.rows_follow { (first + pixel, 0) } else { (first, pixel) };
-            let of_pixel = walk::of_pixel(self.plan, self.steps, self.schedule, row, column);
-            if of_pixel.is_empty() {
-                steps.push(At { step: None, pixel });
-            }
-            for step in of_pixel {
-                makers.insert(step.output(), steps.len());
-                steps.push(At { step: Some(step), pixel });
-            }
-            let [row, column] = if self.rows_follow { [row + previous, 0] } else { [row, column + previous] }
-                .map(|n| n as isize);
-            makers.insert(Made { base: self.schedule.image.base, row, column }, steps.len() - 1);
-        }
-        Sequence { steady: begin..steps.len(), steps, makers }
     }
 
     /// Where a step finds what has been made, as an activation reads it.
@@ -380,7 +321,7 @@ impl<'a> Builder<'a> {
             ];
             let flags = flags.into_iter().filter(|(_, has)| *has).fold(0, |all, (flag, _)| all | flag);
             let halves = if part == 0 { halves } else { 0 };
-            let head = abi::Step {
+            let head = Step {
                 next: [0; 2],
                 flags: [flags; 2],
                 tasks_at: tasks_at as i32,
@@ -403,8 +344,8 @@ impl<'a> Builder<'a> {
     fn add_idle(&mut self, idle: &'a Stage) {
         let tasks_at = self.tasks.len() as i32;
         self.tasks.resize(self.tasks.len() + TEAM_MULTIPLIERS, Task::zeroed());
-        let head = abi::Step { tasks_at, tasks: TEAM_MULTIPLIERS as i32, ..abi::Step::zeroed() };
-        self.records.push((abi::Step { forms: [Form::NONE; 3], ..head }, idle));
+        let head = Step { tasks_at, tasks: TEAM_MULTIPLIERS as i32, ..Step::zeroed() };
+        self.records.push((Step { forms: [Form::NONE; 3], ..head }, idle));
     }
 
     /// The records of a class of rows, of which it returns the first.
@@ -426,8 +367,7 @@ impl<'a> Builder<'a> {
             let follows = |i: usize| if i + 1 == of_row.end { begin } else { i + 1 };
             let ends_pixel = ends.contains(&(i + 1));
             let next = follows(i);
-            let shared =
-                |records: &[(abi::Step, &Stage)], i: usize| records[i].0.flags[0] & flag::SHARED != 0;
+            let shared = |records: &[(Step, &Stage)], i: usize| records[i].0.flags[0] & flag::SHARED != 0;
             let closes = shared(records, i) && (ends_pixel || !shared(records, next));
             let next_shared = std::iter::successors(Some(next), |&i| Some(follows(i))).take(of_row.len());
             let next_shared = next_shared.take_while(|_| self.shape.blocks > 1).find(|&i| shared(records, i));
@@ -506,11 +446,8 @@ impl Teams {
     ) -> Option<Teams> {
         let idle = Stage { header: abi::Stage::zeroed(), taps: Vec::new() };
         let mut builder = Builder {
-            plan,
-            steps,
             schedule,
             shape,
-            rows_follow,
             room: 0,
             records: Vec::new(),
             tasks: Vec::new(),
@@ -521,7 +458,9 @@ impl Teams {
             values: 0,
             most_sums: 0,
         };
-        let sequences: Vec<_> = (0..steps.period).map(|row| builder.sequence(row)).collect();
+        let sequences: Vec<_> = (0..steps.period)
+            .map(|row| Sequence::new(plan, steps, schedule, (row, rows_follow), AHEAD))
+            .collect();
         sequences.iter().for_each(|of| builder.find_all(of));
         let images = shape.images;
         let values_at = (TEAM_RECORDS * PARTS).next_multiple_of(LINE);
@@ -536,7 +475,7 @@ impl Teams {
         let now_at = sums_at + images * builder.most_sums;
         let places_at = now_at + TEAM_RECORDS * NOW / PART;
         let classes_at = now_at + of_steps;
-        let told = abi::Team {
+        let told = Team {
             blocks_shift: shape.blocks.trailing_zeros() as i32,
             images: images as i32,
             values: builder.values as i32,
@@ -546,10 +485,10 @@ impl Teams {
             now_at: now_at as i32,
             places_at: places_at as i32,
             classes_at: classes_at as i32,
-            ..abi::Team::zeroed()
+            ..Team::zeroed()
         };
         let shared = (sums_at + images * builder.most_sums + behind) * PART;
-        let bytes = |(step, stage): &(abi::Step, &Stage)| [bytes_of(step), bytes_of(&stage.header)].concat();
+        let bytes = |(step, stage): &(Step, &Stage)| [bytes_of(step), bytes_of(&stage.header)].concat();
         let records = builder.records.iter().flat_map(bytes).collect();
         let Builder { tasks, sums, halves, .. } = builder;
         Some(Teams { records, tasks, sums, halves, rows, told, shared })

@@ -3,6 +3,9 @@
 //! The idea: whether an input has just been made, and by which step, follows from positions of maps alone. So it is found out once
 //! for each class of pixels, and a kernel that keeps what its last steps have made is told where everything is.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::abi::{Grid, Tap};
 use super::schedule::Schedule;
 use super::stage::Stage;
@@ -75,4 +78,58 @@ pub fn of_pixel<'a>(
         Step { stage: schedule.table.stage(index), index, piece: run.piece, at }
     };
     stages.zip(runs).map(step).collect()
+}
+
+/// A step of one of some pixels.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// None for a pixel that has no stage.
+    pub step: Option<Step<'a>>,
+    /// The number of its pixel.
+    pub pixel: usize,
+}
+
+/// Pixels of a class of rows, one after the other.
+pub struct Sequence<'a> {
+    /// Their steps.
+    pub steps: Vec<At<'a>>,
+    /// Those of the pixels of a period, which others come before.
+    pub steady: Range<usize>,
+    /// Which step makes what; what is drawn is there behind its pixel's last.
+    pub makers: HashMap<Made, usize>,
+}
+
+impl<'a> Sequence<'a> {
+    /// For rows like one, with at least so many pixels before the period. `rows_follow`: a row is one pixel, and the next row's
+    /// the next pixel.
+    pub fn new(
+        plan: &Plan,
+        steps: &Steps,
+        schedule: &'a Schedule,
+        (row, rows_follow): (usize, bool),
+        before: usize,
+    ) -> Sequence<'a> {
+        let (period, previous) = (steps.period, usize::from(plan.graph.input.previous));
+        // Far from the first rows, which no tap reaches above.
+        let (first, before) = (row + 64 * period, before.next_multiple_of(period));
+        let (mut all, mut makers, mut begin) = (Vec::new(), HashMap::new(), 0);
+        for pixel in 0..before + period {
+            if pixel == before {
+                begin = all.len();
+            }
+            let (row, column) = if rows_follow { (first + pixel, 0) } else { (first, pixel) };
+            let of_pixel = of_pixel(plan, steps, schedule, row, column);
+            if of_pixel.is_empty() {
+                all.push(At { step: None, pixel });
+            }
+            for step in of_pixel {
+                makers.insert(step.output(), all.len());
+                all.push(At { step: Some(step), pixel });
+            }
+            let drawn = if rows_follow { [row + previous, 0] } else { [row, column + previous] };
+            let [row, column] = drawn.map(|n| n as isize);
+            makers.insert(Made { base: schedule.image.base, row, column }, all.len() - 1);
+        }
+        Sequence { steady: begin..all.len(), steps: all, makers }
+    }
 }

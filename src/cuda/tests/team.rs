@@ -3,11 +3,11 @@
 use super::{device, turn, vgpu};
 use crate::cuda::Strategy;
 use crate::cuda::cached::Cached;
+use crate::cuda::cost::Shape;
 use crate::cuda::driver::Device;
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
 use crate::cuda::stored::Stored;
-use crate::cuda::team::Shape;
 use crate::engine::{Batch, Output};
 use crate::graph::Graph;
 use crate::models::{PixelCnnPp, WaveNet};

@@ -1,5 +1,6 @@
-//! The strategy `cluster` makes what launches make, bit for bit, in all the shapes that its clusters can take: so all that
-//! `cuda_conformance.rs` shows of launches is true of it. Some parts of that suite are run all the same.
+//! The strategies `cluster` and `team`, which have kernels of their own for pixels, make what launches make, bit for bit, in all
+//! the shapes that stages can have there: so all that `cuda_conformance.rs` shows of launches is true of them. Some parts of that
+//! suite are run all the same.
 //!
 //! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which. A device without clusters of 16 blocks is told.
 
@@ -14,9 +15,9 @@ use fast_pixel_cnn::engine::{Batch, Engine, Given};
 use fast_pixel_cnn::{PixelCnnPp, Precision, WaveNet, Weights};
 use ndarray::{Array2, Array4};
 
-/// The engine by clusters, unless the device has none.
-fn open(weights: &Weights, precision: Precision) -> Option<CudaEngine> {
-    match CudaEngine::new(weights, 0, &Options { strategy: Strategy::Team, precision }) {
+/// The engines by clusters, unless the device has none, and by teams.
+fn open(weights: &Weights, precision: Precision) -> Vec<CudaEngine> {
+    let open = |strategy| match CudaEngine::new(weights, 0, &Options { strategy, precision }) {
         Ok(engine) => Some(engine),
         Err(error)
             if ["no clusters", "no cluster of 16"].iter().any(|words| error.to_string().contains(words)) =>
@@ -25,16 +26,21 @@ fn open(weights: &Weights, precision: Precision) -> Option<CudaEngine> {
             None
         }
         Err(error) => panic!("{error}"),
-    }
+    };
+    [Strategy::Cluster, Strategy::Team].into_iter().filter_map(open).collect()
 }
 
 fn ways() -> Vec<Way> {
-    let way = Way {
-        name: "Team".into(),
-        open: Box::new(|weights| Box::new(open(weights, Precision::F32).expect("clusters"))),
+    let strategies = open(&Weights::synthetic(SMALL, 1), Precision::F32);
+    let way = |strategy: Strategy| Way {
+        name: format!("{strategy:?}"),
+        open: Box::new(move |weights| {
+            let options = Options { strategy, ..Options::default() };
+            Box::new(CudaEngine::new(weights, 0, &options).expect("a device"))
+        }),
         slow: true,
     };
-    open(&Weights::synthetic(SMALL, 1), Precision::F32).map(|_| way).into_iter().collect()
+    strategies.iter().map(|engine| way(engine.strategy())).collect()
 }
 
 conformance!(
@@ -43,29 +49,37 @@ conformance!(
     unusable_batches_and_an_interruption_end_with_an_error,
 );
 
-/// By clusters and by launches.
-fn engines(weights: &Weights, precision: Precision) -> Option<[CudaEngine; 2]> {
+/// With the engine by launches first.
+fn engines(weights: &Weights, precision: Precision) -> Vec<CudaEngine> {
     let launches = Options { strategy: Strategy::Launch, precision };
-    open(weights, precision).map(|clusters| [clusters, CudaEngine::new(weights, 0, &launches).unwrap()])
+    let launches = CudaEngine::new(weights, 0, &launches).unwrap();
+    [launches].into_iter().chain(open(weights, precision)).collect()
 }
 
-/// Both make the same, logits too.
-fn make(engines: &mut [CudaEngine; 2], batch: &Batch, place: &str) {
+/// All make the same, logits too.
+fn make(engines: &mut [CudaEngine], batch: &Batch, place: &str) {
     let batch = Batch { keep_logits: true, ..batch.reborrow() };
-    let [clusters, launches] = engines.each_mut().map(|engine| engine.make(&batch, &|_| true).unwrap());
-    assert!(bits(&clusters.images) == bits(&launches.images), "{place}: other images");
-    assert!(bits(&clusters.logits.unwrap()) == bits(&launches.logits.unwrap()), "{place}: other logits");
+    let [launches, others @ ..] = engines else { unreachable!("launches are the first") };
+    let expected = launches.make(&batch, &|_| true).unwrap();
+    for engine in others {
+        let made = engine.make(&batch, &|_| true).unwrap();
+        let place = format!("{place}, {}", engine.strategy().name());
+        assert!(bits(&made.images) == bits(&expected.images), "{place}: other images");
+        assert!(
+            bits(made.logits.as_ref().unwrap()) == bits(expected.logits.as_ref().unwrap()),
+            "{place}: other logits"
+        );
+    }
 }
 
 fn same_as_launches(weights: &Weights, batch: &Batch, precision: Precision) {
-    let Some(mut engines) = engines(weights, precision) else { return };
-    make(&mut engines, batch, "");
+    make(&mut engines(weights, precision), batch, "");
 }
 
 #[test]
-fn one_cluster_makes_many_images_by_tiles() {
+fn many_images_are_shared_out() {
     let weights = Weights::synthetic(PixelCnnPp { classes: 0, ..SMALL }, 5);
-    let Some(mut engines) = engines(&weights, Precision::F32) else { return };
+    let mut engines = engines(&weights, Precision::F32);
     // The first batch once more, with what stands ready from before.
     for size in [1, 2, 3, 5, 18, 1] {
         make(&mut engines, &Batch::new(size, 4, 4), &format!("{size} images"));
@@ -113,7 +127,7 @@ fn every_stack_is_the_same() {
                 temperature: 0.8,
                 ..Batch::new(size, side, side)
             };
-            let Some(mut engines) = engines(&weights, Precision::F32) else { return };
+            let mut engines = engines(&weights, Precision::F32);
             make(&mut engines, &batch, &format!("{name}, {classes} classes"));
         }
     }
