@@ -64,7 +64,9 @@ extern "C" __global__ void cache_enter_f32(Input input, Batch batch, int first, 
     const float* pixel = starts ? input.start + size_t(at.image) * input.values
                                 : input.pixels + (pixel_of(batch, at) - input.previous) * input.values;
     float value = pixel[at.channel < input.values ? at.channel : 0];
-    batch.arena[offset(input.image, batch, at.image, at.row, at.column) + at.channel] = encoded(input, value, at.channel);
+    Encoded code = encoded(input, input.encoding, value, symbol_of(input.symbols, value));
+    size_t to = offset(input.image, batch, at.image, at.row, at.column) + at.channel;
+    batch.arena[to] = code.at(at.channel);
 }
 
 // source: [batch][height][width][channels]; rows `first` up to `first + rows` of each image are pushed.

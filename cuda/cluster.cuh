@@ -16,14 +16,15 @@
 __device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
     int adder = threadIdx.x - MULTIPLIERS, warps = ADDERS / WARP;
     unsigned arrivals = arrivals_of(cluster, walk.step);
-    await_last(cluster, walk, false);
     for (int image = walk.rank + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
         int values = recent_at(cluster, walk.step, image);
-        sample<HANDED>(sampler, batch, walk.first + image, walk.row, walk.column, [&](int channel, float x) {
+        auto ready = [&] { await_last(cluster, walk, false); };
+        sample<HANDED>(sampler, batch, walk.first + image, walk.row, walk.column, ready, [&](int channel, float x) {
             unsigned to = shared_address(shared_floats() + values + channel);
             for (int block = 0; block < CLUSTER; block++) send(in_block(to, block), x, in_block(arrivals, block));
         });
     }
+    await_last(cluster, walk, false);
     if (walk.rank >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
 }
 

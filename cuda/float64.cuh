@@ -34,10 +34,25 @@ __device__ __forceinline__ double ln(double x) {
     return x < INFINITY ? y : x;
 }
 
-// exp(x); below exp(-700) and above exp(700) it is taken for that.
-__device__ __forceinline__ double exponential(double x) {
-    x = x < -700.0 ? -700.0 : x > 700.0 ? 700.0 : x;
-    double n = rint(__dmul_rn(x, 1.44269504088896338700e+00));
+// a / b as __ddiv_rn rounds it, where b and 1 / b are near 1 and a is 0 or far from the ends of the range: by the
+// operations that the compiler has for that, without the branch to those for all others.
+__device__ __forceinline__ double near_quotient(double a, double b) {
+    double y;
+    asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(b));
+    double e = __fma_rn(-b, y, 1.0);
+    y = __fma_rn(y, __fma_rn(e, e, e), y);
+    y = __fma_rn(y, __fma_rn(-b, y, 1.0), y);
+    double q = __dmul_rn(a, y);
+    return __fma_rn(y, __fma_rn(-b, q, a), q);
+}
+
+// exp(x) for x from -700 to 700, without a branch, so that several are worked out side by side.
+__device__ __forceinline__ double exponential_within(double x) {
+    // Adding and subtracting it rounds to an integer, which then stands in the lowest bits. In a NaN that comes from a float32
+    // these are 0.
+    const double round = 6755399441055744.0; // 1.5 * 2^52
+    double shifted = __dadd_rn(__dmul_rn(x, 1.44269504088896338700e+00), round);
+    double n = __dadd_rn(shifted, -round);
     double r = __fma_rn(n, -6.93147180369123816490e-01, x);
     r = __fma_rn(n, -1.90821492927058770002e-10, r);
     double z = __dmul_rn(r, r);
@@ -47,8 +62,13 @@ __device__ __forceinline__ double exponential(double x) {
     c = __fma_rn(c, z, -2.77777777770155933842e-03);
     c = __fma_rn(c, z, 1.66666666666666019037e-01);
     c = __fma_rn(-z, c, r);
-    double y = __dadd_rn(1.0, __dadd_rn(__ddiv_rn(__dmul_rn(r, c), __dadd_rn(2.0, -c)), r));
-    return __longlong_as_double(__double_as_longlong(y) + ((long long)(int(n)) << 52));
+    double y = __dadd_rn(1.0, __dadd_rn(near_quotient(__dmul_rn(r, c), __dadd_rn(2.0, -c)), r));
+    return __hiloint2double(__double2hiint(y) + (__double2loint(shifted) << 20), __double2loint(y));
+}
+
+// exp(x); below exp(-700) and above exp(700) it is taken for that.
+__device__ __forceinline__ double exponential(double x) {
+    return exponential_within(x < -700.0 ? -700.0 : x > 700.0 ? 700.0 : x);
 }
 
 // To an absolute error of 1e-16, which is far below what float32 holds.

@@ -1,48 +1,110 @@
 // A softmax over a few symbols, as in `src/heads/categorical.rs`.
 //
-// The idea: the lanes of a warp take one symbol each, 32 at a time, and sum their weights by shuffles in one fixed
-// order, once for the total and once to find where the sum exceeds a share of it.
+// The idea: a lane of a warp takes eight symbols, one after the other, and works out their weights side by side. These are
+// summed in one fixed order: up to each of 32 by sums of 2, 4, 8, 16 and 32, then 32 after 32. Where the sum exceeds a share of
+// the total is seen in the same sums; only of more symbols than a warp holds they are made twice.
 
 #pragma once
 
 #include "float64.cuh"
 #include "sampler.cuh"
 
-// Draws a pixel, by one warp: all lanes get the value of the first symbol with which the sum of the weights,
-// exp((logit - greatest) / T), exceeds u times that of all.
-__device__ __forceinline__ float sample_categorical(const Sampler& sampler, const float* logits, const Place& place,
-                                                    int lane) {
-    int symbols = sampler.head.logits;
-    float greatest = -INFINITY;
-    for (int i = lane; i < symbols; i += WARP) greatest = fmaxf(greatest, logit_at(logits, i));
-    for (int apart = WARP / 2; apart > 0; apart /= 2) greatest = fmaxf(greatest, __shfl_xor_sync(ALL, greatest, apart));
-    double u = noise(sampler, place, 0), total = 0.0;
-    int drawn = symbols - 1;
-    for (int pass = 0; pass < 2; pass++) {
-        double before = 0.0;
-        for (int first = 0; first < symbols; first += WARP) {
-            double sum = 0.0;
-            if (first + lane < symbols) {
-                double below = __dadd_rn(double(logit_at(logits, first + lane)), -double(greatest));
-                sum = exponential(__ddiv_rn(below, double(sampler.temperature)));
-            }
-            for (int apart = 1; apart < WARP; apart *= 2) {
-                double other = __shfl_up_sync(ALL, sum, apart);
-                if (lane >= apart) sum = __dadd_rn(sum, other);
-            }
-            sum = __dadd_rn(before, sum);
-            unsigned exceeds = __ballot_sync(ALL, first + lane < symbols && sum > __dmul_rn(u, total));
-            // The whole exceeds it, since u is below 1.
-            if (pass == 1 && exceeds) {
-                drawn = first + __ffs(exceeds) - 1;
-                break;
-            }
-            before = __shfl_sync(ALL, sum, WARP - 1);
+// Lanes that hold a group, of 32 symbols.
+constexpr int LANES = 32 / HELD;
+
+// What the symbols' weights are of: exp((logit - greatest) / T).
+struct Softmax {
+    double greatest;
+    double temperature;
+    double inverse; // of the temperature
+};
+
+// The weight of a logit that is not above the greatest.
+__device__ __forceinline__ double weight(const Softmax& softmax, float logit) {
+    double below = __dadd_rn(double(logit), -softmax.greatest);
+    // below / T as __ddiv_rn rounds it: T has the 24 bits of a float32, so that no quotient is nearer to where rounding
+    // changes than what this differs from it.
+    double q = __dmul_rn(below, softmax.inverse);
+    q = __fma_rn(__fma_rn(-q, softmax.temperature, below), softmax.inverse, q);
+    return exponential_within(q < -700.0 ? -700.0 : q);
+}
+
+// Adds to each number the one that stands so many before it in the group.
+template <int APART>
+__device__ __forceinline__ void add_earlier(double (&sums)[HELD], int lane) {
+    constexpr int BACK = (APART + HELD - 1) / HELD, OTHERS = APART % HELD;
+    bool has = lane % LANES >= BACK;
+    // Those of the lane before.
+    double earlier[HELD];
+#pragma unroll
+    for (int i = 0; i < OTHERS; i++) earlier[i] = __shfl_up_sync(ALL, sums[HELD + i - OTHERS], BACK);
+#pragma unroll
+    for (int i = HELD - 1; i >= 0; i--) {
+        if (OTHERS == 0) earlier[i] = __shfl_up_sync(ALL, sums[i], BACK);
+        if (OTHERS > 0 && i >= OTHERS) {
+            sums[i] = __dadd_rn(sums[i], sums[i - OTHERS]);
+        } else if (has) {
+            sums[i] = __dadd_rn(sums[i], earlier[i]);
         }
-        total = before;
     }
-    float half = half_range(symbols);
-    return __fdiv_rn(__fadd_rn(float(drawn), -half), half);
+}
+
+// The sums of weights up to each one of a stretch, `before` among them, which becomes the sum of all up to its end.
+__device__ __forceinline__ void sum_up(double (&sums)[HELD], double& before, int lane) {
+    add_earlier<1>(sums, lane);
+    add_earlier<2>(sums, lane);
+    add_earlier<4>(sums, lane);
+    add_earlier<8>(sums, lane);
+    add_earlier<16>(sums, lane);
+    double before_group = before;
+#pragma unroll
+    for (int group = 1; group <= WARP / LANES; group++) {
+        before = __dadd_rn(before, __shfl_sync(ALL, sums[HELD - 1], group * LANES - 1));
+        if (lane >= group * LANES) before_group = before;
+    }
+#pragma unroll
+    for (int i = 0; i < HELD; i++) sums[i] = __dadd_rn(before_group, sums[i]);
+}
+
+// Draws a symbol, by one warp: the first with which the sum of the weights, exp((logit - greatest) / T), exceeds u times that
+// of all. `held` are the logits of the last stretch, `softmax` is without the greatest, `greatest` is that of the lane.
+template <Exchange BY>
+__device__ __forceinline__ int draw_symbol(Softmax softmax, const float* logits, float (&held)[HELD], int symbols,
+                                           float greatest, double u, int lane) {
+    for (int apart = WARP / 2; apart > 0; apart /= 2) greatest = fmaxf(greatest, __shfl_xor_sync(ALL, greatest, apart));
+    softmax.greatest = double(greatest);
+    bool several = symbols > STRETCH;
+    if (several) request_logits<BY>(held, logits, 0, symbols);
+    // What several stretches sum up to has to be known before all are looked at again.
+    double before = 0.0, bound = 0.0;
+    for (int first = 0, looks = !several;;) {
+        int left = symbols - first - lane * HELD; // symbols from the lane's first one on
+        double sums[HELD];
+#pragma unroll
+        for (int i = 0; i < HELD; i++) {
+            sums[i] = weight(softmax, held[i]);
+            if (i >= left) sums[i] = 0.0;
+        }
+        sum_up(sums, before, lane);
+        bool last = first + STRETCH >= symbols;
+        if (last && (!looks || !several)) bound = __dmul_rn(u, before);
+        if (looks) {
+            int drawn = HELD;
+#pragma unroll
+            for (int i = HELD - 1; i >= 0; i--) drawn = i < left && sums[i] > bound ? i : drawn;
+            unsigned exceeds = __ballot_sync(ALL, drawn < HELD);
+            if (exceeds) return first + __shfl_sync(ALL, lane * HELD + drawn, __ffs(exceeds) - 1);
+            // The whole exceeds it, unless u is 1.
+            if (last) return symbols - 1;
+        }
+        first += STRETCH;
+        if (last) {
+            first = 0;
+            before = 0.0;
+            looks = true;
+        }
+        request_logits<BY>(held, logits, first, symbols);
+    }
 }
 
 // The log-probability of the symbol whose value is nearest to a pixel's, in nats.

@@ -47,12 +47,12 @@ __device__ __forceinline__ float clamp(float x) {
     return x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
 }
 
-// The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane.
-__device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, const Place& place, int lane) {
+// The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane. `first` is a lane's first u.
+__device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, const Place& place, int lane, double first) {
     float best = -INFINITY;
     int chosen = 0;
     for (int k = lane; k < mixtures(sampler.head); k += WARP) {
-        double u = noise(sampler, place, k);
+        double u = k < WARP ? first : noise(sampler, place, k);
         float gumbel = -float(ln(double(-float(ln(u)))));
         float score = __fadd_rn(logit_at(logits, k), __fmul_rn(sampler.temperature, gumbel));
         if (score > best) {
@@ -71,10 +71,11 @@ __device__ __forceinline__ int choose(const Sampler& sampler, const float* logit
     return chosen;
 }
 
-// Draws a pixel, by one warp: lane c gets the value of channel c.
-__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const float* logits, const Place& place, int lane) {
+// Draws a pixel, by one warp: lane c gets the value of channel c. `first` is a lane's number of those that the pixel takes.
+__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const float* logits, const Place& place, int lane,
+                                                double first) {
     const Head& head = sampler.head;
-    int k = choose(sampler, logits, place, lane);
+    int k = choose(sampler, logits, place, lane, first);
     // Lane c draws channel c's number without what the channels before add to its mean.
     int channel = lane < head.values ? lane : 0;
     double u = noise(sampler, place, mixtures(head) + channel);

@@ -34,6 +34,12 @@ __device__ __forceinline__ float half_range(int symbols) {
     return __fmul_rn(float(symbols - 1), 0.5f);
 }
 
+// A symbol's value.
+__device__ __forceinline__ float value_of(int symbols, int symbol) {
+    float half = half_range(symbols);
+    return __fdiv_rn(__fadd_rn(float(symbol), -half), half);
+}
+
 // The symbol whose value is nearest.
 __device__ __forceinline__ int symbol_of(int symbols, float value) {
     float half = half_range(symbols);
@@ -47,9 +53,15 @@ __device__ __forceinline__ float expand(const Input& input, float place) {
     return copysignf(float(__ddiv_rn(__dadd_rn(power, -1.0), double(input.symbols - 1))), place);
 }
 
-// A channel of the map, of a pixel with `value` in that channel, or, of a symbol, at all.
-__device__ __forceinline__ float encoded(const Input& input, float value, int channel) {
-    if (input.encoding == VALUES) return channel < input.values ? value : 1.0f;
-    if (input.encoding == MU_LAW) return expand(input, value);
-    return channel == symbol_of(input.symbols, value) ? 1.0f : 0.0f;
+// How a pixel, or one of its channels, is written into the map: a number in the first channels and a 1 in another one.
+struct Encoded {
+    float number;
+    int numbers;
+    int one;
+
+    __device__ __forceinline__ float at(int channel) const { return channel < numbers ? number : channel == one ? 1.0f : 0.0f; }
+};
+__device__ __forceinline__ Encoded encoded(const Input& input, int encoding, float value, int symbol) {
+    if (encoding == ONE_HOT) return {0.0f, 0, symbol};
+    return {encoding == MU_LAW ? expand(input, value) : value, input.values, input.values};
 }

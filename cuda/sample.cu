@@ -6,11 +6,12 @@
 
 #include "sample.cuh"
 
-extern "C" __global__ void __launch_bounds__(32 * WARP)
+// With the blocks of a multiprocessor stated ptxas works side by side what would else take turns at few registers.
+extern "C" __global__ void __launch_bounds__(16 * WARP, 1)
 sample_f32(const Sampler* sampler, Batch batch) {
     int row = batch.cursor->row, column = batch.cursor->column;
     for (int image = threadIdx.x / WARP; image < batch.size; image += blockDim.x / WARP) {
-        sample<LAUNCH>(*sampler, batch, image, row, column, [](int, float) {});
+        sample<LAUNCH>(*sampler, batch, image, row, column, [] {}, [](int, float) {});
     }
     __syncthreads();
     if (threadIdx.x == 0) {

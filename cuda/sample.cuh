@@ -9,40 +9,67 @@
 #include "head_mixture.cuh"
 
 // Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted. `feed` gets
-// each channel of the position of the map that the pixel fills, those of the padding too.
-template <Exchange BY, class Feed>
-__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column, Feed feed) {
-    const Head& head = sampler.head;
-    int lane = threadIdx.x % WARP;
+// each channel of the position of the map that the pixel fills, those of the padding too, after a call of `ready`.
+template <Exchange BY, class Ready, class Feed>
+__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column, Ready ready,
+                                       Feed feed) {
+    const Head head = sampler.head;
+    int lane = anew(threadIdx.x % WARP);
     Place place = {image, row, column, (size_t(image) * batch.height + row) * batch.width + column};
     const float* logits = batch.arena + offset(sampler.logits, batch, image, row, column);
-    bool finite = true;
-    for (int k = lane; k < head.logits; k += WARP) {
-        float logit = arrived<BY, float>(ask(logits + k), logits + k);
-        finite = finite && is_finite(logit);
-        if (sampler.kept_logits) sampler.kept_logits[place.pixel * head.logits + k] = logit;
-    }
-    finite = __all_sync(ALL, finite);
-    if (!finite) {
-        unsigned long long order = (static_cast<unsigned long long>(row) * batch.width + column) * batch.size + image;
-        if (lane == 0) atomicMin(&batch.cursor->fault, order);
-    }
-    // What is fed back after a fault is of no concern, but others may await it.
-    float value = 0.0f;
-    if (finite) {
-        value = head.kind == MIXTURE ? sample_mixture(sampler, logits, place, lane)
-                                     : sample_categorical(sampler, logits, place, lane);
-    }
+    float held[HELD];
+    request_logits<BY>(held, logits, 0, head.logits);
+    // All that does not depend on them, while they are on their way.
+    double u = noise(sampler, place, min(lane, head.draws - 1));
+    Softmax softmax = {0.0, double(sampler.temperature), __ddiv_rn(1.0, double(sampler.temperature))};
     const Input& input = sampler.input;
-    if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
+    int encoding = input.encoding, channels = input.channels, all_channels = input.image.channels;
+    float* kept = sampler.kept_logits;
     // The position of the map that this pixel fills.
     int next = column + input.previous, wraps = next == batch.width;
     bool has_next = row + wraps < input.end;
     float* to = has_next ? batch.arena + offset(input.image, batch, image, row + wraps, wraps ? 0 : next) : nullptr;
-    for (int channel = lane; channel < input.image.channels; channel += WARP) {
-        bool padding = channel >= input.channels;
-        float x = padding ? 0.0f : encoded(input, value, channel);
-        if (has_next && !padding) store_output<BY, float>(to + channel, x);
-        feed(channel, x);
+
+    float greatest = -INFINITY, zero = 0.0f;
+    for (int first = 0;;) {
+        await_logits<BY>(held, logits, first, head.logits);
+#pragma unroll
+        for (int i = 0; i < HELD; i++) {
+            greatest = fmaxf(greatest, held[i]);
+            // 0 times what is not finite is not a number.
+            zero = __fmaf_rn(held[i], 0.0f, zero);
+        }
+        if (kept) {
+#pragma unroll
+            for (int i = 0; i < HELD; i++) {
+                int k = first + lane * HELD + i;
+                if (k < head.logits) kept[place.pixel * head.logits + k] = held[i];
+            }
+        }
+        first += STRETCH;
+        if (first >= head.logits) break;
+        request_logits<BY>(held, logits, first, head.logits);
     }
+    // What is drawn after a fault is of no concern, but others may await it.
+    int symbol = 0;
+    float value;
+    if (head.kind == MIXTURE) {
+        value = sample_mixture(sampler, logits, place, lane, u);
+    } else {
+        symbol = draw_symbol<BY>(softmax, logits, held, head.logits, greatest, u, lane);
+        value = value_of(head.logits, symbol);
+    }
+    Encoded code = encoded(input, encoding, value, symbol);
+    ready();
+    for (int channel = lane; channel < all_channels; channel += WARP) {
+        float x = channel < channels ? code.at(channel) : 0.0f;
+        feed(channel, x);
+        if (has_next && channel < channels) store_output<BY, float>(to + channel, x);
+    }
+    if (__any_sync(ALL, zero != 0.0f)) {
+        value = 0.0f;
+        unsigned long long order = (static_cast<unsigned long long>(row) * batch.width + column) * batch.size + image;
+        if (lane == 0) atomicMin(&batch.cursor->fault, order);
+    }
+    if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
 }

@@ -52,6 +52,36 @@ __device__ __forceinline__ float logit_at(const float* logits, int k) {
     return ask(logits + k);
 }
 
+// The logits that a lane holds at a time, one after the other: of a warp, a stretch of them.
+constexpr int HELD = 8;
+constexpr int STRETCH = HELD * WARP;
+
+// Asks for a lane's logits of a stretch; where there are none, for some that others have.
+template <Exchange BY>
+__device__ __forceinline__ void request_logits(float (&held)[HELD], const float* logits, int first, int count) {
+    static_assert(HELD == CHUNK, "of which a map has whole ones");
+    int k = min(first + int(threadIdx.x) % WARP * HELD, (count - 1) / HELD * HELD);
+#pragma unroll
+    for (int i = 0; i < HELD; i += 4) {
+        float4 four = request<BY, float4>(logits + k + i);
+        held[i] = four.x, held[i + 1] = four.y, held[i + 2] = four.z, held[i + 3] = four.w;
+    }
+#pragma unroll
+    for (int i = 1; i < HELD; i++) held[i] = k + i < count ? held[i] : held[0];
+}
+// What that has brought, as soon as none of it is pending.
+template <Exchange BY>
+__device__ __forceinline__ void await_logits(float (&held)[HELD], const float* logits, int first, int count) {
+    for (unsigned reads = 0; BY == HANDED; reads++) {
+        unsigned greatest = 0;
+#pragma unroll
+        for (int i = 0; i < HELD; i++) greatest = max(greatest, __float_as_uint(held[i]));
+        if (greatest != PENDING) break;
+        if (reads == MOST_READS) __trap();
+        request_logits<BY>(held, logits, first, count);
+    }
+}
+
 // The draw-th number of a pixel.
 __device__ __forceinline__ double noise(const Sampler& sampler, const Place& at, int draw) {
     if (sampler.noise) return double(sampler.noise[at.pixel * sampler.head.draws + draw]);

@@ -24,7 +24,7 @@ use crate::plan::layout::Extent;
 /// Block size of the element-wise kernels.
 const ELEMENTWISE: usize = 256;
 /// Warps of the sampler's block, at most.
-pub const SAMPLER_WARPS: usize = 32;
+pub const SAMPLER_WARPS: usize = 16;
 
 /// What a batch needs beyond images and classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -120,7 +120,7 @@ def kernels(cubin: Path) -> list[Kernel]:
             frames = []
         elif not found:
             continue
-        elif label := re.match(r"(\.L_\w+|\$\w+|\w+):", line):
+        elif label := re.match(r"(\.L_\w+|\$[\w$]+|\w+):", line):
             found[-1].labels[label[1]] = len(found[-1].code)
         elif frame := FRAME.match(line):
             if fresh:

@@ -173,7 +173,7 @@ class Scenario:
                 where = f"{self.path.name}: {name}[{n}]"
                 begin = len(data)
                 for part in item if isinstance(item, list) else [item]:
-                    part = dict(self.resolve(part))
+                    part = dict(self.placed(self.resolve(part)))
                     data += part.pop("times", 1) * self.sources.pack(part["struct"], part, where)
                 if (stride := told.get("stride", 0)) and len(data) - begin > stride:
                     raise Problem(f"{where} has {len(data) - begin} bytes, and {stride} is the stride")
@@ -203,19 +203,19 @@ class Scenario:
             raise Problem(f"{self.path}: there is no [{item['like']}]")
         return self.resolve(base) | {key: value for key, value in item.items() if key != "like"}
 
+    def placed(self, value):
+        """A value with addresses of regions, those that have been laid out, in the place of `@NAME`."""
+        if isinstance(value, dict):
+            return {key: self.placed(inner) for key, inner in value.items()}
+        if isinstance(value, str) and value.startswith("@"):
+            found = [region.at for region in self.regions if region.name == value[1:]]
+            if not found:
+                raise Problem(f"{self.path}: there is no [memory.{value[1:]}], or not before")
+            return found[0]
+        return value
+
     def arguments(self) -> bytes:
         told, data = self.data["arguments"], b""
-        addresses = {region.name: region.at for region in self.regions}
-
-        def placed(value):
-            if isinstance(value, dict):
-                return {key: placed(inner) for key, inner in value.items()}
-            if isinstance(value, str) and value.startswith("@"):
-                if value[1:] not in addresses:
-                    raise Problem(f"{self.path}: there is no [memory.{value[1:]}]")
-                return addresses[value[1:]]
-            return value
-
         signature = self.sources.signature(self.kernel)
         if extra := sorted(set(told) - {name for _, name, _ in signature}):
             raise Problem(f"{self.path}: {self.kernel} has no argument {', '.join(extra)}")
@@ -223,7 +223,7 @@ class Scenario:
             if name not in told:
                 raise Problem(f"{self.path}: {self.kernel} also has the argument {name}")
             data += bytes(-len(data) % self.sources.alignment(kind))
-            data += self.sources.pack(kind, placed(told[name]), f"{self.path.name}: {name}")
+            data += self.sources.pack(kind, self.placed(told[name]), f"{self.path.name}: {name}")
         return data
 
     def found(self, where: str) -> set[tuple[str, int]]:

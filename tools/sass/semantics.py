@@ -1,7 +1,7 @@
 """What an instruction computes: a line of Python for each lane of a warp.
 
 The idea: only what leads to a branch or an address has to be exact: integers, predicates, moves and loads. The rest is
-computed as far as it is simple (float32 without its last bits' rules), or is unknown: `None`, which Python itself
+computed as far as it is simple (floats without their last bits' rules), or is unknown: `None`, which Python itself
 carries on, since arithmetic with it raises TypeError. So an instruction that is not here spoils nothing until a branch
 asks for what it made.
 
@@ -17,90 +17,21 @@ import struct
 from collections.abc import Callable
 
 from .listing import Instruction, Kernel, Problem
-
-M = 0xFFFFFFFF
-
-
-def signed(x: int) -> int:
-    return x - (1 << 32) if x >> 31 else x
-
-
-def signed64(x: int) -> int:
-    x &= (1 << 64) - 1
-    return x - (1 << 64) if x >> 63 else x
-
-
-def as_float(bits: int | None) -> float:
-    if bits is None:
-        raise TypeError
-    return struct.unpack("<f", struct.pack("<I", bits))[0]
-
-
-def bits_of(x: float) -> int:
-    try:
-        return struct.unpack("<I", struct.pack("<f", x))[0]
-    except OverflowError:
-        return 0x7F800000 if x > 0 else 0xFF800000
-
-
-def rounded_up(x: int) -> int:
-    """The bits of the float32 that is not below an integer."""
-    bits = bits_of(float(x))
-    return bits + 1 if as_float(bits) < x else bits
-
-
-def to_int(x: float, low: int, high: int) -> int:
-    if math.isnan(x):
-        return 0
-    return max(low, min(high, math.trunc(x) if math.isfinite(x) else (high if x > 0 else low))) & M
-
-
-def lut(a: int, b: int, c: int, table: int) -> int:
-    result = 0
-    for i in range(8):
-        if table >> i & 1:
-            result |= (a if i & 4 else ~a) & (b if i & 2 else ~b) & (c if i & 1 else ~c)
-    return result & M
-
-
-def permuted(a: int, selector: int, b: int) -> int:
-    both, result = b << 32 | a, 0
-    for i in range(4):
-        pick = selector >> 4 * i & 15
-        byte = both >> 8 * (pick & 7) & 255
-        result |= ((255 if byte >> 7 else 0) if pick & 8 else byte) << 8 * i
-    return result
-
-
-def funnel(
-    low: int, shift: int, high: int, left: bool, wide: bool, arithmetic: bool, upper: bool, wraps: bool
-) -> int:
-    size = 64 if wide else 32
-    shift = shift % size if wraps else min(shift, size)
-    value = high << 32 | low
-    if left:
-        return ((value << shift) >> 32 if upper else low << shift) & M
-    if arithmetic:
-        value = signed64(value)
-    return (value >> (shift + 32) if upper else value >> shift) & M
-
-
-def special(name: str, x: float) -> float:
-    try:
-        if name == "RCP":
-            return 1 / x if x else math.copysign(math.inf, x)
-        if name == "EX2":
-            return 2.0**x
-        if name == "LG2":
-            return math.log2(x) if x > 0 else (-math.inf if x == 0 else math.nan)
-        if name == "RSQ":
-            return 1 / math.sqrt(x) if x > 0 else math.inf
-        if name == "SQRT":
-            return math.sqrt(x)
-    except (OverflowError, ValueError):
-        return math.inf
-    raise TypeError
-
+from .words import (
+    M,
+    as_double,
+    as_float,
+    bits_of,
+    bits_of_double,
+    funnel,
+    lut,
+    permuted,
+    rounded_up,
+    signed,
+    signed64,
+    special,
+    to_int,
+)
 
 ORDER = {"LT": "<", "LE": "<=", "GT": ">", "GE": ">=", "EQ": "==", "NE": "!="}
 
@@ -116,6 +47,8 @@ class Translator:
             signed64=signed64,
             F=as_float,
             B=bits_of,
+            D=as_double,
+            BD=bits_of_double,
             rounded_up=rounded_up,
             to_int=to_int,
             lut=lut,
@@ -179,7 +112,7 @@ class Translator:
 
     def real(self, x: str) -> str:
         x = x.replace(".reuse", "").strip()
-        if x.startswith("-") and x[1:2] in "|Rcu":
+        if x.startswith("-") and x[1:2] in "|RUc":
             return f"(-{self.real(x[1:])})"
         if x.startswith("|"):
             return f"abs({self.real(x.strip('|'))})"
@@ -187,6 +120,15 @@ class Translator:
             return f"F({self.integer(x)})"
         special_values = {"+INF": "math.inf", "-INF": "(-math.inf)", "+QNAN": "math.nan", "-QNAN": "math.nan"}
         return special_values.get(x) or f"({float(x)!r})"
+
+    def double(self, x: str) -> str:
+        """A float64 operand; of one that is no register pair, the number itself."""
+        x = x.replace(".reuse", "").strip()
+        if x.startswith("-") and x[1:2] in "|RUc":
+            return f"(-{self.double(x[1:])})"
+        if x.startswith("|"):
+            return f"abs({self.double(x.strip('|'))})"
+        return f"D({self.pair(x)})" if x.startswith(("R", "UR", "c[")) else self.real(x)
 
     def address(self, x: str, wide: bool) -> str:
         """`[R2.64+UR4+0x10]`, `desc[UR18][R2.64]`. Wide: a register is two, even if it does not say so (sm_75)."""
@@ -334,15 +276,7 @@ class Translator:
                 lines = [f"t = {a} - {b}", f"t = {P(x[5])} if t == 0 else int(t {ORDER[compare]} 0)"]
             return lines + self.joined(x, joined)
         if op == "FSETP":
-            compare, joined = parts[0], next(a for a in parts[1:] if a in ("AND", "OR", "XOR"))
-            lines = [f"a, b = {R(x[2])}, {R(x[3])}"]
-            if compare.endswith("U") and compare[:-1] in ORDER:  # or unordered
-                lines.append(f"t = int(a != a or b != b or a {ORDER[compare[:-1]]} b)")
-            elif compare == "NE":
-                lines.append("t = int(a == a and b == b and a != b)")
-            else:
-                lines.append(f"t = int(a {ORDER[compare]} b)")
-            return lines + self.joined(x, joined)
+            return self.compared(parts, R(x[2]), R(x[3])) + self.joined(x, parts[-1])
         if op in ("SEL", "FSEL"):
             if op == "FSEL":
                 a, b = (I(a) if re.match(r"U?R|c\[", a) else f"B({R(a)})" for a in y[:2])
@@ -388,6 +322,24 @@ class Translator:
             return [f"{d} = B({R(y[0])} * {R(y[1])})"]
         if op == "FFMA":
             return [f"{d} = B({R(y[0])} * {R(y[1])} + {R(y[2])})"]
+        if op in ("DADD", "DMUL", "DFMA"):  # DFMA with two roundings: see above
+            text = {"DADD": "{} + {}", "DMUL": "{} * {}", "DFMA": "{} * {} + {}"}[op]
+            return self.wide(x[0], f"BD({text.format(*map(self.double, y))})")
+        if op == "DSETP":
+            return self.compared(parts, *map(self.double, x[2:4])) + self.joined(x, parts[-1])
+        if op == "F2F" and parts[:2] == ["F64", "F32"]:
+            return self.wide(x[0], f"BD({R(y[0])})")
+        if op == "F2F" and parts[:2] == ["F32", "F64"]:
+            return [f"{d} = B({self.double(y[0])})"]
+        if op == "I2F" and "F64" in parts:
+            a = I(y[0]) if "U32" in parts else f"signed({I(y[0])})"
+            return self.wide(x[0], f"BD(float({a}))")
+        if op == "FRND" and parts == ["F64"]:
+            return self.wide(x[0], f"BD(float(round({self.double(y[0])})))")
+        if op == "F2I" and parts == ["F64"]:
+            return [f"t = round({self.double(y[0])})", f"{d} = t & M"]
+        if op == "MUFU" and parts == ["RCP64H"]:  # of upper halves
+            return [f"{d} = BD(special('RCP', D({I(y[0])} << 32))) >> 32"]
         if op == "FMNMX":
             return [f"a, b = {R(y[0])}, {R(y[1])}", f"{d} = B(min(a, b) if {P(y[2])} else max(a, b))"]
         if op == "MUFU" and len(parts) == 1 and parts[0] in ("RCP", "EX2", "LG2", "RSQ", "SQRT"):
@@ -429,6 +381,21 @@ class Translator:
         if op == "R2P":
             return [f"t = {I(x[1])}"] + [f"p[{n}] = t >> {n} & 1" for n in range(7) if int(x[2], 16) >> n & 1]
         raise KeyError(i.op)
+
+    def wide(self, x: str, value: str) -> list[str]:
+        """64 bits into a register and the next."""
+        return [f"t = {value}", f"{self.into(x)}, {self.into(x, 1)} = t & M, t >> 32"]
+
+    def compared(self, parts: list[str], a: str, b: str) -> list[str]:
+        """A comparison of floats into `t`."""
+        lines, compare = [f"a, b = {a}, {b}"], parts[0]
+        if compare.endswith("U") and compare[:-1] in ORDER:  # or unordered
+            return [*lines, f"t = int(a != a or b != b or a {ORDER[compare[:-1]]} b)"]
+        if compare == "NAN":
+            return [*lines, "t = int(a != a or b != b)"]
+        if compare == "NE":
+            return [*lines, "t = int(a == a and b == b and a != b)"]
+        return [*lines, f"t = int(a {ORDER[compare]} b)"]
 
     def joined(self, x: list[str], how: str) -> list[str]:
         """A comparison's result `t` into two predicates: it and its opposite, each joined with a third."""

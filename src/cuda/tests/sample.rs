@@ -23,11 +23,11 @@ fn mixture(mixtures: usize, channels: usize) -> Head {
     Head::MixtureOfLogistics { mixtures, channels }
 }
 
-/// Heads of fewer and of more components or symbols than a warp has lanes.
+/// Heads of fewer and of more components or symbols than a warp has lanes, or holds.
 fn heads() -> Vec<Head> {
     let three = [1, 3, 10, 40].map(|mixtures| mixture(mixtures, 3));
     let one = [1, 10, 33].map(|mixtures| mixture(mixtures, 1));
-    let symbols = [2, 11, 32, 256, 300].map(|symbols| Head::Categorical { symbols });
+    let symbols = [2, 11, 32, 256, 300, 1000].map(|symbols| Head::Categorical { symbols });
     [&three[..], &one, &symbols].concat()
 }
 
