@@ -14,8 +14,8 @@
 
 #pragma once
 
-#include "masked_conv.cuh"
 #include "masked_conv_split.cuh"
+#include "outer_product.cuh"
 
 namespace gemm {
 
@@ -151,11 +151,13 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
             store_channels<Tile::INPUT>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
         }
     } else {
+        float4 x[Tile::LOADS], negative[Tile::LOADS] = {};
+#pragma unroll
+        for (int c = 0; c < Tile::LOADS; c++) x[c] = inputs.x[c];
+        activate(activation, x, negative);
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
-            float4 x = inputs.x[c], negative = {};
-            activate(activation, x, negative);
-            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, x, negative, activation == CONCAT_ELU);
+            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, x[c], negative[c], activation == CONCAT_ELU);
         }
     }
 }
@@ -257,38 +259,15 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
     }
 }
 
-// A row of a chunk, as a thread needs it.
+// Loads a row of a chunk.
 template <class Tile>
-struct Row {
-    float4 x[Tile::GROUPS], w[Tile::EACH];
-
-    __device__ __forceinline__ void load(const Operands<Tile>& from, Role<Tile> role, int row) {
+__device__ __forceinline__ void load(Row<Tile::EACH, Tile::GROUPS * GROUP>& row, const Operands<Tile>& from, Role<Tile> role,
+                                     int k) {
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[row * SLICES + role.slice + e * SIDE];
+    for (int e = 0; e < Tile::EACH; e++) row.w[e] = from.weights[k * SLICES + role.slice + e * SIDE];
 #pragma unroll
-        for (int g = 0; g < Tile::GROUPS; g++) {
-            const float* at = from.inputs + row * Tile::INPUT + role.position + g * Tile::APART;
-            x[g] = *reinterpret_cast<const float4*>(at);
-        }
-    }
-};
-
-// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights. Each row is loaded while the one
-// before is multiplied.
-template <class Tile>
-__device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands<Tile>& from,
-                                         Role<Tile> role, int first) {
-    Row<Tile> rows[2];
-    rows[0].load(from, role, first);
-#pragma unroll
-    for (int k = 0; k < CHUNK; k++) {
-        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, first + k + 1);
-        const Row<Tile>& now = rows[k % 2];
-#pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) {
-#pragma unroll
-            for (int g = 0; g < Tile::GROUPS; g++) multiply_add(sums[e] + g * GROUP, now.x[g], now.w[e]);
-        }
+    for (int g = 0; g < Tile::GROUPS; g++) {
+        row.x[g] = *reinterpret_cast<const float4*>(from.inputs + k * Tile::INPUT + role.position + g * Tile::APART);
     }
 }
 
@@ -317,10 +296,8 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         int next = chunk + 1, turn = chunk % 2;
         load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
         if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
-        float4 sums[Tile::EACH][MINE] = {};
-        // Rolled up: the code of a chunk is otherwise longer than what an instruction cache holds.
-#pragma unroll 1
-        for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) multiply<Tile>(sums, operands[turn], role, k);
+        float4 sums[Tile::EACH][MINE];
+        multiply(sums, negatives ? MOST_ROWS : CHUNK, [&](auto& to, int k) { load(to, operands[turn], role, k); });
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
