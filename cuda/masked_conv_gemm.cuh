@@ -216,34 +216,49 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
 template <class Tile>
 __device__ __forceinline__ void begin(float4 (&totals)[Tile::EACH][Tile::GROUPS * GROUP], Role<Tile> role, const Stage& stage,
                                       const Batch& batch, int slice, int tile, int end, int row, int column) {
+    constexpr int MINE = Tile::GROUPS * GROUP;
+    Position at[MINE];
+    int mine[Tile::EACH];
 #pragma unroll
-    for (int m = 0; m < Tile::GROUPS * GROUP; m++) {
+    for (int m = 0; m < MINE; m++) {
         int p = tile + role.position + m / GROUP * Tile::APART + m % GROUP;
-        Position at = position(stage, batch, min(p, end - 1), row, column);
+        at[m] = position(stage, batch, min(p, end - 1), row, column);
+    }
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) {
-            int mine = min(slice + role.slice + e * SIDE, stage.slices - 1);
-            if (stage.loads_accumulators) {
-                totals[e][m] = load_begun<float4>(true, batch.arena + accumulators_at(stage, at) + mine * SLICE);
-            } else {
-                totals[e][m] = load_begun<float4>(false, bias_at(stage, batch, at.image, mine));
-            }
+    for (int e = 0; e < Tile::EACH; e++) mine[e] = min(slice + role.slice + e * SIDE, stage.slices - 1);
+    // Asked once, so that all positions' classes are under way at a time, and then their biases.
+    if (stage.loads_accumulators) {
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            const float* stored = batch.arena + accumulators_at(stage, at[m]);
+#pragma unroll
+            for (int e = 0; e < Tile::EACH; e++) totals[e][m] = load_begun<float4>(true, stored + mine[e] * SLICE);
+        }
+    } else {
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            const float* bias = bias_at(stage, batch, at[m].image, 0);
+#pragma unroll
+            for (int e = 0; e < Tile::EACH; e++) totals[e][m] = load_begun<float4>(false, bias + mine[e] * SLICE);
         }
     }
 }
 
 // Makes the outputs of the positions from `tile` to `end`, from their complete sums: a thread for a slice, or for values
-// and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory.
+// and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory. The stage is a copy:
+// what is read of shared memory would be read again after each store.
 template <Exchange BY>
-__device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
+__device__ __forceinline__ void store_tile(const Shared& s, const Stage stage, const Batch& batch, int slice, int tile, int end,
                                            int row, int column) {
     int pairs = stage.gated && !stage.stores_accumulators;
-    int across = SLICES >> pairs, of_tile = (threadIdx.x & (across - 1)) << pairs;
+    int of_tile = (threadIdx.x & ((SLICES >> pairs) - 1)) << pairs;
     if (slice + of_tile >= stage.slices) return;
     // Half of eight threads read the gates first, so that all read different banks.
     int gates_first = pairs & threadIdx.x >> 2;
+    // By shifts: a division by what is known to be a power of two only here takes 130 cycles.
+    int apart = THREADS / SLICES << pairs;
 #pragma unroll 1
-    for (int p = threadIdx.x / across; tile + p < end; p += THREADS / across) {
+    for (int p = (threadIdx.x << pairs) / SLICES; tile + p < end; p += apart) {
         const float4* totals = s.totals + p * SLICES + turned(p, of_tile);
         Output output = locate_output(stage, batch, position(stage, batch, tile + p, row, column), slice + of_tile, 0);
         if (stage.stores_accumulators) {
@@ -355,7 +370,8 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
 template <Precision OF>
 __device__ __forceinline__ void launched_gemm(const float4* records, const Batch& batch) {
     __shared__ gemm::Shared shared;
+    // Asked for before the record, which is waited for, so that both are under way at a time.
+    int row = batch.cursor->row, column = batch.cursor->column;
     const Stage& stage = launched_stage(records, batch);
-    masked_conv_gemm<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row,
-                                 batch.cursor->column);
+    masked_conv_gemm<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
 }
