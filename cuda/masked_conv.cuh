@@ -30,17 +30,35 @@ __device__ __forceinline__ size_t input_offset(const Stage& stage, const Tap& ta
     return offset(tap.source, batch, at.image, at.row * stage.input_step + tap.row, at.column * stage.input_step + tap.column);
 }
 
+// concat_elu of four channels.
+__device__ __forceinline__ void concat_elu(float4& x, float4& negative) {
+    concat_elu(x.x, x.x, negative.x);
+    concat_elu(x.y, x.y, negative.y);
+    concat_elu(x.z, x.z, negative.z);
+    concat_elu(x.w, x.w, negative.w);
+}
+
 // Applies the stage's activation to four channels as they are stored.
 __device__ __forceinline__ void activate(int activation, float4& x, float4& negative) {
     if (activation == CONCAT_ELU) {
-        concat_elu(x.x, x.x, negative.x);
-        concat_elu(x.y, x.y, negative.y);
-        concat_elu(x.z, x.z, negative.z);
-        concat_elu(x.w, x.w, negative.w);
+        concat_elu(x, negative);
     } else if (activation == ELU) {
         x = make_float4(elu(x.x), elu(x.y), elu(x.z), elu(x.w));
     } else if (activation == RELU) {
         x = make_float4(relu(x.x), relu(x.y), relu(x.z), relu(x.w));
+    }
+}
+
+// The same for several fours, but of nothing that is STORED. It is decided once for all of them, which then pass side by side;
+// and not by a jump through a table, which ptxas makes of comparisons with each activation and which takes 65 cycles.
+template <int COUNT>
+__device__ __forceinline__ void activate(int activation, float4 (&x)[COUNT], float4 (&negative)[COUNT]) {
+    if (activation > RELU) {
+#pragma unroll
+        for (int c = 0; c < COUNT; c++) concat_elu(x[c], negative[c]);
+    } else {
+#pragma unroll
+        for (int c = 0; c < COUNT; c++) activate(activation, x[c], negative[c]);
     }
 }
 
@@ -52,12 +70,12 @@ __device__ __forceinline__ void multiply_add(float4& sum, float x, float4 w) {
     sum.w = __fmaf_rn(x, w.w, sum.w);
 }
 
-// The same at four positions.
-__device__ __forceinline__ void multiply_add(float4* sums, float4 x, float4 w) {
-    multiply_add(sums[0], x.x, w);
-    multiply_add(sums[1], x.y, w);
-    multiply_add(sums[2], x.z, w);
-    multiply_add(sums[3], x.w, w);
+// The same, from the last output to the first.
+__device__ __forceinline__ void multiply_add_back(float4& sum, float x, float4 w) {
+    sum.w = __fmaf_rn(x, w.w, sum.w);
+    sum.z = __fmaf_rn(x, w.z, sum.z);
+    sum.y = __fmaf_rn(x, w.y, sum.y);
+    sum.x = __fmaf_rn(x, w.x, sum.x);
 }
 
 // Stores four channels of a position to their rows, `ROW` floats apart, and the negatives a chunk behind.

@@ -14,8 +14,8 @@
 
 #pragma once
 
-#include "masked_conv.cuh"
 #include "masked_conv_split.cuh"
+#include "outer_product.cuh"
 
 namespace gemm {
 
@@ -151,11 +151,13 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
             store_channels<Tile::INPUT>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
         }
     } else {
+        float4 x[Tile::LOADS], negative[Tile::LOADS] = {};
+#pragma unroll
+        for (int c = 0; c < Tile::LOADS; c++) x[c] = inputs.x[c];
+        activate(activation, x, negative);
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
-            float4 x = inputs.x[c], negative = {};
-            activate(activation, x, negative);
-            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, x, negative, activation == CONCAT_ELU);
+            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, x[c], negative[c], activation == CONCAT_ELU);
         }
     }
 }
@@ -214,34 +216,49 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
 template <class Tile>
 __device__ __forceinline__ void begin(float4 (&totals)[Tile::EACH][Tile::GROUPS * GROUP], Role<Tile> role, const Stage& stage,
                                       const Batch& batch, int slice, int tile, int end, int row, int column) {
+    constexpr int MINE = Tile::GROUPS * GROUP;
+    Position at[MINE];
+    int mine[Tile::EACH];
 #pragma unroll
-    for (int m = 0; m < Tile::GROUPS * GROUP; m++) {
+    for (int m = 0; m < MINE; m++) {
         int p = tile + role.position + m / GROUP * Tile::APART + m % GROUP;
-        Position at = position(stage, batch, min(p, end - 1), row, column);
+        at[m] = position(stage, batch, min(p, end - 1), row, column);
+    }
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) {
-            int mine = min(slice + role.slice + e * SIDE, stage.slices - 1);
-            if (stage.loads_accumulators) {
-                totals[e][m] = load_begun<float4>(true, batch.arena + accumulators_at(stage, at) + mine * SLICE);
-            } else {
-                totals[e][m] = load_begun<float4>(false, bias_at(stage, batch, at.image, mine));
-            }
+    for (int e = 0; e < Tile::EACH; e++) mine[e] = min(slice + role.slice + e * SIDE, stage.slices - 1);
+    // Asked once, so that all positions' classes are under way at a time, and then their biases.
+    if (stage.loads_accumulators) {
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            const float* stored = batch.arena + accumulators_at(stage, at[m]);
+#pragma unroll
+            for (int e = 0; e < Tile::EACH; e++) totals[e][m] = load_begun<float4>(true, stored + mine[e] * SLICE);
+        }
+    } else {
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            const float* bias = bias_at(stage, batch, at[m].image, 0);
+#pragma unroll
+            for (int e = 0; e < Tile::EACH; e++) totals[e][m] = load_begun<float4>(false, bias + mine[e] * SLICE);
         }
     }
 }
 
 // Makes the outputs of the positions from `tile` to `end`, from their complete sums: a thread for a slice, or for values
-// and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory.
+// and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory. The stage is a copy:
+// what is read of shared memory would be read again after each store.
 template <Exchange BY>
-__device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
+__device__ __forceinline__ void store_tile(const Shared& s, const Stage stage, const Batch& batch, int slice, int tile, int end,
                                            int row, int column) {
     int pairs = stage.gated && !stage.stores_accumulators;
-    int across = SLICES >> pairs, of_tile = (threadIdx.x & (across - 1)) << pairs;
+    int of_tile = (threadIdx.x & ((SLICES >> pairs) - 1)) << pairs;
     if (slice + of_tile >= stage.slices) return;
     // Half of eight threads read the gates first, so that all read different banks.
     int gates_first = pairs & threadIdx.x >> 2;
+    // By shifts: a division by what is known to be a power of two only here takes 130 cycles.
+    int apart = THREADS / SLICES << pairs;
 #pragma unroll 1
-    for (int p = threadIdx.x / across; tile + p < end; p += THREADS / across) {
+    for (int p = (threadIdx.x << pairs) / SLICES; tile + p < end; p += apart) {
         const float4* totals = s.totals + p * SLICES + turned(p, of_tile);
         Output output = locate_output(stage, batch, position(stage, batch, tile + p, row, column), slice + of_tile, 0);
         if (stage.stores_accumulators) {
@@ -257,38 +274,15 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage& stage, 
     }
 }
 
-// A row of a chunk, as a thread needs it.
+// Loads a row of a chunk.
 template <class Tile>
-struct Row {
-    float4 x[Tile::GROUPS], w[Tile::EACH];
-
-    __device__ __forceinline__ void load(const Operands<Tile>& from, Role<Tile> role, int row) {
+__device__ __forceinline__ void load(Row<Tile::EACH, Tile::GROUPS * GROUP>& row, const Operands<Tile>& from, Role<Tile> role,
+                                     int k) {
 #pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) w[e] = from.weights[row * SLICES + role.slice + e * SIDE];
+    for (int e = 0; e < Tile::EACH; e++) row.w[e] = from.weights[k * SLICES + role.slice + e * SIDE];
 #pragma unroll
-        for (int g = 0; g < Tile::GROUPS; g++) {
-            const float* at = from.inputs + row * Tile::INPUT + role.position + g * Tile::APART;
-            x[g] = *reinterpret_cast<const float4*>(at);
-        }
-    }
-};
-
-// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights. Each row is loaded while the one
-// before is multiplied.
-template <class Tile>
-__device__ __forceinline__ void multiply(float4 (&sums)[Tile::EACH][Tile::GROUPS * GROUP], const Operands<Tile>& from,
-                                         Role<Tile> role, int first) {
-    Row<Tile> rows[2];
-    rows[0].load(from, role, first);
-#pragma unroll
-    for (int k = 0; k < CHUNK; k++) {
-        if (k + 1 < CHUNK) rows[(k + 1) % 2].load(from, role, first + k + 1);
-        const Row<Tile>& now = rows[k % 2];
-#pragma unroll
-        for (int e = 0; e < Tile::EACH; e++) {
-#pragma unroll
-            for (int g = 0; g < Tile::GROUPS; g++) multiply_add(sums[e] + g * GROUP, now.x[g], now.w[e]);
-        }
+    for (int g = 0; g < Tile::GROUPS; g++) {
+        row.x[g] = *reinterpret_cast<const float4*>(from.inputs + k * Tile::INPUT + role.position + g * Tile::APART);
     }
 }
 
@@ -317,10 +311,8 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         int next = chunk + 1, turn = chunk % 2;
         load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
         if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
-        float4 sums[Tile::EACH][MINE] = {};
-        // Rolled up: the code of a chunk is otherwise longer than what an instruction cache holds.
-#pragma unroll 1
-        for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) multiply<Tile>(sums, operands[turn], role, k);
+        float4 sums[Tile::EACH][MINE];
+        multiply(sums, negatives ? MOST_ROWS : CHUNK, [&](auto& to, int k) { load(to, operands[turn], role, k); });
 #pragma unroll
         for (int e = 0; e < Tile::EACH; e++) {
 #pragma unroll
@@ -378,7 +370,8 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
 template <Precision OF>
 __device__ __forceinline__ void launched_gemm(const float4* records, const Batch& batch) {
     __shared__ gemm::Shared shared;
+    // Asked for before the record, which is waited for, so that both are under way at a time.
+    int row = batch.cursor->row, column = batch.cursor->column;
     const Stage& stage = launched_stage(records, batch);
-    masked_conv_gemm<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, batch.cursor->row,
-                                 batch.cursor->column);
+    masked_conv_gemm<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
 }

@@ -8,7 +8,7 @@
 
 #pragma once
 
-#include "masked_conv.cuh"
+#include "outer_product.cuh"
 
 namespace split {
 
@@ -101,31 +101,21 @@ __device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const B
 template <Exchange BY, Precision OF>
 __device__ __forceinline__ void store(OfWarp& to, const Next<OF>& next, int activation, bool negatives, bool stored) {
     int lane = threadIdx.x % WARP;
+    float4 x[LOADS], negative[LOADS] = {};
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
-        float* first = to.inputs + lane % 2 * 4 * INPUT + lane / 2 + c * (WARP / 2);
-        float4 x = next.x[c], negative = {};
-        if (BY == LAUNCH && stored) negative = next.negative[c];
-        activate(activation, x, negative);
-        store_channels<INPUT>(first, x, negative, negatives);
+        x[c] = next.x[c];
+        if (BY == LAUNCH && stored) negative[c] = next.negative[c];
     }
+    if (!stored) activate(activation, x, negative);
+    float* first = to.inputs + lane % 2 * 4 * INPUT + lane / 2;
+#pragma unroll
+    for (int c = 0; c < LOADS; c++) store_channels<INPUT>(first + c * (WARP / 2), x[c], negative[c], negatives);
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
         float4 w = next.w[i];
         next.weights.widen(w);
         if (i < CHUNK / ROWS_AT_ONCE || negatives) to.weights[i * WARP + lane] = w;
-    }
-}
-
-// Half of a chunk's rows, or all of them without negatives: sums += inputs x weights.
-__device__ __forceinline__ void multiply(float4 (&sums)[MINE], const float* inputs, const float4* weights) {
-#pragma unroll
-    for (int k = 0; k < CHUNK; k++) {
-        float4 w = weights[k * SPLIT_SLICES];
-#pragma unroll
-        for (int m = 0; m < MINE; m += 4) {
-            multiply_add(sums + m, *reinterpret_cast<const float4*>(inputs + k * INPUT + m), w);
-        }
     }
 }
 
@@ -194,27 +184,37 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 #pragma unroll 1
     for (int first = 0; first < chunks; first += WARPS) {
         if (first + warp < chunks) {
-            float4 sums[MINE] = {};
+            float4 sums[1][MINE];
             store<BY>(operands, next, activation, negatives, stored);
             __syncwarp();
             int then = first + warp + WARPS;
             if (then < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, then);
-#pragma unroll 1
-            for (int k = 0; k < (negatives ? MOST_ROWS : CHUNK); k += CHUNK) {
-                multiply(sums, inputs + k * INPUT, weights + k * SPLIT_SLICES);
-            }
+            multiply(sums, negatives ? MOST_ROWS : CHUNK, [&](auto& row, int k) {
+                row.w[0] = weights[k * SPLIT_SLICES];
+#pragma unroll
+                for (int m = 0; m < MINE; m += 4) row.x[m / 4] = *reinterpret_cast<const float4*>(inputs + k * INPUT + m);
+            });
             // All of the warp has read the chunk.
             __syncwarp();
             float4* to = operands.sums + of_position * SPLIT_SLICES + turned(of_position, of_slice);
 #pragma unroll
-            for (int m = 0; m < MINE; m++) to[m * SPLIT_SLICES] = sums[m];
+            for (int m = 0; m < MINE; m++) to[m * SPLIT_SLICES] = sums[0][m];
         }
         __syncthreads();
+        // All are loaded before the first is added; where there is none, the last again.
+        float4 sums[WARPS][TOTALS];
+        int count = min(chunks - first, WARPS);
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            if (first + w >= chunks) break;
 #pragma unroll
-            for (int i = 0; i < TOTALS; i++) totals[i] = plus(totals[i], s.of_warps[w].sums[threadIdx.x + i * THREADS]);
+            for (int i = 0; i < TOTALS; i++) sums[w][i] = s.of_warps[min(w, count - 1)].sums[threadIdx.x + i * THREADS];
+        }
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+#pragma unroll
+            for (int i = 0; i < TOTALS; i++) {
+                if (w < count) totals[i] = plus(totals[i], sums[w][i]);
+            }
         }
         // All threads have added the sums, where the next chunks go.
         __syncthreads();

@@ -7,6 +7,7 @@ mod cluster;
 mod counters;
 mod masked_conv;
 mod precision;
+mod quotient;
 mod sample;
 mod team;
 mod vgpu;
