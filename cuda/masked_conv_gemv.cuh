@@ -243,6 +243,24 @@ __device__ __forceinline__ void add_up(float& value, float& gate, const float* v
     } while (c < chunks);
 }
 
+// The same without a gate, where one chain more would take as long again. Its sums are read twice as far ahead, since it is
+// through with them in half the time.
+__device__ __forceinline__ void add_up(float& value, const float* values, int chunks) {
+    auto read = [&](int from, int half) { return *reinterpret_cast<const float4*>(values + min(from, chunks - 8) + half); };
+    float4 even[2] = {read(0, 0), read(0, 4)}, odd[2] = {read(8, 0), read(8, 4)};
+#pragma unroll 1
+    for (int c = 0;;) {
+        value = add_up(add_up(value, even[0]), even[1]);
+        even[0] = read(c + 16, 0);
+        even[1] = read(c + 16, 4);
+        if ((c += 8) >= chunks) break;
+        value = add_up(add_up(value, odd[0]), odd[1]);
+        odd[0] = read(c + 16, 0);
+        odd[1] = read(c + 16, 4);
+        if ((c += 8) >= chunks) break;
+    }
+}
+
 // What becomes of a sum: of two kinds, of which almost all stages are, that is one decision.
 enum Ending : int {
     AS_IT_IS,

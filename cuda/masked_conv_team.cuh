@@ -317,14 +317,14 @@ struct Ready {
     int image;
     int channel;
     int chunks;
-    const float4* sums; // of its chunks,
-    const float4* gates; // and of its gate's
+    int sums;  // of its chunks, in floats of shared memory,
+    int gates; // and of its gate's
     float value;        // what the sum begins with
     float gate;
     float* to;           // its place in the map,
-    float* put;          // and where later steps read it as it is, or null
-    const float* add;    // what is added to it, in a map,
-    const float* made;   // or in shared memory, or null
+    int put;          // and in shared memory, where later steps read it as it is, or below 0
+    const float* add; // what is added to it, in a map,
+    int made;         // or in shared memory, or below 0
 };
 
 // Where a channel of the values lies, in floats of shared memory.
@@ -367,18 +367,18 @@ struct Adder {
         if (flags & GATED) ready.gate = load_begun<float>(stored, begun + SLICE);
         ready.channel = sum.channel;
         ready.chunks = step.chunks;
-        ready.sums = reinterpret_cast<const float4*>(shared_floats() + sums_of(team, ready.image) * SLICE + sum.chunks);
-        ready.gates = ready.sums + sum.to_gates / SLICE;
-        float* values = shared_floats() + values_of(team, ready.image) * SLICE;
+        ready.sums = sums_of(team, ready.image) * SLICE + sum.chunks;
+        ready.gates = ready.sums + sum.to_gates;
+        int values = values_of(team, ready.image) * SLICE;
         ready.to = places.output + sum.channel;
-        ready.put = sum.put_at < 0 ? nullptr : values + sum.put_at;
+        ready.put = sum.put_at < 0 ? -1 : values + sum.put_at;
         ready.add = places.add + sum.channel;
-        ready.made = sum.add_at < 0 ? nullptr : values + sum.add_at;
+        ready.made = sum.add_at < 0 ? -1 : values + sum.add_at;
         return ready;
     }
     __device__ __forceinline__ static float addend(const Ready& ready, unsigned flags) {
         if (!(flags & ADDS) || !ready.here) return 0.0f;
-        return ready.made != nullptr ? *ready.made : __ldcg(ready.add);
+        return ready.made >= 0 ? shared_floats()[ready.made] : __ldcg(ready.add);
     }
     // Puts an output where later steps of the pixel read it through an activation.
     __device__ __forceinline__ static void put(const Team& team, const Step& step, const Ready& ready, float x) {
@@ -399,18 +399,24 @@ struct Adder {
     // An output whose chunks' sums are there.
     __device__ __forceinline__ static void finish(const Team& team, int turn, unsigned flags, const Ready& ready, float add) {
         if (!ready.here) return;
-        float value = gemv::add_up(ready.value, ready.sums[0]), gate = gemv::add_up(ready.gate, ready.gates[0]);
+        const float* sums = shared_floats() + ready.sums;
+        const float* gates = shared_floats() + ready.gates;
+        auto four = [](const float* from) { return *reinterpret_cast<const float4*>(from); };
+        float value = gemv::add_up(ready.value, four(sums)), gate = gemv::add_up(ready.gate, four(gates));
         if (ready.chunks > 4) {
-            value = gemv::add_up(value, ready.sums[1]);
-            gate = gemv::add_up(gate, ready.gates[1]);
+            value = gemv::add_up(value, four(sums + 4));
+            gate = gemv::add_up(gate, four(gates + 4));
         }
         if (ready.chunks > 8) {
-            auto floats = [](const float4* at) { return reinterpret_cast<const float*>(at); };
-            gemv::add_up(value, gate, floats(ready.sums + 2), floats(ready.gates + 2), ready.chunks - 8);
+            if (flags & GATED) {
+                gemv::add_up(value, gate, sums + 8, gates + 8, ready.chunks - 8);
+            } else {
+                gemv::add_up(value, sums + 8, ready.chunks - 8);
+            }
         }
         Epilogue of = {bool(flags & HYPERBOLIC), bool(flags & GATED), bool(flags & ADDS)};
         float x = epilogue(of, value, gate, add);
-        if (ready.put != nullptr) *ready.put = x;
+        if (ready.put >= 0) shared_floats()[ready.put] = x;
         if (flags & READ) put(team, step_of(turn), ready, x);
         *ready.to = x;
     }
