@@ -235,11 +235,19 @@ struct Multiplier {
     }
     // With the weights of a half.
     template <int HALF>
-    __device__ __forceinline__ void multiply_half(const Team& team, const Walk& walk, const Task& task) const {
+    __device__ __forceinline__ void multiply_half(const Team& team, const Walk& walk, const Task& task, const Way& way) const {
         if (task.stride == 0) return;
         float4 w[MOST_ROWS] = {};
         weights.template widen<HALF>(w, 0);
-        multiply(team, walk, Way::of(team, task), w, false);
+        multiply(team, walk, way, w, false);
+    }
+    // With those of both.
+    __device__ __forceinline__ void multiply_whole(const Team& team, const Walk& walk) const {
+        if (task.stride == 0) return;
+        float4 w[MOST_ROWS];
+        weights.template widen<0>(w, 0);
+        weights.template widen<1>(w, CHUNK);
+        multiply(team, walk, way, w, true);
     }
     // All tasks of this thread: each one's weights come while the one before is multiplied, and where they are is looked up before.
     __device__ __forceinline__ void multiply_all(const Team& team, const Batch& batch, const Walk& walk) {
@@ -250,47 +258,47 @@ struct Multiplier {
             weights.template ask<1>(other, batch);
             bool more = (i += TEAM_MULTIPLIERS) < end;
             Task third = more ? look_up(team, walk, walk.turn, i) : Task{};
-            multiply_half<0>(team, walk, task);
+            multiply_half<0>(team, walk, task, Way::of(team, task));
             task = third;
             weights.template ask<0>(task, batch);
             Task fourth = more && (i += TEAM_MULTIPLIERS) < end ? look_up(team, walk, walk.turn, i) : Task{};
-            multiply_half<1>(team, walk, other);
+            multiply_half<1>(team, walk, other, Way::of(team, other));
             other = fourth;
             if (!more) break;
             if (i >= end) {
-                multiply_half<0>(team, walk, task);
+                multiply_half<0>(team, walk, task, Way::of(team, task));
                 break;
             }
         }
-    }
-    __device__ __forceinline__ void multiply_first(const Team& team, const Walk& walk) const {
-        if (task.stride == 0) return;
-        float4 w[MOST_ROWS];
-        weights.template widen<0>(w, 0);
-        weights.template widen<1>(w, CHUNK);
-        multiply(team, walk, way, w, walk.flags & NEGATIVES);
     }
     __device__ __forceinline__ void begin(const Team& team, const Batch& batch, const Walk& walk) {
         task = look_up(team, walk, 0, threadIdx.x);
         get_ready(team, batch, walk.flags);
         next = look_up(team, walk, 1, threadIdx.x);
     }
-    __device__ __forceinline__ void first(const Team& team, const Batch& batch, const Walk& walk) {
-        if ((walk.flags & (FURTHER | NEGATIVES)) == FURTHER) {
+    // A step that is none of the many that take each thread one chunk at most.
+    __device__ __forceinline__ void multiply_otherwise(const Team& team, const Batch& batch, const Walk& walk) {
+        if (walk.flags & NEGATIVES) {
+            multiply_whole(team, walk);
+#pragma unroll 1
+            for (int i = threadIdx.x + TEAM_MULTIPLIERS; i < step_of(walk.turn).tasks; i += TEAM_MULTIPLIERS) {
+                task = look_up(team, walk, walk.turn, i);
+                get_ready(team, batch, walk.flags);
+                multiply_whole(team, walk);
+            }
+        } else if (walk.flags & FURTHER) {
             multiply_all(team, batch, walk);
         } else {
-            multiply_first(team, walk);
+            multiply_half<0>(team, walk, task, way);
         }
-        if (walk.flags & (FURTHER | PADS)) {
-            if (walk.flags & NEGATIVES) {
-#pragma unroll 1
-                for (int i = threadIdx.x + TEAM_MULTIPLIERS; i < step_of(walk.turn).tasks; i += TEAM_MULTIPLIERS) {
-                    task = look_up(team, walk, walk.turn, i);
-                    get_ready(team, batch, walk.flags);
-                    multiply_first(team, walk);
-                }
-            }
-            if (walk.flags & PADS) pad(team, walk);
+        if (walk.flags & PADS) pad(team, walk);
+    }
+    __device__ __forceinline__ void first(const Team& team, const Batch& batch, const Walk& walk) {
+        // One branch for all of it.
+        if (walk.flags & (FURTHER | PADS | NEGATIVES)) {
+            multiply_otherwise(team, batch, walk);
+        } else {
+            multiply_half<0>(team, walk, task, way);
         }
         barrier_arrive<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS + walk.turn % 2);
     }
@@ -397,8 +405,8 @@ struct Adder {
         }
     }
     // An output whose chunks' sums are there.
-    __device__ __forceinline__ static void finish(const Team& team, int turn, unsigned flags, const Ready& ready, float add) {
-        if (!ready.here) return;
+    __device__ __forceinline__ static float finish(unsigned flags, const Ready& ready, float add) {
+        if (!ready.here) return 0.0f;
         const float* sums = shared_floats() + ready.sums;
         const float* gates = shared_floats() + ready.gates;
         auto four = [](const float* from) { return *reinterpret_cast<const float4*>(from); };
@@ -417,8 +425,19 @@ struct Adder {
         Epilogue of = {bool(flags & HYPERBOLIC), bool(flags & GATED), bool(flags & ADDS)};
         float x = epilogue(of, value, gate, add);
         if (ready.put >= 0) shared_floats()[ready.put] = x;
-        if (flags & READ) put(team, step_of(turn), ready, x);
         *ready.to = x;
+        return x;
+    }
+    // A step at which adders have further outputs, or others than these as they are; `x` is the first.
+    __device__ __forceinline__ void finish_all(const Team& team, const Walk& walk, int turn, float x) const {
+        const Step& step = step_of(turn);
+        if ((walk.before & READ) && ready.here) put(team, step, ready, x);
+#pragma unroll 1
+        for (int item = number() + TEAM_ADDERS; item < step.sums * walk.images; item += TEAM_ADDERS) {
+            Ready further = get_ready(team, walk, turn, walk.before, item, look_up(team, walk, turn, item));
+            x = finish(walk.before, further, addend(further, walk.before));
+            if ((walk.before & READ) && further.here) put(team, step, further, x);
+        }
     }
 
     __device__ __forceinline__ void begin(const Team& team, const Batch&, const Walk& walk) {
@@ -438,13 +457,8 @@ struct Adder {
         }
         int turn = walk.turn - 1;
         barrier_wait<TEAM_MULTIPLIERS + TEAM_ADDERS>(SUMS + turn % 2);
-        finish(team, turn, walk.before, ready, add);
-        if (!(walk.before & MANY)) return;
-#pragma unroll 1
-        for (int item = number() + TEAM_ADDERS; item < step_of(turn).sums * walk.images; item += TEAM_ADDERS) {
-            Ready further = get_ready(team, walk, turn, walk.before, item, look_up(team, walk, turn, item));
-            finish(team, turn, walk.before, further, addend(further, walk.before));
-        }
+        float x = finish(walk.before, ready, add);
+        if (walk.before & (READ | MANY)) finish_all(team, walk, turn, x);
     }
     // Draws the pixel of the team's images, a warp each.
     __device__ __forceinline__ void draw(const Sampler& sampler, const Batch& batch, const Walk& walk, const Now& now) const {

@@ -197,6 +197,14 @@ done
 step bench-bf16 $limit "$bin/bench" --device cuda --precision bf16 --batch-sizes "${batches// /,}" --naive-passes 1 "${model[@]}" \
     --json "$logs/bench-bf16.json"
 
+# Sounds, of which a sample takes a thousandth of an image's time: what a virtual one tells of an image is enough.
+if [ -z "$virtual" ]; then
+    for strategy in $strategies; do
+        step "sounds-$strategy" $limit "$bin/bench" --device cuda --strategy $strategy --model wavenet --batch-sizes 1,16,64 \
+            --naive-passes 1 --json "$logs/sounds-$strategy.json"
+    done
+fi
+
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
         for strategy in ${strategies/graph/}; do
@@ -277,6 +285,13 @@ rows() { grep '^|' "$logs/$1.out" 2>/dev/null | tail -n +3 || true; }
             [ "$result" = passed ] || { echo; echo "$strategy, batch $batch: $result."; }
         done
     done
+    if [ -z "$virtual" ]; then
+        echo; echo "## Sounds, the default WaveNet"
+        for strategy in $strategies; do
+            echo; echo "**$strategy.**"; echo
+            grep '^|' "$logs/sounds-$strategy.out" || echo "$(ended "sounds-$strategy")."
+        done
+    fi
     echo; echo "**auto, weights in bfloat16.**"; echo
     grep '^|' "$logs/bench-bf16.out" || echo "$(ended bench-bf16)."
     echo

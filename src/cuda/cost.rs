@@ -234,10 +234,10 @@ impl Work {
         let tasks = slices * self.chunks;
         let rounds = tasks.div_ceil(TEAM_MULTIPLIERS).max(1) as f64;
         let outputs = (slices * SLICE * shape.images / self.least).div_ceil(TEAM_ADDERS) as f64;
-        // By `tools/sass-cycles.py`: for one sound's dilated convolutions and dense layers in turn 740 and 610, 450 for a
+        // By `tools/sass-cycles.py`: for one sound's dilated convolutions and dense layers in turn 640 and 580, 450 for a
         // further task of each multiplier.
-        let output = 5.5 * self.chunks as f64 + if self.least > 1 { 175.0 } else { 60.0 };
-        let latency = 450.0 + 70.0 * images + outputs * output;
+        let output = 5.5 * self.chunks as f64 + if self.least > 1 { 150.0 } else { 60.0 };
+        let latency = 380.0 + 70.0 * images + outputs * output;
         let further = (rounds - 1.0) * (380.0 + 70.0 * images);
         // What all multiprocessors ask of the second-level cache at a time has to come from there.
         let bytes = (tasks * self.rows * SLICE * size_of::<f32>()) as f64;
