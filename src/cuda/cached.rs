@@ -20,7 +20,7 @@ use super::packed::Packed;
 use super::pixels::{self, Pixels};
 use super::schedule::{Flat, Schedule};
 use super::stored::Stored;
-use super::{Properties, Strategy, stage, team};
+use super::{Properties, Strategy, shapes, stage};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -141,7 +141,7 @@ impl Cached {
         strategy: Strategy,
     ) -> Result<Cached> {
         device.load(&kernels(strategy))?;
-        let follow = if strategy == Strategy::Team { team::following(plan, extent) } else { None };
+        let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
         let rows_follow = follow.is_some();
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         let room = match rows_follow {
@@ -174,7 +174,7 @@ impl Cached {
             }
             Strategy::Team => {
                 let room = pixels::team_blocks(device)?;
-                let shapes = team::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
+                let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
                 Some(Pixels::teams(device, plan, &steps, schedule, &shapes, rows_follow)?)
             }

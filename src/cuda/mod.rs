@@ -42,6 +42,8 @@ mod predict;
 #[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
+mod shapes;
+#[cfg(feature = "cuda")]
 mod stage;
 #[cfg(feature = "cuda")]
 mod stored;

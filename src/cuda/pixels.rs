@@ -95,7 +95,7 @@ impl Pixels {
         })
     }
 
-    /// Teams in the first of some shapes in which the network fits a block. `rows_follow`: as [`team::following`] has them.
+    /// Teams in the first of some shapes in which the network fits a block. `rows_follow`: as [`super::shapes::following`] has them.
     ///
     /// # Errors
     /// [`Error::Device`].

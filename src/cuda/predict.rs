@@ -11,8 +11,7 @@ use super::cost::Room;
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::Schedule;
-use super::team;
-use super::{Prediction, Strategy, naive};
+use super::{Prediction, Strategy, naive, shapes};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
@@ -45,7 +44,7 @@ pub fn predict(
     strategy: Strategy,
     part: usize,
 ) -> Prediction {
-    let follow = if strategy == Strategy::Team { team::following(plan, extent) } else { None };
+    let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
     let steps = follow.unwrap_or_else(|| Steps::new(plan));
     let schedule = Schedule::new(plan, &steps, packed, extent, room);
     let [of_row, of_pixel] = match strategy {
@@ -59,7 +58,7 @@ pub fn predict(
     // Of the images of one cluster, while as many as there are make theirs at a time.
     let clusters = (room.multiprocessors / CLUSTER).max(1);
     let images = extent.batch.div_ceil(clusters);
-    let shapes = team::shapes(&schedule, extent.batch, room.multiprocessors);
+    let shapes = shapes::shapes(&schedule, extent.batch, room.multiprocessors);
     let (shape, of_teams) = shapes[0];
     let by_clusters = |launches: &[usize]| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));

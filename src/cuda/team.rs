@@ -15,12 +15,12 @@ use super::abi::team::{
 };
 use super::abi::{self, CHUNK, PART, SLICE, Tap, reciprocal};
 use super::cost::Shape;
-use super::schedule::{Launches, Schedule};
+use super::schedule::Schedule;
+use super::shapes::is_wide;
 use super::stage::Stage;
 use super::walk::{self, Made, Sequence};
 use crate::graph::Activation;
 use crate::plan::Plan;
-use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
 
 /// Threads of a block.
@@ -28,39 +28,10 @@ pub const BLOCK: usize = TEAM_MULTIPLIERS + 2 * TEAM_ADDERS + 2 * TEAM_BRINGERS 
 /// Steps from the one that makes a value to the first that may find it brought ahead: it is asked for during a step, and
 /// put in its place during the next.
 const AHEAD: usize = 3;
-/// Bytes of weights from which on a stage is shared: that other blocks read most of them saves more than two barriers take.
-const SHARED: usize = 256 << 10;
 /// Float4s that eight threads read at a time: places begin on multiples.
 const LINE: usize = 8;
 /// Float4s of a record.
 const PARTS: usize = (size_of::<Step>() + size_of::<abi::Stage>()) / PART;
-
-/// The shapes that a batch can have on a device that runs `room` blocks at a time, with the cycles that a pixel of all images is
-/// predicted to take, the fastest first. Where there are more images than teams have at a time, these take turns.
-pub fn shapes(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64)> {
-    let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| blocks <= room);
-    let of_size = |blocks| {
-        [1, 2, 4].into_iter().filter(|&images| images <= batch.next_power_of_two()).map(move |images| {
-            let teams = batch.div_ceil(images).min(room / blocks);
-            Shape { teams, blocks, images }
-        })
-    };
-    let with_cycles = |shape: Shape| (shape, pixel(shape, schedule, batch));
-    let mut shapes: Vec<_> = sizes.flat_map(of_size).map(with_cycles).collect();
-    shapes.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-    shapes
-}
-
-/// Cycles of a pixel of all images, without drawing it: the mean of its classes.
-fn pixel(shape: Shape, schedule: &Schedule, batch: usize) -> f64 {
-    let classes: Vec<_> = schedule.pixels.iter().flatten().collect();
-    let turns = batch.div_ceil(shape.teams * shape.images) as f64;
-    let of_class = |launches: &Launches| -> f64 {
-        let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
-        stages.map(|stage| stage.work(1).team_step(shape, is_wide(stage))).sum()
-    };
-    turns * classes.iter().map(|class| of_class(class)).sum::<f64>() / classes.len() as f64
-}
 
 /// What teams read, and what their blocks need.
 #[derive(Debug)]
@@ -79,17 +50,6 @@ pub struct Teams {
     pub told: Team,
     /// Bytes of a block's shared memory.
     pub shared: usize,
-}
-
-/// The steps of rows of one pixel that follow one another, with nothing to be made between them: so a launch makes many.
-pub fn following(plan: &Plan, extent: Extent) -> Option<Steps> {
-    Steps::of_pixels(plan).filter(|_| extent.width == 1)
-}
-
-/// Whether the blocks of a team share a stage.
-pub fn is_wide(stage: &Stage) -> bool {
-    let work = stage.work(1);
-    work.chunks * work.rows * work.slices * SLICE * size_of::<f32>() >= SHARED
 }
 
 /// Where an input is.
@@ -145,19 +105,21 @@ impl<'a> Builder<'a> {
         self.shape.blocks > 1 && is_wide(stage)
     }
 
-    /// A place for chunks, with negatives (two copies) or without.
-    fn place(&mut self, chunks: usize, copies: usize) -> Form {
-        let form = Form { place: self.values.min(usize::from(u16::MAX)) as u16, apart: chunks as u16 };
-        self.values += (2 * copies * chunks).next_multiple_of(LINE);
-        form
+    /// A place for chunks, with negatives (two copies) or without. Of a stage's chunks the first of these has a number: threads
+    /// that read its neighbours at a time are to read other banks.
+    fn place(&mut self, chunks: usize, copies: usize, number: i32) -> Form {
+        let aside = (number as usize + LINE - self.values % LINE) % LINE;
+        let place = self.values + aside;
+        self.values = place + 2 * copies * chunks;
+        Form { place: place.min(usize::from(u16::MAX)) as u16, apart: chunks as u16 }
     }
 
     /// Where this pixel's values of a map are, as an activation reads them.
-    fn form(&mut self, base: u64, channels: i32, activation: i32) -> Form {
+    fn form(&mut self, base: u64, channels: i32, activation: i32, number: i32) -> Form {
         if let Some(&form) = self.forms.get(&(base, activation)) {
             return form;
         }
-        let form = self.place(channels as usize / CHUNK, copies(activation));
+        let form = self.place(channels as usize / CHUNK, copies(activation), number);
         self.forms.insert((base, activation), form);
         form
     }
@@ -167,27 +129,37 @@ impl<'a> Builder<'a> {
         if let Some(&form) = self.brought.get(&index) {
             return form;
         }
-        let form = self.place(stage.header.chunks as usize, copies(stage.header.activation));
+        let form = self.place(stage.header.chunks as usize, copies(stage.header.activation), 0);
         self.brought.insert(index, form);
         form
     }
 
     /// Where a step finds what has been made, as an activation reads it.
-    fn find(&mut self, of: &Sequence, at: usize, made: Made, channels: i32, activation: i32) -> Input {
+    fn find(
+        &mut self,
+        of: &Sequence,
+        at: usize,
+        made: Made,
+        channels: i32,
+        activation: i32,
+        number: i32,
+    ) -> Input {
         let Some(&maker) = of.makers.get(&made) else { return Input::Old { late: false } };
         let here = |i: usize| of.steps[i].step.expect("it makes or reads something").stage;
         let alone = |i: usize| !self.is_shared(here(i));
         let drawn = made.base == self.schedule.image.base;
         if !drawn && of.steps[maker].pixel == of.steps[at].pixel && alone(maker) && alone(at) {
-            return Input::Made(self.form(made.base, channels, activation));
+            return Input::Made(self.form(made.base, channels, activation, number));
         }
         Input::Old { late: maker + AHEAD > at }
     }
 
     /// Finds where all inputs are, so that there is a place for what later steps read.
     fn find_all(&mut self, of: &Sequence) {
-        for at in of.steady.clone() {
-            let Some(step) = of.steps[at].step else { continue };
+        let mut steady: Vec<_> = of.steady.clone().filter_map(|at| Some((at, of.steps[at].step?))).collect();
+        // Stages of many taps have the first choice of places.
+        steady.sort_by_key(|(_, step)| std::cmp::Reverse(step.stage.taps.len()));
+        for (at, step) in steady {
             for tap in &step.stage.taps {
                 if let Input::Old { .. } = self.input(of, at, &step, tap) {
                     self.brought(step.index, step.stage);
@@ -198,7 +170,8 @@ impl<'a> Builder<'a> {
     }
 
     fn input(&mut self, of: &Sequence, at: usize, step: &walk::Step, tap: &Tap) -> Input {
-        self.find(of, at, step.input(tap), tap.source.channels, step.stage.header.activation)
+        let activation = step.stage.header.activation;
+        self.find(of, at, step.input(tap), tap.source.channels, activation, tap.first)
     }
 
     /// Where what is added to a step's output lies, unless in a map.
@@ -208,7 +181,7 @@ impl<'a> Builder<'a> {
             return Form::NONE;
         }
         let (made, identity) = (step.at_output(header.add), Activation::Identity as i32);
-        match self.find(of, at, made, header.add.channels, identity) {
+        match self.find(of, at, made, header.add.channels, identity, 0) {
             Input::Made(form) => form,
             Input::Old { .. } => Form::NONE,
         }
@@ -464,6 +437,7 @@ impl Teams {
         sequences.iter().for_each(|of| builder.find_all(of));
         let images = shape.images;
         let values_at = (TEAM_RECORDS * PARTS).next_multiple_of(LINE);
+        builder.values = builder.values.next_multiple_of(LINE);
         let sums_at = values_at + images * builder.values;
         let of_steps = TEAM_RECORDS * NOW / PART + TEAM_RECORDS * images * PLACES / PART;
         let behind = of_steps + (images * size_of::<i32>()).div_ceil(PART);

@@ -1,5 +1,6 @@
 //! Teams of every shape make what launches make, in whatever order their blocks and warps run.
 
+use super::counters::number;
 use super::{device, turn, vgpu};
 use crate::cuda::Strategy;
 use crate::cuda::cached::Cached;
@@ -114,4 +115,52 @@ fn any_order_makes_the_same() {
         model.check(&batch, shape(of), &expected);
     }
     vgpu::seed(0);
+}
+
+/// What a sample of a sound asks for, on the virtual GPU: its weights once, beside them what its tasks and outputs are, a sixth of
+/// that; no sector for less than it holds; and two barriers a step.
+#[test]
+fn a_sample_reads_its_weights_once() {
+    if !vgpu::is_virtual() {
+        println!("not run: nothing is counted on a real device");
+        return;
+    }
+    let _turn = turn();
+    let model = OnDevice::new(WaveNet::default().graph());
+    let count = |height: usize| {
+        let batch = Batch::new(1, height, 1);
+        let mut cached = model.cached(&batch, Strategy::Team);
+        cached.reshape(&model.device, &model.plan, shape([1, 1, 1])).unwrap();
+        vgpu::reset(false);
+        cached.make(&model.device, &batch, &|_| true, None).unwrap();
+        let report = vgpu::report();
+        let paths = [
+            "launches",
+            "nc_loads/bytes",
+            "nc_loads/sectors",
+            "nc_loads/ideal_sectors",
+            "block_barriers",
+            "shared_loads/requests",
+            "shared_loads/conflicts",
+            "shared_stores/requests",
+            "shared_stores/conflicts",
+        ];
+        paths.map(|path| number(&report, &format!("/kernels/team_f32/{path}")) as i64)
+    };
+    let (few, more) = (count(2), count(4));
+    let mut of_sample = [0; 9];
+    of_sample.iter_mut().zip(few.iter().zip(more)).for_each(|(n, (a, b))| *n = (b - a) / 2);
+    let [launches, bytes, sectors, ideal, barriers, loads, load_conflicts, stores, store_conflicts] =
+        of_sample;
+    let weights = model.packed.bytes() as i64;
+    println!(
+        "a sample: {bytes} bytes, of which weights {weights}; {sectors} sectors, {ideal} at best; {barriers} barriers; \
+         shared memory: {loads} and {stores} requests, {load_conflicts} and {store_conflicts} conflicts"
+    );
+    assert_eq!([launches, few[0]], [0, 1]);
+    assert!(bytes >= weights && bytes < weights + weights / 5);
+    assert!(sectors < ideal + ideal / 40);
+    let steps = model.plan.graph.layers.len() as i64;
+    assert!((2 * steps..3 * steps).contains(&barriers), "{barriers} barriers, {steps} steps");
+    assert!(load_conflicts < loads / 10 && store_conflicts < stores / 2);
 }
