@@ -95,6 +95,8 @@ struct alignas(16) Step {
 };
 static_assert(sizeof(Step) == 64);
 constexpr int PARTS = (sizeof(Step) + sizeof(Stage)) / sizeof(float4);
+static_assert(PARTS <= TEAM_BRINGERS, "a bringer copies one of them");
+static_assert(TEAM_RECORDS >= 5, "of this step, of the next three, and the one that is copied");
 
 // Where an image's outputs of a step lie: three addresses.
 struct alignas(16) Places {

@@ -90,8 +90,8 @@ pub struct Output {
     pub logits: Option<Array4<f32>>,
 }
 
-/// Progress callback: called with the rows finished so far (of the slowest thread), after each row, or once for all
-/// given rows. Returns whether to go on: `false` stops the batch with [`Error::Interrupted`], except after the last
+/// Progress callback: called with the rows finished so far (of the slowest thread), after each row, or after some
+/// hundred where a device makes so many at a time, or once for all given rows. Returns whether to go on: `false` stops the batch with [`Error::Interrupted`], except after the last
 /// row, when there is nothing left to stop.
 pub type Watch<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 

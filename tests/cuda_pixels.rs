@@ -7,6 +7,8 @@
 #[path = "common/engines.rs"]
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::conformance::Way;
 use common::golden::*;
 use common::stacks::{self, stacks};
@@ -107,28 +109,32 @@ fn narrow_layers_leave_blocks_without_a_share() {
 }
 
 /// Graphs made by hand, with all that a layer can have; another temperature, and where they read it another pixel before the
-/// first. Those with classes continue given rows.
+/// first. Those with classes continue given rows. In one column, too, where a launch of teams may make many rows.
 #[test]
 fn every_stack_is_the_same() {
     for classes in [0, 3] {
         for (name, graph) in stacks(classes) {
             let weights = Weights::synthetic_for(graph, 5);
-            let (graph, size) = (weights.graph(), 3);
-            let side = 4usize.next_multiple_of(graph.period());
-            let known = stacks::known(graph, size, side, side);
-            let value = |(image, channel)| [0.31, -0.92, 0.77][(image + channel) % 3];
-            let starts = Array2::from_shape_fn((size, graph.head.values()), value);
-            let other = Array4::from_elem((size, side, side, graph.head.values()), graph.head.nearest(0.4));
-            let batch = Batch {
-                labels: (classes > 0).then_some(&[0, 1, 2]),
-                known: known.as_ref().map(|known| known.view()),
-                start: graph.input.previous.then(|| starts.view()),
-                given: (classes > 0).then(|| Given { images: other.view(), rows: side / 2 }),
-                temperature: 0.8,
-                ..Batch::new(size, side, side)
-            };
             let mut engines = engines(&weights, Precision::F32);
-            make(&mut engines, &batch, &format!("{name}, {classes} classes"));
+            let side = 4usize.next_multiple_of(weights.graph().period());
+            let columns = if weights.graph().period() == 1 { 1 } else { side };
+            for width in BTreeSet::from([side, columns]) {
+                let (graph, size) = (weights.graph(), 3);
+                let known = stacks::known(graph, size, side, width);
+                let value = |(image, channel)| [0.31, -0.92, 0.77][(image + channel) % 3];
+                let starts = Array2::from_shape_fn((size, graph.head.values()), value);
+                let other =
+                    Array4::from_elem((size, side, width, graph.head.values()), graph.head.nearest(0.4));
+                let batch = Batch {
+                    labels: (classes > 0).then_some(&[0, 1, 2]),
+                    known: known.as_ref().map(|known| known.view()),
+                    start: graph.input.previous.then(|| starts.view()),
+                    given: (classes > 0).then(|| Given { images: other.view(), rows: side / 2 }),
+                    temperature: 0.8,
+                    ..Batch::new(size, side, width)
+                };
+                make(&mut engines, &batch, &format!("{name}, {classes} classes, {width} columns"));
+            }
         }
     }
 }

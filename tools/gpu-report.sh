@@ -211,6 +211,9 @@ if command -v compute-sanitizer >/dev/null; then
             step "sanitizer-$tool-$strategy" 40 compute-sanitizer --tool $tool --error-exitcode 9 \
                 "$bin/generate" --device cuda --strategy $strategy -c "$tiny" -i 8 -n 2 -v "$logs/probe"
         done
+        # Sounds, of which a launch of teams makes many samples.
+        step "sanitizer-$tool-sounds" 40 compute-sanitizer --tool $tool --error-exitcode 9 \
+            "$bin/generate" --device cuda --strategy team -c models/spoken-digits --class 3 --seconds 0.01 -v "$logs/probe"
     done
 fi
 if command -v nsys >/dev/null; then

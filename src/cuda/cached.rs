@@ -42,7 +42,7 @@ pub struct Cached {
 
 /// How the launches are run.
 enum Way {
-    /// (Where there are none, too.)
+    /// By the host, one by one; rows that follow one another take none but for what is given.
     Launch,
     Graph {
         rows: Vec<Graph>,
@@ -66,7 +66,8 @@ struct Tables {
 
 /// Images that `cache_expect_f32` fills maps of at a time: enough to occupy any device.
 const MOST_IMAGES: u32 = 16;
-/// Rows of a launch, where they follow one another: some milliseconds, after which somebody may want to interrupt.
+/// Rows of a launch, where they follow one another and teams make all images at a time: some tens of milliseconds, after which
+/// somebody may want to interrupt.
 const ROWS_AT_ONCE: usize = 256;
 
 /// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
@@ -103,12 +104,19 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
 fn kernels(strategy: Strategy) -> Vec<Kernel> {
     let of_strategy: &[Kernel] = match strategy {
         Strategy::Auto | Strategy::Persistent => &[Kernel::Expect, Kernel::Persistent],
-        Strategy::Cluster => &[Kernel::Expect, Kernel::Persistent, Kernel::Cluster],
-        // And the persistent ones, unless rows follow one another.
+        Strategy::Cluster => &[Kernel::Cluster],
         Strategy::Team => &[Kernel::Team],
         Strategy::Launch | Strategy::Graph => &[Kernel::Sample, Kernel::Gemv],
     };
     [&loaded::KERNELS[..], of_strategy].concat()
+}
+
+/// The strategy by which another one makes what comes before a row's pixels.
+fn of_rows(strategy: Strategy) -> Strategy {
+    match strategy {
+        Strategy::Cluster | Strategy::Team => Strategy::Persistent,
+        _ => strategy,
+    }
 }
 
 /// What the device holds of the kernels that a strategy runs.
@@ -140,9 +148,10 @@ impl Cached {
         extras: Extras,
         strategy: Strategy,
     ) -> Result<Cached> {
-        device.load(&kernels(strategy))?;
         let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
         let rows_follow = follow.is_some();
+        let of_rows = if rows_follow { strategy } else { of_rows(strategy) };
+        device.load(&[kernels(strategy), kernels(of_rows)].concat())?;
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         let room = match rows_follow {
             true => Room::of_launches(device.properties.multiprocessors),
@@ -162,7 +171,6 @@ impl Cached {
             Strategy::Graph => cached.captured(device)?,
             Strategy::Team if rows_follow => Way::Launch,
             Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => {
-                device.load(&kernels(Strategy::Persistent))?;
                 cached.persistent(device, room)?
             }
         };
@@ -176,7 +184,7 @@ impl Cached {
                 let room = pixels::team_blocks(device)?;
                 let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
-                Some(Pixels::teams(device, plan, &steps, schedule, &shapes, rows_follow)?)
+                Some(Pixels::teams(device, plan, &steps, schedule, &shapes, extent.batch, rows_follow)?)
             }
             _ => None,
         };
@@ -188,7 +196,9 @@ impl Cached {
     pub fn reshape(&mut self, device: &Device, plan: &Plan, shape: super::cost::Shape) -> Result<()> {
         let follow = self.rows_follow.then(|| Steps::of_pixels(plan).expect("they did"));
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
-        self.pixels = Some(Pixels::teams(device, plan, &steps, &self.schedule, &[shape], self.rows_follow)?);
+        let batch = self.loaded.args.size as usize;
+        self.pixels =
+            Some(Pixels::teams(device, plan, &steps, &self.schedule, &[shape], batch, self.rows_follow)?);
         Ok(())
     }
 
@@ -302,11 +312,13 @@ impl Cached {
 
     /// How many rows one launch makes, from one on.
     fn rows_from(&self, row: usize, given: usize, batch: &Batch, profile: Option<&Range<usize>>) -> usize {
-        if row < given || !self.rows_follow || batch.known.is_some() {
-            return 1;
-        }
+        let turns = match &self.pixels {
+            Some(pixels) if self.rows_follow && row >= given && batch.known.is_none() => pixels.turns,
+            _ => return 1,
+        };
         let ends = profile.into_iter().flat_map(|profile| [profile.start, profile.end]);
-        let end = ends.filter(|&end| end > row).chain([batch.height, row + ROWS_AT_ONCE]).min();
+        let end =
+            ends.filter(|&end| end > row).chain([batch.height, row + (ROWS_AT_ONCE / turns).max(1)]).min();
         end.map_or(1, |end| end - row)
     }
 

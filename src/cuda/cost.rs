@@ -240,7 +240,7 @@ impl Work {
         let latency = 380.0 + 70.0 * images + outputs * output;
         let further = (rounds - 1.0) * (380.0 + 70.0 * images);
         // What all multiprocessors ask of the second-level cache at a time has to come from there.
-        let bytes = (tasks * self.rows * SLICE * size_of::<f32>()) as f64;
+        let bytes = (slices * self.rows * 8 * (self.chunks + self.wide)) as f64;
         let weights = bytes / TEAM_BYTES.min(CACHE_BYTES / (shape.teams * blocks) as f64);
         let meeting = if shared { 2.0 * MEETING } else { 0.0 };
         (latency + further).max(weights) + meeting

@@ -12,7 +12,7 @@ use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::pages::Pages;
 use super::pixels;
-use super::predict::predict;
+use super::predict::{Of, predict};
 use super::schedule;
 use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
@@ -97,7 +97,7 @@ impl CudaEngine {
         self.seconds
     }
 
-    /// What a batch of images of a size is predicted to take by each strategy, on a device of `clock` cycles a second.
+    /// What a batch of images of a size is predicted to take by each strategy that can make it, on a device of `clock` cycles a second.
     ///
     /// # Errors
     /// [`crate::Error::Device`] if the driver refuses the kernels.
@@ -106,13 +106,14 @@ impl CudaEngine {
         let extent = Extent { batch, height, width };
         let of = |strategy| {
             let room = cached::room(&self.device, &self.plan, strategy)?;
-            Ok(predict(&self.plan, &self.packed, extent, room, clock, strategy, self.naive_images(extent)))
+            let of = Of { room, block_memory: self.device.properties.block_memory, clock };
+            Ok(predict(&self.plan, &self.packed, extent, of, strategy, self.naive_images(extent)))
         };
         Strategy::ALL
             .into_iter()
             .filter(|&strategy| strategy != Strategy::Auto)
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
-            .map(of)
+            .filter_map(|strategy| of(strategy).transpose())
             .collect()
     }
 

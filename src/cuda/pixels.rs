@@ -27,6 +27,8 @@ pub struct Pixels {
     /// The first record of a row, by row modulo the period.
     rows: Vec<usize>,
     blocks: u32,
+    /// Turns in which the images are made, one after the other.
+    pub turns: usize,
     /// Bytes of a block's shared memory.
     shared: u32,
     /// Held for their addresses.
@@ -90,12 +92,13 @@ impl Pixels {
             way: Way::Clusters(told),
             rows: of.rows,
             blocks: (of.count * CLUSTER) as u32,
+            turns: of.count.div_ceil(resident),
             shared: of.shared as u32,
             _tables: vec![records],
         })
     }
 
-    /// Teams in the first of some shapes in which the network fits a block. `rows_follow`: as [`super::shapes::following`] has them.
+    /// Teams for a batch, in the first of some shapes in which the network fits a block. `rows_follow`: as [`super::shapes::following`] has them.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -105,12 +108,13 @@ impl Pixels {
         steps: &Steps,
         schedule: &Schedule,
         shapes: &[Shape],
+        batch: usize,
         rows_follow: bool,
     ) -> Result<Pixels> {
         let limit = device.properties.block_memory;
         let fit =
             |&shape: &Shape| Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?));
-        let too_large = "the network's layers are too large for a block";
+        let too_large = "the network's layers are too large for a block; the strategy persistent takes any";
         let (shape, of) = shapes.iter().find_map(fit).ok_or_else(|| refused(device, "team", too_large))?;
         let tables = [
             &of.records[..],
@@ -128,6 +132,7 @@ impl Pixels {
             way: Way::Teams(told, counters),
             rows: of.rows,
             blocks: (shape.teams * shape.blocks) as u32,
+            turns: batch.div_ceil(shape.teams * shape.images),
             shared: of.shared as u32,
             _tables: tables,
         })

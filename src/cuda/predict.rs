@@ -11,6 +11,7 @@ use super::cost::Room;
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::Schedule;
+use super::team::Teams;
 use super::{Prediction, Strategy, naive, shapes};
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
@@ -34,23 +35,37 @@ const SENT: f64 = 700.0;
 /// Cycles to draw a pixel, from its logits to its place in the map.
 const DRAW: f64 = 3000.0;
 
-/// The seconds of a batch on a device of `clock` cycles a second. A pass is over `part` of its images at a time.
+/// What a device is.
+#[derive(Clone, Copy)]
+pub struct Of {
+    /// What runs on it at a time.
+    pub room: Room,
+    /// Bytes of shared memory that a block may have.
+    pub block_memory: usize,
+    /// Cycles a second.
+    pub clock: f64,
+}
+
+/// The seconds of a batch on a device. A pass is over `part` of its images at a time. `None` for a strategy by which the network does
+/// not fit the device's blocks.
 pub fn predict(
     plan: &Plan,
     packed: &Packed,
     extent: Extent,
-    room: Room,
-    clock: f64,
+    Of { room, block_memory, clock }: Of,
     strategy: Strategy,
     part: usize,
-) -> Prediction {
+) -> Option<Prediction> {
     let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
+    let rows_follow = follow.is_some();
     let steps = follow.unwrap_or_else(|| Steps::new(plan));
     let schedule = Schedule::new(plan, &steps, packed, extent, room);
     let [of_row, of_pixel] = match strategy {
         Strategy::Launch => [LAUNCH * clock; 2],
         Strategy::Graph => [NODE * clock; 2],
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => [BARRIER, SEEN],
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => [BARRIER, SEEN],
+        // What a block draws it goes on with itself.
+        Strategy::Team => [BARRIER, 0.0],
     };
     let cycles = |launches: &[usize], between: f64| -> f64 {
         launches.iter().map(|&launch| OVER * schedule.table.launches[launch].cycles + between).sum()
@@ -58,8 +73,12 @@ pub fn predict(
     // Of the images of one cluster, while as many as there are make theirs at a time.
     let clusters = (room.multiprocessors / CLUSTER).max(1);
     let images = extent.batch.div_ceil(clusters);
-    let shapes = shapes::shapes(&schedule, extent.batch, room.multiprocessors);
-    let (shape, of_teams) = shapes[0];
+    let teams = || {
+        let shapes = shapes::shapes(&schedule, extent.batch, room.multiprocessors);
+        let fits = |shape| Teams::new(plan, &steps, &schedule, shape, block_memory, rows_follow).is_some();
+        shapes.into_iter().find(|&(shape, _)| fits(shape))
+    };
+    let teams = if strategy == Strategy::Team { Some(teams()?) } else { None };
     let by_clusters = |launches: &[usize]| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
         stages.map(|stage| OVER * stage.work(extent.batch).cluster_step(images) + SENT).sum()
@@ -72,8 +91,9 @@ pub fn predict(
         pixels += (0..extent.width)
             .map(|column| match (&classes[column % schedule.period], strategy) {
                 (launches, Strategy::Cluster) => by_clusters(launches),
-                (_, Strategy::Team) => OVER * of_teams,
-                (launches, _) => cycles(launches, of_pixel),
+                (launches, _) => {
+                    teams.map_or_else(|| cycles(launches, of_pixel), |(_, of_teams)| OVER * of_teams)
+                }
             })
             .sum::<f64>();
     }
@@ -82,9 +102,9 @@ pub fn predict(
         Strategy::Launch | Strategy::Graph => extent.batch.div_ceil(SAMPLER_WARPS),
         Strategy::Auto | Strategy::Persistent => extent.batch.div_ceil(room.blocks()),
         Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
-        Strategy::Team => {
-            extent.batch.div_ceil(shape.teams * shape.images) * shape.images.div_ceil(TEAM_ADDERS / WARP)
-        }
+        Strategy::Team => teams.map_or(0, |(shape, _)| {
+            extent.batch.div_ceil(shape.teams * shape.images) * shape.images.div_ceil(2 * TEAM_ADDERS / WARP)
+        }),
     } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
@@ -96,7 +116,7 @@ pub fn predict(
     let passes = whole + if last > 0 { pass(last) } else { 0.0 };
     let drawing = (extent.height * extent.width) as f64 * (turns * DRAW + of_pixel);
     let [rows, pixels, drawing, pass] = [rows, pixels, drawing, passes].map(|cycles| cycles / clock);
-    Prediction { strategy, rows, pixels, drawing, pass }
+    Some(Prediction { strategy, rows, pixels, drawing, pass })
 }
 
 #[cfg(test)]
@@ -110,7 +130,8 @@ mod tests {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let extent = Extent { batch, height: 32, width: 32 };
         let room = Room { multiprocessors: 132, resident: 2 };
-        predict(&plan, &Packed::places(&plan, Precision::F32), extent, room, 1.98e9, strategy, 64)
+        let of = Of { room, block_memory: 227 << 10, clock: 1.98e9 };
+        predict(&plan, &Packed::places(&plan, Precision::F32), extent, of, strategy, 64).expect("it fits")
     }
 
     #[test]
@@ -170,12 +191,27 @@ mod tests {
         for (batch, measured) in [(1, Some([5.14, 2.70])), (16, None), (64, Some([7.98, 5.04]))] {
             let extent = Extent { batch, height: 16_000, width: 1 };
             let room = Room { multiprocessors: 132, resident: 2 };
-            let of = |strategy| predict(&plan, &packed, extent, room, 1.98e9, strategy, 64).cached();
+            let h100 = Of { room, block_memory: 227 << 10, clock: 1.98e9 };
+            let of =
+                |strategy| predict(&plan, &packed, extent, h100, strategy, 64).expect("it fits").cached();
             let [graph, persistent, team] = [Strategy::Graph, Strategy::Persistent, Strategy::Team].map(of);
             println!(
                 "{batch} sounds: graph {graph:.2} s, persistent {persistent:.2} s, measured {measured:?}; team {team:.2} s"
             );
             assert!(team < persistent && persistent < graph);
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_predicted() {
+        let plan = Plan::new(PixelCnnPp::PAPER.graph());
+        let packed = Packed::places(&plan, Precision::F32);
+        let extent = Extent { batch: 1, height: 32, width: 32 };
+        let room = Room { multiprocessors: 40, resident: 1 };
+        let of = |strategy| {
+            let of = Of { room, block_memory: 64 << 10, clock: 1.5e9 };
+            predict(&plan, &packed, extent, of, strategy, 1)
+        };
+        assert!(of(Strategy::Team).is_none() && of(Strategy::Persistent).is_some());
     }
 }

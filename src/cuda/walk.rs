@@ -110,7 +110,7 @@ impl<'a> Sequence<'a> {
         before: usize,
     ) -> Sequence<'a> {
         let (period, previous) = (steps.period, usize::from(plan.graph.input.previous));
-        // Far from the first rows, which no tap reaches above.
+        // Behind as many pixels as anybody looks back: what was made before has no maker here.
         let (first, before) = (row + 64 * period, before.next_multiple_of(period));
         let (mut all, mut makers, mut begin) = (Vec::new(), HashMap::new(), 0);
         for pixel in 0..before + period {

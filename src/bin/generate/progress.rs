@@ -1,6 +1,6 @@
 //! What someone who watches a run is told: a bar on a terminal, and elsewhere a line now and then.
 //!
-//! The idea: the library calls back after each row, which of a sound is a sample; what is told, and when, is decided here, by a clock that is
+//! The idea: the library calls back after each row, which of a sound is a sample, or after some hundred; what is told, and when, is decided here, by a clock that is
 //! an argument.
 
 use std::io::IsTerminal;

@@ -1,5 +1,7 @@
 //! Teams of every shape make what launches make, in whatever order their blocks and warps run.
 
+use std::sync::Mutex;
+
 use super::counters::number;
 use super::{device, turn, vgpu};
 use crate::cuda::Strategy;
@@ -10,6 +12,7 @@ use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
 use crate::cuda::stored::Stored;
 use crate::engine::{Batch, Output};
+use crate::error::Error;
 use crate::graph::Graph;
 use crate::models::{PixelCnnPp, WaveNet};
 use crate::plan::Plan;
@@ -95,6 +98,53 @@ fn images_are_shared_out_as_well() {
     for of in [[3, 1, 1], [1, 1, 4], [2, 1, 2]] {
         model.check(&batch, shape(of), &expected);
     }
+}
+
+/// More samples than a launch makes: who watches is told what each has finished.
+#[test]
+fn samples_of_several_launches_are_the_same() {
+    let _turn = turn();
+    let model = OnDevice::new(
+        WaveNet { dilations: vec![1, 2], quantization_channels: 16, ..WaveNet::default() }.graph(),
+    );
+    let batch = Batch { keep_logits: true, ..Batch::new(2, 300, 1) };
+    let expected = model.by_launches(&batch);
+    model.check(&batch, shape([2, 1, 1]), &expected);
+    // In two turns, a launch makes half as many.
+    for (of, watched) in [([1, 2, 2], vec![256, 300]), ([1, 1, 1], vec![128, 256, 300])] {
+        let mut cached = model.cached(&batch, Strategy::Team);
+        cached.reshape(&model.device, &model.plan, shape(of)).unwrap();
+        let seen = Mutex::new(Vec::new());
+        let watch = |rows| {
+            seen.lock().unwrap().push(rows);
+            true
+        };
+        cached.make(&model.device, &batch, &watch, None).unwrap();
+        assert_eq!(*seen.lock().unwrap(), watched);
+        let stopped = cached.make(&model.device, &batch, &|rows| rows < 200, None);
+        assert!(matches!(stopped, Err(Error::Interrupted)));
+    }
+}
+
+/// With little shared memory a wide stage takes several records, or does not fit.
+#[test]
+fn little_memory_makes_the_same_or_is_refused() {
+    let _turn = turn();
+    let mut model = OnDevice::new(sounds());
+    let batch = Batch { keep_logits: true, ..Batch::new(2, 5, 1) };
+    let expected = model.by_launches(&batch);
+    for limit in [64 << 10, 20_000] {
+        model.device.properties.block_memory = limit;
+        for of in [[2, 1, 1], [1, 4, 1]] {
+            model.check(&batch, shape(of), &expected);
+        }
+    }
+    model.device.properties.block_memory = 4_000;
+    let extent = Extent { batch: 2, height: 5, width: 1 };
+    let OnDevice { plan, packed, stored, device } = &model;
+    let refused = Cached::new(device, plan, packed, stored, extent, Extras::of(&batch), Strategy::Team);
+    let told = refused.err().expect("4 KB hold no records").to_string();
+    assert!(told.contains("too large for a block") && told.contains("persistent"), "{told}");
 }
 
 /// The virtual GPU runs blocks and warps in other orders, and finds races in each.
