@@ -4,21 +4,16 @@
 
 #[path = "common/engines.rs"]
 mod common;
+#[path = "common/cuda.rs"]
+mod cuda;
 
 use common::conformance::Way;
-use fast_pixel_cnn::cuda::{CudaEngine, Options, Strategy};
+use fast_pixel_cnn::Precision;
+use fast_pixel_cnn::cuda::Strategy;
 
 fn ways() -> Vec<Way> {
-    let way = |strategy: Strategy| Way {
-        name: format!("{strategy:?}"),
-        open: Box::new(move |weights| {
-            let options = Options { strategy, ..Options::default() };
-            Box::new(CudaEngine::new(weights, 0, &options).expect("a device"))
-        }),
-        // The virtual GPU interprets every thread.
-        slow: true,
-    };
-    [Strategy::Launch, Strategy::Graph, Strategy::Persistent].map(way).into()
+    let strategies = [Strategy::Launch, Strategy::Graph, Strategy::Persistent];
+    strategies.map(|strategy| cuda::way(strategy, Precision::F32)).into()
 }
 
 conformance!(ways());

@@ -6,6 +6,8 @@
 
 #[path = "common/engines.rs"]
 mod common;
+#[path = "common/cuda.rs"]
+mod cuda;
 
 use std::collections::BTreeSet;
 
@@ -33,16 +35,8 @@ fn open(weights: &Weights, precision: Precision) -> Vec<CudaEngine> {
 }
 
 fn ways() -> Vec<Way> {
-    let strategies = open(&Weights::synthetic(SMALL, 1), Precision::F32);
-    let way = |strategy: Strategy| Way {
-        name: format!("{strategy:?}"),
-        open: Box::new(move |weights| {
-            let options = Options { strategy, ..Options::default() };
-            Box::new(CudaEngine::new(weights, 0, &options).expect("a device"))
-        }),
-        slow: true,
-    };
-    strategies.iter().map(|engine| way(engine.strategy())).collect()
+    let engines = open(&Weights::synthetic(SMALL, 1), Precision::F32);
+    engines.iter().map(|engine| cuda::way(engine.strategy(), Precision::F32)).collect()
 }
 
 conformance!(

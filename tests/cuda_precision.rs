@@ -5,6 +5,8 @@
 
 #[path = "common/engines.rs"]
 mod common;
+#[path = "common/cuda.rs"]
+mod ways;
 
 use common::conformance::Way;
 use common::golden::*;
@@ -23,13 +25,8 @@ fn cpu(weights: &Weights) -> CpuEngine {
 }
 
 fn ways() -> Vec<Way> {
-    let way = |strategy: Strategy| Way {
-        name: format!("{strategy:?}, bf16"),
-        open: Box::new(move |weights| Box::new(cuda(weights, strategy, Precision::Bf16))),
-        // The virtual GPU interprets every thread.
-        slow: true,
-    };
-    [Strategy::Launch, Strategy::Graph, Strategy::Persistent].map(way).into()
+    let strategies = [Strategy::Launch, Strategy::Graph, Strategy::Persistent];
+    strategies.map(|strategy| ways::way(strategy, Precision::Bf16)).into()
 }
 
 conformance!(ways(); an_image_is_one_array_of_bits_whatever_makes_it);

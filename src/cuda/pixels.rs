@@ -98,7 +98,8 @@ impl Pixels {
         })
     }
 
-    /// Teams for a batch, in the first of some shapes in which the network fits a block. `rows_follow`: as [`super::shapes::following`] has them.
+    /// Teams for a batch, in the first of some shapes in which the network fits a block. `rows_follow`: as
+    /// [`super::shapes::following`] has them.
     ///
     /// # Errors
     /// [`Error::Device`].

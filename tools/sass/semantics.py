@@ -110,12 +110,20 @@ class Translator:
         text = f"({self.integer(x)} | {self.integer(x, 1)} << 32)" if x not in ("RZ", "URZ") else "0"
         return f"signed64({text})" if is_signed else text
 
-    def real(self, x: str) -> str:
+    @staticmethod
+    def signed(x: str, plain: Callable[[str], str]) -> str:
+        """An operand with a minus before it and bars around it, as they may be, of what `plain` makes of it without."""
         x = x.replace(".reuse", "").strip()
         if x.startswith("-") and x[1:2] in "|RUc":
-            return f"(-{self.real(x[1:])})"
+            return f"(-{Translator.signed(x[1:], plain)})"
         if x.startswith("|"):
-            return f"abs({self.real(x.strip('|'))})"
+            return f"abs({Translator.signed(x.strip('|'), plain)})"
+        return plain(x)
+
+    def real(self, x: str) -> str:
+        return self.signed(x, self.plain_real)
+
+    def plain_real(self, x: str) -> str:
         if x.startswith(("R", "UR", "c[")):
             return f"F({self.integer(x)})"
         special_values = {"+INF": "math.inf", "-INF": "(-math.inf)", "+QNAN": "math.nan", "-QNAN": "math.nan"}
@@ -123,12 +131,7 @@ class Translator:
 
     def double(self, x: str) -> str:
         """A float64 operand; of one that is no register pair, the number itself."""
-        x = x.replace(".reuse", "").strip()
-        if x.startswith("-") and x[1:2] in "|RUc":
-            return f"(-{self.double(x[1:])})"
-        if x.startswith("|"):
-            return f"abs({self.double(x.strip('|'))})"
-        return f"D({self.pair(x)})" if x.startswith(("R", "UR", "c[")) else self.real(x)
+        return self.signed(x, lambda x: f"D({self.pair(x)})" if x.startswith(("R", "UR", "c[")) else self.plain_real(x))
 
     def address(self, x: str, wide: bool) -> str:
         """`[R2.64+UR4+0x10]`, `desc[UR18][R2.64]`. Wide: a register is two, even if it does not say so (sm_75)."""
