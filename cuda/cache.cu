@@ -2,7 +2,7 @@
 // push is the store of the kernel that makes a position and a pop is an index: nothing is copied.
 //
 // cache_reset_f32: zeros, which is what lies outside an image.
-// cache_expect_f32: what the pixels of a row will make is pending until it is handed over.
+// cache_expect_f32: moves on to a row, and what its pixels will make is pending until it is handed over.
 // cache_enter_f32: pixels, encoded, into the image's map. A thread for each float.
 // cache_push_f32: what is given for positions into its grid. A thread for each float.
 // cache_pop_f32: a row of logits out of a grid. A thread for each float.
@@ -19,9 +19,12 @@ extern "C" __global__ void cache_reset_f32(float4* arena, size_t quads) {
     }
 }
 
-// Blocks: x = maps, y = images. Also sets a barrier's counter to 0. `row` is the image's.
-extern "C" __global__ void cache_expect_f32(const Expected* maps, Batch batch, int row, unsigned* counter) {
-    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *counter = 0;
+// Blocks: x = maps, y = images. `row` is the image's.
+extern "C" __global__ void cache_expect_f32(const Expected* maps, Batch batch, int row) {
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+        batch.cursor->row = row;
+        batch.cursor->column = 0;
+    }
     const Expected& expected = maps[blockIdx.x];
     int of_map = row / expected.stride;
     if (of_map * expected.stride != row) return;

@@ -116,9 +116,8 @@ struct Part {
     __device__ __forceinline__ explicit Part(unsigned thread) : half(thread % 2), position(thread / 2) {}
 };
 
-// Loads a chunk of the positions from `tile` to `end`; where there is none, of the last. Only a launch may read what is
-// STORED, and has registers for the negatives.
-template <Exchange BY, class Tile>
+// Loads a chunk of the positions from `tile` to `end`; where there is none, of the last.
+template <class Tile>
 __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, const Stage& stage, const Batch& batch, bool stored,
                                      int tile, int end, int row, int column, int chunk) {
     if (chunk >= inputs.next.end) {
@@ -135,12 +134,12 @@ __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, cons
 #pragma unroll
     for (int c = 0; c < Tile::LOADS; c++) {
         inputs.x[c] = request<LAUNCH, float4>(inputs.from[c]);
-        if (BY == LAUNCH && stored) inputs.negative[c] = request<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
+        if (stored) inputs.negative[c] = request<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
         inputs.from[c] += CHUNK;
     }
 }
 
-template <Exchange BY, class Tile>
+template <class Tile>
 __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const Inputs<Tile>& inputs, int activation) {
     Part part(thread);
     float* first = to.inputs + part.half * 4 * Tile::INPUT + part.position;
@@ -148,7 +147,7 @@ __device__ __forceinline__ void store(Operands<Tile>& to, unsigned thread, const
     if (stored || activation == IDENTITY) {
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
-            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], BY == LAUNCH && stored);
+            store_channels<Tile::INPUT>(first + c * Tile::STRIDE, inputs.x[c], inputs.negative[c], stored);
         }
     } else {
         float4 x[Tile::LOADS], negative[Tile::LOADS] = {};
@@ -247,7 +246,6 @@ __device__ __forceinline__ void begin(float4 (&totals)[Tile::EACH][Tile::GROUPS 
 // Makes the outputs of the positions from `tile` to `end`, from their complete sums: a thread for a slice, or for values
 // and their gates. Neighbours take neighbouring slices of a position, which is how they lie in memory. The stage is a copy:
 // what is read of shared memory would be read again after each store.
-template <Exchange BY>
 __device__ __forceinline__ void store_tile(const Shared& s, const Stage stage, const Batch& batch, int slice, int tile, int end,
                                            int row, int column) {
     int pairs = stage.gated && !stage.stores_accumulators;
@@ -270,7 +268,7 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage stage, c
         // Without a gate both are the value.
         float4 first = totals[gates_first], second = totals[pairs ^ gates_first];
         float4 value = gates_first ? second : first, gate = gates_first ? first : second;
-        store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), value, gate, add));
+        store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), value, gate, add));
     }
 }
 
@@ -286,7 +284,7 @@ __device__ __forceinline__ void load(Row<Tile::EACH, Tile::GROUPS * GROUP>& row,
     }
 }
 
-template <Exchange BY, Precision OF, class Tile>
+template <Precision OF, class Tile>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                     int column) {
     constexpr int MINE = Tile::GROUPS * GROUP;
@@ -298,18 +296,18 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     // All of it begins with a value: a register that has none on one way is taken for the whole kernel.
     Inputs<Tile> inputs = {};
     Weights<OF> weights = {};
-    load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, 0);
+    load(inputs, thread, stage, batch, stored, tile, end, row, column, 0);
     load(weights, thread, stage, batch, negatives, slice, 0);
     float4 totals[Tile::EACH][MINE];
     begin(totals, role, stage, batch, slice, tile, end, row, column);
     Operands<Tile>* operands = s.of(Tile());
-    store<BY>(operands[0], thread, inputs, activation);
+    store(operands[0], thread, inputs, activation);
     store(operands[0], thread, weights, negatives, 0);
     __syncthreads();
 #pragma unroll 1
     for (int chunk = 0; chunk < chunks; chunk++) {
         int next = chunk + 1, turn = chunk % 2;
-        load<BY>(inputs, thread, stage, batch, stored, tile, end, row, column, next);
+        load(inputs, thread, stage, batch, stored, tile, end, row, column, next);
         if (next % 2 == 0) load(weights, thread, stage, batch, negatives, slice, next);
         float4 sums[Tile::EACH][MINE];
         multiply(sums, negatives ? MOST_ROWS : CHUNK, [&](auto& to, int k) { load(to, operands[turn], role, k); });
@@ -318,7 +316,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 #pragma unroll
             for (int m = 0; m < MINE; m++) totals[e][m] = plus(totals[e][m], sums[e][m]);
         }
-        store<BY>(operands[turn ^ 1], thread, inputs, activation);
+        store(operands[turn ^ 1], thread, inputs, activation);
         store(operands[turn ^ 1], thread, weights, negatives, next);
         __syncthreads();
     }
@@ -337,15 +335,15 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         }
         __syncthreads();
         int first = tile + g * Tile::APART;
-        store_tile<BY>(s, stage, batch, slice, first, min(end, first + Tile::APART), row, column);
+        store_tile(s, stage, batch, slice, first, min(end, first + Tile::APART), row, column);
     }
 }
 
 } // namespace gemm
 
 // One tile of a stage, while the image stands at (row, column). All that it reads is there: it loads one chunk ahead of
-// its sums, and so cannot await what is handed over.
-template <Exchange BY, Precision OF>
+// its sums, and so could not await what is handed over.
+template <Precision OF>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
     bool splits = stage.tile == split::SPLIT_POSITIONS;
@@ -354,15 +352,14 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    // (In the persistent kernel it would serve few stages and take a second more to compile.)
-    if (BY == LAUNCH && stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
-        gemm::run<LAUNCH, OF, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
+    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
+        gemm::run<OF, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Wide::POSITIONS) {
-        gemm::run<BY, OF, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<OF, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Middle::POSITIONS) {
-        gemm::run<BY, OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
+        gemm::run<OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        split::run<BY, OF>(s.split, stage, batch, slice, tile, end, row, column);
+        split::run<OF>(s.split, stage, batch, slice, tile, end, row, column);
     }
 }
 
@@ -373,5 +370,5 @@ __device__ __forceinline__ void launched_gemm(const float4* records, const Batch
     // Asked for before the record, which is waited for, so that both are under way at a time.
     int row = batch.cursor->row, column = batch.cursor->column;
     const Stage& stage = launched_stage(records, batch);
-    masked_conv_gemm<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
+    masked_conv_gemm<OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
 }

@@ -76,15 +76,15 @@ __device__ __forceinline__ void locate(Next<OF>& next, const Stage& stage, const
     next.stride = ROWS_AT_ONCE * tap.chunks;
 }
 
-// Loads a chunk, the warp's next. Only a launch may read what is STORED.
-template <Exchange BY, Precision OF>
+// Loads a chunk, the warp's next.
+template <Precision OF>
 __device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const Batch& batch, bool negatives, bool stored, int slice,
                                      int tile, int end, int row, int column, int chunk) {
     if (chunk >= next.end) locate(next, stage, batch, slice, tile, end, row, column, chunk);
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
         next.x[c] = request<LAUNCH, float4>(next.from[c]);
-        if (BY == LAUNCH && stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
+        if (stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
         next.from[c] += WARPS * CHUNK;
     }
     next.weights.load_by([&](auto* from) {
@@ -98,14 +98,14 @@ __device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const B
 }
 
 // Stores what was loaded, the inputs through the stage's activation.
-template <Exchange BY, Precision OF>
+template <Precision OF>
 __device__ __forceinline__ void store(OfWarp& to, const Next<OF>& next, int activation, bool negatives, bool stored) {
     int lane = threadIdx.x % WARP;
     float4 x[LOADS], negative[LOADS] = {};
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
         x[c] = next.x[c];
-        if (BY == LAUNCH && stored) negative[c] = next.negative[c];
+        if (stored) negative[c] = next.negative[c];
     }
     if (!stored) activate(activation, x, negative);
     float* first = to.inputs + lane % 2 * 4 * INPUT + lane / 2;
@@ -121,7 +121,6 @@ __device__ __forceinline__ void store(OfWarp& to, const Next<OF>& next, int acti
 
 // What becomes of a thread's complete sums. A pair of values and their gates lies with two neighbours: the first makes
 // the outputs of the position of both their first totals, the second those of the second.
-template <Exchange BY>
 __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], const Stage& stage, const Batch& batch, int slice,
                                              int tile, int end, int row, int column) {
     int of_tile = threadIdx.x / SPLIT_SLICES, first = tile + of_tile;
@@ -139,7 +138,7 @@ __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], con
             }
             float4 add = {};
             if (stage.adds) add = request<LAUNCH, float4>(output.add);
-            store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), totals[i], totals[i], add));
+            store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), totals[i], totals[i], add));
         }
         return;
     }
@@ -155,17 +154,17 @@ __device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], con
     Output output = locate_output(stage, batch, at(p), mine & ~1, 0);
     float4 add = {};
     if (stage.adds) add = request<LAUNCH, float4>(output.add);
-    store_output<BY, float4>(output.to, epilogue(epilogue_of(stage), second ? got : own, second ? own : got, add));
+    store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), second ? got : own, second ? own : got, add));
 }
 
 // The slices from `slice` on, for the positions from `tile` up to `end`.
-template <Exchange BY, Precision OF>
+template <Precision OF>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end, int row,
                                     int column) {
     int chunks = stage.chunks, activation = stage.activation, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     bool negatives = has_negatives(stage), stored = activation == STORED;
     Next<OF> next = {};
-    if (warp < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, warp);
+    if (warp < chunks) load(next, stage, batch, negatives, stored, slice, tile, end, row, column, warp);
     float4 totals[TOTALS];
     int of_tile = threadIdx.x / SPLIT_SLICES;
     int mine = min(slice + turned(of_tile, threadIdx.x % SPLIT_SLICES), stage.slices - 1);
@@ -185,10 +184,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     for (int first = 0; first < chunks; first += WARPS) {
         if (first + warp < chunks) {
             float4 sums[1][MINE];
-            store<BY>(operands, next, activation, negatives, stored);
+            store(operands, next, activation, negatives, stored);
             __syncwarp();
             int then = first + warp + WARPS;
-            if (then < chunks) load<BY>(next, stage, batch, negatives, stored, slice, tile, end, row, column, then);
+            if (then < chunks) load(next, stage, batch, negatives, stored, slice, tile, end, row, column, then);
             multiply(sums, negatives ? MOST_ROWS : CHUNK, [&](auto& row, int k) {
                 row.w[0] = weights[k * SPLIT_SLICES];
 #pragma unroll
@@ -219,7 +218,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         // All threads have added the sums, where the next chunks go.
         __syncthreads();
     }
-    store_totals<BY>(totals, stage, batch, slice, tile, end, row, column);
+    store_totals(totals, stage, batch, slice, tile, end, row, column);
 }
 
 } // namespace split

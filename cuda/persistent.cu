@@ -4,6 +4,6 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 persistent_f32(const float4* records, const Entry* entries, int first_entry, const Sampler* sampler, Batch batch,
-               unsigned* counter, int row, int columns) {
-    persistent<F32>(records, entries, first_entry, sampler, batch, counter, row, columns);
+               int row) {
+    persistent<F32>(records, entries, first_entry, sampler, batch, row);
 }

@@ -240,11 +240,8 @@ pub struct Entry {
     pub items: i32,
     pub start: i32,
     pub next: i32,
-    pub gemm: u8,
-    pub waits: u8,
-    pub last: u8,
-    pub padding: u8,
     pub next_stage: i32,
+    pub last: i32,
 }
 
 /// `struct Expected`.

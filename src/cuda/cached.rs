@@ -2,23 +2,22 @@
 //!
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
-//! graph, or, inside one kernel, values that are handed over (and in the row phase a barrier), or sent from block to block of
-//! a cluster, or kept where they were made. All of them run the same stages, so the images are the same.
+//! graph, or, inside one kernel, values that are handed over, or sent from block to block of a cluster, or kept where they
+//! were made. What comes before a row's pixels is a fiftieth of the stages, of many positions each: a graph of launches,
+//! whichever kernel makes the pixels. All of them run the same stages, so the images are the same.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use bytemuck::{bytes_of, cast_slice};
-
-use super::abi::{Entry, Expected, THREADS};
+use super::abi::THREADS;
 use super::cost::Room;
-use super::driver::{Buffer, Device, Graph, Shape};
+use super::driver::{Device, Graph};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
 use super::pixels::{self, Pixels};
-use super::schedule::{Flat, Schedule};
+use super::schedule::Schedule;
 use super::stored::Stored;
 use super::{Properties, Strategy, shapes, stage};
 use crate::engine::{Batch, Output, Watch};
@@ -35,42 +34,26 @@ pub struct Cached {
     previous: bool,
     /// Rows that follow one another with nothing to be made between them, so that a launch of `pixels` makes many.
     rows_follow: bool,
-    way: Way,
-    /// What makes the pixels, if that is not what makes the rows too.
-    pixels: Option<Pixels>,
+    /// What comes before the pixels of a row, by row modulo the period, unless the host launches it stage by stage.
+    rows: Option<Vec<Graph>>,
+    pixels: Way,
 }
 
-/// How the launches are run.
+/// How pixels are made.
 enum Way {
-    /// By the host, one by one; rows that follow one another take none but for what is given.
-    Launch,
-    Graph {
-        rows: Vec<Graph>,
-        /// By row, then column modulo the period.
-        pixels: Vec<Graph>,
-    },
-    Persistent {
-        blocks: u32,
-        tables: Tables,
-    },
+    /// By a launch for each stage.
+    Launches,
+    /// The same, captured: by row, then column modulo the period.
+    Graphs(Vec<Graph>),
+    /// By a kernel that makes those of a row, or of many.
+    Kernel(Pixels),
 }
 
-/// What the persistent kernel reads, and its barrier's counter.
-struct Tables {
-    entries: Buffer<u8>,
-    /// The first entry of a row, by row modulo the period.
-    rows: Vec<i32>,
-    expected: Buffer<u8>,
-    counter: Buffer<u32>,
-}
-
-/// Images that `cache_expect_f32` fills maps of at a time: enough to occupy any device.
-const MOST_IMAGES: u32 = 16;
 /// Rows of a launch, where they follow one another and teams make all images at a time: some tens of milliseconds, after which
 /// somebody may want to interrupt.
 const ROWS_AT_ONCE: usize = 256;
 
-/// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do. (A block of
+/// The strategy that a device gets: what was asked for, or, with `Auto`, the best that it can do for few images. (A block of
 /// the persistent kernel fits every multiprocessor of the architectures that its PTX is for; `Cached::new` checks it.)
 ///
 /// # Errors
@@ -100,38 +83,24 @@ pub fn choose(properties: &Properties, wanted: Strategy) -> Result<Strategy> {
     }
 }
 
-/// The kernels that a strategy takes, but for rows that are given, and `masked_conv_gemm` where stages take it.
-fn kernels(strategy: Strategy) -> Vec<Kernel> {
-    let of_strategy: &[Kernel] = match strategy {
-        Strategy::Auto | Strategy::Persistent => &[Kernel::Expect, Kernel::Persistent],
-        Strategy::Cluster => &[Kernel::Cluster],
-        Strategy::Team => &[Kernel::Team],
-        Strategy::Launch | Strategy::Graph => &[Kernel::Sample, Kernel::Gemv],
-    };
-    [&loaded::KERNELS[..], of_strategy].concat()
-}
-
-/// The strategy by which another one makes what comes before a row's pixels.
-fn of_rows(strategy: Strategy) -> Strategy {
+/// The kernels by which a strategy makes the pixels of a row, beside those of launches.
+fn of_pixels(strategy: Strategy) -> &'static [Kernel] {
     match strategy {
-        Strategy::Cluster | Strategy::Team => Strategy::Persistent,
-        _ => strategy,
+        Strategy::Launch | Strategy::Graph => &[Kernel::Sample],
+        Strategy::Auto | Strategy::Persistent => &[Kernel::Persistent, Kernel::Expect],
+        Strategy::Cluster => &[Kernel::Cluster, Kernel::Expect],
+        Strategy::Team => &[Kernel::Team],
     }
 }
 
-/// What the device holds of the kernels that a strategy runs.
+/// What the device holds of the persistent kernel, for the strategy that runs it.
 ///
 /// # Errors
 /// [`Error::Device`].
-pub fn room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Room> {
-    let record = stage::longest_record(plan);
-    match strategy {
-        Strategy::Launch | Strategy::Graph => Ok(Room::of_launches(device.properties.multiprocessors)),
-        // The records of two stages.
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => {
-            device.room(Kernel::Persistent, THREADS, 2 * record)
-        }
-    }
+pub fn persistent_room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Option<Room>> {
+    // The records of two stages.
+    let room = || device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan));
+    matches!(strategy, Strategy::Auto | Strategy::Persistent).then(room).transpose()
 }
 
 impl Cached {
@@ -150,43 +119,51 @@ impl Cached {
     ) -> Result<Cached> {
         let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
         let rows_follow = follow.is_some();
-        let of_rows = if rows_follow { strategy } else { of_rows(strategy) };
-        device.load(&[kernels(strategy), kernels(of_rows)].concat())?;
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
-        let room = match rows_follow {
-            true => Room::of_launches(device.properties.multiprocessors),
-            false => room(device, plan, strategy)?,
-        };
-        let schedule = Schedule::new(plan, &steps, packed, extent, room);
+        let launches = matches!(strategy, Strategy::Launch | Strategy::Graph);
+        // What is compiled at a time takes as long as the longest, which a kernel of pixels is.
+        let of_rows: &[_] = if launches || rows_follow { &[] } else { &[Kernel::Gemv, Kernel::Gemm] };
+        device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
+        let persistent = persistent_room(device, plan, strategy)?;
+        let room = Room::of_launches(device.properties.multiprocessors);
+        let schedule = Schedule::new(plan, &steps, packed, extent, room, persistent);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
-        if matches!(strategy, Strategy::Launch | Strategy::Graph) {
-            device.load(&schedule.kernels().collect::<Vec<_>>())?;
+        if launches {
+            device.load(&schedule.kernels())?;
         }
         let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
-        let previous = plan.graph.input.previous;
-        let mut cached = Cached { schedule, loaded, previous, rows_follow, way: Way::Launch, pixels: None };
-        cached.way = match strategy {
-            Strategy::Launch => Way::Launch,
-            Strategy::Graph => cached.captured(device)?,
-            Strategy::Team if rows_follow => Way::Launch,
-            Strategy::Auto | Strategy::Persistent | Strategy::Cluster | Strategy::Team => {
-                cached.persistent(device, room)?
-            }
-        };
-        let schedule = &cached.schedule;
+        let (previous, pixels) = (plan.graph.input.previous, Way::Launches);
+        let mut cached = Cached { schedule, loaded, previous, rows_follow, rows: None, pixels };
+        if strategy != Strategy::Launch {
+            cached.rows = Some(cached.captured_rows(device)?);
+        }
+        let Cached { schedule, loaded, .. } = &cached;
         cached.pixels = match strategy {
+            Strategy::Launch => Way::Launches,
+            Strategy::Graph => Way::Graphs(cached.captured_pixels(device)?),
+            Strategy::Auto | Strategy::Persistent => {
+                let room = persistent.expect("its room was asked for");
+                Way::Kernel(Pixels::persistent(device, schedule, room, loaded)?)
+            }
             Strategy::Cluster => {
                 let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
-                Some(Pixels::clusters(device, plan, &steps, schedule, paged, extent)?)
+                Way::Kernel(Pixels::clusters(device, plan, &steps, schedule, paged, extent)?)
             }
             Strategy::Team => {
                 let room = pixels::team_blocks(device)?;
                 let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
-                Some(Pixels::teams(device, plan, &steps, schedule, &shapes, extent.batch, rows_follow)?)
+                Way::Kernel(Pixels::teams(
+                    device,
+                    plan,
+                    &steps,
+                    schedule,
+                    &shapes,
+                    extent.batch,
+                    rows_follow,
+                )?)
             }
-            _ => None,
         };
         Ok(cached)
     }
@@ -197,32 +174,24 @@ impl Cached {
         let follow = self.rows_follow.then(|| Steps::of_pixels(plan).expect("they did"));
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         let batch = self.loaded.args.size as usize;
-        self.pixels =
-            Some(Pixels::teams(device, plan, &steps, &self.schedule, &[shape], batch, self.rows_follow)?);
+        let of = Pixels::teams(device, plan, &steps, &self.schedule, &[shape], batch, self.rows_follow)?;
+        self.pixels = Way::Kernel(of);
         Ok(())
     }
 
-    fn captured(&self, device: &Device) -> Result<Way> {
+    fn captured_rows(&self, device: &Device) -> Result<Vec<Graph>> {
         let rows = self.schedule.rows.iter().map(|row| device.capture(|| self.launch(device, &row.concat())));
+        rows.collect()
+    }
+
+    fn captured_pixels(&self, device: &Device) -> Result<Vec<Graph>> {
         let pixels = self.schedule.pixels.iter().flatten().map(|pixel| {
             device.capture(|| {
                 self.launch(device, pixel)?;
                 self.loaded.sample(device)
             })
         });
-        Ok(Way::Graph { rows: rows.collect::<Result<_>>()?, pixels: pixels.collect::<Result<_>>()? })
-    }
-
-    /// As many blocks as the device holds.
-    fn persistent(&self, device: &Device, room: Room) -> Result<Way> {
-        let Flat { entries, rows, .. } = self.schedule.flat(room.blocks());
-        let tables = Tables {
-            entries: device.upload(cast_slice::<Entry, u8>(&entries))?,
-            rows: rows.iter().map(|row| row.start as i32).collect(),
-            expected: device.upload(cast_slice::<Expected, u8>(&self.schedule.expected))?,
-            counter: device.zeroed(1)?,
-        };
-        Ok(Way::Persistent { blocks: room.blocks() as u32, tables })
+        pixels.collect()
     }
 
     fn launch(&self, device: &Device, launches: &[usize]) -> Result<()> {
@@ -264,17 +233,11 @@ impl Cached {
                 Ordering::Equal => usize::from(self.previous),
                 Ordering::Greater => 0,
             };
-            if let (true, Way::Persistent { tables, .. }) = (row >= given, &self.way) {
-                self.expect(device, row, tables)?;
-            }
             self.loaded.enter(device, row..row + 1, columns)?;
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
             } else {
-                if row == given {
-                    self.loaded.move_to(device, row)?;
-                }
-                self.rows(device, row..next, batch.width)?;
+                self.rows(device, row..next, row == given, batch.width)?;
             }
             if profile.as_ref().is_some_and(|p| p.end == next) {
                 device.profiler(false)?;
@@ -313,7 +276,7 @@ impl Cached {
     /// How many rows one launch makes, from one on.
     fn rows_from(&self, row: usize, given: usize, batch: &Batch, profile: Option<&Range<usize>>) -> usize {
         let turns = match &self.pixels {
-            Some(pixels) if self.rows_follow && row >= given && batch.known.is_none() => pixels.turns,
+            Way::Kernel(pixels) if self.rows_follow && row >= given && batch.known.is_none() => pixels.turns,
             _ => return 1,
         };
         let ends = profile.into_iter().flat_map(|profile| [profile.start, profile.end]);
@@ -322,29 +285,34 @@ impl Cached {
         end.map_or(1, |end| end - row)
     }
 
-    /// Some rows whose pixels are drawn: one, unless they follow one another.
-    fn rows(&self, device: &Device, rows: Range<usize>, width: usize) -> Result<()> {
+    /// Some rows whose pixels are drawn: one, unless they follow one another. The first of all of them `begins`.
+    fn rows(&self, device: &Device, rows: Range<usize>, begins: bool, width: usize) -> Result<()> {
         let row = rows.start;
-        match &self.way {
-            Way::Persistent { blocks, tables } => {
-                let columns = if self.pixels.is_some() { 0 } else { width };
-                self.persistent_row(device, row, columns, *blocks, tables)?;
+        match &self.pixels {
+            Way::Kernel(pixels) => {
+                if !self.rows_follow {
+                    pixels.begin(device, &self.loaded, row)?;
+                    self.begin_row(device, row)?;
+                }
+                pixels.launch(device, &self.loaded, rows)
             }
-            Way::Launch | Way::Graph { .. } if self.pixels.is_none() => {
+            Way::Launches | Way::Graphs(_) => {
+                // Drawing moves on.
+                if begins {
+                    self.loaded.move_to(device, row)?;
+                }
                 self.begin_row(device, row)?;
-                self.pixels(device, row, width)?;
+                self.pixels(device, row, width)
             }
-            Way::Launch | Way::Graph { .. } => {}
         }
-        self.pixels.as_ref().map_or(Ok(()), |pixels| pixels.launch(device, &self.loaded, rows))
     }
 
-    /// Runs the row phase of a row, for the strategies in which the host launches it.
+    /// Runs the row phase of a row.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn begin_row(&self, device: &Device, row: usize) -> Result<()> {
-        if let Way::Graph { rows, .. } = &self.way {
+        if let Some(rows) = &self.rows {
             return device.replay(&rows[row % self.schedule.period]);
         }
         let [known, hoisted] = &self.schedule.rows[row % self.schedule.period];
@@ -356,7 +324,7 @@ impl Cached {
         self.launch(device, hoisted)
     }
 
-    /// Runs the pixel phase of a row, for the strategies in which the host launches it.
+    /// Runs the pixel phase of a row, for the strategies in which its stages are launches.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -364,7 +332,7 @@ impl Cached {
         let _range = nvtx::Range::new(c"pixels");
         for column in 0..width {
             let (row, column) = (row % self.schedule.period, column % self.schedule.period);
-            if let Way::Graph { pixels, .. } = &self.way {
+            if let Way::Graphs(pixels) = &self.pixels {
                 device.replay(&pixels[row * self.schedule.period + column])?;
             } else {
                 self.launch(device, &self.schedule.pixels[row][column])?;
@@ -372,47 +340,5 @@ impl Cached {
             }
         }
         Ok(())
-    }
-
-    /// Makes what the pixels of a row are to make pending.
-    fn expect(&self, device: &Device, row: usize, tables: &Tables) -> Result<()> {
-        let [maps, counter] =
-            [tables.expected.as_device_ptr().as_raw(), tables.counter.as_device_ptr().as_raw()];
-        let (row, count) = (row as i32, self.schedule.expected.len() as u32);
-        let images = (self.loaded.args.size as u32).min(MOST_IMAGES);
-        let shape = Shape { grid: [count, images, 1], block: THREADS as u32, shared: 0 };
-        let args = [bytes_of(&maps), bytes_of(&self.loaded.args), bytes_of(&row), bytes_of(&counter)];
-        // SAFETY: the arguments of cache_expect_f32; the maps lie in the arena.
-        unsafe { device.launch(Kernel::Expect, shape, &args) }
-    }
-
-    /// What comes before the pixels of a row, and its first `columns` pixels.
-    fn persistent_row(
-        &self,
-        device: &Device,
-        row: usize,
-        columns: usize,
-        blocks: u32,
-        tables: &Tables,
-    ) -> Result<()> {
-        let counter = tables.counter.as_device_ptr().as_raw();
-        let entries = tables.entries.as_device_ptr().as_raw();
-        let first = tables.rows[row % self.schedule.period];
-        let (records, sampler) = (self.loaded.records(), self.loaded.sampler());
-        let (row, columns) = (row as i32, columns as i32);
-        let args = [
-            bytes_of(&records),
-            bytes_of(&entries),
-            bytes_of(&first),
-            bytes_of(&sampler),
-            bytes_of(&self.loaded.args),
-            bytes_of(&counter),
-            bytes_of(&row),
-            bytes_of(&columns),
-        ];
-        // The records of two stages.
-        let shape = Shape { grid: [blocks, 1, 1], block: THREADS as u32, shared: 2 * self.loaded.shared() };
-        // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
-        unsafe { device.launch(Kernel::Persistent, shape, &args) }
     }
 }

@@ -6,13 +6,14 @@ use ndarray::{ArrayView4, Axis, concatenate};
 
 use super::abi::MAX_TAPS;
 use super::cached::{self, Cached};
+use super::cost::Room;
 use super::driver::Device;
 use super::loaded::Extras;
 use super::naive::{self, Naive};
 use super::packed::Packed;
 use super::pages::Pages;
 use super::pixels;
-use super::predict::{Of, predict};
+use super::predict::{MEASURED_CLOCK, Of, predict};
 use super::schedule;
 use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
@@ -34,7 +35,10 @@ const LEAST_NAIVE_IMAGES: usize = 16;
 pub struct CudaEngine {
     plan: Plan,
     packed: Packed,
+    /// Of the last batch, or else what a batch of few images gets.
     strategy: Strategy,
+    /// Whether each batch gets the strategy that is predicted to be the fastest.
+    chooses: bool,
     precision: Precision,
     seconds: f64,
     // Buffers before the device that they are on.
@@ -68,6 +72,7 @@ impl CudaEngine {
             plan,
             packed,
             strategy,
+            chooses: options.strategy == Strategy::Auto,
             precision,
             seconds: 0.0,
             cached: None,
@@ -82,7 +87,7 @@ impl CudaEngine {
         &self.device.properties
     }
 
-    /// How cached generation is run.
+    /// How cached generation is run; with [`Strategy::Auto`] how the last batch was.
     pub fn strategy(&self) -> Strategy {
         self.strategy
     }
@@ -105,9 +110,8 @@ impl CudaEngine {
         self.device.enter()?;
         let extent = Extent { batch, height, width };
         let of = |strategy| {
-            let room = cached::room(&self.device, &self.plan, strategy)?;
-            let of = Of { room, block_memory: self.device.properties.block_memory, clock };
-            Ok(predict(&self.plan, &self.packed, extent, of, strategy, self.naive_images(extent)))
+            let persistent = cached::persistent_room(&self.device, &self.plan, strategy)?;
+            Ok(self.predict_in(persistent.unwrap_or(self.room()), strategy, extent, clock))
         };
         Strategy::ALL
             .into_iter()
@@ -115,6 +119,26 @@ impl CudaEngine {
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
             .filter_map(|strategy| of(strategy).transpose())
             .collect()
+    }
+
+    /// Room for what the kernels' bounds promise.
+    fn room(&self) -> Room {
+        Room::of_launches(self.device.properties.multiprocessors)
+    }
+
+    fn predict_in(&self, room: Room, strategy: Strategy, extent: Extent, clock: f64) -> Option<Prediction> {
+        let of = Of { room, block_memory: self.device.properties.block_memory, clock };
+        predict(&self.plan, &self.packed, extent, of, strategy, self.naive_images(extent))
+    }
+
+    /// Of the strategies that have been measured, the one that is predicted to be the fastest, before a kernel is compiled.
+    fn fastest(&self, extent: Extent) -> Result<Strategy> {
+        let best = cached::choose(&self.device.properties, Strategy::Auto)?;
+        let seconds = |strategy| {
+            let predicted = self.predict_in(self.room(), strategy, extent, MEASURED_CLOCK);
+            predicted.map_or(f64::INFINITY, |predicted| predicted.cached())
+        };
+        Ok(if seconds(Strategy::Graph) < seconds(best) { Strategy::Graph } else { best })
     }
 
     /// Generates a batch with the cached method and lets a profiler capture some rows: it captures nothing
@@ -171,6 +195,9 @@ impl CudaEngine {
         if self.cached.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.cached = None;
             self.check_memory(Method::Cached, extent, extras)?;
+            if self.chooses {
+                self.strategy = self.fastest(extent)?;
+            }
             let Self { device, plan, packed, stored, strategy, .. } = self;
             let cached = Cached::new(device, plan, packed, stored, extent, extras, *strategy)?;
             self.cached = Some((extent, extras, cached));

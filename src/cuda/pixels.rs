@@ -1,4 +1,5 @@
-//! Kernels that make the pixels of rows by themselves, clusters and teams: their tables on the device, and their launches.
+//! Kernels that make the pixels of rows by themselves, the persistent one, clusters and teams: their tables on the device, and
+//! their launches.
 //!
 //! The idea: a launch is told where it begins, and walks from record to record.
 
@@ -7,13 +8,13 @@ use std::ops::Range;
 use bytemuck::{bytes_of, cast_slice};
 
 use super::abi::team::{Half, Sum, Task, Team};
-use super::abi::{self, CLUSTER};
+use super::abi::{self, CLUSTER, Entry, Expected, THREADS};
 use super::cluster::{self, Clusters};
-use super::cost::Shape;
+use super::cost::{Room, Shape};
 use super::driver::{self, Buffer, Device};
 use super::kernels::Kernel;
 use super::loaded::Loaded;
-use super::schedule::Schedule;
+use super::schedule::{Flat, Schedule};
 use super::stored::Paged;
 use super::team::{self, Teams};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ use crate::plan::steps::Steps;
 /// What makes the pixels.
 pub struct Pixels {
     way: Way,
-    /// The first record of a row, by row modulo the period.
+    /// The first record of a row, or entry, by row modulo the period.
     rows: Vec<usize>,
     blocks: u32,
     /// Turns in which the images are made, one after the other.
@@ -36,9 +37,37 @@ pub struct Pixels {
 }
 
 enum Way {
-    Clusters(abi::Cluster),
+    /// With the address of its entries.
+    Persistent(u64, Pending),
+    Clusters(abi::Cluster, Pending),
     /// With the counters of the teams' barriers, if they have any.
     Teams(Team, Option<Buffer<u32>>),
+}
+
+/// What blocks hand over while the pixels of a row are made, which is pending before.
+struct Pending {
+    expected: Buffer<u8>,
+    maps: u32,
+}
+
+/// Images that `cache_expect_f32` fills maps of at a time: enough to occupy any device.
+const MOST_IMAGES: u32 = 16;
+
+impl Pending {
+    fn new(device: &Device, schedule: &Schedule) -> Result<Pending> {
+        let expected = device.upload(cast_slice::<Expected, u8>(&schedule.expected))?;
+        Ok(Pending { expected, maps: schedule.expected.len() as u32 })
+    }
+
+    /// Moves on to a row and makes pending what its pixels are to make.
+    fn begin(&self, device: &Device, loaded: &Loaded, row: usize) -> Result<()> {
+        let (expected, row) = (self.expected.as_device_ptr().as_raw(), row as i32);
+        let images = (loaded.args.size as u32).min(MOST_IMAGES);
+        let shape = driver::Shape { grid: [self.maps, images, 1], block: THREADS as u32, shared: 0 };
+        let args = [bytes_of(&expected), bytes_of(&loaded.args), bytes_of(&row)];
+        // SAFETY: the arguments of cache_expect_f32; the maps lie in the arena.
+        unsafe { device.launch(Kernel::Expect, shape, &args) }
+    }
 }
 
 /// How many clusters the device runs at a time.
@@ -68,6 +97,24 @@ fn refused(device: &Device, strategy: &str, found: &str) -> Error {
 }
 
 impl Pixels {
+    /// As many blocks of the persistent kernel as the device holds.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn persistent(device: &Device, schedule: &Schedule, room: Room, loaded: &Loaded) -> Result<Pixels> {
+        let Flat { entries, rows } = schedule.flat(room.blocks());
+        let entries = device.upload(cast_slice::<Entry, u8>(&entries))?;
+        Ok(Pixels {
+            way: Way::Persistent(entries.as_device_ptr().as_raw(), Pending::new(device, schedule)?),
+            rows,
+            blocks: room.blocks() as u32,
+            turns: 1,
+            // The records of two stages.
+            shared: 2 * loaded.shared(),
+            _tables: vec![entries],
+        })
+    }
+
     /// As many clusters as the batch takes.
     ///
     /// # Errors
@@ -89,7 +136,7 @@ impl Pixels {
         let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];
         let told = abi::Cluster { records: addresses[0], weights: addresses[1], ..of.told };
         Ok(Pixels {
-            way: Way::Clusters(told),
+            way: Way::Clusters(told, Pending::new(device, schedule)?),
             rows: of.rows,
             blocks: (of.count * CLUSTER) as u32,
             turns: of.count.div_ceil(resident),
@@ -139,6 +186,17 @@ impl Pixels {
         })
     }
 
+    /// Moves on to a row, before anything of it is launched.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn begin(&self, device: &Device, loaded: &Loaded, row: usize) -> Result<()> {
+        match &self.way {
+            Way::Persistent(_, pending) | Way::Clusters(_, pending) => pending.begin(device, loaded, row),
+            Way::Teams(..) => loaded.move_to(device, row),
+        }
+    }
+
     /// Launches what makes the pixels of some rows: of one, unless rows follow one another.
     ///
     /// # Errors
@@ -149,7 +207,21 @@ impl Pixels {
         let sampler = loaded.sampler();
         let common = [bytes_of(&sampler), bytes_of(&loaded.args), bytes_of(&record), bytes_of(&row)];
         match &self.way {
-            Way::Clusters(told) => {
+            Way::Persistent(entries, _) => {
+                let records = loaded.records();
+                let args = [
+                    bytes_of(&records),
+                    bytes_of(entries),
+                    bytes_of(&record),
+                    bytes_of(&sampler),
+                    bytes_of(&loaded.args),
+                    bytes_of(&row),
+                ];
+                let shape = self.shape(THREADS);
+                // SAFETY: the arguments of persistent_f32; the tables' addresses lie in the batch's buffers.
+                unsafe { device.launch(Kernel::Persistent, shape, &args) }
+            }
+            Way::Clusters(told, _) => {
                 let args = [&[bytes_of(told)], &common[..]].concat();
                 let shape = self.shape(cluster::BLOCK);
                 // SAFETY: the arguments of cluster_f32; the tables' addresses lie in the batch's buffers and in the weights.

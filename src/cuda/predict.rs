@@ -23,8 +23,6 @@ use crate::plan::steps::Steps;
 const OVER: f64 = 1.6;
 /// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip.
 const SEEN: f64 = 750.0;
-/// Cycles of a barrier of all blocks, from the last store to the first load behind it.
-const BARRIER: f64 = 2700.0;
 /// Seconds from the end of a launch to the beginning of the next, in a graph and launched by the host.
 const NODE: f64 = 1.8e-6;
 const LAUNCH: f64 = 3.0e-6;
@@ -32,6 +30,8 @@ const LAUNCH: f64 = 3.0e-6;
 /// itself, with words that are polled (`tools/exchange.cu`), not in a generation. That steps of clusters take as much longer than their machine code as
 /// other stages do is assumed.
 const SENT: f64 = 700.0;
+/// Cycles a second of the device that the numbers above are fitted to.
+pub const MEASURED_CLOCK: f64 = 1.98e9;
 /// Cycles to draw a pixel, from its logits to its place in the map.
 const DRAW: f64 = 3000.0;
 
@@ -59,13 +59,15 @@ pub fn predict(
     let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
     let rows_follow = follow.is_some();
     let steps = follow.unwrap_or_else(|| Steps::new(plan));
-    let schedule = Schedule::new(plan, &steps, packed, extent, room);
-    let [of_row, of_pixel] = match strategy {
-        Strategy::Launch => [LAUNCH * clock; 2],
-        Strategy::Graph => [NODE * clock; 2],
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => [BARRIER, SEEN],
+    let persistent = matches!(strategy, Strategy::Auto | Strategy::Persistent).then_some(room);
+    let launches = Room::of_launches(room.multiprocessors);
+    let schedule = Schedule::new(plan, &steps, packed, extent, launches, persistent);
+    let (of_row, of_pixel) = match strategy {
+        Strategy::Launch => (LAUNCH * clock, LAUNCH * clock),
+        Strategy::Graph => (NODE * clock, NODE * clock),
+        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => (NODE * clock, SEEN),
         // What a block draws it goes on with itself.
-        Strategy::Team => [BARRIER, 0.0],
+        Strategy::Team => (NODE * clock, 0.0),
     };
     let cycles = |launches: &[usize], between: f64| -> f64 {
         launches.iter().map(|&launch| OVER * schedule.table.launches[launch].cycles + between).sum()
@@ -108,8 +110,7 @@ pub fn predict(
     } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
-        let room = Room::of_launches(room.multiprocessors);
-        let launches = naive::launches(plan, packed, Extent { batch, ..extent }, room);
+        let launches = naive::launches(plan, packed, Extent { batch, ..extent }, launches);
         launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
     };
     let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
@@ -130,13 +131,13 @@ mod tests {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let extent = Extent { batch, height: 32, width: 32 };
         let room = Room { multiprocessors: 132, resident: 2 };
-        let of = Of { room, block_memory: 227 << 10, clock: 1.98e9 };
+        let of = Of { room, block_memory: 227 << 10, clock: MEASURED_CLOCK };
         predict(&plan, &Packed::places(&plan, Precision::F32), extent, of, strategy, 64).expect("it fits")
     }
 
     #[test]
-    fn values_that_are_handed_over_are_the_fastest_and_launches_the_slowest() {
-        // Seconds in docs/gpu-report-h100.md.
+    fn values_that_are_handed_over_are_the_fastest_but_for_many_images_and_launches_the_slowest() {
+        // Seconds in docs/gpu-report-h100.md. (`persistent` made what comes before a row's pixels itself then.)
         let report = [
             (1, [0.154, 0.111, 0.062]),
             (8, [0.221, 0.174, 0.143]),
@@ -147,7 +148,9 @@ mod tests {
         for (batch, measured) in report {
             let [launch, graph, persistent] = [Strategy::Launch, Strategy::Graph, Strategy::Persistent]
                 .map(|strategy| of(batch, strategy).cached());
-            assert!(persistent < graph && graph < launch, "{persistent}, {graph}, {launch}");
+            assert!(graph < launch, "{graph}, {launch}");
+            // Stages of so many positions are matrix products, which await nothing.
+            assert_eq!(persistent < graph, batch < 256, "batch {batch}: {persistent}, {graph}");
             for (predicted, measured) in [launch, graph, persistent].into_iter().zip(measured) {
                 let off = predicted / measured - 1.0;
                 println!("batch {batch}: {predicted:.3} s, measured {measured} s");
@@ -191,7 +194,7 @@ mod tests {
         for (batch, measured) in [(1, Some([5.14, 2.70])), (16, None), (64, Some([7.98, 5.04]))] {
             let extent = Extent { batch, height: 16_000, width: 1 };
             let room = Room { multiprocessors: 132, resident: 2 };
-            let h100 = Of { room, block_memory: 227 << 10, clock: 1.98e9 };
+            let h100 = Of { room, block_memory: 227 << 10, clock: MEASURED_CLOCK };
             let of =
                 |strategy| predict(&plan, &packed, extent, h100, strategy, 64).expect("it fits").cached();
             let [graph, persistent, team] = [Strategy::Graph, Strategy::Persistent, Strategy::Team].map(of);

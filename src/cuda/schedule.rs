@@ -1,7 +1,7 @@
 //! What is launched when, while a batch grows: the plan's steps as launches.
 //!
 //! The idea: the steps repeat with the period of the strides, so that each is a launch that many pixels share and
-//! can be captured once and replayed, or written into the table that the persistent kernel walks through.
+//! can be captured once and replayed, or, of the pixels, written into the table that the persistent kernel walks through.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
-use super::cost::Room;
+use super::cost::{Form, Room};
 use super::kernels::Kernel;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table, on_load};
@@ -91,7 +91,9 @@ struct Builder<'a> {
     maps: &'a Maps,
     /// By piece.
     accumulators: &'a [usize],
+    /// Of launches, and of the persistent kernel, if that makes the pixels.
     room: Room,
+    persistent: Option<Room>,
     table: Table,
     launches: HashMap<(Step, Span), usize>,
 }
@@ -110,15 +112,28 @@ impl Builder<'_> {
             let source = |map, read| on_load(self.maps, map, read);
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
-        let launch = self.table.add(stages.collect(), self.maps.layout.extent().batch, self.room);
+        let batch = self.maps.layout.extent().batch;
+        let launch = match self.persistent {
+            Some(room) if span == Span::Pixel => {
+                self.table.push(stages.collect(), batch, room, &[Form::Gemv])
+            }
+            _ => self.table.add(stages.collect(), batch, self.room),
+        };
         self.launches.insert((step.clone(), span), launch);
         launch
     }
 }
 
 impl Schedule {
-    /// Plans a batch for a device.
-    pub fn new(plan: &Plan, steps: &Steps, packed: &Packed, extent: Extent, room: Room) -> Schedule {
+    /// Plans a batch for a device that has room for launches, and for the persistent kernel, if that makes the pixels.
+    pub fn new(
+        plan: &Plan,
+        steps: &Steps,
+        packed: &Packed,
+        extent: Extent,
+        room: Room,
+        persistent: Option<Room>,
+    ) -> Schedule {
         let (maps, accumulators) = lay_out(plan, packed, extent);
         let mut builder = Builder {
             plan,
@@ -126,6 +141,7 @@ impl Schedule {
             maps: &maps,
             accumulators: &accumulators,
             room,
+            persistent,
             table: Table::default(),
             launches: HashMap::new(),
         };
@@ -146,9 +162,9 @@ impl Schedule {
     }
 
     /// The kernels that its launches run through, but for rows that are given.
-    pub fn kernels(&self) -> impl Iterator<Item = Kernel> {
+    pub fn kernels(&self) -> Vec<Kernel> {
         let launches = self.rows.iter().flatten().chain(self.pixels.iter().flatten()).flatten();
-        launches.map(|&launch| self.table.launches[launch].kernel())
+        launches.map(|&launch| self.table.launches[launch].kernel()).collect()
     }
 
     /// The launches of a row whose pixels are all known, with or without its logits.
@@ -157,22 +173,19 @@ impl Schedule {
         &launches[..launches.len() - usize::from(!logits)]
     }
 
-    /// The launches of rows and pixels as the persistent kernel reads them.
-    /// `blocks` are those that walk through them.
+    /// The launches of the pixels as the persistent kernel reads them, which are all of `masked_conv_gemv`; `blocks` walk
+    /// through them.
     pub fn flat(&self, blocks: usize) -> Flat {
         let mut entries = Vec::new();
         let mut rows = Vec::new();
-        for (row, launches) in self.rows.iter().enumerate() {
-            let begin = self.flatten(&launches.concat(), Span::Row, blocks, &mut entries);
-            let of_pixel = |launches: &Launches| self.flatten(launches, Span::Pixel, blocks, &mut entries);
-            let of_row: Vec<_> = self.pixels[row].iter().map(of_pixel).collect();
-            // The row phase comes before the first pixel, and after a pixel the one that has the next column.
-            let mut follows = |run: &Range<usize>, next: usize| {
-                entries[run.end - 1].next = of_row[next % self.period].start as i32;
-            };
-            follows(&begin, 0);
-            of_row.iter().enumerate().for_each(|(column, run)| follows(run, column + 1));
-            rows.push(begin);
+        for classes in &self.pixels {
+            let starts: Vec<_> =
+                classes.iter().map(|launches| self.flatten(launches, blocks, &mut entries)).collect();
+            // After a pixel comes the one of the next column.
+            for (column, pixel) in starts.iter().enumerate() {
+                entries[pixel.end - 1].next = starts[(column + 1) % self.period].start as i32;
+            }
+            rows.push(starts[0].start);
         }
         for entry in 0..entries.len() {
             entries[entry].next_stage = entries[entries[entry].next as usize].stage;
@@ -180,34 +193,22 @@ impl Schedule {
         Flat { entries, rows }
     }
 
-    /// Adds the entries of some launches, one after the other. Stages of the pixel phase await what they read, but for
-    /// those that run through `masked_conv_gemm`.
-    fn flatten(
-        &self,
-        launches: &[usize],
-        span: Span,
-        blocks: usize,
-        entries: &mut Vec<Entry>,
-    ) -> Range<usize> {
+    /// Adds the entries of a pixel's launches, one after the other.
+    fn flatten(&self, launches: &[usize], blocks: usize, entries: &mut Vec<Entry>) -> Range<usize> {
         let begin = entries.len();
         let mut start = 0;
         for &launch in launches {
             let Launch { first, count, gemm, .. } = self.table.launches[launch];
+            assert!(!gemm, "a matrix product awaits nothing");
             for stage in first..first + count {
                 let [x, y] = self.table.blocks[stage].map(|n| n as i32);
-                // Nothing comes before a row phase.
-                let reads = stage == first && (gemm || span == Span::Row);
-                let waits = u8::from(reads && (entries.len() > begin || span == Span::Pixel));
-                let next = entries.len() as i32 + 1;
-                let stage = stage as i32;
-                let (gemm, items) = (u8::from(gemm), x * y);
-                let of_x = reciprocal(x as usize);
-                entries.push(Entry { stage, x, of_x, items, start, next, gemm, waits, ..Entry::zeroed() });
+                let (next, of_x, items) = (entries.len() as i32 + 1, reciprocal(x as usize), x * y);
+                entries.push(Entry { stage: stage as i32, x, of_x, items, start, next, ..Entry::zeroed() });
                 start = (start + items) % blocks as i32;
             }
         }
         if launches.is_empty() {
-            // What ends a row phase or a pixel is an entry: one that has nothing to do.
+            // What ends a pixel is an entry: one that has nothing to do.
             entries.push(Entry { x: 1, ..Entry::zeroed() });
         }
         let last = entries.last_mut().expect("there is one entry at least");
@@ -216,10 +217,10 @@ impl Schedule {
     }
 }
 
-/// What rows run, for the persistent kernel.
+/// What the pixels of rows run, for the persistent kernel.
 pub struct Flat {
-    /// The entries, which tell their order: of each row modulo the period the row phase, then pixel after pixel.
+    /// The entries, which tell their order: pixel after pixel, of each row modulo the period.
     pub entries: Vec<Entry>,
-    /// Those of the row phase, by row modulo the period.
-    pub rows: Vec<Range<usize>>,
+    /// The first of a row, by row modulo the period.
+    pub rows: Vec<usize>,
 }

@@ -59,20 +59,24 @@ fn skipped() -> bool {
 /// up, input, logits and sampling.
 const STAGES: [usize; 3] = [25, 49, 71];
 
+/// A batch by the persistent kernel.
+fn scheduled(plan: &Plan, extent: Extent) -> Schedule {
+    let packed = Packed::places(plan, Precision::F32);
+    let launches = Room::of_launches(H100.multiprocessors);
+    Schedule::new(plan, &Steps::new(plan), &packed, extent, launches, Some(H100))
+}
+
 /// The entries of a pixel, by row and then column modulo the period.
 fn pixels(flat: &Flat) -> Vec<&[Entry]> {
-    let ends = flat.rows.iter().skip(1).map(|next| next.start).chain([flat.entries.len()]);
-    let of_rows = flat.rows.iter().zip(ends).map(|(row, end)| &flat.entries[row.end..end]);
-    of_rows.flat_map(|entries| entries.split_inclusive(|entry| entry.last == 1)).collect()
+    flat.entries.split_inclusive(|entry| entry.last == 1).collect()
 }
 
 #[test]
-fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
+fn a_pixel_has_as_many_steps_as_dependent_stages() {
     let _turn = super::turn();
     let plan = Plan::new(PixelCnnPp::PAPER.graph());
     let extent = Extent { batch: 1, height: 32, width: 32 };
-    let schedule =
-        Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
+    let schedule = scheduled(&plan, extent);
     assert_eq!(schedule.period, PERIOD);
     let flat = schedule.flat(H100.blocks());
     let mut total = 0;
@@ -85,7 +89,7 @@ fn a_pixel_has_as_many_steps_as_dependent_stages_and_no_barrier() {
         // Drawing the pixel is one more.
         let steps = schedule.pixels[row][column].len() + 1;
         assert!(steps.abs_diff(stages) <= 2, "({row}, {column}): {steps} steps, {stages} stages");
-        assert!(run.iter().all(|e| e.waits == 0));
+        assert_eq!(run.len(), schedule.pixels[row][column].len(), "an entry for each stage");
         total += steps;
     }
     println!("steps of each pixel: {:.2}; dependent stages: 32.4", total as f64 / 16.0);
@@ -101,8 +105,6 @@ struct Sample {
     stages: usize,
     /// Before the sample begins and for it: as many nodes has each of its two graphs.
     launches: [usize; 2],
-    /// Barriers of all blocks of the persistent kernel.
-    barriers: usize,
 }
 
 impl Sample {
@@ -110,17 +112,15 @@ impl Sample {
     fn planned(graph: Graph) -> Sample {
         let plan = Plan::new(graph);
         let extent = Extent { batch: 1, height: 8, width: 1 };
-        let schedule =
-            Schedule::new(&plan, &Steps::new(&plan), &Packed::places(&plan, Precision::F32), extent, H100);
+        let schedule = scheduled(&plan, extent);
         let flat = schedule.flat(H100.blocks());
         assert_eq!([flat.rows.len(), pixels(&flat).len()], [1, 1]);
-        let entries = flat.entries;
+        let before = schedule.rows[0].concat();
+        let of_launch = |&launch: &usize| schedule.table.launches[launch].count;
         let drawing = 1;
         Sample {
-            stages: entries.len() + drawing,
-            launches: [schedule.rows[0].concat().len(), schedule.pixels[0][0].len() + drawing],
-            // The last is where the row phase ends.
-            barriers: entries.iter().filter(|entry| entry.waits == 1).count() + 1,
+            stages: before.iter().map(of_launch).sum::<usize>() + flat.entries.len() + drawing,
+            launches: [before.len(), schedule.pixels[0][0].len() + drawing],
         }
     }
 }
@@ -131,8 +131,8 @@ fn sounds() -> [(&'static str, WaveNet, Sample); 2] {
     let json: Value = serde_json::from_str(json).unwrap();
     let digits = serde_json::from_value(json["config"].clone()).unwrap();
     [
-        ("the default WaveNet", WaveNet::default(), Sample { stages: 155, launches: [1, 104], barriers: 1 }),
-        ("spoken digits", digits, Sample { stages: 71, launches: [1, 48], barriers: 1 }),
+        ("the default WaveNet", WaveNet::default(), Sample { stages: 155, launches: [1, 104] }),
+        ("spoken digits", digits, Sample { stages: 71, launches: [1, 48] }),
     ]
 }
 
@@ -376,7 +376,7 @@ fn launches_of_an_image_by_strategy() {
             );
             match strategy {
                 Strategy::Graph => assert_eq!(graphs, (height + height * 4) as u64),
-                Strategy::Persistent => assert_eq!(cooperative, height as u64),
+                Strategy::Persistent => assert_eq!([graphs, cooperative], [height as u64; 2]),
                 _ => assert_eq!(graphs + cooperative, 0),
             }
         }
@@ -404,23 +404,19 @@ fn launches_of_a_sample_by_strategy() {
                 let report = vgpu::report();
                 let launches = report.pointer("/launches").and_then(Value::as_object).unwrap();
                 let of = |how: &str| launches.values().map(|l| number(l, &format!("/{how}"))).sum::<u64>();
-                let at = |what: &str| number(&report, &format!("/kernels/persistent_f32/{what}"));
-                // A block comes to each barrier once, and each launch has as many blocks.
-                let blocks = (at("blocks") / of("cooperative").max(1)).max(1);
-                let barriers = at("grid_releases") / blocks;
-                [of("plain"), number(&report, "/graph_launches"), of("by_graph"), of("cooperative"), barriers]
+                [of("plain"), number(&report, "/graph_launches"), of("by_graph"), of("cooperative")]
             };
             let (one, two) = (asked(1), asked(2));
             let more: Vec<u64> = two.iter().zip(one).map(|(two, one)| two - one).collect();
             println!(
-                "{name}, {strategy:?}: {} launches, {} graphs of {} nodes, {} cooperative of {} barriers",
-                more[0], more[1], more[2], more[3], more[4]
+                "{name}, {strategy:?}: {} launches, {} graphs of {} nodes, {} cooperative",
+                more[0], more[1], more[2], more[3]
             );
             let expected = match strategy {
-                Strategy::Graph => [0, 2, before + of_it, 0, 0],
+                Strategy::Graph => [0, 2, before + of_it, 0],
                 // What is expected is made pending by a launch of its own.
-                Strategy::Persistent => [1, 0, 0, 1, sample.barriers as u64],
-                _ => [before + of_it, 0, 0, 0, 0],
+                Strategy::Persistent => [1, 1, before, 1],
+                _ => [before + of_it, 0, 0, 0],
             };
             assert_eq!(more, expected, "{name}, {strategy:?}");
         }
