@@ -14,7 +14,6 @@
 
 #pragma once
 
-#include "masked_conv_split.cuh"
 #include "outer_product.cuh"
 
 namespace gemm {
@@ -59,7 +58,6 @@ union Shared {
     Operands<Wide> wide[2];
     Operands<Half> half[2];
     float4 totals[Wide::APART * SLICES]; // [position][slice], turned by `turned`
-    split::Shared split;
 
     __device__ __forceinline__ Operands<Middle>* of(Middle) { return middle; }
     __device__ __forceinline__ Operands<Wide>* of(Wide) { return wide; }
@@ -346,8 +344,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 template <Precision OF>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
-    bool splits = stage.tile == split::SPLIT_POSITIONS;
-    int slice = slices * (splits ? split::SPLIT_SLICES : gemm::SLICES), tile = tiles * stage.tile;
+    int slice = slices * gemm::SLICES, tile = tiles * stage.tile;
     int end = min(positions(stage, batch), tile + stage.tile);
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
@@ -356,10 +353,8 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
         gemm::run<OF, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
     } else if (stage.tile == gemm::Wide::POSITIONS) {
         gemm::run<OF, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
-    } else if (stage.tile == gemm::Middle::POSITIONS) {
-        gemm::run<OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     } else {
-        split::run<OF>(s.split, stage, batch, slice, tile, end, row, column);
+        gemm::run<OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);
     }
 }
 

@@ -6,7 +6,7 @@
 
 #include "masked_conv_gemv.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
 masked_conv_gemv_bf16(const float4* records, Batch batch) {
     launched_gemv<BF16>(records, batch);
 }

@@ -1,9 +1,9 @@
 // The shifted convolutions on some hundred positions: a matrix product whose sum over inputs is split among the warps.
 //
 // The idea: where wide tiles are too few to give every multiprocessor something to do, a block has a small one, 32
-// positions x 32 outputs, and each of its four warps makes every fourth chunk's sum for the whole tile. So a thread still has
-// 8 positions x 4 outputs to multiply for what it loads, and four chunks are under way at a time. A warp waits for no other
-// while it multiplies. Then all threads add the four sums to the totals, in the order of the chunks: which is the
+// positions x 32 outputs, and each of its eight warps makes every eighth chunk's sum for the whole tile. So a thread still has
+// 8 positions x 4 outputs to multiply for what it loads, and eight chunks are under way at a time. A warp waits for no other
+// while it multiplies. Then all threads add the eight sums to the totals, in the order of the chunks: which is the
 // order of `masked_conv_gemv.cuh`, and so are the bits.
 
 #pragma once
@@ -14,9 +14,10 @@ namespace split {
 
 constexpr int SPLIT_POSITIONS = 32;
 constexpr int SPLIT_SLICES = 8;
-constexpr int WARPS = THREADS / WARP;
-constexpr int MINE = SPLIT_POSITIONS * SPLIT_SLICES / WARP; // positions of a thread, for one slice
-constexpr int TOTALS = SPLIT_POSITIONS * SPLIT_SLICES / THREADS; // that a thread keeps
+// A thread for each slice at each position: it adds the sums up.
+constexpr int SPLIT_THREADS = SPLIT_POSITIONS * SPLIT_SLICES;
+constexpr int WARPS = SPLIT_THREADS / WARP;
+constexpr int MINE = SPLIT_POSITIONS * SPLIT_SLICES / WARP; // positions of a thread, for one slice, when it multiplies
 constexpr int LOADS = SPLIT_POSITIONS * 2 / WARP;               // halves of a chunk of a position that a thread brings
 constexpr int ROWS_AT_ONCE = WARP / SPLIT_SLICES;               // rows of weights that a warp loads at a time
 // Floats from one input to the next: the halves of a chunk go to different banks.
@@ -47,7 +48,8 @@ template <Precision OF>
 struct Next {
     int tap;                  // of the chunk
     int end;                  // the first chunk that is not of this tap
-    const float* from[LOADS]; // inputs
+    const float* from;        // inputs at the first position
+    int further[LOADS];       // floats from there to those of each
     int to_negatives;         // floats from there to the negatives, of what is STORED
     WeightsAt<OF> weights;
     int stride;               // from one row to the next that the thread loads
@@ -63,11 +65,14 @@ __device__ __forceinline__ void locate(Next<OF>& next, const Stage& stage, const
     next.end = end_of_tap(stage, next.tap);
     int lane = threadIdx.x % WARP;
     next.to_negatives = tap.source.channels / 2;
+    size_t first_at = 0;
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
         // Where there is no position it is the last again.
         Position at = position(stage, batch, min(tile + lane / 2 + c * (WARP / 2), end - 1), row, column);
-        next.from[c] = batch.arena + input_offset(stage, tap, batch, at) + (chunk - tap.first) * CHUNK + lane % 2 * 4;
+        size_t from = input_offset(stage, tap, batch, at);
+        if (c == 0) next.from = batch.arena + (first_at = from) + (chunk - tap.first) * CHUNK + lane % 2 * 4;
+        next.further[c] = int(from - first_at);
     }
     size_t mine = min(slice + lane % SPLIT_SLICES, stage.slices - 1);
     size_t first = mine * (has_negatives(stage) ? MOST_ROWS : CHUNK) + lane / SPLIT_SLICES;
@@ -83,10 +88,11 @@ __device__ __forceinline__ void load(Next<OF>& next, const Stage& stage, const B
     if (chunk >= next.end) locate(next, stage, batch, slice, tile, end, row, column, chunk);
 #pragma unroll
     for (int c = 0; c < LOADS; c++) {
-        next.x[c] = request<LAUNCH, float4>(next.from[c]);
-        if (stored) next.negative[c] = request<LAUNCH, float4>(next.from[c] + next.to_negatives);
-        next.from[c] += WARPS * CHUNK;
+        const float* from = next.from + next.further[c];
+        next.x[c] = request<LAUNCH, float4>(from);
+        if (stored) next.negative[c] = request<LAUNCH, float4>(from + next.to_negatives);
     }
+    next.from += WARPS * CHUNK;
     next.weights.load_by([&](auto* from) {
 #pragma unroll
         for (int i = 0; i < MOST_ROWS / ROWS_AT_ONCE; i++) {
@@ -119,42 +125,24 @@ __device__ __forceinline__ void store(OfWarp& to, const Next<OF>& next, int acti
     }
 }
 
-// What becomes of a thread's complete sums. A pair of values and their gates lies with two neighbours: the first makes
-// the outputs of the position of both their first totals, the second those of the second.
-__device__ __forceinline__ void store_totals(const float4 (&totals)[TOTALS], const Stage& stage, const Batch& batch, int slice,
-                                             int tile, int end, int row, int column) {
-    int of_tile = threadIdx.x / SPLIT_SLICES, first = tile + of_tile;
-    int mine = slice + turned(of_tile, threadIdx.x % SPLIT_SLICES);
-    auto at = [&](int p) { return position(stage, batch, p, row, column); };
-    if (!stage.gated || stage.stores_accumulators) {
-#pragma unroll
-        for (int i = 0; i < TOTALS; i++) {
-            int p = first + i * (THREADS / SPLIT_SLICES);
-            if (mine >= stage.slices || p >= end) continue;
-            Output output = locate_output(stage, batch, at(p), mine, 0);
-            if (stage.stores_accumulators) {
-                store_accumulators(output.to, totals[i]);
-                continue;
-            }
-            float4 add = {};
-            if (stage.adds) add = request<LAUNCH, float4>(output.add);
-            store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), totals[i], totals[i], add));
-        }
-        return;
+// What becomes of a thread's complete sum, of a slice at the position `p`. A pair of values and their gates lies with two
+// neighbours, of which the first makes the outputs.
+__device__ __forceinline__ void end_sum(float4 total, const Stage& stage, const Batch& batch, int slice, int p, int end, int row,
+                                        int column) {
+    bool pairs = stage.gated && !stage.stores_accumulators;
+    float4 gate = total;
+    if (pairs) {
+        gate.x = __shfl_down_sync(~0u, total.x, 1);
+        gate.y = __shfl_down_sync(~0u, total.y, 1);
+        gate.z = __shfl_down_sync(~0u, total.z, 1);
+        gate.w = __shfl_down_sync(~0u, total.w, 1);
     }
-    static_assert(TOTALS == 2, "one for each of two neighbours");
-    bool second = mine & 1;
-    float4 own = second ? totals[1] : totals[0], give = second ? totals[0] : totals[1], got;
-    got.x = __shfl_xor_sync(~0u, give.x, 1);
-    got.y = __shfl_xor_sync(~0u, give.y, 1);
-    got.z = __shfl_xor_sync(~0u, give.z, 1);
-    got.w = __shfl_xor_sync(~0u, give.w, 1);
-    int p = first + second * (THREADS / SPLIT_SLICES);
-    if (mine >= stage.slices || p >= end) return;
-    Output output = locate_output(stage, batch, at(p), mine & ~1, 0);
+    if (slice >= stage.slices || p >= end || (pairs && slice % 2 != 0)) return;
+    Output output = locate_output(stage, batch, position(stage, batch, p, row, column), slice, 0);
+    if (stage.stores_accumulators) return store_accumulators(output.to, total);
     float4 add = {};
     if (stage.adds) add = request<LAUNCH, float4>(output.add);
-    store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), second ? got : own, second ? own : got, add));
+    store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), total, gate, add));
 }
 
 // The slices from `slice` on, for the positions from `tile` up to `end`.
@@ -165,18 +153,14 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     bool negatives = has_negatives(stage), stored = activation == STORED;
     Next<OF> next = {};
     if (warp < chunks) load(next, stage, batch, negatives, stored, slice, tile, end, row, column, warp);
-    float4 totals[TOTALS];
-    int of_tile = threadIdx.x / SPLIT_SLICES;
-    int mine = min(slice + turned(of_tile, threadIdx.x % SPLIT_SLICES), stage.slices - 1);
-#pragma unroll
-    for (int i = 0; i < TOTALS; i++) {
-        int p = min(tile + of_tile + i * (THREADS / SPLIT_SLICES), end - 1);
-        totals[i] = load_begun<float4>(stage.loads_accumulators,
-                                       begun_at(stage, batch, position(stage, batch, p, row, column), mine, 0));
-    }
+    // The slice and the position whose sum it is.
+    int mine = slice + turned(threadIdx.x / SPLIT_SLICES, threadIdx.x % SPLIT_SLICES), at = tile + threadIdx.x / SPLIT_SLICES;
+    float4 total = load_begun<float4>(stage.loads_accumulators,
+                                      begun_at(stage, batch, position(stage, batch, min(at, end - 1), row, column),
+                                               min(mine, stage.slices - 1), 0));
     OfWarp& operands = s.of_warps[warp];
-    // A thread's slice and positions: a half-warp loads 16 bytes of 8 slices, or of 2 groups of positions, and neighbours, or
-    // neighbours but one, the same ones, so that shared memory serves it at a time.
+    // A thread's slice and positions when it multiplies: a half-warp loads 16 bytes of 8 slices, or of 2 groups of positions,
+    // and neighbours, or neighbours but one, the same ones, so that shared memory serves it at a time.
     int of_slice = lane / 2 % SPLIT_SLICES, of_position = (lane / 16 * 2 + lane % 2) * MINE;
     const float* inputs = operands.inputs + of_position;
     const float4* weights = operands.weights + of_slice;
@@ -201,24 +185,40 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         }
         __syncthreads();
         // All are loaded before the first is added; where there is none, the last again.
-        float4 sums[WARPS][TOTALS];
+        float4 sums[WARPS];
         int count = min(chunks - first, WARPS);
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-#pragma unroll
-            for (int i = 0; i < TOTALS; i++) sums[w][i] = s.of_warps[min(w, count - 1)].sums[threadIdx.x + i * THREADS];
-        }
+        for (int w = 0; w < WARPS; w++) sums[w] = s.of_warps[min(w, count - 1)].sums[threadIdx.x];
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-#pragma unroll
-            for (int i = 0; i < TOTALS; i++) {
-                if (w < count) totals[i] = plus(totals[i], sums[w][i]);
-            }
+            if (w < count) total = plus(total, sums[w]);
         }
         // All threads have added the sums, where the next chunks go.
         __syncthreads();
     }
-    store_totals(totals, stage, batch, slice, tile, end, row, column);
+    end_sum(total, stage, batch, mine, at, end, row, column);
 }
 
 } // namespace split
+
+// One tile of a stage, while the image stands at (row, column).
+template <Precision OF>
+__device__ __forceinline__ void masked_conv_split(split::Shared& s, const Stage& stage, const Batch& batch, int slices, int tiles,
+                                                  int row, int column) {
+    int slice = slices * split::SPLIT_SLICES, tile = tiles * split::SPLIT_POSITIONS;
+    int end = min(positions(stage, batch), tile + split::SPLIT_POSITIONS);
+    if (slice >= stage.slices || tile >= end) return;
+    row = step_at(stage, row, stage.first_row);
+    column = step_at(stage, column, stage.first_column);
+    split::run<OF>(s, stage, batch, slice, tile, end, row, column);
+}
+
+// One block of a launch.
+template <Precision OF>
+__device__ __forceinline__ void launched_split(const float4* records, const Batch& batch) {
+    __shared__ split::Shared shared;
+    // Asked for before the record, which is waited for, so that both are under way at a time.
+    int row = batch.cursor->row, column = batch.cursor->column;
+    const Stage& stage = launched_stage(records, batch);
+    masked_conv_split<OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
+}

@@ -198,6 +198,7 @@ fn only_what_a_strategy_needs_is_compiled() {
         "concat_elu_f32" | "elu_f32" | "relu_f32" => "concat_elu",
         "masked_conv_gemv_f32" => "masked_conv_gemv",
         "masked_conv_gemm_f32" => "masked_conv_gemm",
+        "masked_conv_split_f32" => "masked_conv_split",
         "persistent_f32" => "persistent",
         _ => panic!("in which file is {kernel}?"),
     };
@@ -221,7 +222,7 @@ fn only_what_a_strategy_needs_is_compiled() {
     };
     let Some((persistent, files)) = modules("persistent", &[]) else { return };
     // What comes before the pixels may take any kernel of convolutions.
-    let of_rows = ["masked_conv_gemv", "masked_conv_gemm"];
+    let of_rows = ["masked_conv_gemv", "masked_conv_gemm", "masked_conv_split"];
     assert_eq!(persistent, 2 + of_rows.len());
     assert!(
         files.is_superset(&BTreeSet::from(["cache", "persistent"])) && !files.contains("sample"),

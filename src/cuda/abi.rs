@@ -26,9 +26,11 @@ pub const PART: usize = 16;
 pub const GEMV_TILE: usize = 4;
 /// Slices of a block of `masked_conv_gemm`.
 pub const GEMM_SLICES: usize = 16;
-/// Slices and positions of a block of it whose warps share the chunks.
+/// Slices and positions of a block of `masked_conv_split`.
 pub const SPLIT_SLICES: usize = 8;
 pub const SPLIT_POSITIONS: usize = 32;
+/// Threads of its block.
+pub const SPLIT_THREADS: usize = SPLIT_POSITIONS * SPLIT_SLICES;
 
 /// Most chunks that a block of `masked_conv_gemv` sums side by side.
 pub const GEMV_LANES: usize = 64;

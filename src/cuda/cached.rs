@@ -122,10 +122,11 @@ impl Cached {
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         let launches = matches!(strategy, Strategy::Launch | Strategy::Graph);
         // What is compiled at a time takes as long as the longest, which a kernel of pixels is.
-        let of_rows: &[_] = if launches || rows_follow { &[] } else { &[Kernel::Gemv, Kernel::Gemm] };
+        let of_rows: &[_] =
+            if launches || rows_follow { &[] } else { &[Kernel::Gemv, Kernel::Gemm, Kernel::Split] };
         device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
         let persistent = persistent_room(device, plan, strategy)?;
-        let room = Room::of_launches(device.properties.multiprocessors);
+        let room = device.properties.launches();
         let schedule = Schedule::new(plan, &steps, packed, extent, room, persistent);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };

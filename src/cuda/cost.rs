@@ -9,7 +9,7 @@
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_POSITIONS,
-    SPLIT_SLICES, THREADS,
+    SPLIT_SLICES, SPLIT_THREADS, THREADS,
 };
 
 /// What runs on a device at a time.
@@ -22,9 +22,21 @@ pub struct Room {
 }
 
 impl Room {
-    /// What launches of `masked_conv_gemv` and `masked_conv_gemm` find: their bounds promise two blocks.
-    pub fn of_launches(multiprocessors: usize) -> Room {
+    /// What launches find: the kernels' bounds promise two blocks, and of `masked_conv_gemv` three, for which a
+    /// multiprocessor of compute capability 7.5 has too little shared memory.
+    pub fn of_launches(multiprocessors: usize, capability: (i32, i32)) -> Room {
+        Room { multiprocessors, resident: if capability < (8, 0) { 2 } else { 3 } }
+    }
+
+    /// What the persistent kernel finds: its bounds promise two blocks.
+    pub fn promised(multiprocessors: usize) -> Room {
         Room { multiprocessors, resident: 2 }
+    }
+
+    /// What launches of one form find there.
+    fn of(self, form: Form) -> Room {
+        let resident = if form == Form::Gemv { self.resident } else { self.resident.min(2) };
+        Room { resident, ..self }
     }
 
     /// Blocks that run at a time.
@@ -38,13 +50,15 @@ impl Room {
 pub enum Form {
     /// By `masked_conv_gemv`.
     Gemv,
+    /// By `masked_conv_split`.
+    Split,
     /// By `masked_conv_gemm`, in blocks of that many positions.
     Gemm(usize),
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 4] = [Form::Gemv, Form::Gemm(32), Form::Gemm(64), Form::Gemm(128)];
+    pub const ALL: [Form; 4] = [Form::Gemv, Form::Split, Form::Gemm(64), Form::Gemm(128)];
 }
 
 /// What the cost of a stage depends on.
@@ -146,9 +160,6 @@ impl Work {
 
     /// By `masked_conv_gemm`, in blocks of `tile` positions.
     pub fn gemm(&self, tile: usize) -> Division {
-        if tile == SPLIT_POSITIONS {
-            return self.split();
-        }
         // A thread has two slices, and so many positions by fours.
         let fours = (tile * GEMM_SLICES / THREADS) as f64 / 8.0;
         let (chunks, rows, positions) = (self.chunks as f64, self.rows as f64, tile as f64);
@@ -171,20 +182,21 @@ impl Work {
         }
     }
 
-    /// By `masked_conv_gemm`, with the chunks split among the warps of a block.
-    fn split(&self) -> Division {
-        let (rounds, rows) = (self.chunks.div_ceil(THREADS / 32) as f64, self.rows as f64);
-        // Of a warp's chunk the instructions, and of four the wavefronts: loaded, stored, and those of the sums.
+    /// By `masked_conv_split`.
+    pub fn split(&self) -> Division {
+        let warps = SPLIT_THREADS / 32;
+        let (rounds, rows) = (self.chunks.div_ceil(warps) as f64, self.rows as f64);
+        // The instructions of a scheduler's two warps, of a chunk each. A block alone takes as much longer as is added here.
         let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
-        let instructions = rows * 35.0 + 8.0 * of_channel + 150.0;
-        let issued = instructions + WAVEFRONT * (rows * 32.0 + 256.0);
+        let issued = 2.0 * (rows * 37.0 + 8.0 * of_channel + 200.0);
+        let alone = 450.0;
         Division {
             x: self.slices.div_ceil(SPLIT_SLICES),
             y: self.positions.div_ceil(SPLIT_POSITIONS),
             lanes: 0,
             group: 0,
             tiles: 0,
-            latency: TRIP + 1600.0 + rounds * (issued + 200.0),
+            latency: TRIP + 1600.0 + rounds * (issued + alone),
             issue: BEGIN / 4.0 + 400.0 + rounds * issued,
         }
     }
@@ -279,7 +291,9 @@ impl Work {
     /// The divisions of stages that run at a time, in a form, and the cycles they take together.
     pub fn divide(works: &[Work], form: Form, room: Room) -> (Vec<Division>, f64) {
         let all: f64 = works.iter().map(Work::multiply_adds).sum();
+        let room = room.of(form);
         let of_stage = |work: &Work| match form {
+            Form::Split => work.split(),
             Form::Gemm(tile) => work.gemm(tile),
             Form::Gemv => {
                 let share = work.multiply_adds() / all * room.blocks() as f64;
@@ -296,7 +310,7 @@ impl Work {
 mod tests {
     use super::*;
 
-    const H100: Room = Room { multiprocessors: 132, resident: 2 };
+    const H100: Room = Room { multiprocessors: 132, resident: 3 };
 
     fn conv2(positions: usize, chunks: usize) -> Work {
         Work { positions, chunks, wide: chunks, slices: 80, rows: 16, activates: true, least: 2 }
@@ -317,7 +331,7 @@ mod tests {
         }
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
         assert_eq!(best(conv2(32, 120)), Form::Gemv);
-        assert_eq!(best(conv2(512, 240)), Form::Gemm(32));
+        assert_eq!(best(conv2(512, 240)), Form::Split);
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
     }

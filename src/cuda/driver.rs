@@ -409,6 +409,13 @@ impl Drop for Graph {
     }
 }
 
+impl Properties {
+    /// What launches find there.
+    pub fn launches(&self) -> Room {
+        Room::of_launches(self.multiprocessors, self.capability)
+    }
+}
+
 fn properties(label: &str, handle: Handle) -> CudaResult<Properties> {
     let attribute = |a| handle.get_attribute(a);
     // Only a table of `bench` needs these, so that a driver may lack them.

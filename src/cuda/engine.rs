@@ -111,7 +111,7 @@ impl CudaEngine {
         let extent = Extent { batch, height, width };
         let of = |strategy| {
             let persistent = cached::persistent_room(&self.device, &self.plan, strategy)?;
-            Ok(self.predict_in(persistent.unwrap_or(self.room()), strategy, extent, clock))
+            Ok(self.predict_in(persistent.unwrap_or(self.promised()), strategy, extent, clock))
         };
         Strategy::ALL
             .into_iter()
@@ -121,13 +121,20 @@ impl CudaEngine {
             .collect()
     }
 
-    /// Room for what the kernels' bounds promise.
-    fn room(&self) -> Room {
-        Room::of_launches(self.device.properties.multiprocessors)
+    fn promised(&self) -> Room {
+        Room::promised(self.device.properties.multiprocessors)
     }
 
-    fn predict_in(&self, room: Room, strategy: Strategy, extent: Extent, clock: f64) -> Option<Prediction> {
-        let of = Of { room, block_memory: self.device.properties.block_memory, clock };
+    fn predict_in(
+        &self,
+        persistent: Room,
+        strategy: Strategy,
+        extent: Extent,
+        clock: f64,
+    ) -> Option<Prediction> {
+        let properties = &self.device.properties;
+        let (launches, block_memory) = (properties.launches(), properties.block_memory);
+        let of = Of { launches, persistent, block_memory, clock };
         predict(&self.plan, &self.packed, extent, of, strategy, self.naive_images(extent))
     }
 
@@ -135,7 +142,7 @@ impl CudaEngine {
     fn fastest(&self, extent: Extent) -> Result<Strategy> {
         let best = cached::choose(&self.device.properties, Strategy::Auto)?;
         let seconds = |strategy| {
-            let predicted = self.predict_in(self.room(), strategy, extent, MEASURED_CLOCK);
+            let predicted = self.predict_in(self.promised(), strategy, extent, MEASURED_CLOCK);
             predicted.map_or(f64::INFINITY, |predicted| predicted.cached())
         };
         Ok(if seconds(Strategy::Graph) < seconds(best) { Strategy::Graph } else { best })

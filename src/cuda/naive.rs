@@ -129,7 +129,7 @@ impl Naive {
         extent: Extent,
         extras: Extras,
     ) -> Result<Naive> {
-        let room = Room::of_launches(device.properties.multiprocessors);
+        let room = device.properties.launches();
         let pass = Pass::new(plan, packed, within(plan, extent), room);
         let activations = pass.ops.iter().filter_map(|op| match op {
             Op::Launch(_) => None,

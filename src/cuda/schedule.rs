@@ -198,8 +198,8 @@ impl Schedule {
         let begin = entries.len();
         let mut start = 0;
         for &launch in launches {
-            let Launch { first, count, gemm, .. } = self.table.launches[launch];
-            assert!(!gemm, "a matrix product awaits nothing");
+            let Launch { first, count, form, .. } = self.table.launches[launch];
+            assert_eq!(form, Form::Gemv, "the others await nothing");
             for stage in first..first + count {
                 let [x, y] = self.table.blocks[stage].map(|n| n as i32);
                 let (next, of_x, items) = (entries.len() as i32 + 1, reciprocal(x as usize), x * y);

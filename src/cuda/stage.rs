@@ -158,6 +158,7 @@ impl Stage {
                 self.header.outputs_shift = outputs.trailing_zeros() as i32;
                 self.header.tiles = division.tiles as i32;
             }
+            Form::Split => {}
             Form::Gemm(tile) => self.header.tile = tile as i32,
         }
         [division.x as u32, division.y as u32]
@@ -198,8 +199,8 @@ pub struct Launch {
     pub first: usize,
     /// How many.
     pub count: usize,
-    /// Whether they run through `masked_conv_gemm`.
-    pub gemm: bool,
+    /// How they run.
+    pub form: Form,
     /// Most groups of slices of a stage.
     pub x: u32,
     /// Most groups of positions of a stage.
@@ -211,7 +212,16 @@ pub struct Launch {
 impl Launch {
     /// The kernel that it runs through.
     pub fn kernel(&self) -> Kernel {
-        if self.gemm { Kernel::Gemm } else { Kernel::Gemv }
+        match self.form {
+            Form::Gemv => Kernel::Gemv,
+            Form::Split => Kernel::Split,
+            Form::Gemm(_) => Kernel::Gemm,
+        }
+    }
+
+    /// Threads of a block of that.
+    pub fn threads(&self) -> usize {
+        if self.form == Form::Split { abi::SPLIT_THREADS } else { abi::THREADS }
     }
 }
 
@@ -242,9 +252,8 @@ impl Table {
         let (form, (divisions, cycles)) = Work::fastest(&works, forms, room);
         let blocks: Vec<_> = stages.iter_mut().zip(&divisions).map(|(s, d)| s.fit(form, d)).collect();
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
-        let gemm = form != Form::Gemv;
         let launch =
-            Launch { first: self.stages.len(), count: stages.len(), gemm, x: most(0), y: most(1), cycles };
+            Launch { first: self.stages.len(), count: stages.len(), form, x: most(0), y: most(1), cycles };
         self.stages.append(&mut stages);
         self.blocks.extend(blocks);
         self.launches.push(launch);

@@ -62,7 +62,7 @@ const STAGES: [usize; 3] = [25, 49, 71];
 /// A batch by the persistent kernel.
 fn scheduled(plan: &Plan, extent: Extent) -> Schedule {
     let packed = Packed::places(plan, Precision::F32);
-    let launches = Room::of_launches(H100.multiprocessors);
+    let launches = Room::of_launches(H100.multiprocessors, (9, 0));
     Schedule::new(plan, &Steps::new(plan), &packed, extent, launches, Some(H100))
 }
 

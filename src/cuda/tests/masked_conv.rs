@@ -4,10 +4,9 @@ use bytemuck::bytes_of;
 use serde_json::Value;
 
 use super::{device_for, noise, offset, vgpu};
-use crate::cuda::abi::{Batch, Cursor, SLICE, Span, THREADS, reciprocal};
+use crate::cuda::abi::{Batch, Cursor, SLICE, Span, reciprocal};
 use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
-use crate::cuda::kernels::Kernel;
 use crate::cuda::packed::Packed;
 use crate::cuda::stage::{Maps, Stage, Table, on_load};
 use crate::graph::{Activation, Bias};
@@ -95,13 +94,12 @@ impl Bench {
             padding: 0,
         };
         let launch = table.launches[0];
-        let kernel = if launch.gemm { Kernel::Gemm } else { Kernel::Gemv };
         let records = records.as_device_ptr().as_raw();
         let args = [bytes_of(&records), bytes_of(&batch)];
         let grid = [launch.x, launch.y, launch.count as u32];
-        let shape = Shape { grid, block: THREADS as u32, shared: table.record() as u32 };
+        let shape = Shape { grid, block: launch.threads() as u32, shared: table.record() as u32 };
         // SAFETY: the arguments of masked_conv.
-        unsafe { device.launch(kernel, shape, &args).unwrap() };
+        unsafe { device.launch(launch.kernel(), shape, &args).unwrap() };
         let mut after = vec![0.0; self.arena.len()];
         device.read(&arena, &mut after).unwrap();
         after
@@ -187,7 +185,7 @@ impl Bench {
         outputs.collect()
     }
 
-    /// Runs a stage through both kernels and compares.
+    /// Runs a stage through all kernels and compares.
     fn check(&self, index: usize, part: Part, span: Span) {
         let piece: &Piece = &self.plan.pieces[index];
         let source = |map, read| on_load(&self.maps, map, read);
