@@ -155,7 +155,7 @@ __device__ __forceinline__ float4 load_part(const float4* record, const Batch& b
 }
 __device__ __forceinline__ void store_parts(float4* to, const float4* record, const Batch& batch, float4 part) {
     if (threadIdx.x < batch.parts) to[threadIdx.x] = part;
-    for (int i = THREADS + threadIdx.x; i < batch.parts; i += THREADS) to[i] = record[i];
+    for (int i = blockDim.x + threadIdx.x; i < batch.parts; i += blockDim.x) to[i] = record[i];
 }
 
 // The stage of a block of a launch, in which the stages' records follow one another; copies its record.

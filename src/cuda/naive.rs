@@ -15,7 +15,7 @@ use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table, on_load, padded, stored};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, IMAGE, MapId};
+use crate::graph::{Activation, Graph, IMAGE, MapId};
 use crate::plan::layout::{Extent, Storage};
 use crate::plan::window::Window;
 use crate::plan::{Part, Plan};
@@ -62,6 +62,22 @@ fn lay_out(plan: &Plan, extent: Extent) -> (Maps, Vec<Vec<(Activation, Grid)>>) 
     (maps, activated)
 }
 
+/// The layers of a graph by how many others they wait for, one after the other: those of a level wait for none of it. So
+/// where two streams make maps side by side, a launch makes layers of both, and few images occupy more of the device.
+fn levels(graph: &Graph) -> Vec<Vec<usize>> {
+    // By map: the level of the layer that makes it, counted from 1; what is given is there at 0.
+    let mut made = vec![0; graph.maps.len()];
+    let mut levels: Vec<Vec<usize>> = Vec::new();
+    for (index, layer) in graph.layers.iter().enumerate() {
+        let sources = layer.taps.iter().map(|tap| tap.source).chain(layer.epilogue.add);
+        let level = sources.map(|map| made[map]).max().unwrap_or(0);
+        made[layer.output] = level + 1;
+        levels.resize_with(levels.len().max(level + 1), Vec::new);
+        levels[level].push(index);
+    }
+    levels
+}
+
 impl Pass {
     fn new(plan: &Plan, packed: &Packed, extent: Extent, room: Room) -> Pass {
         let (maps, activated) = lay_out(plan, extent);
@@ -87,14 +103,14 @@ impl Pass {
         };
         let mut table = Table::default();
         let mut ops: Vec<_> = [IMAGE].into_iter().chain(plan.graph.input.known).flat_map(activate).collect();
-        for (index, layer) in plan.graph.layers.iter().enumerate() {
+        for layers in levels(&plan.graph) {
             let stage = |piece: usize| {
                 let what = (Part::Whole, Span::Image);
                 Stage::new(plan, piece, &packed.pieces[piece], &maps, what, 0, source)
             };
-            let stages = plan.pieces_of(index).map(stage).collect();
+            let stages = layers.iter().flat_map(|&layer| plan.pieces_of(layer)).map(stage).collect();
             ops.push(Op::Launch(table.add(stages, extent.batch, room)));
-            ops.extend(activate(layer.output));
+            ops.extend(layers.iter().flat_map(|&layer| activate(plan.graph.layers[layer].output)));
         }
         let raw = |map: MapId| maps.grids[map];
         let (image, logits, known) = (raw(IMAGE), raw(plan.graph.logits()), plan.graph.input.known.map(raw));
@@ -237,5 +253,32 @@ impl Naive {
         self.loaded.begin(device, batch)?;
         self.given_rows(device, batch.height, batch.width)?;
         self.loaded.log_likelihoods(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::levels;
+    use crate::models::{PixelCnnPp, WaveNet};
+
+    #[test]
+    fn a_level_waits_for_nothing_of_it_and_for_all_before() {
+        for graph in [PixelCnnPp::PAPER.graph(), WaveNet::default().graph()] {
+            let levels = levels(&graph);
+            let mut there = vec![true; graph.maps.len()];
+            graph.layers.iter().for_each(|layer| there[layer.output] = false);
+            for level in &levels {
+                for layer in level.iter().map(|&layer| &graph.layers[layer]) {
+                    let reads = layer.taps.iter().map(|tap| tap.source).chain(layer.epilogue.add);
+                    assert!(reads.into_iter().all(|map| there[map]), "{}", layer.name);
+                }
+                level.iter().for_each(|&layer| there[graph.layers[layer].output] = true);
+            }
+            assert!(there.into_iter().all(|made| made));
+            println!("{} layers in {} levels", graph.layers.len(), levels.len());
+        }
+        // The streams of the paper's model go side by side.
+        let graph = PixelCnnPp::PAPER.graph();
+        assert!(levels(&graph).len() < graph.layers.len() * 2 / 3);
     }
 }
