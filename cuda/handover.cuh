@@ -62,8 +62,7 @@ __device__ __forceinline__ void hand_over(float* to, float4 x) {
 }
 
 // How a kernel stands to what it reads and writes. LAUNCH: one launch of several, with all that it reads written by
-// those before it. HANDED: the persistent kernel, or a cluster, where blocks hand values
-// over.
+// those before it. HANDED: the persistent kernel, or a cluster, where blocks hand values over.
 enum Exchange { LAUNCH, HANDED };
 
 // What other blocks write: not from this multiprocessor's cache. It is on its way until `arrived` gives it.

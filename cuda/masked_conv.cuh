@@ -177,7 +177,7 @@ __device__ __forceinline__ T load_begun(bool stored, const float* begun) {
     return stored ? __ldcg(from) : __ldg(from);
 }
 
-// Stores an accumulator, which is for stages behind a barrier.
+// Stores an accumulator, which is for later launches.
 template <class T>
 __device__ __forceinline__ void store_accumulators(float* to, T value) {
     *reinterpret_cast<T*>(to) = value;

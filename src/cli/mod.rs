@@ -126,9 +126,8 @@ pub struct EngineArgs {
     pub precision: Option<Precision>,
 
     /// How a CUDA device gets from one stage of the network to the next: by a launch for each, a graph for each
-    /// phase, a persistent launch for each row, or, for the pixels of a row, a launch of clusters (compute
-    /// capability 9.0 and later) or of teams of blocks, the latter for many samples of a sound; the images are
-    /// the same [default: auto]
+    /// phase, or, for the pixels of a row, one persistent launch, of clusters (compute capability 9.0 and later), or
+    /// of teams of blocks, the latter for many samples of a sound; the images are the same [default: auto]
     #[arg(long, value_name = "NAME", value_parser = one_of(&Strategy::ALL, Strategy::name))]
     pub strategy: Option<Strategy>,
 }

@@ -84,8 +84,8 @@ pub enum Strategy {
     Launch,
     /// Each phase is captured once, as a graph, and replayed.
     Graph,
-    /// A cooperative launch for each row, with a barrier in memory between stages of its row phase; those of its pixels
-    /// hand their values over.
+    /// Graphs for what comes before the pixels of a row, and for those a cooperative launch, in which stages hand their
+    /// values over.
     Persistent,
     /// The same for what comes before the pixels of a row, and for those a launch of clusters, whose blocks exchange values
     /// through shared memory. For devices of compute capability 9.0 and later.
