@@ -136,37 +136,44 @@ impl Cached {
         let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
         let (previous, pixels) = (plan.graph.input.previous, Way::Launches);
         let mut cached = Cached { schedule, loaded, previous, rows_follow, rows: None, pixels };
-        if strategy != Strategy::Launch {
+        if strategy != Strategy::Launch && !rows_follow {
             cached.rows = Some(cached.captured_rows(device)?);
         }
-        let Cached { schedule, loaded, .. } = &cached;
         cached.pixels = match strategy {
             Strategy::Launch => Way::Launches,
             Strategy::Graph => Way::Graphs(cached.captured_pixels(device)?),
-            Strategy::Auto | Strategy::Persistent => {
-                let room = persistent.expect("its room was asked for");
-                Way::Kernel(Pixels::persistent(device, schedule, room, loaded)?)
-            }
+            _ => Way::Kernel(cached.kernel(device, plan, &steps, stored, extent, strategy)?),
+        };
+        Ok(cached)
+    }
+
+    /// What makes the pixels by a kernel.
+    fn kernel(
+        &self,
+        device: &Device,
+        plan: &Plan,
+        steps: &Steps,
+        stored: &Stored,
+        extent: Extent,
+        strategy: Strategy,
+    ) -> Result<Pixels> {
+        let Cached { schedule, loaded, rows_follow, .. } = self;
+        match strategy {
             Strategy::Cluster => {
                 let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
-                Way::Kernel(Pixels::clusters(device, plan, &steps, schedule, paged, extent)?)
+                Pixels::clusters(device, plan, steps, schedule, paged, extent)
             }
             Strategy::Team => {
                 let room = pixels::team_blocks(device)?;
                 let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
-                Way::Kernel(Pixels::teams(
-                    device,
-                    plan,
-                    &steps,
-                    schedule,
-                    &shapes,
-                    extent.batch,
-                    rows_follow,
-                )?)
+                Pixels::teams(device, plan, steps, schedule, &shapes, extent.batch, *rows_follow)
             }
-        };
-        Ok(cached)
+            _ => {
+                let room = persistent_room(device, plan, strategy)?.expect("the others launch each stage");
+                Pixels::persistent(device, schedule, room, loaded)
+            }
+        }
     }
 
     /// Divides the batch into teams of another shape.
