@@ -77,7 +77,7 @@ impl Device {
 
 #[test]
 fn a_run_leaves_nothing_behind() {
-    for strategy in ["auto", "launch", "graph", "persistent"] {
+    for strategy in ["auto", "launch", "graph", "persistent", "team"] {
         let Some(device) = generate(&[], &["--strategy", strategy]) else { return };
         assert_eq!(device.code, Some(0), "{}", device.stderr);
         assert_eq!(device.strategy(), if strategy == "auto" { "persistent" } else { strategy });
@@ -130,6 +130,8 @@ fn a_launch_that_fails_is_an_error() {
     }
     let fail = [("VGPU_FAIL", "cuLaunchCooperativeKernel:3")];
     generate(&fail, &["--strategy", "persistent"]).unwrap().fails_with(&["cannot launch persistent_f32"]);
+    let fail = [("VGPU_FAIL", "cuLaunchCooperativeKernel:2")];
+    generate(&fail, &["--strategy", "team"]).unwrap().fails_with(&["cannot launch team_f32"]);
     let fail = [("VGPU_FAIL", "cuGraphLaunch:7")];
     generate(&fail, &["--strategy", "graph"]).unwrap().fails_with(&["cannot launch a graph"]);
     let fail = [("VGPU_FAIL", "cuGraphInstantiate_v2:2")];
@@ -144,8 +146,11 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
         assert_eq!(device.strategy(), "graph");
         device.leaves_nothing();
         // What was asked for is not exchanged for something else.
-        let device = generate(&settings, &["--strategy", "persistent"]).unwrap();
-        device.fails_with(&["cannot run the strategy persistent", "no cooperative launches"]);
+        for strategy in ["persistent", "team"] {
+            let device = generate(&settings, &["--strategy", strategy]).unwrap();
+            let refused = format!("cannot run the strategy {strategy}");
+            device.fails_with(&[&refused, "no cooperative launches"]);
+        }
     }
 }
 
@@ -199,6 +204,7 @@ fn only_what_a_strategy_needs_is_compiled() {
         "masked_conv_gemv_f32" => "masked_conv_gemv",
         "masked_conv_gemm_f32" => "masked_conv_gemm",
         "persistent_f32" => "persistent",
+        "team_f32" => "team",
         _ => panic!("in which file is {kernel}?"),
     };
     // How many files the driver compiles, and of which kernels were run.
@@ -221,6 +227,8 @@ fn only_what_a_strategy_needs_is_compiled() {
     };
     let Some((persistent, files)) = modules("persistent", &[]) else { return };
     assert_eq!((persistent, files), (2, BTreeSet::from(["cache", "persistent"])));
+    let (team, files) = modules("team", &[]).unwrap();
+    assert!(team == files.len() && files.contains("team"), "{team} compiled, run of {files:?}");
     for (strategy, more) in [("launch", &[][..]), ("graph", &[]), ("persistent", &["--naive"])] {
         let (compiled, files) = modules(strategy, more).unwrap();
         assert_eq!(compiled, files.len(), "{strategy} {more:?}: {files:?}");

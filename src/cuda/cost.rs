@@ -96,6 +96,13 @@ pub struct Shape {
     pub images: usize,
 }
 
+impl Shape {
+    /// Counters of the barriers of teams whose blocks have any, to a multiple of what is filled at a time.
+    pub fn counters(&self) -> Option<usize> {
+        (self.blocks > 1).then(|| self.teams.next_multiple_of(4))
+    }
+}
+
 /// Bytes that a multiprocessor gets from the second-level cache in a cycle.
 const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.

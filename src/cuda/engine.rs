@@ -7,13 +7,12 @@ use ndarray::{ArrayView4, Axis, concatenate};
 use super::abi::MAX_TAPS;
 use super::cached::{self, Cached};
 use super::driver::Device;
+use super::footprint::Footprint;
 use super::loaded::Extras;
-use super::naive::{self, Naive};
+use super::naive::Naive;
 use super::packed::Packed;
 use super::pages::Pages;
-use super::pixels;
 use super::predict::{Of, predict};
-use super::schedule;
 use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
@@ -36,6 +35,7 @@ pub struct CudaEngine {
     packed: Packed,
     strategy: Strategy,
     precision: Precision,
+    footprint: Footprint,
     seconds: f64,
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
@@ -48,8 +48,8 @@ impl CudaEngine {
     /// Opens the device of that number and uploads the weights.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
-    /// for a layer of more than 196 taps; as for [`Weights::fold`].
+    /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, for
+    /// a layer of more than 196 taps, or for layers that are too large for the strategy; as for [`Weights::fold`].
     pub fn new(weights: &Weights, ordinal: u32, options: &Options) -> Result<CudaEngine> {
         let plan = Plan::new(weights.graph().clone());
         let precision = options.precision;
@@ -57,10 +57,8 @@ impl CudaEngine {
         let strategy = cached::choose(&device.properties, options.strategy)?;
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
-        if strategy == Strategy::Cluster {
-            pixels::clusters_at_a_time(&device)?;
-        }
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
+        let footprint = Footprint::new(&device, &plan, &packed, pages.as_ref(), strategy)?;
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
         let mut stored = Stored::zeroed(&device, &packed, pages)?;
         packed.fill(&plan, weights, |at, floats| stored.put(&device, &packed, at, floats))?;
@@ -69,6 +67,7 @@ impl CudaEngine {
             packed,
             strategy,
             precision,
+            footprint,
             seconds: 0.0,
             cached: None,
             naive: None,
@@ -135,29 +134,31 @@ impl CudaEngine {
 
     /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it.
     fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<()> {
-        let bytes = |batch| {
-            let extent = Extent { batch, ..extent };
-            self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
-        };
+        let bytes = |batch| self.bytes(method, Extent { batch, ..extent }, extras);
         memory::check_batch(self.device.free()?, extent.batch, bytes)
     }
 
-    fn arena_bytes(&self, method: Method, extent: Extent) -> u64 {
-        match method {
-            Method::Cached => schedule::bytes(&self.plan, &self.packed, extent),
-            Method::Naive => {
-                let batch = extent.batch.min(self.naive_images(extent));
-                naive::bytes(&self.plan, Extent { batch, ..extent })
-            }
+    /// Bytes of all that is allocated at a time for a batch; 0 for none.
+    fn bytes(&self, method: Method, extent: Extent, extras: Extras) -> u64 {
+        if extent.batch == 0 {
+            return 0;
         }
+        let (bytes, extent) = match method {
+            Method::Cached => (self.footprint.cached(&self.plan, &self.packed, extent), extent),
+            Method::Naive => {
+                let part = Extent { batch: extent.batch.min(self.naive_images(extent)), ..extent };
+                (self.footprint.pass(&self.plan, &self.packed, part), part)
+            }
+        };
+        bytes.saturating_add(extras.bytes(extent, &self.plan.graph))
     }
 
     /// Images of a size that a full forward pass takes at a time: more of them fill more multiprocessors, as long as
     /// their maps take no more than a quarter of the device's memory, and no more than is free but for those of the
     /// pass before.
     fn naive_images(&self, extent: Extent) -> usize {
-        let bytes = |extent| naive::bytes(&self.plan, extent);
-        let held = self.naive.as_ref().map_or(0, |(extent, _, _)| bytes(*extent));
+        let bytes = |extent| self.footprint.pass(&self.plan, &self.packed, extent);
+        let held = self.naive.as_ref().map_or(0, |(_, _, naive)| naive.arena_bytes());
         let free = self.device.free().map_or(0, |free| free.saturating_add(held));
         let most = free.min(self.device.properties.memory / 4);
         let fits = |images: &usize| bytes(Extent { batch: extent.batch.min(*images), ..extent }) <= most;
@@ -285,7 +286,7 @@ impl Engine for CudaEngine {
         let most = self.naive_images(extent_of(&batch));
         for first in (0..count).step_by(most) {
             let part = batch.part(first..count.min(first + most));
-            let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
+            let (device, naive) = self.naive(extent_of(&part), Extras { nats: true, ..Extras::of(&part) })?;
             let pixels = naive.log_likelihoods(device, &part)?;
             nats.extend(pixels.chunks(height * width).map(|image| -image.iter().sum::<f64>()));
         }
@@ -293,12 +294,8 @@ impl Engine for CudaEngine {
     }
 
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
-        if size == 0 {
-            return 0;
-        }
         let extent = Extent { batch: size, height, width };
-        let extras = Extras { logits: false, noise: false };
-        self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
+        self.bytes(method, extent, Extras { logits: false, noise: false, nats: false })
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {

@@ -109,8 +109,8 @@ pub fn predict(
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
         let room = Room::of_launches(room.multiprocessors);
-        let launches = naive::launches(plan, packed, Extent { batch, ..extent }, room);
-        launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
+        let table = naive::table(plan, packed, Extent { batch, ..extent }, room);
+        table.launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
     };
     let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
     let passes = whole + if last > 0 { pass(last) } else { 0.0 };

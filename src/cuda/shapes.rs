@@ -16,7 +16,7 @@ const SHARED: usize = 256 << 10;
 
 /// The steps of rows of one pixel that follow one another, with nothing to be made between them: so a launch makes many.
 pub fn following(plan: &Plan, extent: Extent) -> Option<Steps> {
-    Steps::of_pixels(plan).filter(|_| extent.width == 1)
+    if extent.width == 1 { Steps::of_pixels(plan) } else { None }
 }
 
 /// Whether the blocks of a team share a stage.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use bytemuck::{Zeroable, bytes_of};
+use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::team::{
     Form, Half, NOW, PLACES, Step, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS, TEAM_RECORDS, Task,
@@ -407,6 +407,11 @@ fn copies(activation: i32) -> usize {
 }
 
 impl Teams {
+    /// The tables, as the device gets them: records, tasks, sums, halves.
+    pub fn tables(&self) -> [&[u8]; 4] {
+        [&self.records, cast_slice(&self.tasks), cast_slice(&self.sums), cast_slice(&self.halves)]
+    }
+
     /// For teams of a shape, on a device with `limit` bytes of shared memory a block; `rows_follow`: a launch makes rows of one
     /// pixel, one after the other. `None` if a pixel does not fit, or if nothing is there to be shared by several blocks.
     pub fn new(

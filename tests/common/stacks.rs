@@ -334,6 +334,18 @@ pub fn wide(channels: usize) -> Graph {
     s.logits(x)
 }
 
+/// More values at a pixel than a block's shared memory has room for, by layers of few weights.
+pub fn much_at_a_pixel() -> Graph {
+    let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 1, channels: 1 }, 0);
+    let (read, plain) = (Activation::Elu, Epilogue::default());
+    let mut x = s.layer([1, 8], Activation::Identity, &[(IMAGE, 0, -1, None)], plain, false);
+    for _ in 0..80 {
+        let many = s.layer([1, 1024], read, &[(x, 0, 0, None)], plain, false);
+        x = s.layer([1, 8], read, &[(many, 0, 0, None)], plain, false);
+    }
+    s.logits(x)
+}
+
 /// A single layer that reads the image at some rows and columns, and the logits.
 fn single(at: &[[isize; 2]]) -> Graph {
     let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 1 }, 0);
