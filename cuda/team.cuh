@@ -1,7 +1,7 @@
 // The pixels of some rows in one launch, by teams of blocks, each of which makes its own images.
 //
 // The idea: `masked_conv_team.cuh` says how a team makes a stage; here it goes from stage to stage, draws, and goes on to the next
-// pixel. A team of one block waits for no other. In a larger one the first block makes the narrow stages alone and the
+// pixel. A team of one block waits for no other. In a larger one the first block makes the small stages alone and the
 // others wait, at a barrier in global memory, for what they share with it.
 //
 // grid: x = teams times blocks of a team. All run at the same time.

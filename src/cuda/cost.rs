@@ -240,9 +240,9 @@ impl Work {
         first + 2130.0 * (tiles - 1.0) + tiles * further_rounds * 1800.0
     }
 
-    /// A step of a team of some shape; one that its blocks share if it is wide and they are several.
-    pub fn team_step(&self, shape: Shape, is_wide: bool) -> f64 {
-        let shared = is_wide && shape.blocks > 1;
+    /// A step of a team of some shape; one that its blocks share if it is large and they are several.
+    pub fn team_step(&self, shape: Shape, is_large: bool) -> f64 {
+        let shared = is_large && shape.blocks > 1;
         let (blocks, images) = (if shared { shape.blocks } else { 1 }, shape.images as f64);
         let slices = self.slices.div_ceil(blocks);
         let tasks = slices * self.chunks;

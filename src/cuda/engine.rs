@@ -40,6 +40,8 @@ pub struct CudaEngine {
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
     naive: Option<(Extent, Extras, Naive)>,
+    /// What that has allocated.
+    naive_bytes: u64,
     stored: Stored,
     device: Device,
 }
@@ -71,6 +73,7 @@ impl CudaEngine {
             seconds: 0.0,
             cached: None,
             naive: None,
+            naive_bytes: 0,
             stored,
             device,
         })
@@ -132,10 +135,11 @@ impl CudaEngine {
         Ok(output)
     }
 
-    /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it.
-    fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<()> {
+    /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it; else its bytes.
+    fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<u64> {
         let bytes = |batch| self.bytes(method, Extent { batch, ..extent }, extras);
-        memory::check_batch(self.device.free()?, extent.batch, bytes)
+        memory::check_batch(self.device.free()?, extent.batch, bytes)?;
+        Ok(bytes(extent.batch))
     }
 
     /// Bytes of all that is allocated at a time for a batch; 0 for none.
@@ -158,7 +162,7 @@ impl CudaEngine {
     /// pass before.
     fn naive_images(&self, extent: Extent) -> usize {
         let bytes = |extent| self.footprint.pass(&self.plan, &self.packed, extent);
-        let held = self.naive.as_ref().map_or(0, |(_, _, naive)| naive.arena_bytes());
+        let held = self.naive.as_ref().map_or(0, |_| self.naive_bytes);
         let free = self.device.free().map_or(0, |free| free.saturating_add(held));
         let most = free.min(self.device.properties.memory / 4);
         let fits = |images: &usize| bytes(Extent { batch: extent.batch.min(*images), ..extent }) <= most;
@@ -187,7 +191,7 @@ impl CudaEngine {
         self.cached = None;
         if self.naive.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.naive = None;
-            self.check_memory(Method::Naive, extent, extras)?;
+            self.naive_bytes = self.check_memory(Method::Naive, extent, extras)?;
             let Self { device, plan, packed, stored, .. } = self;
             let naive = Naive::new(device, plan, packed, &stored.all, extent, extras)?;
             self.naive = Some((extent, extras, naive));

@@ -236,7 +236,7 @@ impl Loaded {
                 }
             }
         }
-        self.reset(device, self.args.arena, self.arena_bytes())?;
+        self.reset(device, self.args.arena, self.arena.len() * size_of::<f32>())?;
         if let Some(given) = batch.given.filter(|g| g.rows > 0) {
             device.write(&mut self.pixels, 0, floats(&given.images.as_standard_layout()))?;
         }
@@ -412,11 +412,6 @@ impl Loaded {
         let mut all = vec![0.0; count];
         device.read(nats, &mut all)?;
         Ok(all)
-    }
-
-    /// Bytes of the arena.
-    pub fn arena_bytes(&self) -> usize {
-        self.arena.len() * size_of::<f32>()
     }
 
     /// The device's address of the table of stages.

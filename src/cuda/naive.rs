@@ -142,11 +142,6 @@ impl Naive {
         Ok(Naive { pass, window: Window::new(plan, extent.height), loaded })
     }
 
-    /// Bytes of its arena.
-    pub fn arena_bytes(&self) -> u64 {
-        self.loaded.arena_bytes() as u64
-    }
-
     /// Brings the rows of a pass from `first` on, as they stand, into its maps.
     fn turn_to(&mut self, device: &Device, first: usize, width: usize) -> Result<()> {
         self.loaded.turn_to(device, first)?;

@@ -1,6 +1,6 @@
 //! How a batch can be divided into teams, and what each way is predicted to take.
 //!
-//! The idea: a team of one block waits for no other, and one of several reads the weights of wide stages in a part of the time. Which
+//! The idea: a team of one block waits for no other, and one of several reads the weights of large stages in a part of the time. Which
 //! is faster depends on the network, on the batch and on the device; the sum of the steps says it.
 
 use super::abi::SLICE;
@@ -22,7 +22,7 @@ pub fn following(plan: &Plan, extent: Extent) -> Option<Steps> {
 }
 
 /// Whether the blocks of a team share a stage.
-pub fn is_wide(stage: &Stage) -> bool {
+pub fn is_large(stage: &Stage) -> bool {
     let work = stage.work(1);
     work.chunks * work.rows * work.slices * SLICE * size_of::<f32>() >= SHARED
 }
@@ -61,7 +61,7 @@ fn pixel(shape: Shape, schedule: &Schedule, batch: usize) -> f64 {
     let turns = turns(shape, batch) as f64;
     let of_class = |launches: &Launches| -> f64 {
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
-        stages.map(|stage| stage.work(1).team_step(shape, is_wide(stage))).sum()
+        stages.map(|stage| stage.work(1).team_step(shape, is_large(stage))).sum()
     };
     turns * classes.iter().map(|class| of_class(class)).sum::<f64>() / classes.len() as f64
 }

@@ -68,7 +68,7 @@ fn shape([teams, blocks, images]: [usize; 3]) -> Shape {
     Shape { teams, blocks, images }
 }
 
-/// A sound's wide layers, which the blocks of a team share; its dilated ones, which the first makes alone.
+/// A sound's large layers, which the blocks of a team share; its dilated ones, which the first makes alone.
 fn sounds() -> Graph {
     WaveNet { dilations: vec![1, 2, 4], quantization_channels: 32, ..WaveNet::default() }.graph()
 }
@@ -126,7 +126,7 @@ fn samples_of_several_launches_are_the_same() {
     }
 }
 
-/// With little shared memory a wide stage takes several records, or does not fit.
+/// With little shared memory a large stage takes several records, or does not fit.
 #[test]
 fn little_memory_makes_the_same_or_is_refused() {
     let _turn = turn();
