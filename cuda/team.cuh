@@ -27,7 +27,9 @@ __device__ __forceinline__ int first_shared(const Team& team, int record) {
     return step.flags[1] & SHARED ? record : step.next[1];
 }
 
-// A role's way through all steps. All roles meet at the same barriers.
+// A role's way through all steps. All roles meet at the same barriers: each has a __syncthreads of its own there, which is barrier
+// 0 of PTX, and that counts warps wherever in the code they come to it. A `barrier_wait` of all threads instead makes a step of a
+// sound 640 cycles + 35 (`tools/sass-cycles.py`).
 template <class Role>
 __device__ __forceinline__ void go(Role role, const Team& team, const Sampler* sampler, const Batch& batch, GridBarrier& barrier,
                                    Walk walk) {
