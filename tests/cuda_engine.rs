@@ -125,6 +125,20 @@ fn a_network_that_fits_no_block_is_refused() {
     }
 }
 
+/// Nor is it predicted to be made so.
+#[test]
+fn what_fits_no_cluster_is_not_predicted() {
+    for (skip_channels, fits) in [(512, true), (1040, false)] {
+        let network = WaveNet { dilations: vec![1, 2], skip_channels, ..WaveNet::default() };
+        let engine = cuda(&Weights::synthetic(network, 1), Strategy::Launch);
+        let predicted = engine.predict(1, [16, 1], 1e9).unwrap();
+        let by_clusters = predicted.iter().any(|p| p.strategy == Strategy::Cluster);
+        assert_eq!(by_clusters, fits && engine.properties().clusters, "{skip_channels} skip channels");
+        let by_teams = predicted.iter().any(|p| p.strategy == Strategy::Team);
+        assert_eq!(by_teams, engine.properties().cooperative);
+    }
+}
+
 /// Where a tile has all its channels, chunks more than lanes, and gates in every position: the shapes that the
 /// small models do not have. All layers that the paper's model has, one of a kind. By clusters on devices that have them.
 #[test]

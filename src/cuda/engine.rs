@@ -106,6 +106,8 @@ impl CudaEngine {
     pub fn predict(&self, batch: usize, [height, width]: [usize; 2], clock: f64) -> Result<Vec<Prediction>> {
         self.device.enter()?;
         let extent = Extent { batch, height, width };
+        let pages = Pages::new(&self.plan, &self.packed, self.precision);
+        let clusters_fit = self.footprint.of_clusters(&self.plan, &self.packed, &pages).is_some();
         let of = |strategy| {
             let room = cached::room(&self.device, &self.plan, strategy)?;
             let of = Of { room, block_memory: self.device.properties.block_memory, clock };
@@ -115,6 +117,7 @@ impl CudaEngine {
             .into_iter()
             .filter(|&strategy| strategy != Strategy::Auto)
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
+            .filter(|&strategy| strategy != Strategy::Cluster || clusters_fit)
             .filter_map(|strategy| of(strategy).transpose())
             .collect()
     }

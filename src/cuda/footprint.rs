@@ -31,7 +31,7 @@ pub struct Footprint {
     /// Blocks of teams that run at a time, if teams make the pixels.
     team_blocks: usize,
     /// Bytes of the tables of clusters, if they do.
-    of_clusters: u64,
+    clusters: u64,
     cached: Arena,
     pass: Arena,
     /// Of rows that have a row phase, and of those that follow one another.
@@ -121,7 +121,7 @@ impl Footprint {
             room: Room::of_launches(device.properties.multiprocessors),
             block_memory: device.properties.block_memory,
             team_blocks: 0,
-            of_clusters: 0,
+            clusters: 0,
             cached: Arena::default(),
             pass: Arena::default(),
             tables: [const { OnceCell::new() }; 2],
@@ -129,8 +129,8 @@ impl Footprint {
         };
         if let Some(pages) = pages {
             pixels::clusters_at_a_time(device)?;
-            let clusters = footprint.clusters(plan, packed, pages);
-            footprint.of_clusters = clusters.ok_or_else(|| pixels::too_large(device, strategy))?;
+            let clusters = footprint.of_clusters(plan, packed, pages);
+            footprint.clusters = clusters.ok_or_else(|| pixels::too_large(device, strategy))?;
         }
         if strategy == Strategy::Team {
             footprint.team_blocks = pixels::team_blocks(device)?;
@@ -147,7 +147,7 @@ impl Footprint {
     }
 
     /// Bytes of the tables of clusters, if the network fits them: one image of a cluster takes least.
-    fn clusters(&self, plan: &Plan, packed: &Packed, pages: &Pages) -> Option<u64> {
+    pub fn of_clusters(&self, plan: &Plan, packed: &Packed, pages: &Pages) -> Option<u64> {
         let (steps, extent) = (Steps::new(plan), smallest(plan));
         let schedule = Schedule::new(plan, &steps, packed, extent, self.room);
         let clusters = Clusters::new(plan, &steps, &schedule, pages, extent, self.block_memory, 1)?;
@@ -162,7 +162,7 @@ impl Footprint {
         self.tables[usize::from(rows_follow)].get_or_init(|| {
             let steps = follow.unwrap_or_else(|| Steps::new(plan));
             let schedule = Schedule::new(plan, &steps, packed, smallest(plan), self.room);
-            let mut bytes = uploaded(schedule.table.bytes()) + self.of_clusters;
+            let mut bytes = uploaded(schedule.table.bytes()) + self.clusters;
             if !rows_follow && !matches!(self.strategy, Strategy::Launch | Strategy::Graph) {
                 bytes += of_persistent(&schedule);
             }

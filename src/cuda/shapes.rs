@@ -43,7 +43,7 @@ pub fn draws(shape: Shape, batch: usize) -> usize {
 pub fn shapes(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64)> {
     let sizes = [1, 2, 4, 8, 16].into_iter().filter(|&blocks| blocks <= room);
     let of_size = |blocks| {
-        [1, 2, 4].into_iter().filter(|&images| images <= batch.next_power_of_two()).map(move |images| {
+        [1, 2, 4].into_iter().filter(|&images| images / 2 < batch).map(move |images| {
             let teams = batch.div_ceil(images).min(room / blocks);
             Shape { teams, blocks, images }
         })

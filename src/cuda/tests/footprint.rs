@@ -39,6 +39,7 @@ fn what_is_counted_is_what_is_allocated() {
             let (mut engine, before) = open(&weights, strategy);
             let free = engine.available().unwrap();
             assert_eq!(before - free, engine.weight_bytes(), "{strategy:?}: weights");
+            assert_eq!(engine.batch_bytes(Method::Cached, usize::MAX, height, width), u64::MAX);
             for (size, logits, given) in [(1, true, false), (5, false, true)] {
                 let labels = vec![0; size];
                 let noise = Array4::from_elem((size, height, width, head.draws()), 0.5);
