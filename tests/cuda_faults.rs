@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
+use fast_pixel_cnn::{WaveNet, Weights};
 use models::{argument, tiny};
 use serde_json::Value;
 
@@ -168,6 +169,36 @@ fn clusters_where_there_are_none_are_refused() {
     for (settings, words) in refusals {
         let Some(device) = generate(&settings, &["--strategy", "cluster"]) else { return };
         device.fails_with(&words);
+    }
+}
+
+#[test]
+fn a_network_that_is_too_large_for_a_strategy_is_refused_before_anything_is_made() {
+    let place = tempfile::tempdir().unwrap();
+    let many = WaveNet { dilations: vec![1; 60], residual_channels: 1024, ..WaveNet::default() };
+    let outputs = WaveNet { dilations: vec![1, 2], skip_channels: 1040, ..WaveNet::default() };
+    for (config, strategy, words) in
+        [(many, "team", "too large for a block"), (outputs, "cluster", "too large for clusters of 16 blocks")]
+    {
+        let at = place.path().join(strategy);
+        let narrow = WaveNet { dilation_channels: 8, quantization_channels: 16, ..config };
+        Weights::synthetic(narrow, 1).save(&at).unwrap();
+        let args = [
+            "-c",
+            at.to_str().unwrap(),
+            "--length",
+            "2",
+            "-n",
+            "1",
+            "--device",
+            "cuda",
+            "--strategy",
+            strategy,
+        ];
+        let Some(device) = on("generate", &[], &args) else { return };
+        device
+            .fails_with(&[&format!("cannot run the strategy {strategy}: the network's layers are {words}")]);
+        assert_eq!(device.report["allocations"]["calls"], 0);
     }
 }
 
