@@ -1,8 +1,8 @@
-// The shifted convolutions at one pixel of some images, by one block, or by the blocks of a team that share the outputs of wide
+// The shifted convolutions at one pixel of some images, by one block, or by the blocks of a team that share the outputs of large
 // stages.
 //
 // The idea: where layers are narrow, an exchange between blocks costs many times what a stage takes. So the first block of a team
-// makes all stages of its images but the widest by itself, and what a stage makes stays in its shared memory, through the
+// makes all stages of its images but the largest by itself, and what a stage makes stays in its shared memory, through the
 // activations by which later stages of the pixel read it, where these multiply it as it lies. Warps have roles, and each is ready
 // when its turn comes: multipliers have their weights in registers before the inputs are there; two groups of adders, who add the
 // chunks' sums in their order, take turns, so that one gets ready for the next step meanwhile; bringers fetch what is older, out of
@@ -336,9 +336,9 @@ struct Ready {
 };
 
 // Where a channel of the values lies, in floats of shared memory.
-__device__ __forceinline__ int place_of(const Team& team, int image, const Form& form, int channel) {
+__device__ __forceinline__ int place_of(const Team& team, int image, const Site& site, int channel) {
     int half = channel / SLICE;
-    return (values_of(team, image) + form.place + (half & 1) * form.apart + half / 2) * SLICE + channel % SLICE;
+    return (values_of(team, image) + site.place + (half & 1) * site.apart + half / 2) * SLICE + channel % SLICE;
 }
 
 // At a step one group adds, and the other one gets ready for the next step.
@@ -390,18 +390,18 @@ struct Adder {
     }
     // Puts an output where later steps of the pixel read it through an activation.
     __device__ __forceinline__ static void put(const Team& team, const Step& step, const Ready& ready, float x) {
-        auto put = [&](const Form& form, float x) {
-            shared_floats()[place_of(team, ready.image, form, ready.channel)] = x;
+        auto put = [&](const Site& site, float x) {
+            shared_floats()[place_of(team, ready.image, site, ready.channel)] = x;
         };
-        if (step.forms[ELU - 1].place != NOWHERE) put(step.forms[ELU - 1], elu(x));
-        if (step.forms[RELU - 1].place != NOWHERE) put(step.forms[RELU - 1], relu(x));
-        Form form = step.forms[CONCAT_ELU - 1];
-        if (form.place != NOWHERE) {
+        if (step.sites[ELU - 1].place != NOWHERE) put(step.sites[ELU - 1], elu(x));
+        if (step.sites[RELU - 1].place != NOWHERE) put(step.sites[RELU - 1], relu(x));
+        Site site = step.sites[CONCAT_ELU - 1];
+        if (site.place != NOWHERE) {
             float positive, negative;
             concat_elu(x, positive, negative);
-            put(form, positive);
-            form.place += 2 * form.apart;
-            put(form, negative);
+            put(site, positive);
+            site.place += 2 * site.apart;
+            put(site, negative);
         }
     }
     // An output whose chunks' sums are there.
@@ -425,6 +425,7 @@ struct Adder {
         Epilogue of = {bool(flags & HYPERBOLIC), bool(flags & GATED), bool(flags & ADDS)};
         float x = epilogue(of, value, gate, add);
         if (ready.put >= 0) shared_floats()[ready.put] = x;
+        // As it is: a NaN that an operation makes is not PENDING of `handover.cuh`, which the next rows' phases would await.
         *ready.to = x;
         return x;
     }

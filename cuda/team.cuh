@@ -1,7 +1,7 @@
 // The pixels of some rows in one launch, by teams of blocks, each of which makes its own images.
 //
 // The idea: `masked_conv_team.cuh` says how a team makes a stage; here it goes from stage to stage, draws, and goes on to the next
-// pixel. A team of one block waits for no other. In a larger one the first block makes the narrow stages alone and the
+// pixel. A team of one block waits for no other. In a larger one the first block makes the small stages alone and the
 // others wait, at a barrier in global memory, for what they share with it.
 //
 // grid: x = teams times blocks of a team. All run at the same time.
@@ -27,7 +27,9 @@ __device__ __forceinline__ int first_shared(const Team& team, int record) {
     return step.flags[1] & SHARED ? record : step.next[1];
 }
 
-// A role's way through all steps. All roles meet at the same barriers.
+// A role's way through all steps. All roles meet at the same barriers: each has a __syncthreads of its own there, which is barrier
+// 0 of PTX, and that counts warps wherever in the code they come to it. A `barrier_wait` of all threads instead makes a step of a
+// sound 640 cycles + 35 (`tools/sass-cycles.py`).
 template <class Role>
 __device__ __forceinline__ void go(Role role, const Team& team, const Sampler* sampler, const Batch& batch, GridBarrier& barrier,
                                    Walk walk) {

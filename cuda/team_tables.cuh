@@ -53,7 +53,7 @@ struct alignas(16) Half {
 static_assert(sizeof(Half) == 48);
 
 // Where a map's values at this pixel are among an image's values: first halves of chunks, `apart` float4s on second ones.
-struct Form {
+struct Site {
     unsigned short place; // NOWHERE, if nobody reads it so
     unsigned short apart;
 };
@@ -90,7 +90,7 @@ struct alignas(16) Step {
     int halves;          // that are brought from maps
     unsigned of_halves;  // a `reciprocal` of it
     unsigned of_sums;    // and of the outputs
-    Form forms[3];       // where later steps read what it makes through elu, relu and concat_elu
+    Site sites[3];       // where later steps read what it makes through elu, relu and concat_elu
     int chunks;          // with those of the padding
 };
 static_assert(sizeof(Step) == 64);

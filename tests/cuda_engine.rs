@@ -16,7 +16,7 @@ use fast_pixel_cnn::engine::{Batch, Engine, Method, Noise};
 use fast_pixel_cnn::generate;
 use fast_pixel_cnn::graph::{Activation, IMAGE};
 use fast_pixel_cnn::heads::Head;
-use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
+use fast_pixel_cnn::{PixelCnnPp, WaveNet, Weights, media::npy};
 
 fn cuda(weights: &Weights, strategy: Strategy) -> CudaEngine {
     CudaEngine::new(weights, 0, &Options { strategy, ..Options::default() }).unwrap()
@@ -100,6 +100,45 @@ fn a_layer_of_as_many_taps_as_fit_runs_by_every_strategy() {
     }
 }
 
+/// When the engine is opened: whatever the batch, it could not be made.
+#[test]
+fn a_network_that_fits_no_block_is_refused() {
+    let few = WaveNet { dilations: vec![1, 2], ..WaveNet::default() };
+    let outputs = WaveNet { skip_channels: 1040, ..few.clone() };
+    let networks = [
+        (few.graph(), Strategy::Team, None),
+        (stacks::much_at_a_pixel(), Strategy::Team, Some("too large for a block")),
+        (few.graph(), Strategy::Cluster, None),
+        (outputs.graph(), Strategy::Cluster, Some("too large for clusters of 16 blocks")),
+    ];
+    for (graph, strategy, refusal) in networks {
+        let options = Options { strategy, ..Options::default() };
+        match CudaEngine::new(&Weights::synthetic_for(graph, 1), 0, &options) {
+            Ok(_) => assert_eq!(refusal, None, "{strategy:?}"),
+            Err(error) => {
+                let (error, name) = (error.to_string(), strategy.name());
+                let by_device = strategy == Strategy::Cluster && error.contains("has no clusters");
+                assert!(by_device || refusal.is_some_and(|words| error.contains(words)), "{error}");
+                assert!(error.contains(&format!("cannot run the strategy {name}")), "{error}");
+            }
+        }
+    }
+}
+
+/// Nor is it predicted to be made so.
+#[test]
+fn what_fits_no_cluster_is_not_predicted() {
+    for (skip_channels, fits) in [(512, true), (1040, false)] {
+        let network = WaveNet { dilations: vec![1, 2], skip_channels, ..WaveNet::default() };
+        let engine = cuda(&Weights::synthetic(network, 1), Strategy::Launch);
+        let predicted = engine.predict(1, [16, 1], 1e9).unwrap();
+        let by_clusters = predicted.iter().any(|p| p.strategy == Strategy::Cluster);
+        assert_eq!(by_clusters, fits && engine.properties().clusters, "{skip_channels} skip channels");
+        let by_teams = predicted.iter().any(|p| p.strategy == Strategy::Team);
+        assert_eq!(by_teams, engine.properties().cooperative);
+    }
+}
+
 /// Where a tile has all its channels, chunks more than lanes, and gates in every position: the shapes that the
 /// small models do not have. All layers that the paper's model has, one of a kind. By clusters on devices that have them.
 #[test]
@@ -116,7 +155,8 @@ fn the_paper_s_layers_are_the_same_by_every_strategy_and_near_the_cpu_s() {
         }
     };
     let launch = generate(Strategy::Launch).unwrap();
-    for other in [Strategy::Persistent, Strategy::Cluster].into_iter().filter_map(generate) {
+    let others = [Strategy::Persistent, Strategy::Cluster, Strategy::Team];
+    for other in others.into_iter().filter_map(generate) {
         assert!(bits(&launch.images) == bits(&other.images));
         assert!(bits(launch.logits.as_ref().unwrap()) == bits(&other.logits.unwrap()));
     }

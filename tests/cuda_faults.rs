@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 
 use assert_cmd::cargo::CommandCargoExt;
+use fast_pixel_cnn::{WaveNet, Weights};
 use models::{argument, tiny};
 use serde_json::Value;
 
@@ -77,7 +78,7 @@ impl Device {
 
 #[test]
 fn a_run_leaves_nothing_behind() {
-    for strategy in ["auto", "launch", "graph", "persistent"] {
+    for strategy in ["auto", "launch", "graph", "persistent", "team"] {
         let Some(device) = generate(&[], &["--strategy", strategy]) else { return };
         assert_eq!(device.code, Some(0), "{}", device.stderr);
         assert_eq!(device.strategy(), if strategy == "auto" { "persistent" } else { strategy });
@@ -130,6 +131,8 @@ fn a_launch_that_fails_is_an_error() {
     }
     let fail = [("VGPU_FAIL", "cuLaunchCooperativeKernel:3")];
     generate(&fail, &["--strategy", "persistent"]).unwrap().fails_with(&["cannot launch persistent_f32"]);
+    let fail = [("VGPU_FAIL", "cuLaunchCooperativeKernel:2")];
+    generate(&fail, &["--strategy", "team"]).unwrap().fails_with(&["cannot launch team_f32"]);
     let fail = [("VGPU_FAIL", "cuGraphLaunch:7")];
     generate(&fail, &["--strategy", "graph"]).unwrap().fails_with(&["cannot launch a graph"]);
     let fail = [("VGPU_FAIL", "cuGraphInstantiate_v2:2")];
@@ -144,8 +147,11 @@ fn a_device_that_cannot_make_all_blocks_run_at_once_gets_graphs() {
         assert_eq!(device.strategy(), "graph");
         device.leaves_nothing();
         // What was asked for is not exchanged for something else.
-        let device = generate(&settings, &["--strategy", "persistent"]).unwrap();
-        device.fails_with(&["cannot run the strategy persistent", "no cooperative launches"]);
+        for strategy in ["persistent", "team"] {
+            let device = generate(&settings, &["--strategy", strategy]).unwrap();
+            let refused = format!("cannot run the strategy {strategy}");
+            device.fails_with(&[&refused, "no cooperative launches"]);
+        }
     }
 }
 
@@ -163,6 +169,36 @@ fn clusters_where_there_are_none_are_refused() {
     for (settings, words) in refusals {
         let Some(device) = generate(&settings, &["--strategy", "cluster"]) else { return };
         device.fails_with(&words);
+    }
+}
+
+#[test]
+fn a_network_that_is_too_large_for_a_strategy_is_refused_before_anything_is_made() {
+    let place = tempfile::tempdir().unwrap();
+    let many = WaveNet { dilations: vec![1; 60], residual_channels: 1024, ..WaveNet::default() };
+    let outputs = WaveNet { dilations: vec![1, 2], skip_channels: 1040, ..WaveNet::default() };
+    for (config, strategy, words) in
+        [(many, "team", "too large for a block"), (outputs, "cluster", "too large for clusters of 16 blocks")]
+    {
+        let at = place.path().join(strategy);
+        let narrow = WaveNet { dilation_channels: 8, quantization_channels: 16, ..config };
+        Weights::synthetic(narrow, 1).save(&at).unwrap();
+        let args = [
+            "-c",
+            at.to_str().unwrap(),
+            "--length",
+            "2",
+            "-n",
+            "1",
+            "--device",
+            "cuda",
+            "--strategy",
+            strategy,
+        ];
+        let Some(device) = on("generate", &[], &args) else { return };
+        device
+            .fails_with(&[&format!("cannot run the strategy {strategy}: the network's layers are {words}")]);
+        assert_eq!(device.report["allocations"]["calls"], 0);
     }
 }
 
@@ -200,6 +236,7 @@ fn only_what_a_strategy_needs_is_compiled() {
         "masked_conv_gemm_f32" => "masked_conv_gemm",
         "masked_conv_split_f32" => "masked_conv_split",
         "persistent_f32" => "persistent",
+        "team_f32" => "team",
         _ => panic!("in which file is {kernel}?"),
     };
     // How many files the driver compiles, and of which kernels were run.
@@ -228,6 +265,8 @@ fn only_what_a_strategy_needs_is_compiled() {
         files.is_superset(&BTreeSet::from(["cache", "persistent"])) && !files.contains("sample"),
         "{files:?}"
     );
+    let (team, files) = modules("team", &[]).unwrap();
+    assert!(team == 2 + of_rows.len() && files.contains("team"), "{team} compiled, run of {files:?}");
     for (strategy, more) in [("launch", &[][..]), ("graph", &[]), ("persistent", &["--naive"])] {
         let (compiled, files) = modules(strategy, more).unwrap();
         assert_eq!(compiled, files.len(), "{strategy} {more:?}: {files:?}");

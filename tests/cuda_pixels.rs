@@ -93,6 +93,18 @@ fn wide_layers_take_several_rounds() {
     }
 }
 
+/// So that the blocks of a team have a share at every pixel, of one image or of several.
+#[test]
+fn large_layers_at_every_pixel_are_shared() {
+    let weights = Weights::synthetic_for(stacks::large_at_every_pixel(), 5);
+    for precision in Precision::ALL {
+        let mut engines = engines(&weights, precision);
+        for size in [1, 3, 9] {
+            make(&mut engines, &Batch::new(size, 4, 4), &format!("{size} images, {precision:?}"));
+        }
+    }
+}
+
 /// As few channels as there are: most blocks have nothing to make. And channels that fill no chunk.
 #[test]
 fn narrow_layers_leave_blocks_without_a_share() {

@@ -110,6 +110,20 @@ pub struct Shape {
     pub images: usize,
 }
 
+impl Shape {
+    /// Counters of the barriers of teams whose blocks have any, to a multiple of what is filled at a time.
+    pub fn counters(&self) -> Option<usize> {
+        (self.blocks > 1).then(|| self.teams.next_multiple_of(4))
+    }
+}
+
+/// Groups of positions of a launch at most: a grid has no more blocks in y.
+const MOST_GROUPS: usize = 65_535;
+/// How much longer stages take than their machine code says, which knows of no queue in the memory system and of no
+/// instruction that has to be fetched. Fitted to the times of one H100 (docs/gpu-report-h100.md), as what `predict.rs` adds.
+pub const OVER: f64 = 1.6;
+/// Cycles to draw a pixel, from its logits to its place in the map.
+pub const DRAW: f64 = 3000.0;
 /// Bytes that a multiprocessor gets from the second-level cache in a cycle.
 const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.
@@ -238,9 +252,9 @@ impl Work {
         first + 2130.0 * (tiles - 1.0) + tiles * further_rounds * 1800.0
     }
 
-    /// A step of a team of some shape; one that its blocks share if it is wide and they are several.
-    pub fn team_step(&self, shape: Shape, is_wide: bool) -> f64 {
-        let shared = is_wide && shape.blocks > 1;
+    /// A step of a team of some shape; one that its blocks share if it is large and they are several.
+    pub fn team_step(&self, shape: Shape, is_large: bool) -> f64 {
+        let shared = is_large && shape.blocks > 1;
         let (blocks, images) = (if shared { shape.blocks } else { 1 }, shape.images as f64);
         let slices = self.slices.div_ceil(blocks);
         let tasks = slices * self.chunks;
@@ -270,7 +284,8 @@ impl Work {
             // Of equals the one that reads the weights least often.
             // Fewer and fewer: for each number of items the fewest tiles that it takes.
             let fewer = |&tiles: &usize| (tiles > 1).then(|| all.div_ceil(all.div_ceil(tiles - 1)));
-            for tiles in std::iter::successors(Some(all), fewer) {
+            let tiles = std::iter::successors(Some(all), fewer);
+            for tiles in tiles.take_while(|tiles| all.div_ceil(*tiles) <= MOST_GROUPS) {
                 let division = self.gemv_of(lanes, group, tiles);
                 let cycles = Division::cycles([&division], share);
                 if best.is_none_or(|(least, _)| cycles < least) {
@@ -282,10 +297,11 @@ impl Work {
     }
 
     /// Of some forms the one that stages that run at a time are predicted to take least in, the first of equals; with it
-    /// what [`Work::divide`] says.
+    /// what [`Work::divide`] says. Of those that a grid has room for: `masked_conv_gemv` takes any number of positions.
     pub fn fastest(works: &[Work], forms: &[Form], room: Room) -> (Form, (Vec<Division>, f64)) {
         let divided = forms.iter().map(|&form| (form, Work::divide(works, form, room)));
-        divided.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b)).expect("there are forms")
+        let launched = divided.filter(|(_, (divisions, _))| divisions.iter().all(|d| d.y <= MOST_GROUPS));
+        launched.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b)).expect("there are forms")
     }
 
     /// The divisions of stages that run at a time, in a form, and the cycles they take together.
@@ -334,6 +350,25 @@ mod tests {
         assert_eq!(best(conv2(512, 240)), Form::Split);
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
+    }
+
+    #[test]
+    fn a_launch_has_no_more_groups_of_positions_than_a_grid_has_blocks() {
+        let one = Room { multiprocessors: 1, resident: 2 };
+        let mut forms = Vec::new();
+        for positions in [1 << 18, 1 << 21, 1 << 22, 1 << 23, 1 << 26] {
+            for (chunks, room) in [(1, H100), (40, H100), (1, one), (40, one)] {
+                let (form, (divisions, _)) = Work::fastest(&[conv2(positions, chunks)], &Form::ALL, room);
+                let of_group = match form {
+                    Form::Gemv => divisions[0].tiles * GEMV_TILE,
+                    Form::Gemm(tile) => tile,
+                };
+                let groups = divisions[0].y;
+                assert!(groups <= 65_535 && groups * of_group >= positions, "{positions}: {divisions:?}");
+                forms.push(form);
+            }
+        }
+        assert!(forms.contains(&Form::Gemm(128)) && forms.contains(&Form::Gemv));
     }
 
     #[test]

@@ -8,13 +8,12 @@ use super::abi::MAX_TAPS;
 use super::cached::{self, Cached};
 use super::cost::Room;
 use super::driver::Device;
+use super::footprint::Footprint;
 use super::loaded::Extras;
-use super::naive::{self, Naive};
+use super::naive::Naive;
 use super::packed::Packed;
 use super::pages::Pages;
-use super::pixels;
 use super::predict::{MEASURED_CLOCK, Of, predict};
-use super::schedule;
 use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
@@ -40,10 +39,13 @@ pub struct CudaEngine {
     /// Whether each batch gets the strategy that is predicted to be the fastest.
     chooses: bool,
     precision: Precision,
+    footprint: Footprint,
     seconds: f64,
     // Buffers before the device that they are on.
     cached: Option<(Extent, Extras, Cached)>,
     naive: Option<(Extent, Extras, Naive)>,
+    /// What that has allocated.
+    naive_bytes: u64,
     stored: Stored,
     device: Device,
 }
@@ -52,8 +54,8 @@ impl CudaEngine {
     /// Opens the device of that number and uploads the weights.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, or
-    /// for a layer of more than 196 taps; as for [`Weights::fold`].
+    /// [`crate::Error::Device`] without a driver, a device or enough memory, if the driver refuses the kernels, for
+    /// a layer of more than 196 taps, or for layers that are too large for the strategy; as for [`Weights::fold`].
     pub fn new(weights: &Weights, ordinal: u32, options: &Options) -> Result<CudaEngine> {
         let plan = Plan::new(weights.graph().clone());
         let precision = options.precision;
@@ -61,10 +63,8 @@ impl CudaEngine {
         let strategy = cached::choose(&device.properties, options.strategy)?;
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
-        if strategy == Strategy::Cluster {
-            pixels::clusters_at_a_time(&device)?;
-        }
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
+        let footprint = Footprint::new(&device, &plan, &packed, pages.as_ref(), strategy)?;
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
         let mut stored = Stored::zeroed(&device, &packed, pages)?;
         packed.fill(&plan, weights, |at, floats| stored.put(&device, &packed, at, floats))?;
@@ -74,9 +74,11 @@ impl CudaEngine {
             strategy,
             chooses: options.strategy == Strategy::Auto,
             precision,
+            footprint,
             seconds: 0.0,
             cached: None,
             naive: None,
+            naive_bytes: 0,
             stored,
             device,
         })
@@ -109,6 +111,8 @@ impl CudaEngine {
     pub fn predict(&self, batch: usize, [height, width]: [usize; 2], clock: f64) -> Result<Vec<Prediction>> {
         self.device.enter()?;
         let extent = Extent { batch, height, width };
+        let pages = Pages::new(&self.plan, &self.packed, self.precision);
+        let clusters_fit = self.footprint.of_clusters(&self.plan, &self.packed, &pages).is_some();
         let of = |strategy| {
             let persistent = cached::persistent_room(&self.device, &self.plan, strategy)?;
             Ok(self.predict_in(persistent.unwrap_or(self.promised()), strategy, extent, clock))
@@ -117,6 +121,7 @@ impl CudaEngine {
             .into_iter()
             .filter(|&strategy| strategy != Strategy::Auto)
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
+            .filter(|&strategy| strategy != Strategy::Cluster || clusters_fit)
             .filter_map(|strategy| of(strategy).transpose())
             .collect()
     }
@@ -164,31 +169,34 @@ impl CudaEngine {
         Ok(output)
     }
 
-    /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it.
-    fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<()> {
-        let bytes = |batch| {
-            let extent = Extent { batch, ..extent };
-            self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
-        };
-        memory::check_batch(self.device.free()?, extent.batch, bytes)
+    /// Refuses a batch that does not fit into the device's memory, before anything is allocated for it; else its bytes.
+    fn check_memory(&self, method: Method, extent: Extent, extras: Extras) -> Result<u64> {
+        let bytes = |batch| self.bytes(method, Extent { batch, ..extent }, extras);
+        memory::check_batch(self.device.free()?, extent.batch, bytes)?;
+        Ok(bytes(extent.batch))
     }
 
-    fn arena_bytes(&self, method: Method, extent: Extent) -> u64 {
-        match method {
-            Method::Cached => schedule::bytes(&self.plan, &self.packed, extent),
-            Method::Naive => {
-                let batch = extent.batch.min(self.naive_images(extent));
-                naive::bytes(&self.plan, Extent { batch, ..extent })
-            }
+    /// Bytes of all that is allocated at a time for a batch; 0 for none.
+    fn bytes(&self, method: Method, extent: Extent, extras: Extras) -> u64 {
+        if extent.batch == 0 {
+            return 0;
         }
+        let (bytes, extent) = match method {
+            Method::Cached => (self.footprint.cached(&self.plan, &self.packed, extent), extent),
+            Method::Naive => {
+                let part = Extent { batch: extent.batch.min(self.naive_images(extent)), ..extent };
+                (self.footprint.pass(&self.plan, &self.packed, part), part)
+            }
+        };
+        bytes.saturating_add(extras.bytes(extent, &self.plan.graph))
     }
 
     /// Images of a size that a full forward pass takes at a time: more of them fill more multiprocessors, as long as
     /// their maps take no more than a quarter of the device's memory, and no more than is free but for those of the
     /// pass before.
     fn naive_images(&self, extent: Extent) -> usize {
-        let bytes = |extent| naive::bytes(&self.plan, extent);
-        let held = self.naive.as_ref().map_or(0, |(extent, _, _)| bytes(*extent));
+        let bytes = |extent| self.footprint.pass(&self.plan, &self.packed, extent);
+        let held = self.naive.as_ref().map_or(0, |_| self.naive_bytes);
         let free = self.device.free().map_or(0, |free| free.saturating_add(held));
         let most = free.min(self.device.properties.memory / 4);
         let fits = |images: &usize| bytes(Extent { batch: extent.batch.min(*images), ..extent }) <= most;
@@ -220,7 +228,7 @@ impl CudaEngine {
         self.cached = None;
         if self.naive.as_ref().is_none_or(|(e, x, _)| (*e, *x) != (extent, extras)) {
             self.naive = None;
-            self.check_memory(Method::Naive, extent, extras)?;
+            self.naive_bytes = self.check_memory(Method::Naive, extent, extras)?;
             let Self { device, plan, packed, stored, .. } = self;
             let naive = Naive::new(device, plan, packed, &stored.all, extent, extras)?;
             self.naive = Some((extent, extras, naive));
@@ -319,7 +327,7 @@ impl Engine for CudaEngine {
         let most = self.naive_images(extent_of(&batch));
         for first in (0..count).step_by(most) {
             let part = batch.part(first..count.min(first + most));
-            let (device, naive) = self.naive(extent_of(&part), Extras::of(&part))?;
+            let (device, naive) = self.naive(extent_of(&part), Extras { nats: true, ..Extras::of(&part) })?;
             let pixels = naive.log_likelihoods(device, &part)?;
             nats.extend(pixels.chunks(height * width).map(|image| -image.iter().sum::<f64>()));
         }
@@ -327,12 +335,8 @@ impl Engine for CudaEngine {
     }
 
     fn batch_bytes(&self, method: Method, size: usize, height: usize, width: usize) -> u64 {
-        if size == 0 {
-            return 0;
-        }
         let extent = Extent { batch: size, height, width };
-        let extras = Extras { logits: false, noise: false };
-        self.arena_bytes(method, extent).saturating_add(extras.bytes(extent, &self.plan.graph))
+        self.bytes(method, extent, Extras { logits: false, noise: false, nats: false })
     }
 
     fn make(&mut self, batch: &Batch, watch: Watch) -> Result<Output> {

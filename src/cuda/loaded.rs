@@ -33,26 +33,37 @@ pub struct Extras {
     pub logits: bool,
     /// Room for random numbers that the device does not make itself.
     pub noise: bool,
+    /// Room for the log-likelihoods of given pixels.
+    pub nats: bool,
 }
 
 impl Extras {
-    /// What a batch asks for.
+    /// What a batch to be made asks for.
     pub fn of(batch: &Batch) -> Extras {
-        Extras { logits: batch.keep_logits, noise: !matches!(batch.noise, Noise::Philox { .. }) }
+        let noise = !matches!(batch.noise, Noise::Philox { .. });
+        Extras { logits: batch.keep_logits, noise, nats: false }
     }
 
-    /// Bytes of a batch beyond its arena.
+    /// Bytes of all buffers of a batch but its arena and its tables.
     pub fn bytes(&self, extent: Extent, graph: &Graph) -> u64 {
         let Extent { batch, height, width } = extent;
-        let mut floats = graph.head.values() + known_channels(graph);
+        let mut of_pixel = (graph.head.values() + known_channels(graph)) * size_of::<f32>();
         if self.logits {
-            floats += graph.head.logits();
+            of_pixel += graph.head.logits() * size_of::<f32>();
         }
         if self.noise {
-            floats += graph.head.draws();
+            of_pixel += graph.head.draws() * size_of::<f32>();
         }
-        let numbers = [batch, height, width, floats, size_of::<f32>()];
-        numbers.into_iter().fold(1, |bytes: u64, n| bytes.saturating_mul(n as u64))
+        if self.nats {
+            of_pixel += size_of::<f64>();
+        }
+        let mut of_image = size_of::<i32>() as u64;
+        if graph.input.previous {
+            of_image += (graph.head.values() * size_of::<f32>()) as u64;
+        }
+        let pixels = [height, width, of_pixel].into_iter().fold(1, |n: u64, d| n.saturating_mul(d as u64));
+        let images = pixels.saturating_add(of_image).saturating_mul(batch as u64);
+        images.saturating_add((size_of::<Cursor>() + size_of::<Sampler>()) as u64)
     }
 }
 
@@ -83,6 +94,7 @@ pub struct Loaded {
     known: Option<(Buffer<f32>, usize)>,
     kept_logits: Option<Buffer<f32>>,
     noise: Option<Buffer<f32>>,
+    nats: Option<Buffer<f64>>,
     places: Places,
     /// The row of the images with which the maps begin.
     first: usize,
@@ -151,6 +163,7 @@ impl Loaded {
             known: some(channels > 0, pixels * channels)?.map(|known| (known, channels)),
             kept_logits: some(extras.logits, pixels * head.logits())?,
             noise: some(extras.noise, pixels * head.draws())?,
+            nats: extras.nats.then(|| device.zeroed(pixels)).transpose()?,
             places,
             first: 0,
             args: abi::Batch::zeroed(),
@@ -387,7 +400,7 @@ impl Loaded {
     pub fn log_likelihoods(&self, device: &Device) -> Result<Vec<f64>> {
         let Extent { batch, height, width } = self.extent;
         let count = batch * height * width;
-        let nats = device.zeroed::<f64>(count)?;
+        let nats = self.nats.as_ref().expect("room for them was asked for");
         let kept = self.kept_logits.as_ref().expect("room for logits was asked for");
         let (images, logits) = (self.pixels.as_device_ptr().as_raw(), kept.as_device_ptr().as_raw());
         let (target, positions) = (nats.as_device_ptr().as_raw(), count as u64);
@@ -397,7 +410,7 @@ impl Loaded {
         // SAFETY: the arguments of log_likelihood_f32.
         unsafe { device.launch(Kernel::LogLikelihood, elementwise(count), &args)? };
         let mut all = vec![0.0; count];
-        device.read(&nats, &mut all)?;
+        device.read(nats, &mut all)?;
         Ok(all)
     }
 

@@ -20,6 +20,8 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod engine;
 #[cfg(feature = "cuda")]
+mod footprint;
+#[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]
 mod libcuda;

@@ -12,11 +12,11 @@ use super::driver::{Buffer, Device};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places, elementwise};
 use super::packed::Packed;
-use super::stage::{Launch, Maps, Stage, Table, on_load, padded, stored};
+use super::stage::{Maps, Stage, Table, on_load, padded, stored};
 use crate::engine::{Batch, Output, Watch};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Graph, IMAGE, MapId};
-use crate::plan::layout::{Extent, Storage};
+use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::window::Window;
 use crate::plan::{Part, Plan};
 
@@ -122,14 +122,14 @@ impl Pass {
     }
 }
 
-/// The launches of a pass over a batch.
-pub fn launches(plan: &Plan, packed: &Packed, extent: Extent, room: Room) -> Vec<Launch> {
-    Pass::new(plan, packed, within(plan, extent), room).table.launches
+/// The arena of a pass over a batch.
+pub fn arena(plan: &Plan, extent: Extent) -> Layout {
+    lay_out(plan, within(plan, extent)).0.layout
 }
 
-/// Bytes on the device that a batch needs beyond the weights.
-pub fn bytes(plan: &Plan, extent: Extent) -> u64 {
-    lay_out(plan, within(plan, extent)).0.layout.bytes()
+/// The stages of a pass over a batch, as the device gets them.
+pub fn table(plan: &Plan, packed: &Packed, extent: Extent, room: Room) -> Table {
+    Pass::new(plan, packed, within(plan, extent), room).table
 }
 
 impl Naive {

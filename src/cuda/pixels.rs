@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use bytemuck::{bytes_of, cast_slice};
 
-use super::abi::team::{Half, Sum, Task, Team};
+use super::Strategy;
+use super::abi::team::Team;
 use super::abi::{self, CLUSTER, Entry, Expected, THREADS};
 use super::cluster::{self, Clusters};
 use super::cost::{Room, Shape};
@@ -77,7 +78,7 @@ impl Pending {
 pub fn clusters_at_a_time(device: &Device) -> Result<usize> {
     let resident = device.clusters(Kernel::Cluster, cluster::BLOCK, device.properties.block_memory)?;
     match resident {
-        0 => Err(refused(device, "cluster", "no cluster of 16 blocks fits the device")),
+        0 => Err(refused(device, Strategy::Cluster, "no cluster of 16 blocks fits the device")),
         resident => Ok(resident),
     }
 }
@@ -92,8 +93,17 @@ pub fn team_blocks(device: &Device) -> Result<usize> {
     Ok(device.room(Kernel::Team, team::BLOCK, limit)?.blocks())
 }
 
-fn refused(device: &Device, strategy: &str, found: &str) -> Error {
-    Error::device(&device.properties.label, format!("run the strategy {strategy}"), found)
+/// Refuses a network that does not fit.
+pub fn too_large(device: &Device, strategy: Strategy) -> Error {
+    let found = match strategy {
+        Strategy::Cluster => "the network's layers are too large for clusters of 16 blocks",
+        _ => "the network's layers are too large for a block; the strategy persistent takes any",
+    };
+    refused(device, strategy, found)
+}
+
+fn refused(device: &Device, strategy: Strategy, found: &str) -> Error {
+    Error::device(&device.properties.label, format!("run the strategy {}", strategy.name()), found)
 }
 
 impl Pixels {
@@ -130,8 +140,7 @@ impl Pixels {
         let (limit, resident) = (device.properties.block_memory, clusters_at_a_time(device)?);
         let Paged { pages, weights } = paged;
         let of = Clusters::new(plan, steps, schedule, pages, extent, limit, resident);
-        let too_large = "the network's layers are too large for clusters of 16 blocks";
-        let of = of.ok_or_else(|| refused(device, "cluster", too_large))?;
+        let of = of.ok_or_else(|| too_large(device, Strategy::Cluster))?;
         let records = device.upload(&of.records)?;
         let addresses = [records.as_device_ptr().as_raw(), weights.as_device_ptr().as_raw()];
         let told = abi::Cluster { records: addresses[0], weights: addresses[1], ..of.told };
@@ -162,17 +171,9 @@ impl Pixels {
         let limit = device.properties.block_memory;
         let fit =
             |&shape: &Shape| Some((shape, Teams::new(plan, steps, schedule, shape, limit, rows_follow)?));
-        let too_large = "the network's layers are too large for a block; the strategy persistent takes any";
-        let (shape, of) = shapes.iter().find_map(fit).ok_or_else(|| refused(device, "team", too_large))?;
-        let tables = [
-            &of.records[..],
-            cast_slice::<Task, u8>(&of.tasks),
-            cast_slice::<Sum, u8>(&of.sums),
-            cast_slice::<Half, u8>(&of.halves),
-        ];
-        let tables = tables.into_iter().map(|table| device.upload(table)).collect::<Result<Vec<_>>>()?;
-        let counters =
-            (shape.blocks > 1).then(|| device.zeroed(shape.teams.next_multiple_of(4))).transpose()?;
+        let (shape, of) = shapes.iter().find_map(fit).ok_or_else(|| too_large(device, Strategy::Team))?;
+        let tables = of.tables().into_iter().map(|table| device.upload(table)).collect::<Result<Vec<_>>>()?;
+        let counters = shape.counters().map(|counters| device.zeroed(counters)).transpose()?;
         let [records, tasks, sums, halves] = [0, 1, 2, 3].map(|i| tables[i].as_device_ptr().as_raw());
         let counters_at = counters.as_ref().map_or(0, |c: &Buffer<u32>| c.as_device_ptr().as_raw());
         let told = Team { records, tasks, sums, halves, counters: counters_at, ..of.told };

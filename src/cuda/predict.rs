@@ -4,10 +4,9 @@
 //! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
-use super::abi::team::TEAM_ADDERS;
 use super::abi::{ADDERS, CLUSTER};
 use super::cluster::WARP;
-use super::cost::Room;
+use super::cost::{DRAW, OVER, Room};
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::Schedule;
@@ -17,11 +16,9 @@ use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
 
-/// How much longer stages take than their machine code says, which knows of no queue in the memory system and of no
-/// instruction that has to be fetched. This and the next four are fitted to the times of one H100
-/// (docs/gpu-report-h100.md), which they give to within a fifth, but for naive passes over few images.
-const OVER: f64 = 1.6;
-/// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip.
+/// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip. This and the next three are
+/// fitted, with [`OVER`], to the times of one H100 (docs/gpu-report-h100.md), which they give to within a fifth, but for naive
+/// passes over few images.
 const SEEN: f64 = 750.0;
 /// Seconds from the end of a launch to the beginning of the next, in a graph and launched by the host.
 const NODE: f64 = 1.8e-6;
@@ -32,8 +29,6 @@ const LAUNCH: f64 = 3.0e-6;
 const SENT: f64 = 700.0;
 /// Cycles a second of the device that the numbers above are fitted to.
 pub const MEASURED_CLOCK: f64 = 1.98e9;
-/// Cycles to draw a pixel, from its logits to its place in the map.
-const DRAW: f64 = 3000.0;
 
 /// What a device is.
 #[derive(Clone, Copy)]
@@ -105,14 +100,12 @@ pub fn predict(
         Strategy::Launch | Strategy::Graph => extent.batch.div_ceil(SAMPLER_WARPS),
         Strategy::Auto | Strategy::Persistent => extent.batch.div_ceil(persistent.blocks()),
         Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
-        Strategy::Team => teams.map_or(0, |(shape, _)| {
-            extent.batch.div_ceil(shape.teams * shape.images) * shape.images.div_ceil(2 * TEAM_ADDERS / WARP)
-        }),
+        Strategy::Team => teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)),
     } as f64;
     let (parts, last) = (extent.batch / part, extent.batch % part);
     let pass = |batch: usize| {
-        let launches = naive::launches(plan, packed, Extent { batch, ..extent }, launches);
-        launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
+        let table = naive::table(plan, packed, Extent { batch, ..extent }, launches);
+        table.launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
     };
     let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
     let passes = whole + if last > 0 { pass(last) } else { 0.0 };

@@ -14,7 +14,7 @@ use super::kernels::Kernel;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table, on_load};
 use crate::graph::{IMAGE, MapId};
-use crate::plan::layout::{Extent, Storage};
+use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::steps::{Step, Steps};
 use crate::plan::{Part, Plan};
 
@@ -59,9 +59,9 @@ fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
     (maps, accumulators)
 }
 
-/// Bytes on the device that a batch needs beyond the weights.
-pub fn bytes(plan: &Plan, packed: &Packed, extent: Extent) -> u64 {
-    lay_out(plan, packed, extent).0.layout.bytes()
+/// The arena of a batch.
+pub fn arena(plan: &Plan, packed: &Packed, extent: Extent) -> Layout {
+    lay_out(plan, packed, extent).0.layout
 }
 
 /// The maps that the pixel phase makes.

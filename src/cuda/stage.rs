@@ -276,6 +276,11 @@ impl Table {
         self.stages.iter().map(Stage::len).max().unwrap_or(0).next_multiple_of(PART)
     }
 
+    /// Bytes of all records.
+    pub fn bytes(&self) -> usize {
+        self.stages.len() * self.record()
+    }
+
     /// Parts of a record, each of which a thread copies.
     pub fn parts(&self) -> usize {
         self.record() / PART
@@ -284,7 +289,7 @@ impl Table {
     /// As the device gets it: a record for each stage.
     pub fn records(&self) -> Vec<u8> {
         let record = self.record();
-        let mut bytes = Vec::with_capacity(self.stages.len() * record);
+        let mut bytes = Vec::with_capacity(self.bytes());
         for stage in &self.stages {
             let end = bytes.len() + record;
             bytes.extend_from_slice(bytes_of(&stage.header));

@@ -7,16 +7,16 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use bytemuck::{Zeroable, bytes_of};
+use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::team::{
-    Form, Half, NOW, PLACES, Step, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS, TEAM_RECORDS, Task,
+    Half, NOW, PLACES, Site, Step, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS, TEAM_RECORDS, Task,
     Team, WIDE, flag,
 };
 use super::abi::{self, CHUNK, PART, SLICE, Tap, reciprocal};
 use super::cost::Shape;
 use super::schedule::Schedule;
-use super::shapes::is_wide;
+use super::shapes::is_large;
 use super::stage::Stage;
 use super::walk::{self, Made, Sequence};
 use crate::graph::Activation;
@@ -55,7 +55,7 @@ pub struct Teams {
 /// Where an input is.
 enum Input {
     /// In shared memory, where this pixel's values of its map are.
-    Made(Form),
+    Made(Site),
     /// In its map. `late`: not for long enough to be brought ahead.
     Old { late: bool },
 }
@@ -81,9 +81,9 @@ struct Builder<'a> {
     sums: Vec<Sum>,
     halves: Vec<Half>,
     /// Where an image's values are, by map and activation.
-    forms: HashMap<(u64, i32), Form>,
+    sites: HashMap<(u64, i32), Site>,
     /// Where what a stage reads from maps is put.
-    brought: HashMap<usize, Form>,
+    brought: HashMap<usize, Site>,
     /// Float4s of an image's values, and of the sums of the step that has most.
     values: usize,
     most_sums: usize,
@@ -96,42 +96,43 @@ struct Chunk {
     /// Floats from the start of the weights to those of the first slice's first row.
     weights: u64,
     stride: i32,
+    /// Whether these are float32, whatever others are.
     is_wide: bool,
-    place: Form,
+    place: Site,
 }
 
 impl<'a> Builder<'a> {
     fn is_shared(&self, stage: &Stage) -> bool {
-        self.shape.blocks > 1 && is_wide(stage)
+        self.shape.blocks > 1 && is_large(stage)
     }
 
     /// A place for chunks, with negatives (two copies) or without. Of a stage's chunks the first of these has a number: threads
     /// that read its neighbours at a time are to read other banks.
-    fn place(&mut self, chunks: usize, copies: usize, number: i32) -> Form {
+    fn place(&mut self, chunks: usize, copies: usize, number: i32) -> Site {
         let aside = (number as usize + LINE - self.values % LINE) % LINE;
         let place = self.values + aside;
         self.values = place + 2 * copies * chunks;
-        Form { place: place.min(usize::from(u16::MAX)) as u16, apart: chunks as u16 }
+        Site { place: place.min(usize::from(u16::MAX)) as u16, apart: chunks as u16 }
     }
 
     /// Where this pixel's values of a map are, as an activation reads them.
-    fn form(&mut self, base: u64, channels: i32, activation: i32, number: i32) -> Form {
-        if let Some(&form) = self.forms.get(&(base, activation)) {
-            return form;
+    fn site(&mut self, base: u64, channels: i32, activation: i32, number: i32) -> Site {
+        if let Some(&site) = self.sites.get(&(base, activation)) {
+            return site;
         }
-        let form = self.place(channels as usize / CHUNK, copies(activation), number);
-        self.forms.insert((base, activation), form);
-        form
+        let site = self.place(channels as usize / CHUNK, copies(activation), number);
+        self.sites.insert((base, activation), site);
+        site
     }
 
     /// Where what a stage brings is put.
-    fn brought(&mut self, index: usize, stage: &Stage) -> Form {
-        if let Some(&form) = self.brought.get(&index) {
-            return form;
+    fn brought(&mut self, index: usize, stage: &Stage) -> Site {
+        if let Some(&site) = self.brought.get(&index) {
+            return site;
         }
-        let form = self.place(stage.header.chunks as usize, copies(stage.header.activation), 0);
-        self.brought.insert(index, form);
-        form
+        let site = self.place(stage.header.chunks as usize, copies(stage.header.activation), 0);
+        self.brought.insert(index, site);
+        site
     }
 
     /// Where a step finds what has been made, as an activation reads it.
@@ -149,7 +150,7 @@ impl<'a> Builder<'a> {
         let alone = |i: usize| !self.is_shared(here(i));
         let drawn = made.base == self.schedule.image.base;
         if !drawn && of.steps[maker].pixel == of.steps[at].pixel && alone(maker) && alone(at) {
-            return Input::Made(self.form(made.base, channels, activation, number));
+            return Input::Made(self.site(made.base, channels, activation, number));
         }
         Input::Old { late: maker + AHEAD > at }
     }
@@ -175,15 +176,15 @@ impl<'a> Builder<'a> {
     }
 
     /// Where what is added to a step's output lies, unless in a map.
-    fn added(&mut self, of: &Sequence, at: usize, step: &walk::Step) -> Form {
+    fn added(&mut self, of: &Sequence, at: usize, step: &walk::Step) -> Site {
         let header = &step.stage.header;
         if header.adds == 0 {
-            return Form::NONE;
+            return Site::NONE;
         }
         let (made, identity) = (step.at_output(header.add), Activation::Identity as i32);
         match self.find(of, at, made, header.add.channels, identity, 0) {
-            Input::Made(form) => form,
-            Input::Old { .. } => Form::NONE,
+            Input::Made(site) => site,
+            Input::Old { .. } => Site::NONE,
         }
     }
 
@@ -200,11 +201,11 @@ impl<'a> Builder<'a> {
             let input = self.input(of, at, step, tap);
             for chunk in tap.first..end {
                 let of_tap = chunk - tap.first;
-                let (form, place) = match &input {
-                    Input::Made(form) => (*form, of_tap),
+                let (site, place) = match &input {
+                    Input::Made(site) => (*site, of_tap),
                     Input::Old { .. } => (self.brought(step.index, step.stage), chunk),
                 };
-                let place = Form { place: form.place + place as u16, ..form };
+                let place = Site { place: site.place + place as u16, ..site };
                 let is_wide = chunk < header.wide;
                 let words = if is_wide { SLICE } else { SLICE / 2 };
                 let weights = tap.weights + of_tap as u64 * words as u64;
@@ -235,9 +236,9 @@ impl<'a> Builder<'a> {
         let shared = self.is_shared(stage);
         let blocks = if shared { self.shape.blocks } else { 1 };
         // What the others of a team make, nobody reads in shared memory.
-        let form = |activation: Activation| self.forms.get(&(header.output.base, activation as i32)).copied();
-        let [identity, forms @ ..] =
-            Activation::ALL.map(|a| form(a).filter(|_| !shared).unwrap_or(Form::NONE));
+        let site = |activation: Activation| self.sites.get(&(header.output.base, activation as i32)).copied();
+        let [identity, sites @ ..] =
+            Activation::ALL.map(|a| site(a).filter(|_| !shared).unwrap_or(Site::NONE));
         let add = self.added(of, at, step);
         let units = (header.slices >> header.gated) as usize;
         let line = line(chunks.len());
@@ -290,7 +291,7 @@ impl<'a> Builder<'a> {
                 (flag::HYPERBOLIC, header.tanh == 1),
                 (flag::GATED, header.gated == 1),
                 (flag::ADDS, header.adds == 1),
-                (flag::READ, forms.iter().any(|form| *form != Form::NONE)),
+                (flag::READ, sites.iter().any(|site| *site != Site::NONE)),
             ];
             let flags = flags.into_iter().filter(|(_, has)| *has).fold(0, |all, (flag, _)| all | flag);
             let halves = if part == 0 { halves } else { 0 };
@@ -305,7 +306,7 @@ impl<'a> Builder<'a> {
                 halves: halves as i32,
                 of_halves: reciprocal(halves),
                 of_sums: reciprocal(most * SLICE),
-                forms,
+                sites,
                 chunks: padded(chunks.len()) as i32,
             };
             self.records.push((head, stage));
@@ -318,7 +319,7 @@ impl<'a> Builder<'a> {
         let tasks_at = self.tasks.len() as i32;
         self.tasks.resize(self.tasks.len() + TEAM_MULTIPLIERS, Task::zeroed());
         let head = Step { tasks_at, tasks: TEAM_MULTIPLIERS as i32, ..Step::zeroed() };
-        self.records.push((Step { forms: [Form::NONE; 3], ..head }, idle));
+        self.records.push((Step { sites: [Site::NONE; 3], ..head }, idle));
     }
 
     /// The records of a class of rows, of which it returns the first.
@@ -390,10 +391,10 @@ impl Chunk {
     }
 }
 
-impl Form {
+impl Site {
     /// Where a channel lies, in floats from an image's first; below 0 for nowhere.
     fn channel(self, channel: usize) -> i32 {
-        if self == Form::NONE {
+        if self == Site::NONE {
             return -1;
         }
         let half = channel / SLICE;
@@ -407,6 +408,11 @@ fn copies(activation: i32) -> usize {
 }
 
 impl Teams {
+    /// The tables, as the device gets them: records, tasks, sums, halves.
+    pub fn tables(&self) -> [&[u8]; 4] {
+        [&self.records, cast_slice(&self.tasks), cast_slice(&self.sums), cast_slice(&self.halves)]
+    }
+
     /// For teams of a shape, on a device with `limit` bytes of shared memory a block; `rows_follow`: a launch makes rows of one
     /// pixel, one after the other. `None` if a pixel does not fit, or if nothing is there to be shared by several blocks.
     pub fn new(
@@ -426,7 +432,7 @@ impl Teams {
             tasks: Vec::new(),
             sums: Vec::new(),
             halves: Vec::new(),
-            forms: HashMap::new(),
+            sites: HashMap::new(),
             brought: HashMap::new(),
             values: 0,
             most_sums: 0,

@@ -71,6 +71,8 @@ pub struct Layout {
     /// Floats of a line of memory, on which everything begins.
     line: usize,
     maps: Vec<Shape>,
+    /// Floats of each array, of all images.
+    arrays: Vec<usize>,
 }
 
 /// What the graph says of a map's grid.
@@ -93,7 +95,7 @@ impl Layout {
             Shape { stride, kept, padding }
         };
         let maps = graph.rows_kept().into_iter().enumerate().map(shape).collect();
-        Layout { len: 0, extent, storage, line, maps }
+        Layout { len: 0, extent, storage, line, maps, arrays: Vec::new() }
     }
 
     /// Keeps rows of a map longer than its readers need them.
@@ -114,12 +116,18 @@ impl Layout {
         Grid { base: base.saturating_add(left * channels), rows, above, batch, columns, channels }
     }
 
-    /// Reserves an array of some dimensions and returns where it begins, on a line of memory.
+    /// Reserves an array of some dimensions, of which one is the batch, and returns where it begins, on a line of memory.
     pub fn reserve(&mut self, dimensions: &[usize]) -> usize {
         let base = self.len;
         let floats = dimensions.iter().fold(1, |len: usize, &n| len.saturating_mul(n));
-        self.len = base.saturating_add(floats.checked_next_multiple_of(self.line).unwrap_or(usize::MAX));
+        self.len = base.saturating_add(self.whole_lines(floats));
+        self.arrays.push(floats);
         base
+    }
+
+    /// An array's floats, to the end of its last line.
+    fn whole_lines(&self, floats: usize) -> usize {
+        floats.checked_next_multiple_of(self.line).unwrap_or(usize::MAX)
     }
 
     /// The images that it is for.
@@ -127,8 +135,10 @@ impl Layout {
         self.extent
     }
 
-    /// Bytes of the block.
-    pub fn bytes(&self) -> u64 {
-        (self.len as u64).saturating_mul(size_of::<f32>() as u64)
+    /// Bytes of the same block for another number of images.
+    pub fn bytes_for(&self, batch: usize) -> u64 {
+        let floats = |array: &usize| self.whole_lines((array / self.extent.batch).saturating_mul(batch));
+        let len = self.arrays.iter().map(floats).fold(0, usize::saturating_add);
+        (len as u64).saturating_mul(size_of::<f32>() as u64)
     }
 }

@@ -334,6 +334,48 @@ pub fn wide(channels: usize) -> Graph {
     s.logits(x)
 }
 
+/// Large layers and small ones in turn, two large ones one after the other, and large logits: at every pixel, beside some at
+/// every fourth.
+pub fn large_at_every_pixel() -> Graph {
+    let mut s = Stack::new(Head::Categorical { symbols: 520 }, 0);
+    let (read, plain) = (Activation::ConcatElu, Epilogue::default());
+    let first = [(IMAGE, -1, 0, None), (IMAGE, 0, -1, None)];
+    let first = s.layer([1, 136], Activation::Identity, &first, plain, false);
+    let gate = Epilogue { gated: true, add: Some(first), tanh: false };
+    let x = s.layer(
+        [1, 136],
+        read,
+        &[(first, -1, 0, None), (first, 0, -1, None), (first, 0, 0, None)],
+        gate,
+        false,
+    );
+    let x = s.layer(
+        [1, 136],
+        read,
+        &[(x, 0, -1, None), (x, 0, 0, None)],
+        Epilogue { add: Some(x), ..plain },
+        false,
+    );
+    let small = s.layer([1, 12], Activation::Elu, &[(x, 0, 0, None)], plain, false);
+    let fewer = s.layer([2, 24], Activation::Identity, &[(x, -1, 0, None), (x, 0, 0, None)], plain, false);
+    let again = s.up(true, fewer, 2);
+    let offsets = [(x, 0, 0, None), (first, 0, 0, None), (small, 0, 0, None), (again, 0, 0, None)];
+    let x = s.layer([1, 136], read, &offsets, plain, false);
+    s.logits(x)
+}
+
+/// More values at a pixel than a block's shared memory has room for, by layers of few weights.
+pub fn much_at_a_pixel() -> Graph {
+    let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 1, channels: 1 }, 0);
+    let (read, plain) = (Activation::Elu, Epilogue::default());
+    let mut x = s.layer([1, 8], Activation::Identity, &[(IMAGE, 0, -1, None)], plain, false);
+    for _ in 0..80 {
+        let many = s.layer([1, 1024], read, &[(x, 0, 0, None)], plain, false);
+        x = s.layer([1, 8], read, &[(many, 0, 0, None)], plain, false);
+    }
+    s.logits(x)
+}
+
 /// A single layer that reads the image at some rows and columns, and the logits.
 fn single(at: &[[isize; 2]]) -> Graph {
     let mut s = Stack::new(Head::MixtureOfLogistics { mixtures: 2, channels: 1 }, 0);

@@ -51,17 +51,17 @@ pub struct Half {
     pub apart: u16,
 }
 
-/// `struct Form`.
+/// `struct Site`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Form {
+pub struct Site {
     pub place: u16,
     pub apart: u16,
 }
 
-impl Form {
+impl Site {
     /// `NOWHERE`.
-    pub const NONE: Form = Form { place: u16::MAX, apart: 0 };
+    pub const NONE: Site = Site { place: u16::MAX, apart: 0 };
 }
 
 /// `struct Step`.
@@ -78,7 +78,7 @@ pub struct Step {
     pub halves: i32,
     pub of_halves: u32,
     pub of_sums: u32,
-    pub forms: [Form; 3],
+    pub sites: [Site; 3],
     pub chunks: i32,
 }
 
@@ -159,7 +159,7 @@ mod tests {
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }
-        assert!(stated(&format!("constexpr unsigned short NOWHERE = {:#x};", Form::NONE.place)));
+        assert!(stated(&format!("constexpr unsigned short NOWHERE = {:#x};", Site::NONE.place)));
         for (name, value) in [
             ("LAST", flag::LAST),
             ("SHARED", flag::SHARED),

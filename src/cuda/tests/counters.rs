@@ -250,7 +250,7 @@ impl Paper {
     fn begun(&self, size: usize, width: usize) -> Cached {
         let Self { device, plan, packed, stored, .. } = self;
         let extent = Extent { batch: size, height: PERIOD, width };
-        let extras = Extras { logits: false, noise: false };
+        let extras = Extras { logits: false, noise: false, nats: false };
         let mut cached = Cached::new(device, plan, packed, stored, extent, extras, Strategy::Launch).unwrap();
         cached.begin(device, &batch(size, PERIOD, width)).unwrap();
         cached
@@ -331,7 +331,7 @@ fn tiles_are_brought_in_whole_sectors_and_without_bank_conflicts() {
     let config = PixelCnnPp { resnets: 1, filters: 64, mixtures: 2, ..PixelCnnPp::PAPER };
     let (plan, packed, stored) = on_device(&device, config, Precision::F32);
     let extent = Extent { batch: 8, height: 4, width: 32 };
-    let extras = Extras { logits: false, noise: false };
+    let extras = Extras { logits: false, noise: false, nats: false };
     let mut cached = Cached::new(&device, &plan, &packed, &stored, extent, extras, Strategy::Launch).unwrap();
     cached.begin(&device, &batch(8, 4, 32)).unwrap();
     vgpu::reset(false);

@@ -5,6 +5,7 @@
 mod cache;
 mod cluster;
 mod counters;
+mod footprint;
 mod masked_conv;
 mod precision;
 mod quotient;
