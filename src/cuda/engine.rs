@@ -177,7 +177,7 @@ impl CudaEngine {
     }
 
     /// Bytes of all that is allocated at a time for a batch; 0 for none.
-    fn bytes(&self, method: Method, extent: Extent, extras: Extras) -> u64 {
+    pub(super) fn bytes(&self, method: Method, extent: Extent, extras: Extras) -> u64 {
         if extent.batch == 0 {
             return 0;
         }

@@ -3,11 +3,13 @@
 use ndarray::Array4;
 
 use super::{device, strategies, turn, vgpu};
+use crate::cuda::loaded::Extras;
 use crate::cuda::{CudaEngine, Options, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
 use crate::graph::Graph;
 use crate::heads::Head;
 use crate::models::{PixelCnnPp, WaveNet};
+use crate::plan::layout::Extent;
 use crate::precision::Precision;
 use crate::weights::Weights;
 
@@ -34,7 +36,7 @@ fn what_is_counted_is_what_is_allocated() {
     let _turn = turn();
     for (graph, [height, width]) in models() {
         let weights = Weights::synthetic_for(graph, 3);
-        let (head, classes) = (weights.graph().head, weights.graph().classes);
+        let (draws, classes) = (weights.graph().head.draws(), weights.graph().classes);
         for strategy in strategies(&device()) {
             let (mut engine, before) = open(&weights, strategy);
             let free = engine.available().unwrap();
@@ -42,7 +44,7 @@ fn what_is_counted_is_what_is_allocated() {
             assert_eq!(engine.batch_bytes(Method::Cached, usize::MAX, height, width), u64::MAX);
             for (size, logits, given) in [(1, true, false), (5, false, true)] {
                 let labels = vec![0; size];
-                let noise = Array4::from_elem((size, height, width, head.draws()), 0.5);
+                let noise = Array4::from_elem((size, height, width, draws), 0.5);
                 let batch = Batch {
                     labels: (classes > 0).then_some(&labels[..]),
                     keep_logits: logits,
@@ -50,9 +52,8 @@ fn what_is_counted_is_what_is_allocated() {
                 };
                 let batch = if given { Batch { noise: Noise::Given(noise.view()), ..batch } } else { batch };
                 engine.make(&batch, &|_| true).unwrap();
-                let more = if logits { head.logits() } else { 0 } + if given { head.draws() } else { 0 };
-                let counted = engine.batch_bytes(Method::Cached, size, height, width)
-                    + (size * height * width * more * size_of::<f32>()) as u64;
+                let extent = Extent { batch: size, height, width };
+                let counted = engine.bytes(Method::Cached, extent, Extras::of(&batch));
                 let asked = free - engine.available().unwrap();
                 assert_eq!(counted, asked, "{strategy:?}: {size} of {height}x{width}");
             }
@@ -78,8 +79,9 @@ fn what_is_counted_for_a_pass_is_what_is_allocated() {
         assert_eq!(said, engine.batch_bytes(Method::Naive, part, 4, 4));
         let images = Array4::zeros((part, 4, 4, channels));
         engine.nats(images.view(), None).unwrap();
-        let of_pixel = weights.graph().head.logits() * size_of::<f32>() + size_of::<f64>();
+        let extras = Extras { logits: true, noise: false, nats: true };
+        let counted = engine.bytes(Method::Naive, Extent { batch: part, height: 4, width: 4 }, extras);
         let asked = free - engine.available().unwrap();
-        assert_eq!(said + (part * 16 * of_pixel) as u64, asked, "{part} images");
+        assert_eq!(counted, asked, "{part} images");
     }
 }
