@@ -425,7 +425,6 @@ struct Adder {
         Epilogue of = {bool(flags & HYPERBOLIC), bool(flags & GATED), bool(flags & ADDS)};
         float x = epilogue(of, value, gate, add);
         if (ready.put >= 0) shared_floats()[ready.put] = x;
-        // As it is: a NaN that an operation makes is not PENDING of `handover.cuh`, which the next rows' phases would await.
         *ready.to = x;
         return x;
     }

@@ -361,6 +361,7 @@ mod tests {
                 let (form, (divisions, _)) = Work::fastest(&[conv2(positions, chunks)], &Form::ALL, room);
                 let of_group = match form {
                     Form::Gemv => divisions[0].tiles * GEMV_TILE,
+                    Form::Split => SPLIT_POSITIONS,
                     Form::Gemm(tile) => tile,
                 };
                 let groups = divisions[0].y;
