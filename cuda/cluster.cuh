@@ -14,9 +14,9 @@
 
 // Draws the pixels of a cluster's images, a warp of the last step's adders each.
 __device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
-    int adder = threadIdx.x % ADDERS, warps = ADDERS / WARP;
+    int adder = anew(threadIdx.x % ADDERS), warps = ADDERS / WARP;
     unsigned arrivals = arrivals_of(cluster, walk.step);
-    for (int image = walk.rank + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
+    for (int image = rank_in_cluster() + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
         int values = recent_at(cluster, walk.step, image);
         auto ready = [&] { await_last(cluster, walk); };
         sample<HANDED>(sampler, batch, walk.first + image, walk.row, walk.column, ready, [&](int channel, float x) {
@@ -26,7 +26,7 @@ __device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler&
         });
     }
     await_last(cluster, walk);
-    if (walk.rank >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
+    if (rank_in_cluster() >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
 }
 
 // The record is the first of the row.
@@ -34,7 +34,7 @@ template <Precision OF>
 __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sampler* sampler, const Batch& batch, int record,
                                             int row) {
     int first_image = int(blockIdx.x) / CLUSTER * cluster.images;
-    Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0, 0};
+    Walk walk = {first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
     if (threadIdx.x == 0) {
         for (int step = 0; step < RECENT; step++) begin_arrivals(arrivals_of(cluster, step));
     }
@@ -45,21 +45,19 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     int set = threadIdx.x / ADDERS % SETS;
     if (threadIdx.x < MULTIPLIERS) {
         Weights<OF> weights = {};
-        Chunk chunk = ask_weights(weights, cluster, turn_of(cluster, walk.turn), walk.rank, 0);
+        const Turn& turn = turn_of(cluster, walk.turn);
+        Work work = ask_work(cluster, turn.works, turn.units, rank_in_cluster(), 0);
+        ask_weights(weights, cluster, turn, rank_in_cluster(), 0, work);
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step(cluster, walk, chunk, weights);
-            walk.turn = walk.next_turn();
-            walk.advance();
-            if (!last) continue;
-            await_last(cluster, walk);
-            walk.advance();
-            walk.column++;
+            multiply_step(cluster, walk, work, weights);
+            walk = walk.next(last);
+            walk.column += last;
         }
     } else if (threadIdx.x < MULTIPLIERS + SETS * ADDERS) {
         while (walk.column < batch.width) {
-            bool last = turn_of(cluster, walk.turn).last, mine = set_of(walk) == set;
-            if (mine) {
+            bool last = turn_of(cluster, walk.turn).last;
+            if (set_of(walk) == set) {
                 add_step(cluster, batch, walk);
             } else {
                 skip_step<BRINGERS + ADDERS>(cluster, walk, TO_ADD + walk.turn % TO_ADD_TURNS);
@@ -67,14 +65,15 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
             walk.turn = walk.next_turn();
             walk.advance();
             if (!last) continue;
-            if (mine) draw_step(cluster, *sampler, batch, walk);
+            // The set of the step that has just ended.
+            if (set_of(walk) != set) draw_step(cluster, *sampler, batch, walk);
             walk.advance();
             walk.column++;
         }
     } else {
         while (walk.column < batch.width) {
-            bool last = turn_of(cluster, walk.turn).last, mine = set_of(walk) == set;
-            if (mine) {
+            bool last = turn_of(cluster, walk.turn).last;
+            if (set_of(walk) == set) {
                 bring_step(cluster, batch, walk);
             } else {
                 skip_step<2 * BRINGERS>(cluster, walk, TO_BRING + set_of(walk));
@@ -82,7 +81,7 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
             walk.turn = walk.next_turn();
             walk.advance();
             if (!last) continue;
-            if (mine && threadIdx.x % BRINGERS == BRINGERS - 1) {
+            if (set_of(walk) != set && threadIdx.x % BRINGERS == BRINGERS - 1) {
                 await_made(cluster, walk, 2);
                 expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
             }

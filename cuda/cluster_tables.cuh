@@ -40,19 +40,37 @@ struct alignas(16) Turn {
     int rounds;             // the multipliers take their chunks in, with a page each
     int page;               // the first of these
     int line;               // floats from one output's sums of chunks to the next one's
+    int works;              // the first of the multipliers' tables, one for each round
+    int next_works;         // that of the next step,
+    int next_units;         // and its units
     int early;              // chunks of the first part, or 0 if there is but one
-    int late_from;          // the first multiplier of the second part
-    unsigned of_parts[2];   // a `reciprocal` of the chunks of each
     int ahead;              // whether nothing of the first part reads what the last step has made
     int sent_by;            // the Activation through which those that read its outputs soon will read them
     int recent_add;         // steps since what is added to the output was made by the same thread, or 0: the map is to be read
-    unsigned of_outputs[2]; // of the outputs of the blocks that have fewest, and of those that have a unit more
+    unsigned of_outputs[2]; // a `reciprocal` of the outputs of the blocks that have fewest, and of those that have a unit more
     int tap_shift;          // 2^this bringers have the inputs of a tap,
     int taps_shift;         // 2^this those of all taps of an image
     int padding;
     unsigned long long recent; // for each tap, steps since what it reads was made, or 0 if the map is to be read
 };
 static_assert(sizeof(Turn) == 80);
+
+// What a multiplier does in a round of a step: a chunk of one of the block's slices. Tables of them are behind the records:
+// [2][MULTIPLIERS], for blocks that have fewest units and for those that have one more.
+struct alignas(8) Work {
+    // By bits: 16 the chunk's place among the inputs of its tap or, if they lie in maps, of its stage; 2 steps since these were
+    // made, or 0 if they lie in maps; 2 places behind its sums that nothing is to be added of; 1 whether anybody of the warp has
+    // a chunk of the second part; the last one, that this multiplier has none.
+    int told;
+    int sums; // where those of the first of its outputs go, among an image's
+
+    __device__ __forceinline__ bool here() const { return told >= 0; }
+    __device__ __forceinline__ int inputs() const { return told & 0xffff; }
+    __device__ __forceinline__ int steps() const { return told >> 16 & 3; }
+    __device__ __forceinline__ int pads() const { return told >> 18 & 3; }
+    __device__ __forceinline__ bool late() const { return told >> 20 & 1; }
+};
+static_assert(sizeof(Work) == 8);
 
 // What does not change while images grow. Places in shared memory are float4s from its beginning.
 struct Cluster {
@@ -73,13 +91,12 @@ struct Cluster {
     int own_at;            // [RECENT][images][own]
     int tokens_at;         // [RECENT][CLUSTER]
     int arrivals_at;       // [RECENT], of 8 bytes
-    int padding;
+    int works_at;          // the multipliers' tables, float4s behind the first record
 };
 static_assert(sizeof(Cluster) == 80);
 
 // Where a thread stands on its way through the steps.
 struct Walk {
-    int rank;   // of its block in the cluster
     int first;  // image of the cluster
     int images; // of the cluster
     int row;    // of the images
@@ -88,16 +105,22 @@ struct Walk {
     int step;   // of the stages and of drawing, modulo RECENT
     int phase;  // of this step's arrivals
     int buffer; // of two, for the tile
-    int past;   // how many steps were before this one, of which two are of concern
 
     // The step before this one by so many.
     __device__ __forceinline__ int before(int steps) const { return step - steps + (step < steps ? RECENT : 0); }
     __device__ __forceinline__ void advance() {
         step = step + 1 == RECENT ? 0 : step + 1;
         phase ^= step == 0;
-        past = min(past + 1, 2);
     }
     __device__ __forceinline__ int next_turn() const { return (turn + 1) % unsigned(RECORDS); }
+    // The next step of a stage: `last`, the pixel is drawn before.
+    __device__ __forceinline__ Walk next(bool last) const {
+        Walk there = *this;
+        there.turn = next_turn();
+        there.advance();
+        if (last) there.advance();
+        return there;
+    }
 };
 
 __device__ __forceinline__ const Turn& turn_of(const Cluster& cluster, int turn) {
@@ -134,9 +157,10 @@ __device__ __forceinline__ unsigned arrivals_of(const Cluster& cluster, int step
     return shared_address(shared_record + cluster.arrivals_at) + step * int(sizeof(unsigned long long));
 }
 
-// Waits for all that a step before this one has made, if there was one: the last, or the one before it.
+// Waits for all that a step before this one has made: the last, or the one before it. If there was none, the phase is the one
+// before the first, which counts as over.
 __device__ __forceinline__ void await_made(const Cluster& cluster, const Walk& walk, int steps) {
-    if (walk.past >= steps) await_arrivals(arrivals_of(cluster, walk.before(steps)), walk.phase ^ (walk.step < steps));
+    await_arrivals(arrivals_of(cluster, walk.before(steps)), walk.phase ^ (walk.step < steps));
 }
 __device__ __forceinline__ void await_last(const Cluster& cluster, const Walk& walk) {
     await_made(cluster, walk, 1);
@@ -148,17 +172,22 @@ __device__ __forceinline__ void expect(const Cluster& cluster, const Walk& walk,
 }
 // The token: its sender has nothing to make, and reads nothing any more of what was made before the last step.
 __device__ __forceinline__ void send_token(const Cluster& cluster, const Walk& walk, int block) {
-    unsigned to = shared_address(shared_record + cluster.tokens_at + walk.step * CLUSTER + walk.rank);
+    unsigned to = shared_address(shared_record + cluster.tokens_at + walk.step * CLUSTER + rank_in_cluster());
     send(in_block(to, block), make_float4(0.0f, 0.0f, 0.0f, 0.0f), in_block(arrivals_of(cluster, walk.step), block));
 }
 
-// A block's share of a stage.
+// A block's share of so many units.
+__device__ __forceinline__ int first_unit(int units, int rank) {
+    return unsigned(units * rank) / CLUSTER;
+}
+__device__ __forceinline__ int units_of(int units, int rank) {
+    return first_unit(units, rank + 1) - first_unit(units, rank);
+}
+// And of a stage.
 struct Share {
     int first; // unit
     int units;
-    int slices;
 };
-__device__ __forceinline__ Share share_of(const Turn& turn, const Stage& stage, int rank) {
-    int before = turn.units * rank, first = unsigned(before) / CLUSTER, units = unsigned(before + turn.units) / CLUSTER - first;
-    return {first, units, units << stage.gated};
+__device__ __forceinline__ Share share_of(const Turn& turn, int rank) {
+    return {first_unit(turn.units, rank), units_of(turn.units, rank)};
 }

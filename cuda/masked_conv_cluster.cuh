@@ -17,51 +17,11 @@
 enum Barrier : int { INPUTS = 1, EARLY = 3, SUMS = 5, READ = 7, TO_BRING = 9, TO_ADD = 11 };
 constexpr int TO_ADD_TURNS = 4;
 
-// What a multiplier multiplies: a chunk of one of the block's slices.
-struct Chunk {
-    bool here;
-    bool late; // of the second part
-    int slice;
-    int of_part; // which of the part's
-    int part;    // how many it has
-};
-__device__ __forceinline__ Chunk chunk_of(const Turn& turn, const Stage& stage, const Share& share, int round) {
-    int task = round * MULTIPLIERS + threadIdx.x;
-    bool late = task >= turn.late_from;
-    int part = late ? stage.chunks - turn.early : turn.early, i = late ? task - turn.late_from : task;
-    int slice = quotient(i, part, turn.of_parts[late]), chunk = i - slice * part;
-    // Eight threads that read different chunks read different banks, since every other slice begins with its last four.
-    if (slice % 2 == 1 && part % CHUNK == SLICE) chunk += chunk < SLICE ? part - SLICE : -SLICE;
-    return {part > 0 && slice < share.slices, late, slice, chunk, part};
-}
-
-// Where it finds its inputs and leaves its sums. Places of inputs are float4s.
-struct Task {
-    bool here;
-    bool recent;    // whether what the last steps have made is read
-    int inputs;     // of the cluster's first image, or if they lie in maps of the first buffer's first
-    int further;    // from image to image
-    int negatives;  // to the negatives, or 0
-    int sums;       // of the first of its outputs, among an image's
-    int pads;       // places behind these that nothing is to be added of
-};
-__device__ __forceinline__ Task task_of(const Cluster& cluster, const Turn& turn, const Stage& stage, const Share& share,
-                                        const Walk& walk, const Chunk& at) {
-    if (!at.here) return {};
-    int chunk = at.of_part + (at.late ? turn.early : 0), t = stage.tap_count - 1;
-    while (t > 0 && chunk < stage.tap(t).first) t--;
-    int steps = t < RECENT_TAPS ? int(turn.recent >> (2 * t)) & 3 : 0, place = gemv::place(chunk, 0);
-    int unit = stage.gated ? (at.slice & 1) * share.units + at.slice / 2 : at.slice;
-    int sums = unit * SLICE * turn.line + at.of_part + (at.late ? padded(turn.early) : 0);
-    Task task = {true, steps > 0, cluster.inputs_at + place, cluster.inputs, 2 * stage.chunks, sums, 0};
-    if (steps > 0) {
-        task.inputs = recent_at(cluster, walk.before(steps), 0) + gemv::place(chunk - stage.tap(t).first, 0);
-        task.further = cluster.recent;
-        task.negatives = cluster.recent_negatives;
-    }
-    if (!has_negatives(stage)) task.negatives = 0;
-    if (at.of_part == at.part - 1) task.pads = padded(at.part) - at.part;
-    return task;
+// Asks for what a multiplier does in one of the rounds of a stage of so many units. `works` is the first of its tables.
+__device__ __forceinline__ Work ask_work(const Cluster& cluster, int works, int units, int rank, int round) {
+    int more = units_of(units, rank) > units / CLUSTER, table = (works + round) * 2 + more;
+    int2 told = __ldg(reinterpret_cast<const int2*>(cluster.records + cluster.works_at) + table * MULTIPLIERS + threadIdx.x);
+    return {told.x, told.y};
 }
 
 // A multiplier's weights: the rows of a chunk for a slice as they come, with bfloat16 pairs of them.
@@ -87,21 +47,19 @@ __device__ __forceinline__ void widen(const Weights<BF16>& weights, float4 (&w)[
     }
 }
 
-// Asks for the weights of a round, and says of what.
+// Asks for the weights of a round of a stage.
 template <Precision OF>
-__device__ __forceinline__ Chunk ask_weights(Weights<OF>& weights, const Cluster& cluster, const Turn& turn, int rank, int round) {
-    const Stage& stage = stage_of(turn);
-    Chunk chunk = chunk_of(turn, stage, share_of(turn, stage, rank), round);
+__device__ __forceinline__ void ask_weights(Weights<OF>& weights, const Cluster& cluster, const Turn& turn, int rank, int round,
+                                            const Work& work) {
     // A value on every way, so that none is kept beside what it has been made into.
     if (OF == BF16) weights = {};
-    if (!chunk.here) return chunk;
+    if (!work.here()) return;
     const float4* from = cluster.weights + size_t((turn.page + round) * CLUSTER + rank) * PAGE<OF> + threadIdx.x;
 #pragma unroll
     for (int i = 0; i < QUADS<OF> / 2; i++) weights.quads[i] = __ldg(from + i * MULTIPLIERS);
-    if (!has_negatives(stage)) return chunk;
+    if (!has_negatives(stage_of(turn))) return;
 #pragma unroll
     for (int i = QUADS<OF> / 2; i < QUADS<OF>; i++) weights.quads[i] = __ldg(from + i * MULTIPLIERS);
-    return chunk;
 }
 
 // Half a chunk, which a bringer has of some of a tile's images.
@@ -155,39 +113,54 @@ __device__ __forceinline__ void bring(const Cluster& cluster, const Source& sour
     }
 }
 
-// A chunk's inputs of an image, where one half of the chunk lies there and the other beside it.
-__device__ __forceinline__ gemv::Inputs inputs_of(int at, int negatives) {
-    const float4* inputs = shared_record;
-    gemv::Inputs x = {inputs[at], inputs[at ^ 1], {}, {}};
-    if (negatives > 0) {
-        x.low_negative = inputs[at + negatives];
-        x.high_negative = inputs[(at ^ 1) + negatives];
-    }
-    return x;
+// Where a multiplier finds its chunk of an image, in float4s: in one of the buffers, or in what the last steps have made.
+struct Chunk {
+    int inputs; // of the first buffer's first image, or of the cluster's first
+    int further;    // from image to image
+    int negatives;  // to its negatives, or 0
+};
+__device__ __forceinline__ Chunk chunk_of(const Cluster& cluster, const Stage& stage, const Walk& walk, const Work& work) {
+    int steps = work.steps();
+    Chunk chunk = {cluster.inputs_at, cluster.inputs, 2 * stage.chunks};
+    if (steps > 0) chunk = {recent_at(cluster, walk.before(steps), 0), cluster.recent, cluster.recent_negatives};
+    chunk.inputs += work.inputs();
+    if (!has_negatives(stage)) chunk.negatives = 0;
+    return chunk;
 }
 
 // Multiplies the chunks of a tile's images by the weights.
-__device__ __forceinline__ void multiply_tile(const Cluster& cluster, const Task& task, int line, int tile, int buffer, int live,
-                                              const float4 (&w)[MOST_ROWS]) {
-    if (!task.here || live <= 0) return;
-    int from = task.inputs + (task.recent ? tile : buffer * cluster.tile) * task.further;
-    float* to = shared_floats() + sums_at(cluster, buffer, 0) + task.sums;
+__device__ __forceinline__ void multiply_tile(const Cluster& cluster, const Work& work, const Chunk& chunk, int line, int tile,
+                                              int buffer, int live, const float4 (&w)[MOST_ROWS]) {
+    if (!work.here()) return;
+    int from = chunk.inputs + (work.steps() > 0 ? tile : buffer * cluster.tile) * chunk.further;
+    float* to = shared_floats() + sums_at(cluster, buffer, 0) + work.sums;
     auto leave = [&](float4 sum) {
         gemv::store_sums(to, line, sum);
 #pragma unroll 1
-        for (int pad = 1; pad <= task.pads; pad++) gemv::store_sums(to + pad, line, make_float4(gemv::NOTHING, gemv::NOTHING, gemv::NOTHING, gemv::NOTHING));
+        for (int pad = 1; pad <= work.pads(); pad++) {
+            gemv::store_sums(to + pad, line, make_float4(gemv::NOTHING, gemv::NOTHING, gemv::NOTHING, gemv::NOTHING));
+        }
         to += cluster.sums * SLICE;
     };
-    gemv::Inputs x = inputs_of(from, task.negatives);
+    // One half of the chunk lies there, the other beside it.
+    const float4* inputs = shared_record;
+    float4 low = inputs[from], high = inputs[from ^ 1];
 #pragma unroll 1
-    for (int m = 1; m < live; m++) {
-        // The next image's are read while this one's are multiplied.
-        gemv::Inputs now = x;
-        from += task.further;
-        x = inputs_of(from, task.negatives);
-        leave(gemv::multiply(now, w, task.negatives > 0));
+    for (int m = 1;; m++) {
+        gemv::Inputs x = {low, high, {}, {}};
+        if (chunk.negatives > 0) {
+            x.low_negative = inputs[from + chunk.negatives];
+            x.high_negative = inputs[(from ^ 1) + chunk.negatives];
+        }
+        // The next image's are read while this one's are multiplied; negatives are, while the others are.
+        from += chunk.further;
+        if (m < live) {
+            low = inputs[from];
+            high = inputs[from ^ 1];
+        }
+        leave(gemv::multiply(x, w, chunk.negatives > 0));
+        if (m >= live) return;
     }
-    leave(gemv::multiply(x, w, task.negatives > 0));
 }
 
 // Copies a record to where nobody reads any more what lies there. Of `threads` it is the i-th.
@@ -220,7 +193,7 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
     // Where the taps take more places than there are bringers, these go round.
     int bringer = threadIdx.x % BRINGERS, places = 1 << turn.taps_shift, place = bringer & (places - 1);
     Source source = locate(turn, stage, batch, walk, place);
-    int images = share_of(turn, stage, walk.rank).units > 0 ? walk.images : 0;
+    int images = share_of(turn, rank_in_cluster()).units > 0 ? walk.images : 0;
     int activation = stage.activation, negatives = has_negatives(stage) ? 2 * stage.chunks : 0;
     for (int tile = 0; tile < walk.images; tile += cluster.tile) {
         Images mine = {tile + (bringer >> turn.taps_shift), max(BRINGERS >> turn.taps_shift, 1), min(tile + cluster.tile, images)};
@@ -250,25 +223,27 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
     }
 }
 
-// A multiplier's share of a step, of which it has asked for the weights of a chunk.
+// A multiplier's share of a step, of which it has asked for the weights; then `work` is the next step's.
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk, Chunk& chunk, Weights<OF>& weights) {
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk, Work& work, Weights<OF>& weights) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    Share share = share_of(turn, stage, walk.rank);
-    Task task = task_of(cluster, turn, stage, share, walk, chunk);
-    int rounds = turn.rounds, line = turn.line, images = share.units > 0 ? walk.images : 0;
-    bool ahead = comes_ahead(cluster, turn, walk), late = __any_sync(~0u, chunk.here && chunk.late);
+    int rounds = turn.rounds, line = turn.line;
+    Work next = ask_work(cluster, turn.next_works, turn.next_units, rank_in_cluster(), 0);
+    Chunk chunk = chunk_of(cluster, stage, walk, work);
+    bool ahead = comes_ahead(cluster, turn, walk), waits = work.late() || !ahead;
+    // Nobody multiplies more than a step ahead of what all have sent.
+    if (!waits) await_made(cluster, walk, 2);
     barrier_wait<MULTIPLIERS + BRINGERS>(INPUTS + set_of(walk));
-    if (ahead && late) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
+    if (ahead && waits) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
     float4 w[MOST_ROWS];
     widen(weights, w);
-    if (late || !ahead) await_last(cluster, walk);
+    if (waits) await_last(cluster, walk);
 #pragma unroll 1
     for (int tile = 0, round = 0;;) {
-        multiply_tile(cluster, task, line, tile, walk.buffer, min(cluster.tile, images - tile), rows_of(weights, w));
+        multiply_tile(cluster, work, chunk, line, tile, walk.buffer, min(cluster.tile, walk.images - tile), rows_of(weights, w));
         if (++round == rounds) {
-            if (ahead && !late) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
+            if (!waits) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
             barrier_arrive<MULTIPLIERS + ADDERS>(SUMS + walk.buffer);
             walk.buffer ^= 1;
             tile += cluster.tile;
@@ -279,34 +254,37 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk
             if (tile >= 2 * cluster.tile) barrier_wait<MULTIPLIERS + ADDERS>(READ + walk.buffer);
         }
         if (rounds == 1) continue;
-        task = task_of(cluster, turn, stage, share, walk, ask_weights(weights, cluster, turn, walk.rank, round));
+        work = ask_work(cluster, turn.works, turn.units, rank_in_cluster(), round);
+        ask_weights(weights, cluster, turn, rank_in_cluster(), round, work);
+        chunk = chunk_of(cluster, stage, walk, work);
         widen(weights, w);
     }
     // They are on their way while the step ends.
-    chunk = ask_weights(weights, cluster, turn_of(cluster, walk.next_turn()), walk.rank, 0);
-    if (ahead && !late) await_last(cluster, walk);
+    work = next;
+    ask_weights(weights, cluster, turn_of(cluster, walk.next_turn()), rank_in_cluster(), 0, work);
 }
 
 // An adder's output goes to all blocks, through an activation. Four neighbours have a slice, which each of them sends to every
-// fourth block. `to` is the slice's place, `to_negatives` that of its negatives.
+// fourth block. `to` is the slice's place, `negatives` bytes from there is that of its negatives.
 __device__ __forceinline__ void send_output(const Cluster& cluster, const Walk& walk, int activation, float output, unsigned to,
-                                            unsigned to_negatives, bool here) {
+                                            int negatives, bool here) {
     unsigned arrivals = arrivals_of(cluster, walk.step);
-    int first = threadIdx.x % WARP & ~(SLICE - 1);
+    // Not kept from step to step, for which there are no registers.
+    int lane = anew(threadIdx.x) % WARP, first = lane & ~(SLICE - 1);
     auto send_slice = [&](float of_output, unsigned place) {
         float4 x = {__shfl_sync(~0u, of_output, first), __shfl_sync(~0u, of_output, first + 1),
                     __shfl_sync(~0u, of_output, first + 2), __shfl_sync(~0u, of_output, first + 3)};
         if (!here) return;
 #pragma unroll
         for (int i = 0; i < CLUSTER; i += SLICE) {
-            int block = i + threadIdx.x % SLICE;
+            int block = i + lane % SLICE;
             send(in_block(place, block), x, in_block(arrivals, block));
         }
     };
     float negative = 0.0f;
     activate(activation, output, negative);
     send_slice(output, to);
-    if (activation == CONCAT_ELU) send_slice(negative, to_negatives);
+    if (activation == CONCAT_ELU) send_slice(negative, to + negatives);
 }
 
 // Adds the sums of chunks, of which there are a multiple of 4, to an accumulator and to its gate's, each in their order: two
@@ -337,13 +315,13 @@ __device__ __forceinline__ void add_chunks(float& value, float& gate, const floa
 __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& batch, Walk& walk) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
-    Share share = share_of(turn, stage, walk.rank);
+    Share share = share_of(turn, rank_in_cluster());
     Position at = {walk.first, step_at(stage, walk.row, stage.first_row), step_at(stage, walk.column, stage.first_column)};
     gemv::Ending ending = gemv::ending_of(stage);
     bool gated = stage.gated, adds = stage.adds, begins = stage.loads_accumulators, ahead = comes_ahead(cluster, turn, walk);
-    int adder = threadIdx.x % ADDERS, of_image = share.units * SLICE, recent_add = turn.recent_add, line = turn.line;
+    int adder = anew(threadIdx.x) % ADDERS, of_image = share.units * SLICE, recent_add = turn.recent_add, line = turn.line;
     int early = padded(turn.early), chunks = early + padded(stage.chunks - turn.early), activation = turn.sent_by;
-    int image = 0, rest = adder, of_step = cluster.images * cluster.own;
+    int negatives = cluster.recent_negatives * int(sizeof(float4)), image = 0, rest = adder, of_step = cluster.images * cluster.own;
     if (share.units > 0) {
         image = quotient(adder, of_image, turn.of_outputs[share.units - turn.units / CLUSTER]);
         rest = adder - image * of_image;
@@ -353,7 +331,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
         int live = min(cluster.tile, walk.images - tile), outputs = live * of_image, buffer = walk.buffer;
         gemv::Target target = {adder < outputs, nullptr, {}};
         float value = 0.0f, gate = 0.0f, add = 0.0f;
-        unsigned to = 0, to_negatives = 0;
+        unsigned to = 0;
         float* own = shared_floats() + own_at(cluster, 0, tile + image) + rest;
         bool is_read = tile + 2 * cluster.tile < walk.images;
         if (target.here) {
@@ -363,7 +341,6 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
             value = load_begun<float>(begins, target.begun);
             if (gated) gate = load_begun<float>(begins, target.begun + SLICE);
             to = shared_address(shared_record + recent_at(cluster, walk.step, tile + image) + gemv::place(unit / 2, unit % 2));
-            to_negatives = to + cluster.recent_negatives * int(sizeof(float4));
         }
         const float* sums = shared_floats() + sums_at(cluster, buffer, image) + rest * line;
         const float* gates = sums + (gated ? of_image * line : 0);
@@ -385,7 +362,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
         float output = gemv::ended(stage, ending, value, gate, add);
         if (target.here) own[walk.step * of_step] = output;
         // Others wait for what is sent; the map is for later steps.
-        send_output(cluster, walk, activation, output, to, to_negatives, target.here);
+        send_output(cluster, walk, activation, output, to, negatives, target.here);
         if (target.here) hand_over(target.output.to, output);
         // There are multipliers that wait for a third tile's place.
         if (is_read) barrier_arrive<MULTIPLIERS + ADDERS>(READ + buffer);

@@ -269,9 +269,10 @@ pub struct Turn {
     pub rounds: i32,
     pub page: i32,
     pub line: i32,
+    pub works: i32,
+    pub next_works: i32,
+    pub next_units: i32,
     pub early: i32,
-    pub late_from: i32,
-    pub of_parts: [u32; 2],
     pub ahead: i32,
     pub sent_by: i32,
     pub recent_add: i32,
@@ -280,6 +281,14 @@ pub struct Turn {
     pub taps_shift: i32,
     pub padding: i32,
     pub recent: u64,
+}
+
+/// `struct Work`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Work {
+    pub told: i32,
+    pub sums: i32,
 }
 
 /// `struct Cluster`: pointers are device addresses.
@@ -303,7 +312,7 @@ pub struct Cluster {
     pub own_at: i32,
     pub tokens_at: i32,
     pub arrivals_at: i32,
-    pub padding: i32,
+    pub works_at: i32,
 }
 
 #[cfg(test)]
@@ -347,6 +356,7 @@ mod tests {
             ("Expected", size_of::<Expected>()),
             ("Turn", size_of::<Turn>()),
             ("Cluster", size_of::<Cluster>()),
+            ("Work", size_of::<Work>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }

@@ -5,13 +5,13 @@
 //! Which is which follows from the order of the steps and repeats with the period of the strides, but for the first pixel of a
 //! row, which no step was before.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::{
     self, ADDERS, BRINGERS, CHUNK, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SETS,
-    SLICE, Turn,
+    SLICE, Turn, Work,
 };
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
@@ -33,7 +33,7 @@ pub const BLOCK: usize = MULTIPLIERS + SETS * (ADDERS + BRINGERS);
 /// What clusters read, and their shape.
 #[derive(Debug)]
 pub struct Clusters {
-    /// A record for each step.
+    /// A record for each step; behind them the multipliers' tables.
     pub records: Vec<u8>,
     /// The first record of a row, by row modulo the period.
     pub rows: Vec<usize>,
@@ -79,8 +79,6 @@ impl Shared<'_> {
             page: shares.page as i32,
             line: line(early, chunks) as i32,
             early: early as i32,
-            late_from: shares.late_from as i32,
-            of_parts: [early, chunks - early].map(|part| if part > 0 { abi::reciprocal(part) } else { 0 }),
             ahead: i32::from(early > 0 && (0..since.len()).all(|t| !is_early(t) || since[t] != 1)),
             sent_by: Activation::Identity as i32,
             recent_add: if header.adds == 1 { recent.add(step.at_output(header.add), shares.units) as i32 } else { 0 },
@@ -152,7 +150,14 @@ struct Builder<'a> {
     weights: &'a Pages,
     /// For a pixel that has no stage: one that has nothing to do.
     idle: &'a Stage,
-    records: Vec<(Turn, &'a Stage)>,
+    records: Vec<Record<'a>>,
+}
+
+/// A step's record, and how its weights are divided if it has a stage.
+struct Record<'a> {
+    turn: Turn,
+    stage: &'a Stage,
+    shares: Option<Shares>,
 }
 
 impl<'a> Builder<'a> {
@@ -167,8 +172,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a record.
-    fn add(&mut self, turn: Turn, stage: &'a Stage) {
-        self.records.push((Turn { next: self.records.len() as i32 + 1, ..turn }, stage));
+    fn add(&mut self, turn: Turn, stage: &'a Stage, shares: Option<Shares>) {
+        let turn = Turn { next: self.records.len() as i32 + 1, ..turn };
+        self.records.push(Record { turn, stage, shares });
     }
 
     /// The records of a class of rows, of which it returns the first: the first pixel, those after it, and again one of the
@@ -187,13 +193,13 @@ impl<'a> Builder<'a> {
             if steps.is_empty() {
                 let turn = Turn { rounds: 1, ..Turn::zeroed() };
                 recent.push(Maker { made: None, units: 0, sent_by: None, record: None });
-                self.add(turn, self.idle);
+                self.add(turn, self.idle, None);
             }
             for shared in steps {
                 let turn = shared.turn(&mut recent);
                 let made = shared.fills().then(|| shared.step.output());
                 recent.push(Maker { made, units: shared.shares.units, sent_by: None, record: Some(self.records.len()) });
-                self.add(turn, shared.step.stage);
+                self.add(turn, shared.step.stage, Some(shared.shares));
             }
             let made = Some(Made {
                 base: self.schedule.image.base,
@@ -201,14 +207,14 @@ impl<'a> Builder<'a> {
                 column: (column + previous) as isize,
             });
             recent.push(Maker { made, units: 0, sent_by: Some(Activation::Identity as i32), record: None });
-            self.records.last_mut().expect("every pixel has a record").0.last = 1;
+            self.records.last_mut().expect("every pixel has a record").turn.last = 1;
         }
         for (record, activation) in recent.sent {
-            self.records[record].0.sent_by = activation;
+            self.records[record].turn.sent_by = activation;
         }
         self.records.truncate(firsts[period + 1]);
         // After the period's last column comes one of the first's class, but with a step before it.
-        self.records.last_mut().expect("every pixel has a record").0.next = firsts[1] as i32;
+        self.records.last_mut().expect("every pixel has a record").turn.next = firsts[1] as i32;
         begin
     }
 }
@@ -228,7 +234,8 @@ impl Clusters {
         let idle = Stage { header: abi::Stage::zeroed(), taps: Vec::new() };
         let mut builder = Builder { plan, steps, schedule, weights, idle: &idle, records: Vec::new() };
         let rows = (0..steps.period).map(|row| builder.row(row)).collect();
-        let records = builder.records;
+        let mut records = builder.records;
+        let works = works_of(&mut records);
         let sizes = Sizes::of(&records, schedule.image);
         // As many images for each cluster as for any other, or fewer where they do not fit.
         let most = extent.batch.div_ceil(resident);
@@ -238,16 +245,79 @@ impl Clusters {
             .filter(|&(images, tile)| tile <= images.next_power_of_two());
         let (told, shared) = shapes.find_map(|(images, tile)| sizes.lay_out(images, tile, limit))?;
         let count = extent.batch.div_ceil(told.images as usize);
-        let bytes = |(turn, stage): &(Turn, &Stage)| {
+        let told = abi::Cluster { works_at: (records.len() * sizes.parts) as i32, ..told };
+        let bytes = |Record { turn, stage, .. }: &Record| {
             let mut record = bytes_of(turn).to_vec();
             record.extend_from_slice(bytes_of(&stage.header));
             record.extend_from_slice(cast_slice(&stage.taps));
             record.resize(sizes.parts * PART, 0);
             record
         };
-        let records = records.iter().flat_map(bytes).collect();
+        let records = records.iter().flat_map(bytes).chain(cast_slice(&works).iter().copied()).collect();
         Some(Clusters { records, rows, told, shared, count })
     }
+}
+
+/// What the multipliers of a block with so many units do in a round of a step.
+fn works(turn: &Turn, stage: &Stage, shares: &Shares, round: usize, units: usize) -> Vec<Work> {
+    let (header, chunks) = (&stage.header, stage.header.chunks as usize);
+    let task = |multiplier| {
+        let task = shares.task(round, multiplier, chunks);
+        task.filter(|&(slice, _)| slice < units << header.gated)
+    };
+    let tasks: Vec<_> = (0..MULTIPLIERS).map(task).collect();
+    let of_task = |(multiplier, task): (usize, &Option<(usize, usize)>)| {
+        let warp = &tasks[multiplier / WARP * WARP..][..WARP];
+        let late = warp.iter().flatten().any(|&(_, chunk)| chunk >= shares.early);
+        let Some((slice, chunk)) = *task else { return Work { told: i32::MIN | i32::from(late) << 20, sums: 0 } };
+        let t = stage.taps.iter().rposition(|tap| tap.first as usize <= chunk).expect("taps have all chunks");
+        let steps = if t < RECENT_TAPS { (turn.recent >> (2 * t) & 3) as i32 } else { 0 };
+        let first = if steps > 0 { stage.taps[t].first as usize } else { 0 };
+        let pads = if chunk + 1 == shares.early || chunk + 1 == chunks { pads_behind(shares.early, chunk + 1) } else { 0 };
+        let at = if chunk < shares.early { chunk } else { chunk + pads_behind(shares.early, shares.early) };
+        let unit = if header.gated == 1 { slice % 2 * units + slice / 2 } else { slice };
+        let inputs = place(chunk - first);
+        assert!(inputs < 1 << 16, "{chunks} chunks");
+        Work {
+            told: inputs as i32 | steps << 16 | (pads as i32) << 18 | i32::from(late) << 20,
+            sums: (unit * SLICE * turn.line as usize + at) as i32,
+        }
+    };
+    tasks.iter().enumerate().map(of_task).collect()
+}
+
+/// Places behind a part's last chunk up to a multiple of 16 bytes: `end` is behind it.
+fn pads_behind(early: usize, end: usize) -> usize {
+    let of_part = if end > early { end - early } else { end };
+    of_part.next_multiple_of(SLICE) - of_part
+}
+
+/// Where the first half of a chunk lies, as `gemv::place` has it.
+fn place(chunk: usize) -> usize {
+    2 * chunk + (chunk >> 2 & 1)
+}
+
+/// The multipliers' tables of all records, which are told where theirs are. Most are the same as others.
+fn works_of(records: &mut [Record]) -> Vec<Work> {
+    let (mut all, mut found) = (Vec::new(), HashMap::new());
+    for Record { turn, stage, shares } in records.iter_mut() {
+        let fewest = turn.units as usize / CLUSTER;
+        let nothing = Shares::default();
+        let rounds = (0..turn.rounds as usize).flat_map(|round| [fewest, fewest + 1].map(|units| (round, units)));
+        let tables: Vec<_> = rounds
+            .flat_map(|(round, units)| works(turn, stage, shares.as_ref().unwrap_or(&nothing), round, units))
+            .collect();
+        let before = all.len() / (2 * MULTIPLIERS);
+        turn.works = *found.entry(tables).or_insert_with_key(|tables| {
+            all.extend_from_slice(tables);
+            before as i32
+        });
+    }
+    for i in 0..records.len() {
+        let next = records[records[i].turn.next as usize].turn;
+        (records[i].turn.next_works, records[i].turn.next_units) = (next.works, next.units);
+    }
+    all
 }
 
 /// The most that a step needs.
@@ -265,9 +335,9 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(records: &[(Turn, &Stage)], image: Grid) -> Sizes {
+    fn of(records: &[Record], image: Grid) -> Sizes {
         let mut most = Sizes { recent_channels: image.channels as usize, ..Sizes::default() };
-        for (turn, stage) in records {
+        for Record { turn, stage, .. } in records {
             let header = &stage.header;
             let units = turn.units as usize;
             let of_block = units.div_ceil(CLUSTER);
@@ -342,7 +412,7 @@ mod tests {
     fn turns(clusters: &Clusters) -> Vec<Turn> {
         let bytes = clusters.told.parts as usize * PART;
         let head = |record: &[u8]| bytemuck::pod_read_unaligned(&record[..size_of::<Turn>()]);
-        clusters.records.chunks(bytes).map(head).collect()
+        clusters.records[..clusters.told.works_at as usize * PART].chunks(bytes).map(head).collect()
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Shares {
     }
 
     /// The slice of a block and the chunk, of so many, that a multiplier has in a round, if there are as many slices.
-    fn task(&self, round: usize, multiplier: usize, chunks: usize) -> Option<(usize, usize)> {
+    pub fn task(&self, round: usize, multiplier: usize, chunks: usize) -> Option<(usize, usize)> {
         let task = round * MULTIPLIERS + multiplier;
         let late = task >= self.late_from;
         let (first, part) = if late { (self.early, chunks - self.early) } else { (0, self.early) };

@@ -131,7 +131,10 @@ class Block:
             far = region.latency if region.latency is not None else self.latency["L2"]
             if self.now + far // 2 < region.until:  # when the load is half way
                 word = region.before
-            if "STRONG" in self.running.op or region.latency is not None:
+            if region.streamed:
+                self.streamed = max(self.streamed, self.now) + size / self.latency["STREAM"]
+                self.touched.append((math.ceil(self.streamed) - self.now + far, region.name))
+            elif "STRONG" in self.running.op or region.latency is not None:
                 # Not of the first-level cache, nor what is so large that it cannot stay there.
                 self.touched.append((far + region.delay, region.name))
             else:
