@@ -50,7 +50,7 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
         ask_weights(weights, cluster, turn, rank_in_cluster(), 0, work);
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step(cluster, walk, work, weights);
+            multiply_step(cluster, walk, work, weights, last && walk.column + 1 == batch.width);
             walk = walk.next(last);
             walk.column += last;
         }
@@ -71,13 +71,15 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
             walk.column++;
         }
     } else {
+        bool first = true;
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
             if (set_of(walk) == set) {
-                bring_step(cluster, batch, walk);
+                bring_step(cluster, batch, walk, first);
             } else {
                 skip_step<2 * BRINGERS>(cluster, walk, TO_BRING + set_of(walk));
             }
+            first = false;
             walk.turn = walk.next_turn();
             walk.advance();
             if (!last) continue;

@@ -13,8 +13,9 @@
 
 // Barriers of some of a block's threads: a tile's inputs that lie in maps are there, by a step's set; the sums of the first
 // part are there, if they come ahead, and those of all, of one of two tiles; they have been read, for a third tile of a step;
-// the next step's record is there, for bringers, by a step's set, and for adders, of whom nobody knows so soon where they are.
-enum Barrier : int { INPUTS = 1, EARLY = 3, SUMS = 5, READ = 7, TO_BRING = 9, TO_ADD = 11 };
+// the next step's record is there, for bringers, by a step's set, and for adders, of whom nobody knows so soon where they are;
+// where a step has several tiles, the last one but one has been multiplied, whose inputs lie where the next step's first will.
+enum Barrier : int { INPUTS = 1, EARLY = 3, SUMS = 5, READ = 7, TO_BRING = 9, TO_ADD = 11, FREE = 15 };
 constexpr int TO_ADD_TURNS = 4;
 
 // Asks for what a multiplier does in one of the rounds of a stage of so many units. `works` is the first of its tables.
@@ -186,8 +187,8 @@ __device__ __forceinline__ void skip_step(const Cluster& cluster, Walk& walk, in
     for (int tile = 0; tile < walk.images; tile += cluster.tile) walk.buffer ^= 1;
 }
 
-// A bringer's share of a step.
-__device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& batch, Walk& walk) {
+// A bringer's share of a step. `first`: no step was before it.
+__device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& batch, Walk& walk, bool first) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
     // Where the taps take more places than there are bringers, these go round.
@@ -202,14 +203,15 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
         if (source.map != nullptr && mine.from < mine.end) x = ask_input(source, mine.from);
         if (tile == 0) {
             copy_record(cluster, turn.next, walk.next_turn(), BRINGERS - 1 - bringer, BRINGERS);
-            // Of the step before the last all has been multiplied, whose inputs lay here; with several tiles it is the last's.
-            await_made(cluster, walk, walk.images > cluster.tile ? 1 : 2);
+            // Of the step before the last all has been multiplied: with one tile its inputs lay here.
+            await_made(cluster, walk, 2);
             barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
             barrier_arrive<BRINGERS + ADDERS>(TO_ADD + walk.turn % TO_ADD_TURNS);
             if (bringer == BRINGERS - 1) {
                 int copies = turn.sent_by == CONCAT_ELU ? 2 : 1;
                 expect(cluster, walk, copies * turn.units * SLICE * walk.images, turn.units);
             }
+            if (walk.images > cluster.tile && !first) barrier_wait<MULTIPLIERS + BRINGERS>(FREE);
         }
         bring(cluster, source, mine, x, activation, inputs, negatives);
 #pragma unroll 1
@@ -223,9 +225,9 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
     }
 }
 
-// A multiplier's share of a step, of which it has asked for the weights; then `work` is the next step's.
+// A multiplier's share of a step, of which it has asked for the weights; then `work` is the next step's. `final`: there is none.
 template <Precision OF>
-__device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk, Work& work, Weights<OF>& weights) {
+__device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk, Work& work, Weights<OF>& weights, bool final) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
     int rounds = turn.rounds, line = turn.line;
@@ -248,6 +250,7 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk
             walk.buffer ^= 1;
             tile += cluster.tile;
             if (tile >= walk.images) break;
+            if (tile + cluster.tile >= walk.images && !final) barrier_arrive<MULTIPLIERS + BRINGERS>(FREE);
             round = 0;
             barrier_wait<MULTIPLIERS + BRINGERS>(INPUTS + set_of(walk));
             // The sums of the tile before the last lie where this one's will.
@@ -270,7 +273,7 @@ __device__ __forceinline__ void send_output(const Cluster& cluster, const Walk& 
                                             int negatives, bool here) {
     unsigned arrivals = arrivals_of(cluster, walk.step);
     // Not kept from step to step, for which there are no registers.
-    int lane = anew(threadIdx.x) % WARP, first = lane & ~(SLICE - 1);
+    unsigned lane = unsigned(anew(threadIdx.x)) % WARP, first = lane & ~(SLICE - 1);
     auto send_slice = [&](float of_output, unsigned place) {
         float4 x = {__shfl_sync(~0u, of_output, first), __shfl_sync(~0u, of_output, first + 1),
                     __shfl_sync(~0u, of_output, first + 2), __shfl_sync(~0u, of_output, first + 3)};
@@ -360,10 +363,12 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
         int from = ahead ? early : 0;
         if (target.here) add_chunks(value, gate, sums + from, gates + from, chunks - from);
         float output = gemv::ended(stage, ending, value, gate, add);
-        if (target.here) own[walk.step * of_step] = output;
         // Others wait for what is sent; the map is for later steps.
         send_output(cluster, walk, activation, output, to, negatives, target.here);
-        if (target.here) hand_over(target.output.to, output);
+        if (target.here) {
+            own[walk.step * of_step] = output;
+            hand_over(target.output.to, output);
+        }
         // There are multipliers that wait for a third tile's place.
         if (is_read) barrier_arrive<MULTIPLIERS + ADDERS>(READ + buffer);
         walk.buffer ^= 1;

@@ -127,10 +127,13 @@ impl Recent {
         if sent_by == activation { steps + 1 } else { 0 }
     }
 
-    /// The same of what is added by a block that has made it itself: its units are the same.
+    /// The same of what is added by the thread that has made it: it had as many units, and its set of adders is that of every
+    /// other stage.
     fn add(&self, made: Made, units: usize) -> usize {
-        let same = |maker: &Maker| maker.made == Some(made) && maker.record.is_some() && maker.units == units;
-        self.makers.iter().position(same).map_or(0, |steps| steps + 1)
+        let [last, before] = [0, 1].map(|i| self.makers.get(i));
+        let stage_between = last.is_some_and(|maker| maker.record.is_some());
+        let same = before.is_some_and(|maker| maker.made == Some(made) && maker.record.is_some() && maker.units == units);
+        if stage_between && same { SETS } else { 0 }
     }
 
     fn push(&mut self, maker: Maker) {
@@ -387,6 +390,16 @@ impl Sizes {
 }
 
 #[cfg(test)]
+impl Clusters {
+    /// The heads of all records.
+    pub fn turns(&self) -> Vec<Turn> {
+        let bytes = self.told.parts as usize * PART;
+        let head = |record: &[u8]| bytemuck::pod_read_unaligned(&record[..size_of::<Turn>()]);
+        self.records[..self.told.works_at as usize * PART].chunks(bytes).map(head).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cuda::cost::Room;
@@ -409,12 +422,6 @@ mod tests {
         Clusters::new(&plan, &steps, &schedule, &pages, extent, LIMIT, RESIDENT)
     }
 
-    fn turns(clusters: &Clusters) -> Vec<Turn> {
-        let bytes = clusters.told.parts as usize * PART;
-        let head = |record: &[u8]| bytemuck::pod_read_unaligned(&record[..size_of::<Turn>()]);
-        clusters.records[..clusters.told.works_at as usize * PART].chunks(bytes).map(head).collect()
-    }
-
     #[test]
     fn images_are_shared_out_among_the_clusters_that_run_at_a_time() {
         for (batch, shape) in
@@ -435,7 +442,7 @@ mod tests {
     #[test]
     fn a_step_reads_what_the_last_two_have_made_where_they_have() {
         let clusters = of(PixelCnnPp::PAPER.graph(), Extent { batch: 1, height: 32, width: 32 }).unwrap();
-        let turns = turns(&clusters);
+        let turns = clusters.turns();
         // A row in which only maps of stride 1 have positions: at its first pixel no step was before, and nothing is recent.
         let first = clusters.rows[1];
         assert_eq!([turns[first].recent, turns[first].recent_add as u64], [0, 0]);
