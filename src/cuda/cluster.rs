@@ -81,7 +81,11 @@ impl Shared<'_> {
             early: early as i32,
             ahead: i32::from(early > 0 && (0..since.len()).all(|t| !is_early(t) || since[t] != 1)),
             sent_by: Activation::Identity as i32,
-            recent_add: if header.adds == 1 { recent.add(step.at_output(header.add), shares.units) as i32 } else { 0 },
+            recent_add: if header.adds == 1 {
+                recent.add(step.at_output(header.add), shares.units) as i32
+            } else {
+                0
+            },
             of_outputs: [fewest, fewest + 1].map(|units| abi::reciprocal(units * SLICE)),
             tap_shift: tap_shift as i32,
             taps_shift: (brought << tap_shift).next_power_of_two().trailing_zeros() as i32,
@@ -132,7 +136,8 @@ impl Recent {
     fn add(&self, made: Made, units: usize) -> usize {
         let [last, before] = [0, 1].map(|i| self.makers.get(i));
         let stage_between = last.is_some_and(|maker| maker.record.is_some());
-        let same = before.is_some_and(|maker| maker.made == Some(made) && maker.record.is_some() && maker.units == units);
+        let same = before
+            .is_some_and(|maker| maker.made == Some(made) && maker.record.is_some() && maker.units == units);
         if stage_between && same { SETS } else { 0 }
     }
 
@@ -201,7 +206,12 @@ impl<'a> Builder<'a> {
             for shared in steps {
                 let turn = shared.turn(&mut recent);
                 let made = shared.fills().then(|| shared.step.output());
-                recent.push(Maker { made, units: shared.shares.units, sent_by: None, record: Some(self.records.len()) });
+                recent.push(Maker {
+                    made,
+                    units: shared.shares.units,
+                    sent_by: None,
+                    record: Some(self.records.len()),
+                });
                 self.add(turn, shared.step.stage, Some(shared.shares));
             }
             let made = Some(Made {
@@ -272,11 +282,17 @@ fn works(turn: &Turn, stage: &Stage, shares: &Shares, round: usize, units: usize
     let of_task = |(multiplier, task): (usize, &Option<(usize, usize)>)| {
         let warp = &tasks[multiplier / WARP * WARP..][..WARP];
         let late = warp.iter().flatten().any(|&(_, chunk)| chunk >= shares.early);
-        let Some((slice, chunk)) = *task else { return Work { told: i32::MIN | i32::from(late) << 20, sums: 0 } };
+        let Some((slice, chunk)) = *task else {
+            return Work { told: i32::MIN | i32::from(late) << 20, sums: 0 };
+        };
         let t = stage.taps.iter().rposition(|tap| tap.first as usize <= chunk).expect("taps have all chunks");
         let steps = if t < RECENT_TAPS { (turn.recent >> (2 * t) & 3) as i32 } else { 0 };
         let first = if steps > 0 { stage.taps[t].first as usize } else { 0 };
-        let pads = if chunk + 1 == shares.early || chunk + 1 == chunks { pads_behind(shares.early, chunk + 1) } else { 0 };
+        let pads = if chunk + 1 == shares.early || chunk + 1 == chunks {
+            pads_behind(shares.early, chunk + 1)
+        } else {
+            0
+        };
         let at = if chunk < shares.early { chunk } else { chunk + pads_behind(shares.early, shares.early) };
         let unit = if header.gated == 1 { slice % 2 * units + slice / 2 } else { slice };
         let inputs = place(chunk - first);
@@ -306,7 +322,8 @@ fn works_of(records: &mut [Record]) -> Vec<Work> {
     for Record { turn, stage, shares } in records.iter_mut() {
         let fewest = turn.units as usize / CLUSTER;
         let nothing = Shares::default();
-        let rounds = (0..turn.rounds as usize).flat_map(|round| [fewest, fewest + 1].map(|units| (round, units)));
+        let rounds =
+            (0..turn.rounds as usize).flat_map(|round| [fewest, fewest + 1].map(|units| (round, units)));
         let tables: Vec<_> = rounds
             .flat_map(|(round, units)| works(turn, stage, shares.as_ref().unwrap_or(&nothing), round, units))
             .collect();

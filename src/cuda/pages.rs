@@ -79,7 +79,8 @@ impl Shares {
 
 /// Chunks of the taps that the pixel phase sums before a piece's last one.
 fn chunks_before_last(plan: &Plan, piece: &Piece) -> usize {
-    let of_taps = plan.taps(piece).skip(piece.hoisted).map(|tap| chunks(plan.graph.maps[tap.source].channels));
+    let of_taps =
+        plan.taps(piece).skip(piece.hoisted).map(|tap| chunks(plan.graph.maps[tap.source].channels));
     let of_taps: Vec<usize> = of_taps.collect();
     of_taps.split_last().map_or(0, |(_, before)| before.iter().sum())
 }

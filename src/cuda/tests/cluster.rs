@@ -74,6 +74,9 @@ impl Counts {
             let shares: Vec<_> = pieces.iter().map(|&piece| pages.pieces[piece].unwrap()).collect();
             let of_piece = |(&piece, shares)| sectors(&packed.pieces[piece], shares, precision);
             counts.sectors += pieces.iter().zip(&shares).map(of_piece).sum::<u64>();
+            // When a row ends, the weights of what would come next have been asked for.
+            let next = steps.pixel(row, 1).iter().flatten().next().unwrap().piece;
+            counts.sectors += of_piece((&next, &pages.pieces[next].unwrap()));
             // The first record, and at each step the next one.
             counts.sectors += blocks * ((shares.len() + 1) * record / SECTOR) as u64;
             let mut turn = &turns[clusters.rows[row]];
@@ -83,8 +86,8 @@ impl Counts {
                 let copies = if turn.sent_by == Activation::ConcatElu as i32 { 2 } else { 1 };
                 counts.sent += sent(copies * shares.units * SLICE, shares.units);
                 // The inputs in maps are there, all sums are there, and the next record for bringers and for adders. And the sums
-                // of what has not just been made, which is of all but one tap.
-                counts.block_barriers += blocks * if shares.early > 0 { 5 } else { 4 };
+                // of all taps but the last, if they come ahead.
+                counts.block_barriers += blocks * (4 + turn.ahead as u64);
                 turn = &turns[turn.next as usize];
             }
             counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
@@ -173,7 +176,7 @@ fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
     // All layers that the paper's model has, one of a kind. A block's two or three slices of a map fill no sectors, and a warp that
     // has chunks of two slices stores some of their sums to the same banks.
     let paper = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };
-    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.01, 0.7] };
+    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.01, 0.55] };
     // Six blocks have a slice, the others send tokens.
     let narrow = PixelCnnPp { filters: 24, mixtures: 1, ..paper };
     let narrow_bounds = Bounds { sectors: [1.05, 1.01], conflicts: [0.01, 0.05] };
