@@ -205,13 +205,14 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
             copy_record(cluster, turn.next, walk.next_turn(), BRINGERS - 1 - bringer, BRINGERS);
             // Of the step before the last all has been multiplied: with one tile its inputs lay here.
             await_made(cluster, walk, 2);
-            barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
             barrier_arrive<BRINGERS + ADDERS>(TO_ADD + walk.turn % TO_ADD_TURNS);
             if (bringer == BRINGERS - 1) {
                 int copies = turn.sent_by == CONCAT_ELU ? 2 : 1;
                 expect(cluster, walk, copies * turn.units * SLICE * walk.images, turn.units);
             }
             if (walk.images > cluster.tile && !first) barrier_wait<MULTIPLIERS + BRINGERS>(FREE);
+            // Behind the one before, which the other set is to wait at next.
+            barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
         }
         bring(cluster, source, mine, x, activation, inputs, negatives);
 #pragma unroll 1
