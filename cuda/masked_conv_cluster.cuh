@@ -116,9 +116,9 @@ __device__ __forceinline__ void bring(const Cluster& cluster, const Source& sour
 
 // Where a multiplier finds its chunk of an image, in float4s: in one of the buffers, or in what the last steps have made.
 struct Chunk {
-    int inputs; // of the first buffer's first image, or of the cluster's first
-    int further;    // from image to image
-    int negatives;  // to its negatives, or 0
+    int inputs;    // of the first buffer's first image, or of the cluster's first
+    int further;   // from image to image
+    int negatives; // to its negatives, or 0
 };
 __device__ __forceinline__ Chunk chunk_of(const Cluster& cluster, const Stage& stage, const Walk& walk, const Work& work) {
     int steps = work.steps();

@@ -64,8 +64,8 @@ impl Shared<'_> {
         let since = taps.iter().take(RECENT_TAPS).map(|tap| recent.read(step.input(tap), header.activation));
         let since: Vec<usize> = since.collect();
         let of_taps = since.iter().enumerate().fold(0, |bits, (t, &steps)| bits | (steps as u64) << (2 * t));
-        let in_maps = (0..taps.len()).filter(|&t| since.get(t).is_none_or(|&steps| steps == 0));
-        let brought = in_maps.last().map_or(1, |t| t + 1);
+        let mut in_maps = (0..taps.len()).filter(|&t| since.get(t).is_none_or(|&steps| steps == 0));
+        let brought = in_maps.next_back().map_or(1, |t| t + 1);
         let fewest = shares.units / CLUSTER;
         // Halves of chunks of the largest tap, by whole warps.
         let firsts = taps.iter().map(|tap| tap.first).chain([header.chunks]);
