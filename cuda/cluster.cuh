@@ -12,20 +12,21 @@
 #include "masked_conv_cluster.cuh"
 #include "sample.cuh"
 
-// Draws the pixels of a cluster's images, a warp of the adders each.
+// Draws the pixels of a cluster's images, a warp of the last step's adders each.
 __device__ __forceinline__ void draw_step(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
-    int adder = threadIdx.x - MULTIPLIERS, warps = ADDERS / WARP;
+    int adder = anew(threadIdx.x % ADDERS), warps = ADDERS / WARP;
     unsigned arrivals = arrivals_of(cluster, walk.step);
-    for (int image = walk.rank + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
+    for (int image = rank_in_cluster() + adder / WARP * CLUSTER; image < walk.images; image += warps * CLUSTER) {
         int values = recent_at(cluster, walk.step, image);
-        auto ready = [&] { await_last(cluster, walk, false); };
+        auto ready = [&] { await_last(cluster, walk); };
         sample<HANDED>(sampler, batch, walk.first + image, walk.row, walk.column, ready, [&](int channel, float x) {
-            unsigned to = shared_address(shared_floats() + values + channel);
+            unsigned to = shared_address(shared_record + values + gemv::place(channel / CHUNK, channel / SLICE % 2)) +
+                          channel % SLICE * int(sizeof(float));
             for (int block = 0; block < CLUSTER; block++) send(in_block(to, block), x, in_block(arrivals, block));
         });
     }
-    await_last(cluster, walk, false);
-    if (walk.rank >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
+    await_last(cluster, walk);
+    if (rank_in_cluster() >= walk.images && adder < CLUSTER) send_token(cluster, walk, adder);
 }
 
 // The record is the first of the row.
@@ -33,7 +34,7 @@ template <Precision OF>
 __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sampler* sampler, const Batch& batch, int record,
                                             int row) {
     int first_image = int(blockIdx.x) / CLUSTER * cluster.images;
-    Walk walk = {int(rank_in_cluster()), first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
+    Walk walk = {first_image, min(cluster.images, batch.size - first_image), row, 0, 0, 0, 0, 0};
     if (threadIdx.x == 0) {
         for (int step = 0; step < RECENT; step++) begin_arrivals(arrivals_of(cluster, step));
     }
@@ -41,45 +42,57 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     copy_record(cluster, record, 0, threadIdx.x, CLUSTER_THREADS);
     __syncthreads();
     cluster_barrier();
-    bool first = true;
+    int set = threadIdx.x / ADDERS % SETS;
     if (threadIdx.x < MULTIPLIERS) {
         Weights<OF> weights = {};
+        const Turn& turn = turn_of(cluster, walk.turn);
+        Work work = ask_work(cluster, turn.works, turn.units, rank_in_cluster(), 0);
+        ask_weights(weights, cluster, turn, rank_in_cluster(), 0, work);
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            multiply_step(cluster, walk, weights);
-            walk.turn = walk.next_turn();
+            multiply_step(cluster, walk, work, weights, last && walk.column + 1 == batch.width);
+            walk = walk.next(last);
             walk.column += last;
         }
-    } else if (threadIdx.x < MULTIPLIERS + ADDERS) {
+    } else if (threadIdx.x < MULTIPLIERS + SETS * ADDERS) {
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            add_step(cluster, batch, walk, first);
-            first = false;
+            if (set_of(walk) == set) {
+                add_step(cluster, batch, walk);
+            } else {
+                skip_step<BRINGERS + ADDERS>(cluster, walk, TO_ADD + walk.turn % TO_ADD_TURNS);
+            }
             walk.turn = walk.next_turn();
             walk.advance();
             if (!last) continue;
-            draw_step(cluster, *sampler, batch, walk);
+            // The set of the step that has just ended.
+            if (set_of(walk) != set) draw_step(cluster, *sampler, batch, walk);
             walk.advance();
             walk.column++;
         }
     } else {
+        bool first = true;
         while (walk.column < batch.width) {
             bool last = turn_of(cluster, walk.turn).last;
-            bring_step(cluster, batch, walk, first);
+            if (set_of(walk) == set) {
+                bring_step(cluster, batch, walk, first);
+            } else {
+                skip_step<2 * BRINGERS>(cluster, walk, TO_BRING + set_of(walk));
+            }
             first = false;
             walk.turn = walk.next_turn();
             walk.advance();
             if (!last) continue;
-            if (threadIdx.x == CLUSTER_THREADS - 1) {
+            if (set_of(walk) != set && threadIdx.x % BRINGERS == BRINGERS - 1) {
+                await_made(cluster, walk, 2);
                 expect(cluster, walk, walk.images * sampler->input.image.channels, min(walk.images, CLUSTER));
             }
-            await_last(cluster, walk, false);
             walk.advance();
             walk.column++;
         }
     }
     // No block leaves while another one sends to it.
-    if (threadIdx.x >= MULTIPLIERS) await_last(cluster, walk, false);
+    if (threadIdx.x >= MULTIPLIERS) await_last(cluster, walk);
     __syncwarp();
     cluster_barrier();
 }

@@ -11,9 +11,10 @@
 // Blocks of a cluster: as many as a device of compute capability 9.0 takes.
 constexpr int CLUSTER = 16;
 
-__device__ __forceinline__ unsigned rank_in_cluster() {
-    unsigned rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+// Read where it is needed: there are no registers to keep it in.
+__device__ __forceinline__ int rank_in_cluster() {
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
 

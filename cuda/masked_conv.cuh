@@ -49,6 +49,17 @@ __device__ __forceinline__ void activate(int activation, float4& x, float4& nega
     }
 }
 
+// The same for one channel.
+__device__ __forceinline__ void activate(int activation, float& x, float& negative) {
+    if (activation == CONCAT_ELU) {
+        concat_elu(x, x, negative);
+    } else if (activation == ELU) {
+        x = elu(x);
+    } else if (activation == RELU) {
+        x = relu(x);
+    }
+}
+
 // The same for several fours, but of nothing that is STORED. It is decided once for all of them, which then pass side by side;
 // and not by a jump through a table, which ptxas makes of comparisons with each activation and which takes 65 cycles.
 template <int COUNT>
@@ -159,15 +170,18 @@ struct Output {
     const float* add; // what is added to the output, if anything is
 };
 
-// The output `o` of a slice, at a position: with a gate the slice is the values'.
-__device__ __forceinline__ Output locate_output(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+// The output `o` of a slice, at a position: with a gate the slice is the values'. `adds`: what is added is looked for, too.
+__device__ __forceinline__ Output locate_output(const Stage& stage, const Batch& batch, Position at, int slice, int o, bool adds) {
     if (stage.stores_accumulators) return {batch.arena + accumulators_at(stage, at) + slice * SLICE + o, nullptr};
     int row = at.row * stage.output_step + stage.parity_row;
     int column = at.column * stage.output_step + stage.parity_column;
     int channel = (stage.gated ? slice / 2 : slice) * SLICE + o;
     Output output = {batch.arena + offset(stage.output, batch, at.image, row, column) + channel, nullptr};
-    if (stage.adds) output.add = batch.arena + offset(stage.add, batch, at.image, row, column) + channel;
+    if (adds) output.add = batch.arena + offset(stage.add, batch, at.image, row, column) + channel;
     return output;
+}
+__device__ __forceinline__ Output locate_output(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
+    return locate_output(stage, batch, at, slice, o, stage.adds);
 }
 
 // What a sum begins with: `stored` by the row phase, or the bias. T is a float, or the float4 of a whole slice.

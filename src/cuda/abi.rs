@@ -42,9 +42,10 @@ pub const CLUSTER: usize = 16;
 /// Threads of each of its blocks: those that multiply, those that add, and those that bring the inputs.
 pub const MULTIPLIERS: usize = 256;
 pub const ADDERS: usize = 64;
-pub const BRINGERS: usize = 128;
+pub const BRINGERS: usize = 64;
+pub const SETS: usize = 2;
 /// Records in its shared memory, steps whose values are there, and taps of a stage that may read them.
-pub const RECORDS: usize = 4;
+pub const RECORDS: usize = 8;
 pub const RECENT: usize = 3;
 pub const RECENT_TAPS: usize = 32;
 
@@ -267,13 +268,26 @@ pub struct Turn {
     pub rounds: i32,
     pub page: i32,
     pub line: i32,
+    pub works: i32,
+    pub next_works: i32,
+    pub next_units: i32,
+    pub early: i32,
+    pub ahead: i32,
+    pub sent_by: i32,
     pub recent_add: i32,
-    pub of_chunks: u32,
     pub of_outputs: [u32; 2],
     pub tap_shift: i32,
     pub taps_shift: i32,
+    pub padding: i32,
     pub recent: u64,
-    pub padding: u64,
+}
+
+/// `struct Work`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Work {
+    pub told: i32,
+    pub sums: i32,
 }
 
 /// `struct Cluster`: pointers are device addresses.
@@ -287,13 +301,17 @@ pub struct Cluster {
     pub tile: i32,
     pub inputs: i32,
     pub sums: i32,
-    pub recent_channels: i32,
+    pub recent: i32,
+    pub recent_negatives: i32,
+    pub own: i32,
     pub records_at: i32,
     pub inputs_at: i32,
     pub sums_at: i32,
     pub recent_at: i32,
+    pub own_at: i32,
     pub tokens_at: i32,
     pub arrivals_at: i32,
+    pub works_at: i32,
 }
 
 #[cfg(test)]
@@ -302,7 +320,7 @@ mod tests {
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 11] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -312,6 +330,7 @@ mod tests {
         include_str!("../../cuda/masked_conv_gemm.cuh"),
         include_str!("../../cuda/masked_conv_split.cuh"),
         include_str!("../../cuda/cluster_exchange.cuh"),
+        include_str!("../../cuda/cluster_tables.cuh"),
         include_str!("../../cuda/masked_conv_cluster.cuh"),
     ];
 
@@ -336,6 +355,7 @@ mod tests {
             ("Expected", size_of::<Expected>()),
             ("Turn", size_of::<Turn>()),
             ("Cluster", size_of::<Cluster>()),
+            ("Work", size_of::<Work>()),
         ] {
             assert!(stated(&format!("static_assert(sizeof({name}) == {size});")), "{name} has {size} bytes");
         }
@@ -357,6 +377,7 @@ mod tests {
             ("MULTIPLIERS", MULTIPLIERS),
             ("ADDERS", ADDERS),
             ("BRINGERS", BRINGERS),
+            ("SETS", SETS),
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),

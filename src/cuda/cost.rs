@@ -243,13 +243,14 @@ impl Work {
     }
 
     /// A step of a cluster that has so many images, beside the exchange behind it: for conv2 and conv1 of the paper's model in
-    /// turn, by `tools/sass-cycles.py`, 1,560 cycles of one image, 1,830, 2,710 and 4,840 of 2, 4 and 8.
+    /// turn, by `tools/sass-cycles.py`, 1,190 cycles of one image, 1,430, 2,210, 4,810 and 9,640 of 2, 4, 8 and 16. Half of the
+    /// chunks are added while the last step's values come.
     pub fn cluster_step(&self, images: usize) -> f64 {
         let (tiles, chunks) = (images.div_ceil(CLUSTER_TILE) as f64, self.chunks as f64);
         let tasks = self.slices.div_ceil(CLUSTER) * self.chunks;
         let further_rounds = (tasks.div_ceil(MULTIPLIERS).max(1) - 1) as f64;
-        let first = 890.0 + 6.5 * chunks + 400.0 * images.min(CLUSTER_TILE) as f64;
-        first + 2130.0 * (tiles - 1.0) + tiles * further_rounds * 1800.0
+        let first = 750.0 + 2.5 * chunks + 340.0 * images.min(CLUSTER_TILE) as f64;
+        first + 2500.0 * (tiles - 1.0) + tiles * further_rounds * 2100.0
     }
 
     /// A step of a team of some shape; one that its blocks share if it is large and they are several.

@@ -8,7 +8,7 @@ meet again, at the instructions that ptxas puts there for it (BSSY and BSYNC), s
 Warps issue in the order of time, and those of one scheduler, every fourth, an instruction a cycle. A block stands for all of
 its cluster: what it sends to another one comes to itself too, as if that one had sent it.
 
-Left out: the throughput of memory but of copies to shared memory (STREAM), and of the units behind the schedulers; queues at
+Left out: the throughput of memory but of copies to shared memory and of what is streamed (STREAM), and of the units behind the schedulers; queues at
 shared memory, unless `WAVEFRONT` says otherwise; instructions that are not in their cache.
 """
 
@@ -80,7 +80,7 @@ class Block:
         self.barriers: dict[int, Gathering] = {}
         self.arrivals: dict[int, Arrivals] = {}
         self.issued = [-1] * SCHEDULERS  # the cycle of the last instruction
-        self.streamed = 0  # until when the second-level cache is busy with copies,
+        self.streamed = 0  # until when the second-level cache is busy with copies and streams,
         self.port = 0  # and shared memory with accesses
         self.wavefronts: list[tuple[int, int]] = []  # (when, how many)
         self.heap: list[tuple[int, int]] = []
@@ -131,7 +131,10 @@ class Block:
             far = region.latency if region.latency is not None else self.latency["L2"]
             if self.now + far // 2 < region.until:  # when the load is half way
                 word = region.before
-            if "STRONG" in self.running.op or region.latency is not None:
+            if region.streamed:
+                self.streamed = max(self.streamed, self.now) + size / self.latency["STREAM"]
+                self.touched.append((math.ceil(self.streamed) - self.now + far, region.name))
+            elif "STRONG" in self.running.op or region.latency is not None:
                 # Not of the first-level cache, nor what is so large that it cannot stay there.
                 self.touched.append((far + region.delay, region.name))
             else:

@@ -174,7 +174,10 @@ class Scenario:
                 begin = len(data)
                 for part in item if isinstance(item, list) else [item]:
                     part = dict(self.placed(self.resolve(part)))
-                    data += part.pop("times", 1) * self.sources.pack(part["struct"], part, where)
+                    times, each = part.pop("times", 1), part.pop("each", {})
+                    for _ in range(times):
+                        data += self.sources.pack(part["struct"], part, where)
+                        part |= {field: part[field] + more for field, more in each.items()}
                 if (stride := told.get("stride", 0)) and len(data) - begin > stride:
                     raise Problem(f"{where} has {len(data) - begin} bytes, and {stride} is the stride")
                 data += bytes(max(0, stride - (len(data) - begin)))
@@ -182,7 +185,7 @@ class Scenario:
             if isinstance(fill, float):
                 (fill,) = struct.unpack("<I", struct.pack("<f", fill))
             size = told.get("bytes", len(data))
-            keys = ("latency", "delay", "until", "before")
+            keys = ("latency", "delay", "streamed", "until", "before")
             rest = {key: told[key] for key in keys if key in told}
             if outer := told.get("within"):  # a part of a region, which it hides
                 found = next((region for region in self.regions if region.name == outer), None)

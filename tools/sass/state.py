@@ -39,6 +39,7 @@ class Region:
     fill: int | None = None  # a word that nobody has stored
     latency: int | None = None  # if it is not L2's
     delay: int = 0  # what a load waits besides, for somebody else
+    streamed: bool = False  # whether it is read through once, so that all loads take what STREAM says
     until: int = 0  # the cycle of the block's own clock at which somebody else's stores are to be seen,
     before: int | None = None  # and the word that is read before
 

@@ -8,15 +8,18 @@ use serde_json::Value;
 use super::counters::number;
 use super::{device_for, vgpu};
 use crate::cuda::Strategy;
-use crate::cuda::abi::{CHUNK, CLUSTER, MULTIPLIERS, PART, SLICE, Stage, Tap, Turn};
+use crate::cuda::abi::{CHUNK, CLUSTER, PART, SLICE, Stage, Tap, Turn};
 use crate::cuda::cached::Cached;
+use crate::cuda::cluster::Clusters;
+use crate::cuda::cost::Room;
 use crate::cuda::kernels::{self, Kernel};
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::{Packed, PackedPiece};
-use crate::cuda::pages::Pages;
+use crate::cuda::pages::{Pages, Shares};
+use crate::cuda::schedule::Schedule;
 use crate::cuda::stored::Stored;
 use crate::engine::Batch;
-use crate::graph::IMAGE;
+use crate::graph::{Activation, IMAGE};
 use crate::models::PixelCnnPp;
 use crate::plan::Plan;
 use crate::plan::layout::Extent;
@@ -58,21 +61,39 @@ impl Counts {
             let tokens = CLUSTER - makers.min(CLUSTER);
             blocks * (floats * size_of::<f32>() + tokens * PART) as u64
         };
+        let extent = Extent { batch: 1, height: SIDE, width: SIDE };
+        let room = Room { multiprocessors: CLUSTER, resident: 2 };
+        let schedule = Schedule::new(plan, &steps, &packed, extent, room);
+        let clusters = Clusters::new(plan, &steps, &schedule, &pages, extent, usize::MAX, 1).unwrap();
+        let turns = clusters.turns();
         // Before a row begins, and where no block leaves before the last value has come.
         let mut counts = Counts { cluster_barriers: 2 * SIDE as u64, ..Counts::default() };
         for row in 0..SIDE {
             let pixels = (0..SIDE).map(|column| steps.pixel(row, column).iter().flatten());
             let pieces: Vec<_> = pixels.flatten().map(|run| run.piece).collect();
             let shares: Vec<_> = pieces.iter().map(|&piece| pages.pieces[piece].unwrap()).collect();
-            counts.sectors +=
-                pieces.iter().map(|&piece| sectors(&packed.pieces[piece], precision)).sum::<u64>();
+            let of_piece = |(&piece, shares)| sectors(&packed.pieces[piece], shares, precision);
+            counts.sectors += pieces.iter().zip(&shares).map(of_piece).sum::<u64>();
+            // When a row ends, the weights of what would come next have been asked for.
+            let next = steps.pixel(row, 1).iter().flatten().next().unwrap().piece;
+            counts.sectors += of_piece((&next, &pages.pieces[next].unwrap()));
             // The first record, and at each step the next one.
             counts.sectors += blocks * ((shares.len() + 1) * record / SECTOR) as u64;
-            counts.sent += shares.iter().map(|s| sent(s.units * SLICE, s.units)).sum::<u64>();
+            let mut turn = &turns[clusters.rows[row]];
+            for shares in &shares {
+                assert_eq!(turn.units as usize, shares.units);
+                // What is read through concat_elu is sent as its two parts.
+                let copies = if turn.sent_by == Activation::ConcatElu as i32 { 2 } else { 1 };
+                counts.sent += sent(copies * shares.units * SLICE, shares.units);
+                // The inputs in maps are there, all sums are there, and the next record for bringers and for adders. And the sums
+                // of all taps but the last, if they come ahead.
+                counts.block_barriers += blocks * (4 + turn.ahead as u64);
+                turn = &turns[turn.next as usize];
+            }
             counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
             counts.arrivals += blocks * (shares.len() + SIDE) as u64;
-            // Inputs are there, sums are there; and once the first record is.
-            counts.block_barriers += blocks * (2 * shares.len() + 1) as u64;
+            // Once the first record is there.
+            counts.block_barriers += blocks;
         }
         counts
     }
@@ -92,15 +113,15 @@ impl Counts {
 /// Bytes that memory is read by.
 const SECTOR: usize = 32;
 
-/// Of a piece's weights, in all blocks: on a page the multipliers' parts of a line lie side by side.
-fn sectors(piece: &PackedPiece, precision: Precision) -> u64 {
+/// Of a piece's weights, in all blocks: on a page the multipliers' shares of a line lie side by side, either part's by itself.
+fn sectors(piece: &PackedPiece, shares: &Shares, precision: Precision) -> u64 {
     let lines = piece.rows * SLICE * precision.bytes() as usize / PART;
     let units = piece.slices / piece.halves;
     let of_block = |block: usize| {
-        let tasks =
-            (units * (block + 1) / CLUSTER - units * block / CLUSTER) * piece.halves * piece.pixel.chunks;
-        assert!(tasks <= MULTIPLIERS, "one round");
-        lines * (tasks * PART).div_ceil(SECTOR)
+        let slices = (units * (block + 1) / CLUSTER - units * block / CLUSTER) * piece.halves;
+        assert_eq!(shares.rounds, 1);
+        let of_part = |chunks: usize| lines * (slices * chunks * PART).div_ceil(SECTOR);
+        of_part(shares.early) + of_part(piece.pixel.chunks - shares.early)
     };
     (0..CLUSTER).map(of_block).sum::<usize>() as u64
 }
@@ -155,7 +176,7 @@ fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
     // All layers that the paper's model has, one of a kind. A block's two or three slices of a map fill no sectors, and a warp that
     // has chunks of two slices stores some of their sums to the same banks.
     let paper = PixelCnnPp { resnets: 1, ..PixelCnnPp::PAPER };
-    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.02, 0.35] };
+    let paper_bounds = Bounds { sectors: [1.05, 1.2], conflicts: [0.01, 0.55] };
     // Six blocks have a slice, the others send tokens.
     let narrow = PixelCnnPp { filters: 24, mixtures: 1, ..paper };
     let narrow_bounds = Bounds { sectors: [1.05, 1.01], conflicts: [0.01, 0.05] };
