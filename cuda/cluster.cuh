@@ -3,7 +3,7 @@
 // The idea: between the steps of a pixel only the blocks of one cluster have to exchange values, and they do so through
 // shared memory (`cluster_exchange.cuh`): a third of what it costs through global memory. With several images a cluster
 // multiplies all of them by the weights that it has read. The rows before, which need every multiprocessor, are
-// `persistent_f32`'s; what those have made is in the maps, where all values go that are read more than two steps later.
+// launches; what those have made is in the maps, where all values go that are read more than two steps later.
 //
 // grid: x = clusters times CLUSTER. For devices of compute capability 9.0 and later.
 

@@ -1,4 +1,4 @@
-// A barrier for all blocks of a cooperative launch, or for some that have a counter of their own.
+// A barrier for some blocks of a cooperative launch, which have a counter of their own.
 //
 // The idea: one counter that only grows. A block adds 1 with release semantics, so that all it has written
 // is seen by whoever then reads the counter with acquire semantics and finds every block's 1 in it. Between its own 1

@@ -1,4 +1,4 @@
-// What the gemv and the gemm kernel share: the accumulators' initial value, the terms, the epilogue.
+// What the kernels of convolutions share: the accumulators' initial value, the terms, the epilogue.
 //
 // The idea: an accumulator starts from `load_begun` and adds the sums of the chunks in their order; each chunk's sum
 // starts from zero and takes fused multiply-adds in the order of the chunk's rows; then the `epilogue`. A kernel that

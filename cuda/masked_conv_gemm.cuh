@@ -288,8 +288,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     constexpr int MINE = Tile::GROUPS * GROUP;
     int chunks = stage.chunks, activation = stage.activation;
     bool negatives = has_negatives(stage), stored = activation == STORED;
-    // What follows from it would else be kept in registers by a kernel that comes here again and again.
-    unsigned thread = anew(threadIdx.x);
+    unsigned thread = threadIdx.x;
     Role<Tile> role(thread);
     // All of it begins with a value: a register that has none on one way is taken for the whole kernel.
     Inputs<Tile> inputs = {};

@@ -4,8 +4,8 @@
 // each thread. All that does not depend on the inputs' values is done before the block waits for them: a thread has
 // its chunk's weights in registers by then and knows where everything lies. Then it multiplies one tile of positions
 // after the other by the weights, and writes the chunk's sum to shared memory, where one thread for each output adds
-// the chunks up in their order. That order is the same in `masked_conv_gemm.cuh`, and so are the bits, whichever of the
-// two a stage runs through.
+// the chunks up in their order. That order is the same in `masked_conv_gemm.cuh`, and so are the bits, whichever
+// kernel a stage runs through.
 
 #pragma once
 
@@ -369,11 +369,11 @@ __device__ __forceinline__ void multiply_tile(const Shared& s, const Role& role,
     }
 }
 
-// The slices from `slice` on, for the positions from `tile` up to `end`. `wait` returns when all that is not handed over
-// is there. A step is a tile's share of as many chunks as there are lanes.
-template <Exchange BY, Precision OF, class Wait>
+// The slices from `slice` on, for the positions from `tile` up to `end`. `get_ready` is called once, when all that does not
+// depend on inputs has been asked for. A step is a tile's share of as many chunks as there are lanes.
+template <Exchange BY, Precision OF, class GetReady>
 __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& batch, int slice, int tile, int end,
-                                    int row, int column, Wait wait) {
+                                    int row, int column, GetReady get_ready) {
     // Read and decided here: what is left to do when the inputs are there is on the way of everything that follows.
     int lanes = 1 << stage.lanes_shift, all = stage.chunks, one_step = all <= lanes && tile + TILE >= end;
     bool negatives = has_negatives(stage), gated = stage.gated;
@@ -383,7 +383,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     WeightsAt<OF> weights = load_weights<OF>(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
     Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
     Target target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
-    wait();
+    get_ready();
     float4 requested[TILE] = {};
     request_inputs<BY>(requested, source, min(TILE, end - tile));
     widen(w, weights);
@@ -438,17 +438,17 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 static_assert(sizeof(gemv::Shared) == 26688);
 
 // One block's share of a stage: `group` slices and `tiles` tiles of positions, while the image stands at (row, column).
-// `wait` returns when all that is not handed over is there, and is called once.
-template <Exchange BY, Precision OF, class Wait>
+// `get_ready` is called once, before inputs are asked for.
+template <Exchange BY, Precision OF, class GetReady>
 __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& stage, const Batch& batch, int slices,
-                                                 int tiles, int row, int column, Wait wait) {
+                                                 int tiles, int row, int column, GetReady get_ready) {
     int slice = slices * stage.group;
     int tile = tiles * stage.tiles * gemv::TILE;
     int end = min(positions(stage, batch), tile + stage.tiles * gemv::TILE);
-    if (slice >= stage.slices || tile >= end) return wait();
+    if (slice >= stage.slices || tile >= end) return get_ready();
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    gemv::run<BY, OF>(s, stage, batch, slice, tile, end, row, column, wait);
+    gemv::run<BY, OF>(s, stage, batch, slice, tile, end, row, column, get_ready);
 }
 
 // One block of a launch.

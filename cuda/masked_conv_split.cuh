@@ -200,6 +200,8 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 }
 
 } // namespace split
+// A record has to fit beside it (`MAX_TAPS` in src/cuda/abi.rs).
+static_assert(sizeof(split::Shared) == 34816);
 
 // One tile of a stage, while the image stands at (row, column).
 template <Precision OF>

@@ -16,7 +16,7 @@ constexpr int CHUNK = 8;
 constexpr int MOST_ROWS = 2 * CHUNK;
 // Outputs come in slices of 4: a slice of one row of weights is one load of 16 bytes.
 constexpr int SLICE = 4;
-// Threads of a block of the convolution kernels.
+// Threads of a block of masked_conv_gemv, masked_conv_gemm and the persistent kernel.
 constexpr int THREADS = 128;
 constexpr int WARP = 32;
 
@@ -141,7 +141,7 @@ static_assert(sizeof(Batch) == 56);
 
 // Each block copies its stage's record to shared memory with one coalesced load, instead of a chain of dependent
 // loads from global memory: thread t takes the 16-byte part t. `load_part` issues the load; `store_parts` writes the
-// part to shared memory, once the previous stage no longer reads its own record. Only a stage of thirty-four taps or more
+// part to shared memory, once the previous stage no longer reads its own record. Of a block of 128, only a stage of thirty-four taps or more
 // has more parts than the block has threads; `store_parts` copies the rest. A block of a cluster has all of its shared memory here
 // (`Cluster` in `masked_conv_cluster.cuh`).
 extern __shared__ float4 shared_record[];

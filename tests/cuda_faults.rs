@@ -338,13 +338,24 @@ fn every_device_makes_the_same_images() {
             let base = ["-c", &tiny(), "-i", side, "--device", "cuda", "--precision", precision];
             let device = on("generate", &[("VGPU_MULTIPROCESSORS", "1")], &[&base[..], &flags].concat())?;
             assert_eq!(device.code, Some(0), "{}", device.stderr);
-            let kernel = if strategy == "launch" { "masked_conv_gemm" } else { "persistent" };
-            let kernel = format!("{kernel}_{precision}");
+            let kernel = format!("masked_conv_gemm_{precision}");
             assert!(device.report["kernels"].get(&kernel).is_some(), "{strategy} runs no {kernel}");
             Some(std::fs::read(out.join("samples.npy")).unwrap())
         });
         assert!(images[0] == images[1], "{side} x {side}, {precision}");
     }
+    // One image after such a batch: `auto` takes graphs for the batch and hands values over for the image.
+    let series = ["auto", "launch"].map(|strategy| {
+        let out = directory.path().join(format!("{strategy}-series"));
+        let flags = ["-n", "41", "-b", "40", "-i", "8", "--strategy", strategy, "-v", out.to_str().unwrap()];
+        let base = ["-c", &tiny(), "--device", "cuda"];
+        let device = on("generate", &[("VGPU_MULTIPROCESSORS", "1")], &[&base[..], &flags].concat())?;
+        assert_eq!(device.code, Some(0), "{}", device.stderr);
+        let runs = |kernel| device.report["kernels"].get(kernel).is_some();
+        assert_eq!([runs("sample_f32"), runs("persistent_f32")], [true, strategy == "auto"], "{strategy}");
+        Some(std::fs::read(out.join("samples.npy")).unwrap())
+    });
+    assert!(series[0] == series[1]);
     // Full passes, where activations are stored: by the widest tiles on one multiprocessor, and by others on many.
     let made = directory.path().join("launch-32-f32/images.npy");
     let args = ["-c", &tiny(), "--images", made.to_str().unwrap(), "--device", "cuda", "--json"];

@@ -18,7 +18,7 @@ use crate::plan::layout;
 pub const CHUNK: usize = 8;
 /// Outputs that are stored side by side.
 pub const SLICE: usize = 4;
-/// Threads of a block of the convolution kernels.
+/// Threads of a block of `masked_conv_gemv`, `masked_conv_gemm` and the persistent kernel.
 pub const THREADS: usize = 128;
 /// Bytes of a part of a record: what a thread copies.
 pub const PART: usize = 16;
@@ -51,6 +51,10 @@ pub const RECENT_TAPS: usize = 32;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
+/// Bytes of shared memory of a block of `masked_conv_split`, beside a record.
+const SPLIT_SHARED: usize = 34_816;
+const _: () = assert!(SPLIT_SHARED + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>() + PART <= 48 << 10);
+
 /// Most taps of a stage: its record and that of the next stage, and their entries, fit into the rest of the 48 KiB of
 /// shared memory that every device has.
 pub const MAX_TAPS: usize =
@@ -343,6 +347,7 @@ mod tests {
     fn structs_are_as_long_as_in_the_kernels() {
         for (name, size) in [
             ("gemv::Shared", GEMV_SHARED),
+            ("split::Shared", SPLIT_SHARED),
             ("Grid", size_of::<Grid>()),
             ("Tap", size_of::<Tap>()),
             ("Stage", size_of::<Stage>()),

@@ -48,7 +48,20 @@ impl CudaEngine {
         match *self {}
     }
 
-    /// What a batch of images of a size is predicted to take by each strategy, on a device of `clock` cycles a second.
+    /// Cycles a second of the device.
+    pub fn clock(&self) -> f64 {
+        match *self {}
+    }
+
+    /// What [`Strategy::Auto`] takes for a batch of images of a size.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`].
+    pub fn fastest(&self, _: usize, _: [usize; 2]) -> Result<Strategy> {
+        match *self {}
+    }
+
+    /// What a batch of images of a size is predicted to take by each strategy that can make it, on a device of `clock` cycles a second.
     ///
     /// # Errors
     /// [`crate::Error::Device`].

@@ -3,7 +3,7 @@
 //! The idea: at small batches an image is 33,152 dependent stages that each take a microsecond or two, so
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
 //! graph, or, inside one kernel, values that are handed over, or sent from block to block of a cluster, or kept where they
-//! were made. What comes before a row's pixels is a fiftieth of the stages, of many positions each: a graph of launches,
+//! were made. What comes before a row's pixels is a twenty-fifth of the stages, of many positions each: a graph of launches,
 //! whichever kernel makes the pixels. All of them run the same stages, so the images are the same.
 
 use std::cmp::Ordering;
@@ -36,11 +36,11 @@ pub struct Cached {
     rows_follow: bool,
     /// What comes before the pixels of a row, by row modulo the period, unless the host launches it stage by stage.
     rows: Option<Vec<Graph>>,
-    pixels: Way,
+    pixels: By,
 }
 
 /// How pixels are made.
-enum Way {
+enum By {
     /// By a launch for each stage.
     Launches,
     /// The same, captured: by row, then column modulo the period.
@@ -134,15 +134,15 @@ impl Cached {
             device.load(&schedule.kernels())?;
         }
         let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
-        let (previous, pixels) = (plan.graph.input.previous, Way::Launches);
+        let (previous, pixels) = (plan.graph.input.previous, By::Launches);
         let mut cached = Cached { schedule, loaded, previous, rows_follow, rows: None, pixels };
         if strategy != Strategy::Launch && !rows_follow {
             cached.rows = Some(cached.captured_rows(device)?);
         }
         cached.pixels = match strategy {
-            Strategy::Launch => Way::Launches,
-            Strategy::Graph => Way::Graphs(cached.captured_pixels(device)?),
-            _ => Way::Kernel(cached.kernel(device, plan, &steps, stored, extent, strategy)?),
+            Strategy::Launch => By::Launches,
+            Strategy::Graph => By::Graphs(cached.captured_pixels(device)?),
+            _ => By::Kernel(cached.kernel(device, plan, &steps, stored, extent, strategy)?),
         };
         Ok(cached)
     }
@@ -183,7 +183,7 @@ impl Cached {
         let steps = follow.unwrap_or_else(|| Steps::new(plan));
         let batch = self.loaded.args.size as usize;
         let of = Pixels::teams(device, plan, &steps, &self.schedule, &[shape], batch, self.rows_follow)?;
-        self.pixels = Way::Kernel(of);
+        self.pixels = By::Kernel(of);
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl Cached {
     /// How many rows one launch makes, from one on.
     fn rows_from(&self, row: usize, given: usize, batch: &Batch, profile: Option<&Range<usize>>) -> usize {
         let turns = match &self.pixels {
-            Way::Kernel(pixels) if self.rows_follow && row >= given && batch.known.is_none() => pixels.turns,
+            By::Kernel(pixels) if self.rows_follow && row >= given && batch.known.is_none() => pixels.turns,
             _ => return 1,
         };
         let ends = profile.into_iter().flat_map(|profile| [profile.start, profile.end]);
@@ -297,14 +297,14 @@ impl Cached {
     fn rows(&self, device: &Device, rows: Range<usize>, begins: bool, width: usize) -> Result<()> {
         let row = rows.start;
         match &self.pixels {
-            Way::Kernel(pixels) => {
+            By::Kernel(pixels) => {
                 if !self.rows_follow {
                     pixels.begin(device, &self.loaded, row)?;
                     self.begin_row(device, row)?;
                 }
                 pixels.launch(device, &self.loaded, rows)
             }
-            Way::Launches | Way::Graphs(_) => {
+            By::Launches | By::Graphs(_) => {
                 // Drawing moves on.
                 if begins {
                     self.loaded.move_to(device, row)?;
@@ -340,7 +340,7 @@ impl Cached {
         let _range = nvtx::Range::new(c"pixels");
         for column in 0..width {
             let (row, column) = (row % self.schedule.period, column % self.schedule.period);
-            if let Way::Graphs(pixels) = &self.pixels {
+            if let By::Graphs(pixels) = &self.pixels {
                 device.replay(&pixels[row * self.schedule.period + column])?;
             } else {
                 self.launch(device, &self.schedule.pixels[row][column])?;

@@ -22,8 +22,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// What launches find: the kernels' bounds promise two blocks, and of `masked_conv_gemv` three, for which a
-    /// multiprocessor of compute capability 7.5 has too little shared memory.
+    /// What launches find: three blocks of `masked_conv_gemv` and two of the other kernels, as their bounds promise. The shared memory
+    /// of a multiprocessor of compute capability 7.5 holds two, and of `masked_conv_split` one.
     pub fn of_launches(multiprocessors: usize, capability: (i32, i32)) -> Room {
         Room { multiprocessors, resident: if capability < (8, 0) { 2 } else { 3 } }
     }
@@ -35,7 +35,11 @@ impl Room {
 
     /// What launches of one form find there.
     fn of(self, form: Form) -> Room {
-        let resident = if form == Form::Gemv { self.resident } else { self.resident.min(2) };
+        let resident = match form {
+            Form::Gemv => self.resident,
+            Form::Split => self.resident.saturating_sub(1).max(1),
+            Form::Gemm(_) => self.resident.min(2),
+        };
         Room { resident, ..self }
     }
 

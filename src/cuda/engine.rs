@@ -13,7 +13,7 @@ use super::loaded::Extras;
 use super::naive::Naive;
 use super::packed::Packed;
 use super::pages::Pages;
-use super::predict::{MEASURED_CLOCK, Of, predict};
+use super::predict::{self, MEASURED_CLOCK, Of, predict};
 use super::stored::Stored;
 use super::{Options, Prediction, Properties, Strategy};
 use crate::engine::{Batch, Engine, Method, Output, Watch};
@@ -113,42 +113,40 @@ impl CudaEngine {
         let extent = Extent { batch, height, width };
         let pages = Pages::new(&self.plan, &self.packed, self.precision);
         let clusters_fit = self.footprint.of_clusters(&self.plan, &self.packed, &pages).is_some();
-        let of = |strategy| {
-            let persistent = cached::persistent_room(&self.device, &self.plan, strategy)?;
-            Ok(self.predict_in(persistent.unwrap_or(self.promised()), strategy, extent, clock))
-        };
-        Strategy::ALL
+        let (of, part) = (self.device_of(clock), self.naive_images(extent));
+        let by = |strategy| predict(&self.plan, &self.packed, extent, of, strategy, part);
+        Ok(Strategy::ALL
             .into_iter()
             .filter(|&strategy| strategy != Strategy::Auto)
             .filter(|&s| cached::choose(&self.device.properties, s).is_ok())
             .filter(|&strategy| strategy != Strategy::Cluster || clusters_fit)
-            .filter_map(|strategy| of(strategy).transpose())
-            .collect()
+            .filter_map(by)
+            .collect())
     }
 
-    fn promised(&self) -> Room {
-        Room::promised(self.device.properties.multiprocessors)
+    /// Cycles a second of the device, as reported, or those of the one that predictions are fitted to.
+    pub fn clock(&self) -> f64 {
+        let reported = self.device.properties.clock;
+        if reported > 0.0 { reported } else { MEASURED_CLOCK }
     }
 
-    fn predict_in(
-        &self,
-        persistent: Room,
-        strategy: Strategy,
-        extent: Extent,
-        clock: f64,
-    ) -> Option<Prediction> {
+    fn device_of(&self, clock: f64) -> Of {
         let properties = &self.device.properties;
-        let (launches, block_memory) = (properties.launches(), properties.block_memory);
-        let of = Of { launches, persistent, block_memory, clock };
-        predict(&self.plan, &self.packed, extent, of, strategy, self.naive_images(extent))
+        let persistent = Room::promised(properties.multiprocessors);
+        Of { launches: properties.launches(), persistent, block_memory: properties.block_memory, clock }
     }
 
-    /// Of the strategies that have been measured, the one that is predicted to be the fastest, before a kernel is compiled.
-    fn fastest(&self, extent: Extent) -> Result<Strategy> {
+    /// What [`Strategy::Auto`] takes for a batch of images of a size: of the strategies that have been measured and that the device can
+    /// do, the one that is predicted to be the fastest.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] if the device can do none.
+    pub fn fastest(&self, batch: usize, [height, width]: [usize; 2]) -> Result<Strategy> {
         let best = cached::choose(&self.device.properties, Strategy::Auto)?;
+        let (of, extent) = (self.device_of(self.clock()), Extent { batch, height, width });
         let seconds = |strategy| {
-            let predicted = self.predict_in(self.promised(), strategy, extent, MEASURED_CLOCK);
-            predicted.map_or(f64::INFINITY, |predicted| predicted.cached())
+            let predicted = predict::cached(&self.plan, &self.packed, extent, of, strategy);
+            predicted.map_or(f64::INFINITY, |seconds| seconds.iter().sum())
         };
         Ok(if seconds(Strategy::Graph) < seconds(best) { Strategy::Graph } else { best })
     }
@@ -211,7 +209,7 @@ impl CudaEngine {
             self.cached = None;
             self.check_memory(Method::Cached, extent, extras)?;
             if self.chooses {
-                self.strategy = self.fastest(extent)?;
+                self.strategy = self.fastest(extent.batch, [extent.height, extent.width])?;
             }
             let Self { device, plan, packed, stored, strategy, .. } = self;
             let cached = Cached::new(device, plan, packed, stored, extent, extras, *strategy)?;

@@ -2,7 +2,8 @@
 //!
 //! The idea: an array of the arena is some floats for each image, to the end of a line of memory, and a table is the same for all
 //! batches, but for those of teams, which depend on how a batch is divided. So maps are laid out once for a size of images, and
-//! tables are made once: what any number of images takes is a sum.
+//! tables are made once: what any number of images takes is a sum. What the driver takes for modules and graphs is its own and
+//! not counted.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -85,6 +86,7 @@ fn smallest(plan: &Plan) -> Extent {
 fn of_handing(strategy: Strategy, schedule: &Schedule) -> u64 {
     let expected = uploaded(size_of_val(&schedule.expected[..]));
     match strategy {
+        // With `Auto` also where a batch then takes graphs, which need neither.
         Strategy::Auto | Strategy::Persistent => {
             expected + uploaded(size_of_val(&schedule.flat(1).entries[..]))
         }

@@ -79,7 +79,7 @@ pub const BUILT: bool = cfg!(feature = "cuda");
 /// How cached generation gets from one stage to the next. The images are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// The fastest that the device can do.
+    /// For each batch the one that is predicted to be the fastest, of those that the device can do and that have been measured.
     #[default]
     Auto,
     /// The host launches every stage.

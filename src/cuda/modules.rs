@@ -1,7 +1,7 @@
 //! The kernels on a device: PTX that the driver compiles, file by file, when a kernel of it is first needed.
 //!
 //! The idea: compiling is what a first start waits for (the driver keeps the result for the next), so only
-//! what is used is compiled, and several files at once, each on a thread.
+//! what a batch may use is compiled, and several files at once, each on a thread.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;

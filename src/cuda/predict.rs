@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::plan::layout::Extent;
 use crate::plan::steps::Steps;
 
-/// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip. This and the next three are
+/// Cycles from a store to where another multiprocessor may see it, beyond an undisturbed trip. This and the next two are
 /// fitted, with [`OVER`], to the times of one H100 (docs/gpu-report-h100.md), which they give to within a fifth, but for naive
 /// passes over few images.
 const SEEN: f64 = 750.0;
@@ -49,10 +49,33 @@ pub fn predict(
     plan: &Plan,
     packed: &Packed,
     extent: Extent,
-    Of { launches, persistent, block_memory, clock }: Of,
+    of: Of,
     strategy: Strategy,
     part: usize,
 ) -> Option<Prediction> {
+    let [rows, pixels, drawing] = cached(plan, packed, extent, of, strategy)?;
+    Some(Prediction { strategy, rows, pixels, drawing, pass: pass(plan, packed, extent, of, part) })
+}
+
+/// The seconds of a full forward pass over `part` images at a time.
+fn pass(plan: &Plan, packed: &Packed, extent: Extent, of: Of, part: usize) -> f64 {
+    let (parts, last) = (extent.batch / part, extent.batch % part);
+    let cycles = |batch: usize| {
+        let table = naive::table(plan, packed, Extent { batch, ..extent }, of.launches);
+        table.launches.iter().map(|launch| OVER * launch.cycles + NODE * of.clock).sum::<f64>()
+    };
+    let whole = if parts > 0 { parts as f64 * cycles(part) } else { 0.0 };
+    (whole + if last > 0 { cycles(last) } else { 0.0 }) / of.clock
+}
+
+/// The seconds of cached generation: row phases, pixel phases, drawing.
+pub fn cached(
+    plan: &Plan,
+    packed: &Packed,
+    extent: Extent,
+    Of { launches, persistent, block_memory, clock }: Of,
+    strategy: Strategy,
+) -> Option<[f64; 3]> {
     let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
     let rows_follow = follow.is_some();
     let steps = follow.unwrap_or_else(|| Steps::new(plan));
@@ -81,19 +104,20 @@ pub fn predict(
         let stages = launches.iter().flat_map(|&launch| schedule.table.stages_of(launch));
         stages.map(|stage| OVER * stage.work(extent.batch).cluster_step(images) + SENT).sum()
     };
+    // Of a class there are as many rows, or columns, as have its remainder.
+    let count = |size: usize, class: usize| (size + schedule.period - 1 - class) / schedule.period;
     let (mut rows, mut pixels) = (0.0, 0.0);
-    for row in 0..extent.height {
-        let of_class = &schedule.rows[row % schedule.period];
-        rows += cycles(&of_class.concat(), of_row);
-        let classes = &schedule.pixels[row % schedule.period];
-        pixels += (0..extent.width)
-            .map(|column| match (&classes[column % schedule.period], strategy) {
-                (launches, Strategy::Cluster) => by_clusters(launches),
-                (launches, _) => {
-                    teams.map_or_else(|| cycles(launches, of_pixel), |(_, of_teams)| OVER * of_teams)
-                }
-            })
-            .sum::<f64>();
+    for (row, of_class) in schedule.rows.iter().enumerate() {
+        let many = count(extent.height, row) as f64;
+        rows += many * cycles(&of_class.concat(), of_row);
+        for (column, launches) in schedule.pixels[row].iter().enumerate() {
+            let of_pixel = match (strategy, teams) {
+                (Strategy::Cluster, _) => by_clusters(launches),
+                (_, Some((_, of_teams))) => OVER * of_teams,
+                (_, None) => cycles(launches, of_pixel),
+            };
+            pixels += many * count(extent.width, column) as f64 * of_pixel;
+        }
     }
     // A warp draws an image; a cluster's adders draw its own.
     let turns = match strategy {
@@ -102,16 +126,8 @@ pub fn predict(
         Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
         Strategy::Team => teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)),
     } as f64;
-    let (parts, last) = (extent.batch / part, extent.batch % part);
-    let pass = |batch: usize| {
-        let table = naive::table(plan, packed, Extent { batch, ..extent }, launches);
-        table.launches.iter().map(|launch| OVER * launch.cycles + NODE * clock).sum::<f64>()
-    };
-    let whole = if parts > 0 { parts as f64 * pass(part) } else { 0.0 };
-    let passes = whole + if last > 0 { pass(last) } else { 0.0 };
     let drawing = (extent.height * extent.width) as f64 * (turns * DRAW + of_pixel);
-    let [rows, pixels, drawing, pass] = [rows, pixels, drawing, passes].map(|cycles| cycles / clock);
-    Some(Prediction { strategy, rows, pixels, drawing, pass })
+    Some([rows, pixels, drawing].map(|cycles| cycles / clock))
 }
 
 #[cfg(test)]

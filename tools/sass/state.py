@@ -183,8 +183,8 @@ def shuffle(i: Instruction, group: list[Lane]) -> None:
 def wavefronts(i: Instruction, accessed: list[tuple[int, int]]) -> int:
     """In how many parts shared memory serves an access: 32 words of different banks, or the same ones, at a time.
 
-    Loads of 16 bytes it serves to 8 threads at a time, and to twice as many if of all of them each reads what its neighbour
-    reads, or its neighbour but one: so NVIDIA says of compute capability 7.0 to 7.5.
+    Loads of 16 bytes it serves to 8 threads at a time, of 8 bytes to 16, and to twice as many if of all of them each reads what
+    its neighbour reads, or its neighbour but one: so NVIDIA says of compute capability 7.0 to 7.5.
     """
     lanes = 8 if ".128" in i.op else 16 if ".64" in i.op else 32
     if lanes < 32 and i.base == "LDS":

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::process::ExitCode;
 
-use fast_pixel_cnn::cuda::{Bounds, CudaEngine, Properties};
+use fast_pixel_cnn::cuda::{Bounds, CudaEngine, Properties, Strategy};
 use fast_pixel_cnn::engine::{Batch, Engine};
 use fast_pixel_cnn::graph::Graph;
 use fast_pixel_cnn::{Result, Weights, cli};
@@ -28,13 +28,12 @@ pub struct Limit {
     read_main_memory: Option<f64>,
 }
 
-/// Cycles a second of a device that does not report them: an H100's.
-const CLOCK: f64 = 1.755e9;
-
 /// The engine and what its device can do.
 pub struct Cuda {
     engine: CudaEngine,
     bounds: Option<Bounds>,
+    /// `Auto` may take another one for each batch.
+    asked: Strategy,
 }
 
 impl Cuda {
@@ -42,7 +41,7 @@ impl Cuda {
     pub fn new(weights: &Weights, number: u32, args: &cli::EngineArgs) -> Result<Cuda> {
         let engine = CudaEngine::new(weights, number, &args.cuda())?;
         let bounds = Bounds::of(engine.properties());
-        Ok(Cuda { engine, bounds })
+        Ok(Cuda { engine, bounds, asked: args.cuda().strategy })
     }
 
     /// The engine alone.
@@ -53,13 +52,12 @@ impl Cuda {
     /// Prints what each strategy is predicted to take for images or sounds of a size.
     pub fn explain(&self, batch_sizes: &[usize], [height, width]: [usize; 2]) -> Result<ExitCode> {
         let device = self.engine.properties();
-        let clock = if device.clock > 0.0 { device.clock } else { CLOCK };
+        let clock = self.engine.clock();
         cli::print(format!(
             "Predicted, not measured: a sum over the stages of the schedule, in cycles of their machine code, fitted to an H100 \
-             (docs/performance.md), for {} multiprocessors at {:.2} GHz. `auto` takes {}.\n",
+             (docs/performance.md), for {} multiprocessors at {:.2} GHz.\n",
             device.multiprocessors,
             clock / 1e9,
-            self.engine.strategy().name(),
         ))?;
         cli::print("| batch | strategy | rows s | pixels s | drawing s | cached s | naive s | ratio |")?;
         cli::print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
@@ -76,6 +74,10 @@ impl Cuda {
                 ))?;
             }
         }
+        let taken = batch_sizes
+            .iter()
+            .map(|&batch| Ok(format!("{} for {batch}", self.engine.fastest(batch, [height, width])?.name())));
+        cli::print(format!("\n`auto` takes {}.", taken.collect::<Result<Vec<_>>>()?.join(", ")))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -109,6 +111,10 @@ impl Bench for Cuda {
         Ok(self.engine.device_seconds())
     }
 
+    fn strategy(&self) -> Option<&'static str> {
+        Some(self.engine.strategy().name())
+    }
+
     fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2] {
         let graph = self.engine.graph();
         let precision = self.engine.precision();
@@ -118,7 +124,7 @@ impl Bench for Cuda {
 
     fn machine(&self) -> Machine {
         let device = self.engine.properties().clone();
-        let (processor, strategy) = (device.name.clone(), self.engine.strategy().name());
+        let (processor, strategy) = (device.name.clone(), self.asked.name());
         let details = Details { device, strategy, precision: self.engine.precision().name() };
         Machine { processor, threads: None, details: super::Details::Cuda(details) }
     }
@@ -134,7 +140,7 @@ impl Bench for Cuda {
                 capability.1,
                 driver.0,
                 driver.1,
-                self.engine.strategy().name(),
+                self.asked.name(),
                 self.engine.precision().name()
             ),
             format!("Clocks as reported: {:.0} MHz, memory {:.0} MHz", clock / 1e6, memory_clock / 1e6),

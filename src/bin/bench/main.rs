@@ -140,6 +140,11 @@ trait Bench {
     /// Seconds of a full forward pass.
     fn forward(&mut self, images: ArrayView4<f32>, labels: Option<&[u32]>) -> Result<f64>;
 
+    /// How the last cached generation was run, where there are several ways.
+    fn strategy(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Lower bounds in seconds for [cached generation, a forward pass] of a batch, if known.
     fn lower_bounds(&self, batch: usize) -> [Option<f64>; 2];
 
@@ -199,6 +204,8 @@ struct Model {
 #[derive(Serialize)]
 struct Row {
     batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strategy: Option<&'static str>,
     naive_seconds: f64,
     naive_passes: usize,
     naive_pass_seconds: Spread,
@@ -417,6 +424,7 @@ fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> 
     let batch = batch(size, labels);
     progress(&format!("batch {size}: cached"));
     let cached = Spread::of(CACHED_REPEATS, || bench.cached(&batch))?;
+    let strategy = bench.strategy();
     progress(&format!("batch {size}: naive"));
     let images = Array4::zeros((size, SIDE, SIDE, bench.graph().head.values()));
     let naive = Spread::of(naive_passes, || bench.forward(images.view(), labels))?;
@@ -425,6 +433,7 @@ fn time(bench: &mut dyn Bench, size: usize, naive_passes: usize) -> Result<Row> 
     let [bound, naive_bound] = bench.lower_bounds(size);
     Ok(Row {
         batch: size,
+        strategy,
         naive_seconds,
         naive_passes,
         naive_pass_seconds: naive,
