@@ -360,9 +360,7 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
 // One block of a launch.
 template <Precision OF>
 __device__ __forceinline__ void launched_gemm(const float4* records, const Batch& batch) {
-    __shared__ gemm::Shared shared;
-    // Asked for before the record, which is waited for, so that both are under way at a time.
-    int row = batch.cursor->row, column = batch.cursor->column;
-    const Stage& stage = launched_stage(records, batch);
-    masked_conv_gemm<OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
+    launched<gemm::Shared>(records, batch, [&](gemm::Shared& shared, const Stage& stage, int row, int column) {
+        masked_conv_gemm<OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
+    });
 }

@@ -454,9 +454,7 @@ __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& s
 // One block of a launch.
 template <Precision OF>
 __device__ __forceinline__ void launched_gemv(const float4* records, const Batch& batch) {
-    __shared__ gemv::Shared shared;
-    // Asked for before the record, which is waited for, so that both are under way at a time.
-    int row = batch.cursor->row, column = batch.cursor->column;
-    const Stage& stage = launched_stage(records, batch);
-    masked_conv_gemv<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column, [] {});
+    launched<gemv::Shared>(records, batch, [&](gemv::Shared& shared, const Stage& stage, int row, int column) {
+        masked_conv_gemv<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column, [] {});
+    });
 }

@@ -166,6 +166,15 @@ __device__ __forceinline__ const Stage& launched_stage(const float4* records, co
     return shared_stage(batch);
 }
 
+// One block of a launch: `run(shared, stage, row, column)` makes its share of the stage, at the cursor.
+template <class Shared, class Run>
+__device__ __forceinline__ void launched(const float4* records, const Batch& batch, Run run) {
+    __shared__ Shared shared;
+    // Asked for before the record, which is waited for, so that both are under way at a time.
+    int row = batch.cursor->row, column = batch.cursor->column;
+    run(shared, launched_stage(records, batch), row, column);
+}
+
 // A position that a stage computes: image, row and column in the stage's own steps.
 struct Position {
     int image;
