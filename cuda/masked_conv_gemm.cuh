@@ -360,7 +360,8 @@ __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& s
 // One block of a launch.
 template <Precision OF>
 __device__ __forceinline__ void launched_gemm(const float4* records, const Batch& batch) {
-    launched<gemm::Shared>(records, batch, [&](gemm::Shared& shared, const Stage& stage, int row, int column) {
+    __shared__ gemm::Shared shared;
+    launched(records, batch, [&](const Stage& stage, int row, int column) {
         masked_conv_gemm<OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
     });
 }

@@ -454,7 +454,8 @@ __device__ __forceinline__ void masked_conv_gemv(gemv::Shared& s, const Stage& s
 // One block of a launch.
 template <Precision OF>
 __device__ __forceinline__ void launched_gemv(const float4* records, const Batch& batch) {
-    launched<gemv::Shared>(records, batch, [&](gemv::Shared& shared, const Stage& stage, int row, int column) {
+    __shared__ gemv::Shared shared;
+    launched(records, batch, [&](const Stage& stage, int row, int column) {
         masked_conv_gemv<LAUNCH, OF>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column, [] {});
     });
 }

@@ -6,7 +6,7 @@
 
 #include "masked_conv_split.cuh"
 
-extern "C" __global__ void __launch_bounds__(split::SPLIT_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(split::SPLIT_THREADS)
 masked_conv_split_f32(const float4* records, Batch batch) {
     launched_split<F32>(records, batch);
 }

@@ -13,8 +13,8 @@
 // A row of a chunk, as a thread needs it.
 template <int EACH, int MINE>
 struct Row {
-    float4 x[MINE / 4]; // at its positions
-    float4 w[EACH];     // of its slices
+    float4 x[(MINE + 3) / 4]; // at its positions
+    float4 w[EACH];           // of its slices
 };
 
 // sums[slice][position] += inputs x weights.

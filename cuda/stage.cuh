@@ -106,7 +106,7 @@ struct alignas(16) Stage {
     int group;           // slices of a block, a power of 2
     int outputs_shift;   // that make 2^this outputs of a position,
     int tiles;           // and tiles of positions that it takes, one after the other
-    int tile;            // masked_conv_gemm: positions of a block
+    int tile;            // masked_conv_gemm, masked_conv_split: positions of a block
     unsigned of_columns; // a `reciprocal` of `columns`
     int wide;            // the first chunks, whose weights are float32 whatever those of the others are
     int padding;
@@ -166,13 +166,12 @@ __device__ __forceinline__ const Stage& launched_stage(const float4* records, co
     return shared_stage(batch);
 }
 
-// One block of a launch: `run(shared, stage, row, column)` makes its share of the stage, at the cursor.
-template <class Shared, class Run>
+// One block of a launch: `run(stage, row, column)` makes its share of the stage, at the cursor.
+template <class Run>
 __device__ __forceinline__ void launched(const float4* records, const Batch& batch, Run run) {
-    __shared__ Shared shared;
     // Asked for before the record, which is waited for, so that both are under way at a time.
     int row = batch.cursor->row, column = batch.cursor->column;
-    run(shared, launched_stage(records, batch), row, column);
+    run(launched_stage(records, batch), row, column);
 }
 
 // A position that a stage computes: image, row and column in the stage's own steps.

@@ -26,11 +26,10 @@ pub const PART: usize = 16;
 pub const GEMV_TILE: usize = 4;
 /// Slices of a block of `masked_conv_gemm`.
 pub const GEMM_SLICES: usize = 16;
-/// Slices and positions of a block of `masked_conv_split`.
+/// Slices of a block of `masked_conv_split`.
 pub const SPLIT_SLICES: usize = 8;
-pub const SPLIT_POSITIONS: usize = 32;
-/// Threads of its block.
-pub const SPLIT_THREADS: usize = SPLIT_POSITIONS * SPLIT_SLICES;
+/// Its threads.
+pub const SPLIT_THREADS: usize = 256;
 
 /// Most chunks that a block of `masked_conv_gemv` sums side by side.
 pub const GEMV_LANES: usize = 64;
@@ -51,14 +50,18 @@ pub const RECENT_TAPS: usize = 32;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
-/// Bytes of shared memory of a block of `masked_conv_split`, beside a record.
-const SPLIT_SHARED: usize = 34_816;
-const _: () = assert!(SPLIT_SHARED + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>() + PART <= 48 << 10);
+/// Bytes of shared memory that a block of `masked_conv_split` is given behind a record.
+pub const SPLIT_SHARED: usize = 54_784;
 
-/// Most taps of a stage: its record and that of the next stage, and their entries, fit into the rest of the 48 KiB of
-/// shared memory that every device has.
-pub const MAX_TAPS: usize =
-    (((48 << 10) - GEMV_SHARED) / 2 - size_of::<Entry>() - size_of::<Stage>()) / size_of::<Tap>();
+/// Bytes of shared memory that a block may have on every device if they are asked for.
+pub const MOST_SHARED: usize = 64 << 10;
+
+/// Most taps of a stage: a record fits beside `SPLIT_SHARED` into `MOST_SHARED`, and two, with their entries, into the rest of
+/// the 48 KiB that a block has unasked.
+pub const MAX_TAPS: usize = (MOST_SHARED - SPLIT_SHARED - size_of::<Stage>() - PART) / size_of::<Tap>();
+const _: () = assert!(
+    GEMV_SHARED + 2 * (size_of::<Entry>() + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>()) <= 48 << 10
+);
 
 /// `enum Activation`: an [`Activation`], or this, which reads what concat_elu has stored.
 pub const STORED: i32 = Activation::ALL.len() as i32;
@@ -377,7 +380,7 @@ mod tests {
             ("LEAST_LANES", GEMV_LEAST_LANES),
             ("SLICES", GEMM_SLICES),
             ("SPLIT_SLICES", SPLIT_SLICES),
-            ("SPLIT_POSITIONS", SPLIT_POSITIONS),
+            ("SPLIT_THREADS", SPLIT_THREADS),
             ("CLUSTER", CLUSTER),
             ("MULTIPLIERS", MULTIPLIERS),
             ("ADDERS", ADDERS),

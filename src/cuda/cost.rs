@@ -8,9 +8,10 @@
 
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
-    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_POSITIONS,
-    SPLIT_SLICES, SPLIT_THREADS, THREADS,
+    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_SLICES,
+    SPLIT_THREADS, THREADS,
 };
+use super::cluster::WARP;
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Room {
     fn of(self, form: Form) -> Room {
         let resident = match form {
             Form::Gemv => self.resident,
-            Form::Split => self.resident.saturating_sub(1).max(1),
+            Form::Split(_) => 1,
             Form::Gemm(_) => self.resident.min(2),
         };
         Room { resident, ..self }
@@ -54,15 +55,16 @@ impl Room {
 pub enum Form {
     /// By `masked_conv_gemv`.
     Gemv,
-    /// By `masked_conv_split`.
-    Split,
+    /// By `masked_conv_split`, in blocks of that many positions.
+    Split(usize),
     /// By `masked_conv_gemm`, in blocks of that many positions.
     Gemm(usize),
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 4] = [Form::Gemv, Form::Split, Form::Gemm(64), Form::Gemm(128)];
+    pub const ALL: [Form; 5] =
+        [Form::Gemv, Form::Split(20), Form::Split(40), Form::Gemm(64), Form::Gemm(128)];
 }
 
 /// What the cost of a stage depends on.
@@ -200,17 +202,18 @@ impl Work {
         }
     }
 
-    /// By `masked_conv_split`.
-    pub fn split(&self) -> Division {
-        let warps = SPLIT_THREADS / 32;
-        let (rounds, rows) = (self.chunks.div_ceil(warps) as f64, self.rows as f64);
-        // The instructions of a scheduler's two warps, of a chunk each, and what they wait for each other, of a block alone. That two
-        // blocks fill each other's waits is not counted: twice as many small tiles ask twice as much of the second-level cache.
+    /// By `masked_conv_split`, in blocks of `tile` positions.
+    pub fn split(&self, tile: usize) -> Division {
+        // A warp multiplies as many positions at a time, of one chunk or of two.
+        let at_a_time = SPLIT_THREADS / WARP * (40 / tile);
+        let (rounds, rows) = (self.chunks.div_ceil(at_a_time) as f64, self.rows as f64);
+        // The instructions of a scheduler's two warps, and what they wait for each other. Of the inputs a thread brings three
+        // halves of a chunk.
         let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
-        let of_round = 2.0 * (rows * 37.0 + 8.0 * of_channel + 200.0) + 450.0;
+        let of_round = 2.0 * (rows * 42.0 + 12.0 * of_channel + 370.0) + 400.0;
         Division {
             x: self.slices.div_ceil(SPLIT_SLICES),
-            y: self.positions.div_ceil(SPLIT_POSITIONS),
+            y: self.positions.div_ceil(tile),
             lanes: 0,
             group: 0,
             tiles: 0,
@@ -314,7 +317,7 @@ impl Work {
         let all: f64 = works.iter().map(Work::multiply_adds).sum();
         let room = room.of(form);
         let of_stage = |work: &Work| match form {
-            Form::Split => work.split(),
+            Form::Split(tile) => work.split(tile),
             Form::Gemm(tile) => work.gemm(tile),
             Form::Gemv => {
                 let share = work.multiply_adds() / all * room.blocks() as f64;
@@ -352,7 +355,7 @@ mod tests {
         }
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
         assert_eq!(best(conv2(32, 120)), Form::Gemv);
-        assert_eq!(best(conv2(512, 240)), Form::Split);
+        assert_eq!(best(conv2(512, 240)), Form::Split(40));
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
     }
@@ -366,8 +369,7 @@ mod tests {
                 let (form, (divisions, _)) = Work::fastest(&[conv2(positions, chunks)], &Form::ALL, room);
                 let of_group = match form {
                     Form::Gemv => divisions[0].tiles * GEMV_TILE,
-                    Form::Split => SPLIT_POSITIONS,
-                    Form::Gemm(tile) => tile,
+                    Form::Split(tile) | Form::Gemm(tile) => tile,
                 };
                 let groups = divisions[0].y;
                 assert!(groups <= 65_535 && groups * of_group >= positions, "{positions}: {divisions:?}");

@@ -19,7 +19,7 @@ use super::abi::CLUSTER;
 use super::cost::Room;
 use super::kernels::Kernel;
 use super::libcuda::{LaunchAttribute, LaunchConfig};
-use super::modules::Modules;
+use super::modules::{self, Modules};
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -236,12 +236,8 @@ impl Device {
     /// # Errors
     /// [`Error::Device`].
     pub fn allow(&self, kernel: Kernel, shared: usize) -> Result<()> {
-        // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
-        const SHARED: u32 = 8;
         let (function, _) = self.function(kernel)?;
-        // SAFETY: the function is one of ours.
-        let code = unsafe { libcuda::cuFuncSetAttribute(function, SHARED, shared as i32) };
-        self.check_code(code, "ask for shared memory")
+        self.check_code(modules::allow(function, shared), "ask for shared memory")
     }
 
     /// How many clusters the device runs at a time of a kernel's blocks, each of `block` threads and `shared` bytes of dynamic

@@ -315,7 +315,8 @@ impl Loaded {
     pub fn launch(&self, device: &Device, launch: &Launch) -> Result<()> {
         let records = self.records() + launch.first as u64 * u64::from(self.shared());
         let grid = [launch.x, launch.y, launch.count as u32];
-        let shape = Shape { grid, block: launch.threads() as u32, shared: self.shared() };
+        let shared = launch.shared(self.shared() as usize) as u32;
+        let shape = Shape { grid, block: launch.threads() as u32, shared };
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
         unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(&self.args)]) }
     }

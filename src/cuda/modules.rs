@@ -11,6 +11,7 @@ use std::ptr;
 use cust::context::{Context, CurrentContext};
 use cust::sys::{self, CUjit_option as Jit};
 
+use super::abi::MOST_SHARED;
 use super::kernels::{self, KERNELS, Kernel, NVCC};
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
@@ -149,10 +150,27 @@ impl Module {
                     libcuda::describe(code as u32),
                 ));
             }
+            if kernel == Kernel::Split {
+                // What its blocks share is more than they may have unasked.
+                let code = allow(function, MOST_SHARED);
+                if code != sys::cudaError_enum::CUDA_SUCCESS as u32 {
+                    let action = format!("ask for shared memory for {name}");
+                    return Err(Error::device(&properties.label, action, libcuda::describe(code)));
+                }
+            }
             module.functions.push((kernel, (function, kernels::arguments(ptx, name))));
         }
         Ok(module)
     }
+}
+
+/// Lets a kernel's blocks have so many bytes of dynamic shared memory, which may be more than any may have unasked. The driver's
+/// code.
+pub fn allow(function: sys::CUfunction, shared: usize) -> u32 {
+    // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
+    const SHARED: u32 = 8;
+    // SAFETY: the function is one of ours.
+    unsafe { libcuda::cuFuncSetAttribute(function, SHARED, shared as i32) }
 }
 
 /// The driver does not take the PTX: newer than the driver, or for a device younger than this one.

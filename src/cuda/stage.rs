@@ -158,8 +158,7 @@ impl Stage {
                 self.header.outputs_shift = outputs.trailing_zeros() as i32;
                 self.header.tiles = division.tiles as i32;
             }
-            Form::Split => {}
-            Form::Gemm(tile) => self.header.tile = tile as i32,
+            Form::Split(tile) | Form::Gemm(tile) => self.header.tile = tile as i32,
         }
         [division.x as u32, division.y as u32]
     }
@@ -214,14 +213,19 @@ impl Launch {
     pub fn kernel(&self) -> Kernel {
         match self.form {
             Form::Gemv => Kernel::Gemv,
-            Form::Split => Kernel::Split,
+            Form::Split(_) => Kernel::Split,
             Form::Gemm(_) => Kernel::Gemm,
         }
     }
 
     /// Threads of a block of that.
     pub fn threads(&self) -> usize {
-        if self.form == Form::Split { abi::SPLIT_THREADS } else { abi::THREADS }
+        if self.kernel() == Kernel::Split { abi::SPLIT_THREADS } else { abi::THREADS }
+    }
+
+    /// Bytes of dynamic shared memory that a block takes, where a record has so many.
+    pub fn shared(&self, record: usize) -> usize {
+        if self.kernel() == Kernel::Split { record + abi::SPLIT_SHARED } else { record }
     }
 }
 

@@ -97,7 +97,8 @@ impl Bench {
         let records = records.as_device_ptr().as_raw();
         let args = [bytes_of(&records), bytes_of(&batch)];
         let grid = [launch.x, launch.y, launch.count as u32];
-        let shape = Shape { grid, block: launch.threads() as u32, shared: table.record() as u32 };
+        let shape =
+            Shape { grid, block: launch.threads() as u32, shared: launch.shared(table.record()) as u32 };
         // SAFETY: the arguments of masked_conv.
         unsafe { device.launch(launch.kernel(), shape, &args).unwrap() };
         let mut after = vec![0.0; self.arena.len()];
