@@ -191,6 +191,19 @@ __device__ __forceinline__ T load_begun(bool stored, const float* begun) {
     return stored ? __ldcg(from) : __ldg(from);
 }
 
+// Stores an output of a launch, and beside it what its readers make of it, so that each of them need not.
+template <class T>
+__device__ __forceinline__ void store_outputs(const Stage& stage, float* to, T value) {
+    store_output<LAUNCH, T>(to, value);
+    int activation = stage.stores;
+    if (activation == IDENTITY) return;
+    T negative = {};
+    activate(activation, value, negative);
+    to += stage.output.beside;
+    store_output<LAUNCH, T>(to, value);
+    if (activation == CONCAT_ELU) store_output<LAUNCH, T>(to + stage.output.beside, negative);
+}
+
 // Stores an accumulator, which is for later launches.
 template <class T>
 __device__ __forceinline__ void store_accumulators(float* to, T value) {

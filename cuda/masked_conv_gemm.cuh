@@ -122,7 +122,7 @@ __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, cons
         Part part(anew(thread));
         chunk = inputs.next.turn(stage, chunk);
         const Tap& tap = stage.tap(inputs.next.tap);
-        inputs.to_negatives = tap.source.channels / 2;
+        inputs.to_negatives = tap.source.beside;
 #pragma unroll
         for (int c = 0; c < Tile::LOADS; c++) {
             Position at = position(stage, batch, min(tile + c * Tile::STRIDE + part.position, end - 1), row, column);
@@ -266,7 +266,7 @@ __device__ __forceinline__ void store_tile(const Shared& s, const Stage stage, c
         // Without a gate both are the value.
         float4 first = totals[gates_first], second = totals[pairs ^ gates_first];
         float4 value = gates_first ? second : first, gate = gates_first ? first : second;
-        store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), value, gate, add));
+        store_outputs<float4>(stage, output.to, epilogue(epilogue_of(stage), value, gate, add));
     }
 }
 

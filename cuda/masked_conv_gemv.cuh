@@ -98,7 +98,7 @@ __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch,
     int channel = (first + lane - tap.first) * CHUNK + 4 * (threadIdx.x & 1);
     size_t from = input_offset(stage, tap, batch, position(stage, batch, tile, row, column));
     source.from = batch.arena + from + channel;
-    source.negatives = tap.source.channels / 2;
+    source.negatives = tap.source.beside;
     if (stage.span == PIXEL) {
         // From image to image.
         for (int m = 1; m < TILE; m++) source.further[m] = m * tap.source.columns * tap.source.channels;
@@ -116,32 +116,42 @@ __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch,
     return source;
 }
 
+// What a thread has asked for.
+struct Requested {
+    float4 x[TILE];
+    float4 negative[TILE]; // of what is STORED
+};
+
 // Asks for the inputs of a tile's `live` positions.
 template <Exchange BY>
-__device__ __forceinline__ void request_inputs(float4 (&requested)[TILE], const Source& source, int live) {
+__device__ __forceinline__ void request_inputs(Requested& requested, const Source& source, int live, bool stored) {
     if (source.from == nullptr) return;
 #pragma unroll
     for (int m = 0; m < TILE; m++) {
-        if (m < live) requested[m] = request<BY, float4>(source.from + source.further[m]);
+        if (m >= live) break;
+        const float* from = source.from + source.further[m];
+        requested.x[m] = request<BY, float4>(from);
+        if (BY == LAUNCH && stored) requested.negative[m] = request<BY, float4>(from + source.negatives);
     }
 }
 
 // Waits for what has been requested. What was not there yet is asked for again: one position's in the shortest loop there is,
 // since what arrives while a read is under way is seen by the next one only; several positions' all at a time.
 template <Exchange BY>
-__device__ __forceinline__ void await_inputs(float4 (&requested)[TILE], const Source& source, int live) {
+__device__ __forceinline__ void await_inputs(Requested& requested, const Source& source, int live) {
     if (BY == LAUNCH) return;
+    float4(&x)[TILE] = requested.x;
     if (live == 1) {
-        requested[0] = await(requested[0], reinterpret_cast<const float4*>(source.from));
+        x[0] = await(x[0], reinterpret_cast<const float4*>(source.from));
         return;
     }
     unsigned reads = 0;
     bool missing = true;
     while (missing) {
-        missing = pending(requested[0]);
+        missing = pending(x[0]);
 #pragma unroll
-        for (int m = 1; m < TILE; m++) missing = missing || pending(requested[m]);
-        if (missing) request_inputs<BY>(requested, source, live);
+        for (int m = 1; m < TILE; m++) missing = missing || pending(x[m]);
+        if (missing) request_inputs<BY>(requested, source, live, false);
         if (++reads == MOST_READS) __trap();
     }
 }
@@ -150,17 +160,15 @@ __device__ __forceinline__ void await_inputs(float4 (&requested)[TILE], const So
 // `to` is where they go, `lanes` apart.
 template <Exchange BY>
 __device__ __forceinline__ void stage_inputs(Shared& s, const Source& source, const Stage& stage, int live,
-                                             float4 (&requested)[TILE], int to, int lanes) {
+                                             Requested& requested, int to, int lanes) {
     if (source.from == nullptr) return;
     int activation = stage.activation;
     await_inputs<BY>(requested, source, live);
 #pragma unroll
     for (int m = 0; m < TILE; m++) {
         if (m >= live) break;
-        float4 positive = requested[m], negative = {};
-        if (BY == LAUNCH && activation == STORED) {
-            negative = request<BY, float4>(source.from + source.further[m] + source.negatives);
-        }
+        float4 positive = requested.x[m], negative = {};
+        if (BY == LAUNCH) negative = requested.negative[m];
         activate(activation, positive, negative);
         s.positive[to] = positive;
         if (activation >= CONCAT_ELU) s.negative[to] = negative;
@@ -280,9 +288,24 @@ struct Target {
     Output output;
 };
 
-// The output `o` of a slice, or of a pair of slices, at the m-th position of a tile.
-__device__ __forceinline__ Target target_of(const Stage& stage, const Batch& batch, int row, int column, int tile, int m,
-                                            int end, int slice, int o) {
+// Which of a tile's outputs a thread adds up: the position's number, and among the position's outputs its own. The last warp
+// has the first ones, since the first one has inputs to bring.
+struct Added {
+    int m, rest;
+
+    __device__ __forceinline__ Added(unsigned thread, const Stage& stage) {
+        int as = (thread + WARP) % THREADS, outputs = stage.group * SLICE >> stage.gated;
+        m = as >> stage.outputs_shift;
+        rest = as & (outputs - 1);
+    }
+};
+
+// The output that a thread adds up of the slices from `slice` on, in a tile.
+__device__ __forceinline__ Target target_of(const Stage& stage, const Batch& batch, int row, int column, int tile, int end,
+                                            int slice) {
+    Added added(threadIdx.x, stage);
+    int m = added.m, o = added.rest % SLICE;
+    slice += added.rest / SLICE << stage.gated;
     Target target = {m < TILE && tile + m < end && slice < stage.slices, nullptr, {}};
     if (!target.here) return target;
     Position at = position(stage, batch, tile + m, row, column);
@@ -305,6 +328,8 @@ __device__ __forceinline__ void end_sum(const Stage& stage, Ending ending, const
     if (ending == OTHERWISE && stage.stores_accumulators) {
         store_accumulators(target.output.to, value);
         if (stage.gated) store_accumulators(target.output.to + SLICE, gate);
+    } else if (BY == LAUNCH) {
+        store_outputs<float>(stage, target.output.to, ended(stage, ending, value, gate, add));
     } else {
         store_output<BY, float>(target.output.to, ended(stage, ending, value, gate, add));
     }
@@ -317,10 +342,6 @@ struct Role {
     bool sums;  // if there is such a slice,
     int reads;  // whose inputs lie here.
     int brings; // Here go the inputs that it brings.
-    // And it adds up the sums of one output: position of the tile, slice (or first of a pair), channel.
-    int m;
-    int slice_added;
-    int channel;
     // Where the chunks' sums lie: those of its chunk, at the first position; those of its output.
     float* to;
     const float* from;
@@ -341,17 +362,13 @@ __device__ __forceinline__ Role role_of(Shared& s, const Stage& stage, int slice
     role.sums = of_group < stage.group && role.slice < stage.slices;
     role.reads = place(role.lane, 0);
     role.brings = place(threadIdx.x >> 1, threadIdx.x & 1);
-    // The last warp has the first outputs, since the first ones have inputs to bring.
-    int adds_as = (threadIdx.x + WARP) % THREADS, outputs = stage.group * SLICE >> gated;
-    int rest = adds_as & (outputs - 1);
-    role.m = adds_as >> stage.outputs_shift;
-    role.slice_added = slice + (rest / SLICE << gated);
-    role.channel = rest % SLICE;
+    Added added(threadIdx.x, stage);
+    int outputs = stage.group * SLICE >> gated;
     role.line = lanes + GAP;
     role.of_position = outputs * role.line;
     role.to_gates = gated ? TILE * role.of_position + GATES_GAP : 0;
     role.to = s.chunk_sums + (gated ? of_group % 2 * role.to_gates : 0) + (of_group >> gated) * SLICE * role.line + role.lane;
-    role.from = s.chunk_sums + (role.m * outputs + rest) * role.line;
+    role.from = s.chunk_sums + (added.m * outputs + added.rest) * role.line;
     return role;
 }
 
@@ -382,10 +399,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     float4 w[MOST_ROWS];
     WeightsAt<OF> weights = load_weights<OF>(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
     Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
-    Target target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
+    Target target = target_of(stage, batch, row, column, tile, end, slice);
     get_ready();
-    float4 requested[TILE] = {};
-    request_inputs<BY>(requested, source, min(TILE, end - tile));
+    Requested requested = {};
+    request_inputs<BY>(requested, source, min(TILE, end - tile), stage.activation == STORED);
     widen(w, weights);
     for (;;) {
         // All that is read is on its way before anything of it is used.
@@ -396,7 +413,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             if (gated) gate = load_begun<float>(begins, target.begun + SLICE);
             if (target.output.add != nullptr) add = request<BY, float>(target.output.add);
         }
-        int live = min(TILE, end - tile), next_tile = tile + TILE;
+        int live = min(TILE, end - tile);
         for (int first = 0;;) {
             int chunks = min(lanes, all - first), to_add = anew(padded(chunks));
             bool has_chunk = role.sums && role.lane < chunks, pads = role.sums && !has_chunk && role.lane < to_add;
@@ -415,10 +432,10 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 next = first + lanes < all ? first + lanes : 0;
                 bool has_next = role.sums && next + role.lane < all;
                 if (next != first) weights = load_weights<OF>(w, stage, batch, role.slice, next + role.lane, has_next);
-                int of_next = next > 0 ? tile : next_tile;
+                int of_next = next > 0 ? tile : tile + TILE;
                 if (of_next < end) {
                     source = locate(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
-                    request_inputs<BY>(requested, source, min(TILE, end - of_next));
+                    request_inputs<BY>(requested, source, min(TILE, end - of_next), stage.activation == STORED);
                 }
             }
             __syncthreads();
@@ -428,9 +445,9 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
             first = next;
         }
         end_sum<BY>(stage, ending, target, value, gate, add);
-        if (next_tile >= end) return;
-        tile = next_tile;
-        target = target_of(stage, batch, row, column, tile, role.m, end, role.slice_added, role.channel);
+        tile += TILE;
+        if (tile >= end) return;
+        target = target_of(stage, batch, row, column, tile, end, slice);
     }
 }
 

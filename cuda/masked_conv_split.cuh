@@ -114,7 +114,7 @@ __device__ __forceinline__ void locate(Next<Tile, OF>& next, const Stage& stage,
     const Tap& tap = stage.tap(next.tap);
     next.end = end_of_tap(stage, next.tap);
     Part<Tile> part(threadIdx.x % WARP);
-    next.to_negatives = tap.source.channels / 2;
+    next.to_negatives = tap.source.beside;
     size_t first_at = 0;
 #pragma unroll
     for (int c = 0; c < Tile::LOADS; c++) {
@@ -264,7 +264,7 @@ __device__ __forceinline__ void end_sum(float4 total, const Stage& stage, const 
     if (stage.stores_accumulators) return store_accumulators(output.to, total);
     float4 add = {};
     if (stage.adds) add = request<LAUNCH, float4>(output.add);
-    store_output<LAUNCH, float4>(output.to, epilogue(epilogue_of(stage), total, gate, add));
+    store_outputs<float4>(stage, output.to, epilogue(epilogue_of(stage), total, gate, add));
 }
 
 // The slices from `slice` on, for the positions from `tile` up to `end`.

@@ -26,7 +26,7 @@ enum Activation : int {
     ELU = 1,        // through elu
     RELU = 2,       // through relu
     CONCAT_ELU = 3, // through concat_elu
-    STORED = 4,     // `concat_elu_f32` has stored [elu(x), elu(-x)]: read as it is, with the negatives' weights
+    STORED = 4,     // [elu(x), elu(-x)] have been stored: read as they are, with the negatives' weights
 };
 
 // On which positions a stage runs.
@@ -58,7 +58,7 @@ struct Grid {
     int columns;             // positions from one image to the next, padding included
     int channels;            // floats of a position, a multiple of CHUNK
     unsigned of_rows;        // a `reciprocal` of `rows`
-    int padding;
+    int beside;              // floats from a channel to its activation, and from there to its negative's, where they are stored
 };
 static_assert(sizeof(Grid) == 32);
 
@@ -109,7 +109,7 @@ struct alignas(16) Stage {
     int tile;            // masked_conv_gemm, masked_conv_split: positions of a block
     unsigned of_columns; // a `reciprocal` of `columns`
     int wide;            // the first chunks, whose weights are float32 whatever those of the others are
-    int padding;
+    int stores;          // an Activation, through which outputs are stored beside themselves too; IDENTITY: they are not
 
     __device__ __forceinline__ const Tap& tap(int t) const { return reinterpret_cast<const Tap*>(this + 1)[t]; }
 };

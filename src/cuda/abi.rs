@@ -63,7 +63,7 @@ const _: () = assert!(
     GEMV_SHARED + 2 * (size_of::<Entry>() + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>()) <= 48 << 10
 );
 
-/// `enum Activation`: an [`Activation`], or this, which reads what concat_elu has stored.
+/// `enum Activation`: an [`Activation`], or this, which reads what has been stored through concat_elu.
 pub const STORED: i32 = Activation::ALL.len() as i32;
 
 /// `enum Span`: the positions on which a stage runs.
@@ -87,7 +87,7 @@ pub struct Grid {
     pub columns: i32,
     pub channels: i32,
     pub of_rows: u32,
-    pub padding: i32,
+    pub beside: i32,
 }
 
 /// 2^32 / d, rounded down, for `quotient` of `cuda/stage.cuh`; 2^32 - 1 for a d of 1.
@@ -105,7 +105,7 @@ impl Grid {
     /// A grid by its base and its rows, what is added to a row, columns and channels.
     pub fn new(base: usize, [rows, above, columns, channels]: [i32; 4]) -> Grid {
         let of_rows = reciprocal(rows as usize);
-        Grid { base: base as u64, rows, above, columns, channels, of_rows, padding: 0 }
+        Grid { base: base as u64, rows, above, columns, channels, of_rows, beside: 0 }
     }
 
     /// The same grid, for images whose rows from `first` on it holds.
@@ -161,7 +161,7 @@ pub struct Stage {
     pub tile: i32,
     pub of_columns: u32,
     pub wide: i32,
-    pub padding: i32,
+    pub stores: i32,
 }
 
 /// `struct Cursor`.

@@ -49,12 +49,13 @@ fn within(plan: &Plan, extent: Extent) -> Extent {
 
 /// Where everything lies: the maps as they are, and for each the activations that are stored beside it.
 fn lay_out(plan: &Plan, extent: Extent) -> (Maps, Vec<Vec<(Activation, Grid)>>) {
-    let mut maps = Maps::new(plan, Storage::Full, extent);
+    let mut maps = Maps::new(plan, Storage::Full, extent, |_| None);
     let of_map = |(map, read): (MapId, Vec<Activation>)| {
         let read = read.into_iter().filter(|read| *read != Activation::Identity);
         let place = |read: Activation| {
-            let channels = read.copies() * padded(plan.graph.maps[map].channels);
-            (read, maps.place(map, channels))
+            let channels = padded(plan.graph.maps[map].channels);
+            let grid = maps.place(map, read.copies() * channels);
+            (read, Grid { beside: channels as i32, ..grid })
         };
         read.map(place).collect()
     };

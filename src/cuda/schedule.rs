@@ -12,10 +12,10 @@ use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
 use super::cost::{Form, Room};
 use super::kernels::Kernel;
 use super::packed::Packed;
-use super::stage::{Launch, Maps, Stage, Table, on_load};
-use crate::graph::{IMAGE, MapId};
+use super::stage::{self, Launch, Maps, Stage, Table};
+use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Layout, Storage};
-use crate::plan::steps::{Step, Steps};
+use crate::plan::steps::{Run, Step, Steps};
 use crate::plan::{Part, Plan};
 
 /// Launches of the table, to be run one after the other.
@@ -48,7 +48,15 @@ pub struct Schedule {
 
 /// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
-    let mut maps = Maps::new(plan, Storage::Ring, extent);
+    let read = plan.graph.activations_read();
+    // What is made before a row's pixels, once, and read by many blocks: through the one activation through which others read it.
+    let beside = |map: MapId| {
+        let mut pieces = plan.pieces.iter().filter(|piece| plan.layer(piece).output == map).peekable();
+        let of_row = pieces.peek().is_some() && pieces.all(|piece| piece.row_part() == Some(Part::Whole));
+        let read = read[map].iter().copied().filter(|&read| read != Activation::Identity);
+        read.last().filter(|_| of_row)
+    };
+    let mut maps = Maps::new(plan, Storage::Ring, extent, beside);
     let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
         Some(Part::Hoisted) => {
             maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])
@@ -103,13 +111,22 @@ impl Builder<'_> {
         steps.iter().filter(|step| !step.is_empty()).map(|step| self.launch(step, span)).collect()
     }
 
+    /// How a run's stage reads its sources: all of them as they are stored through its activation, or as they are.
+    fn source(&self, run: &Run) -> impl Fn(MapId, Activation) -> (Grid, i32) {
+        let (piece, maps) = (&self.plan.pieces[run.piece], self.maps);
+        let (read, part) = (self.plan.layer(piece).read, piece.part(run.part));
+        let mut taps = self.plan.taps(piece).skip(part.start).take(part.len());
+        let of = if taps.all(|tap| maps.stores(tap.source, read)) { stage::beside } else { stage::on_load };
+        move |map, read| of(maps, map, read)
+    }
+
     fn launch(&mut self, step: &Step, span: Span) -> usize {
         if let Some(&launch) = self.launches.get(&(step.clone(), span)) {
             return launch;
         }
         let stages = step.iter().map(|run| {
             let (packed, accumulators) = (&self.packed.pieces[run.piece], self.accumulators[run.piece]);
-            let source = |map, read| on_load(self.maps, map, read);
+            let source = self.source(run);
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
         let batch = self.maps.layout.extent().batch;

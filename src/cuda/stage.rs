@@ -15,28 +15,45 @@ use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::{Part, Plan};
 use crate::precision::Precision;
 
-/// The maps of a batch, each as it is: the kernels activate on load.
+/// The maps of a batch, each as it is: the kernels activate on load, but what is stored through an activation too.
 pub struct Maps {
     /// The block that holds them.
     pub layout: Layout,
     /// For each map its grid.
     pub grids: Vec<Grid>,
+    /// The activation through which a map's values are stored beside them too.
+    beside: Vec<Option<Activation>>,
 }
 
 impl Maps {
-    /// Lays out every map of a plan's graph, on lines of 128 bytes.
-    pub fn new(plan: &Plan, storage: Storage, extent: Extent) -> Maps {
+    /// Lays out every map of a plan's graph, on lines of 128 bytes. `beside` gives an activation, other than the identity, through
+    /// which a map is stored too, by the stages that make it.
+    pub fn new(
+        plan: &Plan,
+        storage: Storage,
+        extent: Extent,
+        beside: impl Fn(MapId) -> Option<Activation>,
+    ) -> Maps {
         let mut layout = Layout::new(&plan.graph, storage, extent, 32);
         if storage == Storage::Ring && plan.graph.input.previous {
             // The last pixel of a row enters the next row's first position while others may still read this row.
             layout.keep(IMAGE, 1);
         }
-        let mut maps = Maps { layout, grids: Vec::new() };
-        for map in 0..plan.graph.maps.len() {
-            let grid = maps.place(map, padded(plan.graph.maps[map].channels));
-            maps.grids.push(grid);
+        let count = plan.graph.maps.len();
+        let mut maps = Maps { layout, grids: Vec::new(), beside: (0..count).map(beside).collect() };
+        for map in 0..count {
+            let channels = padded(plan.graph.maps[map].channels);
+            let copies = maps.beside[map].map_or(0, |activation| activation.copies());
+            let grid = maps.place(map, (1 + copies) * channels);
+            let beside = if copies > 0 { channels as i32 } else { 0 };
+            maps.grids.push(Grid { beside, ..grid });
         }
         maps
+    }
+
+    /// Whether a map's values are stored through an activation.
+    pub fn stores(&self, map: MapId, read: Activation) -> bool {
+        self.beside[map] == Some(read)
     }
 
     /// Places a grid like a map's, of `channels` floats a position.
@@ -100,6 +117,8 @@ impl Stage {
         }
         header.tap_count = taps.len() as i32;
         header.output = maps.grids[layer.output];
+        header.stores =
+            maps.beside[layer.output].filter(|_| part != Part::Hoisted).map_or(0, |read| read as i32);
         if let Some(add) = layer.epilogue.add {
             (header.add, header.adds) = (maps.grids[add], 1);
         }
@@ -178,6 +197,12 @@ pub fn longest_record(plan: &Plan) -> usize {
 /// How a map without a stored activation is read: its own grid, and the activation, applied on load.
 pub fn on_load(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
     (maps.grids[map], read as i32)
+}
+
+/// How a map is read whose values through an activation are stored beside it.
+pub fn beside(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
+    let grid = maps.grids[map];
+    stored(Grid { base: grid.base + grid.beside as u64, ..grid }, read)
 }
 
 /// How a map is read whose values through an activation are stored in `grid`: nothing is left to apply.

@@ -4,11 +4,11 @@ use bytemuck::bytes_of;
 use serde_json::Value;
 
 use super::{device_for, noise, offset, vgpu};
-use crate::cuda::abi::{Batch, Cursor, SLICE, Span, reciprocal};
+use crate::cuda::abi::{Batch, Cursor, Grid, SLICE, Span, reciprocal};
 use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
 use crate::cuda::packed::Packed;
-use crate::cuda::stage::{Maps, Stage, Table, on_load};
+use crate::cuda::stage::{Maps, Stage, Table, beside, on_load};
 use crate::graph::{Activation, Bias};
 use crate::models::{Nonlinearity, PixelCnnPp};
 use crate::plan::layout::{Extent, Storage};
@@ -44,25 +44,34 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(config: PixelCnnPp, storage: Storage, precision: Precision) -> Bench {
+    /// `stores`: maps are stored through the activation of their readers, too.
+    fn new(config: PixelCnnPp, storage: Storage, precision: Precision, stores: bool) -> Bench {
         let device = device_for(precision);
         let plan = Plan::new(config.graph());
         let weights = Weights::synthetic(config, 5);
         let packed = Packed::places(&plan, precision);
         let mut floats = device.zeroed(packed.len).unwrap();
         packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
-        let mut maps = Maps::new(&plan, storage, EXTENT);
+        let read = plan.graph.activations_read();
+        let activation =
+            |map: usize| read[map].iter().copied().find(|&read| stores && read != Activation::Identity);
+        let mut maps = Maps::new(&plan, storage, EXTENT, activation);
         let widest = packed.pieces.iter().map(|p| p.width()).max().unwrap();
         let hoisted = maps.layout.reserve(&[EXTENT.batch, EXTENT.width, widest]);
         let mut arena = vec![0.0; maps.layout.len];
         let mut next = noise(9);
-        for (grid, map) in maps.grids.iter().zip(&plan.graph.maps) {
+        for (id, (grid, map)) in maps.grids.iter().zip(&plan.graph.maps).enumerate() {
             let first = if grid.above == grid.rows { 0 } else { grid.above };
             for slot in first..grid.rows {
                 for image in 0..EXTENT.batch {
                     for column in 0..(EXTENT.width / map.stride) as i32 {
                         let at = offset(grid, EXTENT.batch, image, slot - grid.above + grid.rows, column);
                         arena[at..at + map.channels].fill_with(|| 2.0 * next());
+                        for at in at..at + map.channels {
+                            for (behind, x) in Self::beside(grid, activation(id), arena[at]) {
+                                arena[at + behind] = x as f32;
+                            }
+                        }
                     }
                 }
             }
@@ -116,6 +125,14 @@ impl Bench {
             Activation::Relu => x.max(0.0),
             Activation::ConcatElu => elu(if sign == 0 { x } else { -x }),
         }
+    }
+
+    /// What is stored beside a value: how many floats behind it, and what.
+    fn beside(grid: &Grid, activation: Option<Activation>, x: f32) -> Vec<(usize, f64)> {
+        let copies = activation.map_or(0, |read| read.copies());
+        let copy =
+            |sign: usize| ((sign + 1) * grid.beside as usize, Self::read(activation.unwrap(), x, sign));
+        (0..copies).map(copy).collect()
     }
 
     /// What a weight is that the row phase reads, or the pixel phase.
@@ -186,10 +203,22 @@ impl Bench {
         outputs.collect()
     }
 
+    /// What is stored beside an output of a stage.
+    fn copies(&self, index: usize, part: Part, x: f32) -> Vec<(usize, f64)> {
+        let output = self.plan.layer(&self.plan.pieces[index]).output;
+        let stored = Activation::ALL.into_iter().find(|&read| self.maps.stores(output, read));
+        Self::beside(&self.maps.grids[output], stored.filter(|_| part != Part::Hoisted), x)
+    }
+
     /// Runs a stage through all kernels and compares.
     fn check(&self, index: usize, part: Part, span: Span) {
         let piece: &Piece = &self.plan.pieces[index];
-        let source = |map, read| on_load(&self.maps, map, read);
+        let read = self.plan.layer(piece).read;
+        let taps = piece.part(part);
+        let mut taps = self.plan.taps(piece).skip(taps.start).take(taps.len());
+        let stores = taps.all(|tap| self.maps.stores(tap.source, read));
+        let source =
+            |map, read| if stores { beside(&self.maps, map, read) } else { on_load(&self.maps, map, read) };
         let packed = &self.packed.pieces[index];
         let stage = Stage::new(&self.plan, index, packed, &self.maps, (part, span), self.hoisted, source);
         // The first place in the lower right at which the stage runs.
@@ -224,16 +253,26 @@ impl Bench {
             for column in columns.clone() {
                 for image in 0..EXTENT.batch {
                     for (at, expected) in self.masked_conv(index, part, [image, row, column]) {
-                        let off = (f64::from(gemv[at]) - expected).abs();
-                        assert!(off < 2e-5, "{name} at {image}, {row}, {column}: off by {off:e}");
-                        left[at] = gemv[at];
+                        let mut check = |at: usize, expected: f64| {
+                            let off = (f64::from(gemv[at]) - expected).abs();
+                            assert!(off < 2e-5, "{name} at {image}, {row}, {column}: off by {off:e}");
+                            left[at] = gemv[at];
+                        };
+                        check(at, expected);
+                        for (behind, x) in self.copies(index, part, gemv[at]) {
+                            check(at + behind, x);
+                        }
                     }
                     // The padding of stored accumulators is noise here, zeros in an engine; so are the outputs from it.
                     if part == Part::Rest {
                         let channels = self.plan.graph.maps[self.plan.layer(piece).output].channels;
                         let (at, _) = self.masked_conv(index, part, [image, row, column])[0];
-                        let padding = at + channels..at + channels.next_multiple_of(4);
-                        left[padding.clone()].copy_from_slice(&gemv[padding]);
+                        for at in at + channels..at + channels.next_multiple_of(4) {
+                            left[at] = gemv[at];
+                            for (behind, _) in self.copies(index, part, gemv[at]) {
+                                left[at + behind] = gemv[at + behind];
+                            }
+                        }
                     }
                 }
             }
@@ -253,8 +292,8 @@ fn check_all(
     precision: Precision,
 ) {
     let config = PixelCnnPp { resnets: 1, filters, mixtures, channels: 3, classes, nonlinearity };
-    for storage in [Storage::Ring, Storage::Full] {
-        let bench = Bench::new(config, storage, precision);
+    for (storage, stores) in [(Storage::Ring, false), (Storage::Ring, true), (Storage::Full, false)] {
+        let bench = Bench::new(config, storage, precision, stores);
         for (index, piece) in bench.plan.pieces.iter().enumerate() {
             match storage {
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
