@@ -49,12 +49,11 @@ pub struct Schedule {
 /// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
     let read = plan.graph.activations_read();
-    // What is made before a row's pixels, once, and read by many blocks: through the one activation through which others read it.
+    // What is made before a row's pixels, once, is read by many blocks.
     let beside = |map: MapId| {
         let mut pieces = plan.pieces.iter().filter(|piece| plan.layer(piece).output == map).peekable();
         let of_row = pieces.peek().is_some() && pieces.all(|piece| piece.row_part() == Some(Part::Whole));
-        let read = read[map].iter().copied().filter(|&read| read != Activation::Identity);
-        read.last().filter(|_| of_row)
+        read[map].iter().copied().find(|&read| of_row && read != Activation::Identity)
     };
     let mut maps = Maps::new(plan, Storage::Ring, extent, beside);
     let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
