@@ -71,6 +71,13 @@ __device__ __forceinline__ T request(const float* from) {
     const T* at = reinterpret_cast<const T*>(from);
     return BY == HANDED ? ask(at) : __ldcg(at);
 }
+// An input of a convolution. Of a launch it comes through this multiprocessor's cache: what launches before it have written
+// stays as it is, and the next tap reads most of it again.
+template <Exchange BY, class T>
+__device__ __forceinline__ T request_input(const float* from) {
+    const T* at = reinterpret_cast<const T*>(from);
+    return BY == HANDED ? ask(at) : __ldca(at);
+}
 template <Exchange BY, class T>
 __device__ __forceinline__ T arrived(T requested, const float* from) {
     return BY == HANDED ? await(requested, reinterpret_cast<const T*>(from)) : requested;

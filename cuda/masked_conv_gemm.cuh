@@ -131,8 +131,8 @@ __device__ __forceinline__ void load(Inputs<Tile>& inputs, unsigned thread, cons
     }
 #pragma unroll
     for (int c = 0; c < Tile::LOADS; c++) {
-        inputs.x[c] = request<LAUNCH, float4>(inputs.from[c]);
-        if (stored) inputs.negative[c] = request<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
+        inputs.x[c] = request_input<LAUNCH, float4>(inputs.from[c]);
+        if (stored) inputs.negative[c] = request_input<LAUNCH, float4>(inputs.from[c] + inputs.to_negatives);
         inputs.from[c] += CHUNK;
     }
 }

@@ -130,8 +130,8 @@ __device__ __forceinline__ void request_inputs(Requested& requested, const Sourc
     for (int m = 0; m < TILE; m++) {
         if (m >= live) break;
         const float* from = source.from + source.further[m];
-        requested.x[m] = request<BY, float4>(from);
-        if (BY == LAUNCH && stored) requested.negative[m] = request<BY, float4>(from + source.negatives);
+        requested.x[m] = request_input<BY, float4>(from);
+        if (BY == LAUNCH && stored) requested.negative[m] = request_input<BY, float4>(from + source.negatives);
     }
 }
 

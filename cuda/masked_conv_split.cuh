@@ -50,8 +50,8 @@ template <class Tile>
 union OfWarp {
     struct {
         // Aligned, since it is read by fours.
-        alignas(16) float inputs[Tile::WAYS * Tile::INPUTS]; // [way][row of the chunk][position]
-        float4 weights[Tile::WAYS * Tile::WEIGHTS];          // [way][row of the chunk][slice]
+        alignas(16) float inputs[(Tile::WAYS - 1) * Tile::INPUTS + MOST_ROWS * Tile::INPUT]; // [way][row of the chunk][position]
+        float4 weights[(Tile::WAYS - 1) * Tile::WEIGHTS + MOST_ROWS * SPLIT_SLICES];         // [way][row of the chunk][slice]
     };
     float4 sums[Tile::WAYS * Tile::TOTALS]; // [way][position][slice], turned by `turned`
 };
@@ -141,8 +141,8 @@ __device__ __forceinline__ void load(Next<Tile, OF>& next, const Stage& stage, c
     for (int c = 0; c < Tile::LOADS; c++) {
         if (!part.has(c)) continue;
         const float* from = next.from + next.further[c];
-        next.x[c] = request<LAUNCH, float4>(from);
-        if (stored) next.negative[c] = request<LAUNCH, float4>(from + next.to_negatives);
+        next.x[c] = request_input<LAUNCH, float4>(from);
+        if (stored) next.negative[c] = request_input<LAUNCH, float4>(from + next.to_negatives);
     }
     next.from += Tile::CHUNKS * CHUNK;
     next.weights.load_by([&](auto* from) {
@@ -219,7 +219,8 @@ __device__ __forceinline__ void multiply_chunks(OfWarp<Tile>& of, int rows) {
 
 // Reads the sums of a block's chunks that the thread adds up: of each as many as it has totals, and the `which(c)`-th as c-th.
 template <class Tile, class Which>
-__device__ __forceinline__ void read_sums(float4 (&sums)[Tile::TOTALS_EACH][Tile::CHUNKS], const OfWarp<Tile>* of_warps, Which which) {
+__device__ __forceinline__ void read_sums(float4 (&sums)[Tile::TOTALS_EACH][Tile::CHUNKS], const OfWarp<Tile>* of_warps,
+                                          Which which) {
 #pragma unroll
     for (int i = 0; i < Tile::TOTALS_EACH; i++) {
         int total = threadIdx.x + i * SPLIT_THREADS, at = total / SPLIT_SLICES;
@@ -331,7 +332,7 @@ __device__ __forceinline__ void run(OfWarp<Tile>* of_warps, const Stage& stage, 
 
 } // namespace split
 // What a launch allows for it beside a record (`src/cuda/abi.rs`).
-static_assert(sizeof(split::Shared) == 54784);
+static_assert(sizeof(split::Shared) == 54016);
 
 // One tile of a stage, while the image stands at (row, column).
 template <Precision OF, class Tile>

@@ -51,17 +51,16 @@ pub const RECENT_TAPS: usize = 32;
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
 /// Bytes of shared memory that a block of `masked_conv_split` is given behind a record.
-pub const SPLIT_SHARED: usize = 54_784;
+pub const SPLIT_SHARED: usize = 54_016;
 
 /// Bytes of shared memory that a block may have on every device if they are asked for.
 pub const MOST_SHARED: usize = 64 << 10;
 
-/// Most taps of a stage: a record fits beside `SPLIT_SHARED` into `MOST_SHARED`, and two, with their entries, into the rest of
-/// the 48 KiB that a block has unasked.
-pub const MAX_TAPS: usize = (MOST_SHARED - SPLIT_SHARED - size_of::<Stage>() - PART) / size_of::<Tap>();
-const _: () = assert!(
-    GEMV_SHARED + 2 * (size_of::<Entry>() + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>()) <= 48 << 10
-);
+/// Most taps of a stage: its record and that of the next stage, and their entries, fit into the rest of the 48 KiB of
+/// shared memory that every device has.
+pub const MAX_TAPS: usize =
+    (((48 << 10) - GEMV_SHARED) / 2 - size_of::<Entry>() - size_of::<Stage>()) / size_of::<Tap>();
+const _: () = assert!(SPLIT_SHARED + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>() + PART <= MOST_SHARED);
 
 /// `enum Activation`: an [`Activation`], or this, which reads what has been stored through concat_elu.
 pub const STORED: i32 = Activation::ALL.len() as i32;

@@ -17,7 +17,7 @@ use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
 use super::packed::Packed;
 use super::pixels::{self, Pixels};
-use super::schedule::Schedule;
+use super::schedule::{PixelsBy, Schedule};
 use super::stored::Stored;
 use super::{Properties, Strategy, shapes, stage};
 use crate::engine::{Batch, Output, Watch};
@@ -127,7 +127,8 @@ impl Cached {
         device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
         let persistent = persistent_room(device, plan, strategy)?;
         let room = device.properties.launches();
-        let schedule = Schedule::new(plan, &steps, packed, extent, room, persistent);
+        let by = PixelsBy::of(strategy, persistent.unwrap_or(room));
+        let schedule = Schedule::new(plan, &steps, packed, extent, room, by);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
         if launches {

@@ -421,6 +421,7 @@ mod tests {
     use super::*;
     use crate::cuda::cost::Room;
     use crate::cuda::packed::Packed;
+    use crate::cuda::schedule::PixelsBy;
     use crate::graph::Graph;
     use crate::models::{PixelCnnPp, WaveNet};
     use crate::precision::Precision;
@@ -434,7 +435,7 @@ mod tests {
         let packed = Packed::places(&plan, Precision::F32);
         let steps = Steps::new(&plan);
         let room = Room { multiprocessors: 132, resident: 2 };
-        let schedule = Schedule::new(&plan, &steps, &packed, extent, room, None);
+        let schedule = Schedule::new(&plan, &steps, &packed, extent, room, PixelsBy::Kernel);
         let pages = Pages::new(&plan, &packed, Precision::F32);
         Clusters::new(&plan, &steps, &schedule, &pages, extent, LIMIT, RESIDENT)
     }

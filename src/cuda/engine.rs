@@ -64,7 +64,8 @@ impl CudaEngine {
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
-        let footprint = Footprint::new(&device, &plan, &packed, pages.as_ref(), strategy)?;
+        let counted = if strategy == Strategy::Persistent { options.strategy } else { strategy };
+        let footprint = Footprint::new(&device, &plan, &packed, pages.as_ref(), counted)?;
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;
         let mut stored = Stored::zeroed(&device, &packed, pages)?;
         packed.fill(&plan, weights, |at, floats| stored.put(&device, &packed, at, floats))?;

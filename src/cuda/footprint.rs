@@ -15,7 +15,7 @@ use super::driver::Device;
 use super::packed::Packed;
 use super::pages::Pages;
 use super::pixels;
-use super::schedule::{self, Schedule};
+use super::schedule::{self, PixelsBy, Schedule};
 use super::team::Teams;
 use super::{naive, shapes};
 use crate::error::Result;
@@ -156,7 +156,7 @@ impl Footprint {
     /// Bytes of the tables of clusters, if the network fits them: one image of a cluster takes least.
     pub fn of_clusters(&self, plan: &Plan, packed: &Packed, pages: &Pages) -> Option<u64> {
         let (steps, extent) = (Steps::new(plan), smallest(plan));
-        let schedule = Schedule::new(plan, &steps, packed, extent, self.room, None);
+        let schedule = Schedule::new(plan, &steps, packed, extent, self.room, PixelsBy::Kernel);
         let clusters = Clusters::new(plan, &steps, &schedule, pages, extent, self.block_memory, 1)?;
         Some(uploaded(clusters.records.len()))
     }
@@ -168,9 +168,8 @@ impl Footprint {
         let rows_follow = follow.is_some();
         self.tables[usize::from(rows_follow)].get_or_init(|| {
             let steps = follow.unwrap_or_else(|| Steps::new(plan));
-            let hands_over = matches!(self.strategy, Strategy::Auto | Strategy::Persistent);
-            let persistent = hands_over.then_some(self.room);
-            let schedule = Schedule::new(plan, &steps, packed, smallest(plan), self.room, persistent);
+            let by = PixelsBy::of(self.strategy, self.room);
+            let schedule = Schedule::new(plan, &steps, packed, smallest(plan), self.room, by);
             let handing = of_handing(self.strategy, &schedule);
             let bytes = uploaded(schedule.table.bytes()) + self.clusters + handing;
             let of_shape = RefCell::default();
@@ -187,7 +186,10 @@ impl Footprint {
 
     /// Bytes of the arena and the tables of cached generation.
     pub fn cached(&self, plan: &Plan, packed: &Packed, extent: Extent) -> u64 {
-        let arena = self.cached.bytes(extent, |one| schedule::arena(plan, packed, one));
+        // With `Auto` a batch may take graphs, whose maps are larger.
+        let graphs = self.strategy == Strategy::Auto;
+        let by = PixelsBy::of(if graphs { Strategy::Graph } else { self.strategy }, self.room);
+        let arena = self.cached.bytes(extent, |one| schedule::arena(plan, packed, one, by));
         let tables = self.tables(plan, packed, extent).bytes;
         arena.saturating_add(tables + self.of_teams(plan, packed, extent).unwrap_or(0))
     }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
+use super::Strategy;
 use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
 use super::cost::{Form, Room};
 use super::kernels::Kernel;
@@ -46,14 +47,39 @@ pub struct Schedule {
     pub logits: Grid,
 }
 
+/// What makes the pixels of a row.
+#[derive(Clone, Copy)]
+pub enum PixelsBy {
+    /// Launches.
+    Launches,
+    /// The persistent kernel, for which there is so much room.
+    Persistent(Room),
+    /// Clusters or teams.
+    Kernel,
+}
+
+impl PixelsBy {
+    /// What it is by a strategy, where the persistent kernel would have some room.
+    pub fn of(strategy: Strategy, persistent: Room) -> PixelsBy {
+        match strategy {
+            Strategy::Launch | Strategy::Graph => PixelsBy::Launches,
+            Strategy::Auto | Strategy::Persistent => PixelsBy::Persistent(persistent),
+            Strategy::Cluster | Strategy::Team => PixelsBy::Kernel,
+        }
+    }
+}
+
 /// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
-fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
+fn lay_out(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> (Maps, Vec<usize>) {
     let read = plan.graph.activations_read();
-    // What is made before a row's pixels, once, is read by many blocks.
+    // What launches make is made once and read by many blocks, so it is stored as they read it: all that is known when a row
+    // begins, and if the pixels are made by launches too, every layer's output.
     let beside = |map: MapId| {
         let mut pieces = plan.pieces.iter().filter(|piece| plan.layer(piece).output == map).peekable();
-        let of_row = pieces.peek().is_some() && pieces.all(|piece| piece.row_part() == Some(Part::Whole));
-        read[map].iter().copied().find(|&read| of_row && read != Activation::Identity)
+        let is_made = pieces.peek().is_some();
+        let by_launches =
+            matches!(by, PixelsBy::Launches) || pieces.all(|p| p.row_part() == Some(Part::Whole));
+        read[map].iter().copied().find(|&read| is_made && by_launches && read != Activation::Identity)
     };
     let mut maps = Maps::new(plan, Storage::Ring, extent, beside);
     let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
@@ -67,8 +93,8 @@ fn lay_out(plan: &Plan, packed: &Packed, extent: Extent) -> (Maps, Vec<usize>) {
 }
 
 /// The arena of a batch.
-pub fn arena(plan: &Plan, packed: &Packed, extent: Extent) -> Layout {
-    lay_out(plan, packed, extent).0.layout
+pub fn arena(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> Layout {
+    lay_out(plan, packed, extent, by).0.layout
 }
 
 /// The maps that the pixel phase makes.
@@ -98,9 +124,9 @@ struct Builder<'a> {
     maps: &'a Maps,
     /// By piece.
     accumulators: &'a [usize],
-    /// Of launches, and of the persistent kernel, if that makes the pixels.
+    /// Of launches.
     room: Room,
-    persistent: Option<Room>,
+    by: PixelsBy,
     table: Table,
     launches: HashMap<(Step, Span), usize>,
 }
@@ -129,8 +155,8 @@ impl Builder<'_> {
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
         let batch = self.maps.layout.extent().batch;
-        let launch = match self.persistent {
-            Some(room) if span == Span::Pixel => {
+        let launch = match self.by {
+            PixelsBy::Persistent(room) if span == Span::Pixel => {
                 self.table.push(stages.collect(), batch, room, &[Form::Gemv])
             }
             _ => self.table.add(stages.collect(), batch, self.room),
@@ -141,23 +167,23 @@ impl Builder<'_> {
 }
 
 impl Schedule {
-    /// Plans a batch for a device that has room for launches, and for the persistent kernel, if that makes the pixels.
+    /// Plans a batch for a device that has room for launches.
     pub fn new(
         plan: &Plan,
         steps: &Steps,
         packed: &Packed,
         extent: Extent,
         room: Room,
-        persistent: Option<Room>,
+        by: PixelsBy,
     ) -> Schedule {
-        let (maps, accumulators) = lay_out(plan, packed, extent);
+        let (maps, accumulators) = lay_out(plan, packed, extent, by);
         let mut builder = Builder {
             plan,
             packed,
             maps: &maps,
             accumulators: &accumulators,
             room,
-            persistent,
+            by,
             table: Table::default(),
             launches: HashMap::new(),
         };

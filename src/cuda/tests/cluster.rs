@@ -16,7 +16,7 @@ use crate::cuda::kernels::{self, Kernel};
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::{Packed, PackedPiece};
 use crate::cuda::pages::{Pages, Shares};
-use crate::cuda::schedule::Schedule;
+use crate::cuda::schedule::{PixelsBy, Schedule};
 use crate::cuda::stored::Stored;
 use crate::engine::Batch;
 use crate::graph::{Activation, IMAGE};
@@ -63,7 +63,7 @@ impl Counts {
         };
         let extent = Extent { batch: 1, height: SIDE, width: SIDE };
         let room = Room { multiprocessors: CLUSTER, resident: 2 };
-        let schedule = Schedule::new(plan, &steps, &packed, extent, room, None);
+        let schedule = Schedule::new(plan, &steps, &packed, extent, room, PixelsBy::Kernel);
         let clusters = Clusters::new(plan, &steps, &schedule, &pages, extent, usize::MAX, 1).unwrap();
         let turns = clusters.turns();
         // Before a row begins, and where no block leaves before the last value has come.

@@ -9,7 +9,7 @@ use crate::cuda::cost::Room;
 use crate::cuda::driver::Device;
 use crate::cuda::loaded::Extras;
 use crate::cuda::packed::Packed;
-use crate::cuda::schedule::{Flat, Schedule};
+use crate::cuda::schedule::{Flat, PixelsBy, Schedule};
 use crate::cuda::stored::Stored;
 use crate::cuda::{CudaEngine, Options, Strategy};
 use crate::engine::{Batch, Engine, Method, Noise};
@@ -63,7 +63,7 @@ const STAGES: [usize; 3] = [25, 49, 71];
 fn scheduled(plan: &Plan, extent: Extent) -> Schedule {
     let packed = Packed::places(plan, Precision::F32);
     let launches = Room::of_launches(H100.multiprocessors, (9, 0));
-    Schedule::new(plan, &Steps::new(plan), &packed, extent, launches, Some(H100))
+    Schedule::new(plan, &Steps::new(plan), &packed, extent, launches, PixelsBy::Persistent(H100))
 }
 
 /// The entries of a pixel, by row and then column modulo the period.
