@@ -20,6 +20,8 @@ pub const CHUNK: usize = 8;
 pub const SLICE: usize = 4;
 /// Threads of a block of `masked_conv_gemv`, `masked_conv_gemm` and the persistent kernel.
 pub const THREADS: usize = 128;
+/// Threads of a warp.
+pub const WARP: usize = 32;
 /// Bytes of a part of a record: what a thread copies.
 pub const PART: usize = 16;
 /// Positions that `masked_conv_gemv` multiplies by the weights at a time.
@@ -374,6 +376,7 @@ mod tests {
             ("CHUNK", CHUNK),
             ("SLICE", SLICE),
             ("THREADS", THREADS),
+            ("WARP", WARP),
             ("TILE", GEMV_TILE),
             ("LANES", GEMV_LANES),
             ("LEAST_LANES", GEMV_LEAST_LANES),

@@ -11,7 +11,7 @@ use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::{
     self, ADDERS, BRINGERS, CHUNK, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SETS,
-    SLICE, Turn, Work,
+    SLICE, Turn, WARP, Work,
 };
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
@@ -25,8 +25,6 @@ use crate::plan::steps::Steps;
 
 /// Bytes that memory is read by.
 const SECTOR: usize = 32;
-/// Threads of a warp.
-pub const WARP: usize = 32;
 /// Threads of a block.
 pub const BLOCK: usize = MULTIPLIERS + SETS * (ADDERS + BRINGERS);
 

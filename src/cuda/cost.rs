@@ -9,9 +9,8 @@
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_SLICES,
-    SPLIT_THREADS, THREADS,
+    SPLIT_THREADS, THREADS, WARP,
 };
-use super::cluster::WARP;
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,15 +8,13 @@
 
 use std::ops::Range;
 
-use super::abi::{CHUNK, CLUSTER, MULTIPLIERS, SLICE};
+use super::abi::{CHUNK, CLUSTER, MULTIPLIERS, SLICE, WARP};
 use super::packed::{Packed, PackedPiece, chunks};
 use crate::plan::{Piece, Plan};
 use crate::precision::Precision;
 
 /// Rows of weights of a multiplier.
 const ROWS: usize = 2 * CHUNK;
-/// Threads of a warp, which has chunks of one part.
-const WARP: usize = 32;
 
 /// Floats in which a slice of a row of weights is stored.
 fn words(precision: Precision) -> usize {

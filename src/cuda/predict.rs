@@ -4,8 +4,7 @@
 //! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
-use super::abi::{ADDERS, CLUSTER};
-use super::cluster::WARP;
+use super::abi::{ADDERS, CLUSTER, WARP};
 use super::cost::{DRAW, OVER, Room};
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;

@@ -3,9 +3,8 @@
 //! The idea: a team of one block waits for no other, and one of several reads the weights of large stages in a part of the time. Which
 //! is faster depends on the network, on the batch and on the device; the sum of the steps says it.
 
-use super::abi::SLICE;
 use super::abi::team::TEAM_ADDERS;
-use super::cluster::WARP;
+use super::abi::{SLICE, WARP};
 use super::cost::{DRAW, OVER, Shape};
 use super::schedule::{Launches, Schedule};
 use super::stage::Stage;
