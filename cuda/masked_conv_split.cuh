@@ -92,15 +92,39 @@ struct Part {
     }
 };
 
+// Where the positions that a thread brings lie in every source, since all have as many columns. Of an IMAGE all rows are
+// stored, so that those are a fixed distance apart, too.
+template <class Tile>
+struct Places {
+    int row;                 // of the sources, from which taps count
+    int first;               // positions from where that row of image 0 begins to the first
+    int behind[Tile::LOADS]; // and from there to each
+
+    __device__ __forceinline__ Places(const Stage& stage, const Batch& batch, int tile, int end, int at_row, int at_column) {
+        Part<Tile> part(threadIdx.x % WARP);
+        bool image = stage.span == IMAGE;
+        row = image ? 0 : at_row * stage.input_step;
+#pragma unroll
+        for (int c = 0; c < Tile::LOADS; c++) {
+            // Where there is no position it is the last again.
+            Position at = position(stage, batch, min(tile + part.position + c * Tile::APART, end - 1), at_row, at_column);
+            int line = at.image + (image ? at.row * stage.input_step * batch.size : 0);
+            int place = line * stage.tap(0).source.columns + at.column * stage.input_step;
+            if (c == 0) first = place;
+            behind[c] = place - first;
+        }
+    }
+};
+
 // What a thread brings of its warp's next chunks. Neighbours bring neighbouring bytes of inputs, and the warps neighbouring
 // chunks.
 template <class Tile, Precision OF>
 struct Next {
-    int tap;                  // of the thread's chunk
-    int end;                  // the first chunk that is not of this tap
-    const float* from;        // inputs at the first position
-    int further[Tile::LOADS]; // floats from there to those of each
-    int to_negatives;         // floats from there to the negatives, of what is STORED
+    int tap;           // of the thread's chunk
+    int end;           // the first chunk that is not of this tap
+    const float* from; // inputs at the first position
+    int channels;      // floats from a position to the next
+    int to_negatives;  // floats from inputs to the negatives, of what is STORED
     WeightsAt<OF> weights;
     int stride; // from one row to the next that the thread loads
     float4 x[Tile::LOADS], negative[Tile::LOADS], w[Tile::ROW_LOADS];
@@ -108,22 +132,16 @@ struct Next {
 
 // Finds where the chunk lies that is the first of a tap for this thread.
 template <class Tile, Precision OF>
-__device__ __forceinline__ void locate(Next<Tile, OF>& next, const Stage& stage, const Batch& batch, int slice, int tile, int end,
-                                       int row, int column, int chunk) {
+__device__ __forceinline__ void locate(Next<Tile, OF>& next, const Stage& stage, const Batch& batch, const Places<Tile>& places,
+                                       int slice, int chunk) {
     next.tap = tap_from(stage, next.tap, chunk);
     const Tap& tap = stage.tap(next.tap);
     next.end = end_of_tap(stage, next.tap);
     Part<Tile> part(threadIdx.x % WARP);
+    next.channels = tap.source.channels;
     next.to_negatives = tap.source.beside;
-    size_t first_at = 0;
-#pragma unroll
-    for (int c = 0; c < Tile::LOADS; c++) {
-        // Where there is no position it is the last again.
-        Position at = position(stage, batch, min(tile + part.position + c * Tile::APART, end - 1), row, column);
-        size_t from = input_offset(stage, tap, batch, at);
-        if (c == 0) next.from = batch.arena + (first_at = from) + (chunk - tap.first) * CHUNK + part.half * 4;
-        next.further[c] = int(from - first_at);
-    }
+    size_t from = offset(tap.source, batch, 0, places.row + tap.row, places.first + tap.column);
+    next.from = batch.arena + from + (chunk - tap.first) * CHUNK + part.half * 4;
     size_t mine = min(slice + part.slice, stage.slices - 1);
     size_t first = mine * (has_negatives(stage) ? MOST_ROWS : CHUNK) + part.row;
     next.weights.begin(batch, tap.weights, chunk < stage.wide);
@@ -133,14 +151,14 @@ __device__ __forceinline__ void locate(Next<Tile, OF>& next, const Stage& stage,
 
 // Loads a chunk, the thread's next.
 template <class Tile, Precision OF>
-__device__ __forceinline__ void load(Next<Tile, OF>& next, const Stage& stage, const Batch& batch, bool negatives, bool stored,
-                                     int slice, int tile, int end, int row, int column, int chunk) {
-    if (chunk >= next.end) locate(next, stage, batch, slice, tile, end, row, column, chunk);
+__device__ __forceinline__ void load(Next<Tile, OF>& next, const Stage& stage, const Batch& batch, const Places<Tile>& places,
+                                     bool negatives, bool stored, int slice, int chunk) {
+    if (chunk >= next.end) locate(next, stage, batch, places, slice, chunk);
     Part<Tile> part(threadIdx.x % WARP);
 #pragma unroll
     for (int c = 0; c < Tile::LOADS; c++) {
         if (!part.has(c)) continue;
-        const float* from = next.from + next.further[c];
+        const float* from = next.from + places.behind[c] * next.channels;
         next.x[c] = request_input<LAUNCH, float4>(from);
         if (stored) next.negative[c] = request_input<LAUNCH, float4>(from + next.to_negatives);
     }
@@ -276,9 +294,10 @@ __device__ __forceinline__ void run(OfWarp<Tile>* of_warps, const Stage& stage, 
     bool negatives = has_negatives(stage), stored = activation == STORED;
     // The first chunk of the warp, and of the thread as it brings them.
     int of_warp = warp * Tile::WAYS, mine = of_warp + Part<Tile>(threadIdx.x % WARP).way;
+    Places<Tile> places(stage, batch, tile, end, row, column);
     Next<Tile, OF> next = {};
     auto bring = [&](int first) {
-        if (first + mine < chunks) load(next, stage, batch, negatives, stored, slice, tile, end, row, column, first + mine);
+        if (first + mine < chunks) load(next, stage, batch, places, negatives, stored, slice, first + mine);
     };
     bring(0);
     // The sums that the thread adds up: of a slice, at a position.

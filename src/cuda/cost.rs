@@ -209,7 +209,7 @@ impl Work {
         // The instructions of a scheduler's two warps, and what they wait for each other. Of the inputs a thread brings three
         // halves of a chunk.
         let of_channel = if self.activates { 22.0 } else { 1.0 } + rows / 8.0;
-        let of_round = 2.0 * (rows * 42.0 + 12.0 * of_channel + 370.0) + 400.0;
+        let of_round = 2.0 * (rows * 42.0 + 12.0 * of_channel + 340.0) + 400.0;
         Division {
             x: self.slices.div_ceil(SPLIT_SLICES),
             y: self.positions.div_ceil(tile),
