@@ -89,6 +89,7 @@ struct Source {
     int negatives;     // and to those of the negatives, of what is STORED
 };
 
+template <Exchange BY>
 __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch, int row, int column, int tile, int end,
                                          int first, int chunks) {
     int lane = threadIdx.x >> 1;
@@ -99,9 +100,20 @@ __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch,
     size_t from = input_offset(stage, tap, batch, position(stage, batch, tile, row, column));
     source.from = batch.arena + from + channel;
     source.negatives = tap.source.beside;
-    if (stage.span == PIXEL) {
+    if (BY == HANDED || stage.span == PIXEL) {
         // From image to image.
         for (int m = 1; m < TILE; m++) source.further[m] = m * tap.source.columns * tap.source.channels;
+        return source;
+    }
+    if (stage.span == ROW) {
+        // From column to column, and behind the last to the next image.
+        int line = quotient(tile, stage.columns, stage.of_columns), from_column = tile - line * stage.columns;
+        int to_next = tap.source.columns - stage.columns * stage.input_step;
+#pragma unroll
+        for (int m = 1; m < TILE; m++) {
+            int lines = quotient(from_column + m, stage.columns, stage.of_columns);
+            source.further[m] = (m * stage.input_step + lines * to_next) * tap.source.channels;
+        }
         return source;
     }
 #pragma unroll 1
@@ -398,7 +410,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
     Role role = role_of(s, stage, slice, lanes);
     float4 w[MOST_ROWS];
     WeightsAt<OF> weights = load_weights<OF>(w, stage, batch, role.slice, role.lane, role.sums && role.lane < all);
-    Source source = locate(stage, batch, row, column, tile, end, 0, min(lanes, all));
+    Source source = locate<BY>(stage, batch, row, column, tile, end, 0, min(lanes, all));
     Target target = target_of(stage, batch, row, column, tile, end, slice);
     get_ready();
     Requested requested = {};
@@ -434,7 +446,7 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
                 if (next != first) weights = load_weights<OF>(w, stage, batch, role.slice, next + role.lane, has_next);
                 int of_next = next > 0 ? tile : tile + TILE;
                 if (of_next < end) {
-                    source = locate(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
+                    source = locate<BY>(stage, batch, row, column, of_next, end, next, min(lanes, all - next));
                     request_inputs<BY>(requested, source, min(TILE, end - of_next), stage.activation == STORED);
                 }
             }
