@@ -97,7 +97,7 @@ fn of_pixels(strategy: Strategy) -> &'static [Kernel] {
 ///
 /// # Errors
 /// [`Error::Device`].
-pub fn persistent_room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Option<Room>> {
+fn persistent_room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Option<Room>> {
     // The records of two stages.
     let room = || device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan));
     matches!(strategy, Strategy::Auto | Strategy::Persistent).then(room).transpose()
@@ -143,7 +143,7 @@ impl Cached {
         cached.pixels = match strategy {
             Strategy::Launch => By::Launches,
             Strategy::Graph => By::Graphs(cached.captured_pixels(device)?),
-            _ => By::Kernel(cached.kernel(device, plan, &steps, stored, extent, strategy)?),
+            _ => By::Kernel(cached.kernel(device, plan, &steps, stored, extent, by)?),
         };
         Ok(cached)
     }
@@ -156,23 +156,18 @@ impl Cached {
         steps: &Steps,
         stored: &Stored,
         extent: Extent,
-        strategy: Strategy,
+        by: PixelsBy,
     ) -> Result<Pixels> {
         let Cached { schedule, loaded, rows_follow, .. } = self;
-        match strategy {
-            Strategy::Cluster => {
-                let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
-                Pixels::clusters(device, plan, steps, schedule, paged, extent)
-            }
-            Strategy::Team => {
+        match (by, &stored.paged) {
+            (PixelsBy::Persistent(room), _) => Pixels::persistent(device, schedule, room, loaded),
+            // The weights of a cluster's engine are paged.
+            (_, Some(paged)) => Pixels::clusters(device, plan, steps, schedule, paged, extent),
+            (_, None) => {
                 let room = pixels::team_blocks(device)?;
                 let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();
                 Pixels::teams(device, plan, steps, schedule, &shapes, extent.batch, *rows_follow)
-            }
-            _ => {
-                let room = persistent_room(device, plan, strategy)?.expect("the others launch each stage");
-                Pixels::persistent(device, schedule, room, loaded)
             }
         }
     }
