@@ -14,6 +14,8 @@
 namespace split {
 
 constexpr int SPLIT_SLICES = 8;
+constexpr int SPLIT_TALL = 40; // positions of a block
+constexpr int SPLIT_LOW = 20;
 constexpr int SPLIT_THREADS = 256;
 constexpr int WARPS = SPLIT_THREADS / WARP;
 constexpr int MINE = 10; // positions of a thread, for one slice, when it multiplies
@@ -43,7 +45,7 @@ struct Tile {
 };
 using Tall = Tile<1>;
 using Low = Tile<2>;
-static_assert(Tall::POSITIONS == 40 && Low::POSITIONS == 20, "what `Form` in src/cuda/cost.rs has");
+static_assert(Tall::POSITIONS == SPLIT_TALL && Low::POSITIONS == SPLIT_LOW);
 
 // A warp's chunks, and when they are multiplied, their sums.
 template <class Tile>
@@ -370,7 +372,7 @@ template <Precision OF>
 __device__ __forceinline__ void launched_split(const float4* records, const Batch& batch) {
     split::Shared& shared = *reinterpret_cast<split::Shared*>(shared_record + batch.parts);
     launched(records, batch, [&](const Stage& stage, int row, int column) {
-        if (stage.tile == split::Tall::POSITIONS) {
+        if (stage.tile == split::SPLIT_TALL) {
             masked_conv_split<OF, split::Tall>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
         } else {
             masked_conv_split<OF, split::Low>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);

@@ -58,7 +58,7 @@ struct Grid {
     int columns;             // positions from one image to the next, padding included
     int channels;            // floats of a position, a multiple of CHUNK
     unsigned of_rows;        // a `reciprocal` of `rows`
-    int beside;              // floats from a channel to its activation, and from there to its negative's, where they are stored
+    int beside;              // floats from a channel to its activation, if that is stored beside it, and from there to its negative's
 };
 static_assert(sizeof(Grid) == 32);
 

@@ -30,6 +30,9 @@ pub const GEMV_TILE: usize = 4;
 pub const GEMM_SLICES: usize = 16;
 /// Slices of a block of `masked_conv_split`.
 pub const SPLIT_SLICES: usize = 8;
+/// Its positions, in two tiles.
+pub const SPLIT_TALL: usize = 40;
+pub const SPLIT_LOW: usize = 20;
 /// Its threads.
 pub const SPLIT_THREADS: usize = 256;
 
@@ -382,6 +385,8 @@ mod tests {
             ("LEAST_LANES", GEMV_LEAST_LANES),
             ("SLICES", GEMM_SLICES),
             ("SPLIT_SLICES", SPLIT_SLICES),
+            ("SPLIT_TALL", SPLIT_TALL),
+            ("SPLIT_LOW", SPLIT_LOW),
             ("SPLIT_THREADS", SPLIT_THREADS),
             ("CLUSTER", CLUSTER),
             ("MULTIPLIERS", MULTIPLIERS),

@@ -159,11 +159,14 @@ impl Cached {
         by: PixelsBy,
     ) -> Result<Pixels> {
         let Cached { schedule, loaded, rows_follow, .. } = self;
-        match (by, &stored.paged) {
-            (PixelsBy::Persistent(room), _) => Pixels::persistent(device, schedule, room, loaded),
-            // The weights of a cluster's engine are paged.
-            (_, Some(paged)) => Pixels::clusters(device, plan, steps, schedule, paged, extent),
-            (_, None) => {
+        match by {
+            PixelsBy::Launches => unreachable!("they need no kernel"),
+            PixelsBy::Persistent(room) => Pixels::persistent(device, schedule, room, loaded),
+            PixelsBy::Clusters => {
+                let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
+                Pixels::clusters(device, plan, steps, schedule, paged, extent)
+            }
+            PixelsBy::Teams => {
                 let room = pixels::team_blocks(device)?;
                 let shapes = shapes::shapes(schedule, extent.batch, room).into_iter().map(|(shape, _)| shape);
                 let shapes: Vec<_> = shapes.collect();

@@ -8,8 +8,8 @@
 
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
-    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_SLICES,
-    SPLIT_THREADS, THREADS, WARP,
+    CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_LOW,
+    SPLIT_SLICES, SPLIT_TALL, SPLIT_THREADS, THREADS, WARP,
 };
 
 /// What runs on a device at a time.
@@ -22,8 +22,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// What launches find: three blocks of `masked_conv_gemv` and two of the other kernels, as their bounds promise. The shared memory
-    /// of a multiprocessor of compute capability 7.5 holds two, and of `masked_conv_split` one.
+    /// What launches find: three blocks of `masked_conv_gemv`, two of `masked_conv_gemm` and one of `masked_conv_split`, as their
+    /// bounds promise. The shared memory of a multiprocessor of compute capability 7.5 holds two of `masked_conv_gemv`.
     pub fn of_launches(multiprocessors: usize, capability: (i32, i32)) -> Room {
         Room { multiprocessors, resident: if capability < (8, 0) { 2 } else { 3 } }
     }
@@ -63,7 +63,7 @@ pub enum Form {
 impl Form {
     /// All of them.
     pub const ALL: [Form; 5] =
-        [Form::Gemv, Form::Split(20), Form::Split(40), Form::Gemm(64), Form::Gemm(128)];
+        [Form::Gemv, Form::Split(SPLIT_LOW), Form::Split(SPLIT_TALL), Form::Gemm(64), Form::Gemm(128)];
 }
 
 /// What the cost of a stage depends on.
@@ -204,7 +204,7 @@ impl Work {
     /// By `masked_conv_split`, in blocks of `tile` positions.
     pub fn split(&self, tile: usize) -> Division {
         // A warp multiplies as many positions at a time, of one chunk or of two.
-        let at_a_time = SPLIT_THREADS / WARP * (40 / tile);
+        let at_a_time = SPLIT_THREADS / WARP * (SPLIT_TALL / tile);
         let (rounds, rows) = (self.chunks.div_ceil(at_a_time) as f64, self.rows as f64);
         // The instructions of a scheduler's two warps, and what they wait for each other. Of the inputs a thread brings three
         // halves of a chunk.
@@ -355,7 +355,7 @@ mod tests {
         }
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
         assert_eq!(best(conv2(32, 120)), Form::Gemv);
-        assert_eq!(best(conv2(512, 240)), Form::Split(40));
+        assert_eq!(best(conv2(512, 240)), Form::Split(SPLIT_TALL));
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
     }

@@ -64,6 +64,7 @@ impl CudaEngine {
         check_taps(&device, &plan)?;
         let packed = Packed::places(&plan, precision);
         let pages = (strategy == Strategy::Cluster).then(|| Pages::new(&plan, &packed, precision));
+        // A batch by `Auto` may take graphs, which need more than the strategy that it begins with.
         let counted = if strategy == Strategy::Persistent { options.strategy } else { strategy };
         let footprint = Footprint::new(&device, &plan, &packed, pages.as_ref(), counted)?;
         check_weights(&device, packed.bytes() + pages.as_ref().map_or(0, Pages::bytes))?;

@@ -331,7 +331,7 @@ impl Loaded {
         // SAFETY: the arguments of sample_f32.
         unsafe {
             let args = [bytes_of(&sampler), bytes_of(&self.args)];
-            device.launch(Kernel::Sample, Shape::row(1, warps * 32), &args)
+            device.launch(Kernel::Sample, Shape::row(1, warps * abi::WARP as u32), &args)
         }
     }
 

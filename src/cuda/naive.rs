@@ -47,9 +47,9 @@ fn within(plan: &Plan, extent: Extent) -> Extent {
     Extent { height: Window::new(plan, extent.height).rows, ..extent }
 }
 
-/// Where everything lies: the maps as they are, and for each the activations that are stored beside it.
+/// Where everything lies: the maps as they are, and for each the activations that are stored, in grids of their own.
 fn lay_out(plan: &Plan, extent: Extent) -> (Maps, Vec<Vec<(Activation, Grid)>>) {
-    let mut maps = Maps::new(plan, Storage::Full, extent, |_| None);
+    let mut maps = Maps::new(plan, Storage::Full, extent, vec![None; plan.graph.maps.len()]);
     let of_map = |(map, read): (MapId, Vec<Activation>)| {
         let read = read.into_iter().filter(|read| *read != Activation::Identity);
         let place = |read: Activation| {

@@ -13,10 +13,10 @@ use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
 use super::cost::{Form, Room};
 use super::kernels::Kernel;
 use super::packed::Packed;
-use super::stage::{self, Launch, Maps, Stage, Table};
+use super::stage::{Launch, Maps, Stage, Table};
 use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Layout, Storage};
-use crate::plan::steps::{Run, Step, Steps};
+use crate::plan::steps::{Step, Steps};
 use crate::plan::{Part, Plan};
 
 /// Launches of the table, to be run one after the other.
@@ -54,8 +54,10 @@ pub enum PixelsBy {
     Launches,
     /// The persistent kernel, for which there is so much room.
     Persistent(Room),
-    /// Clusters or teams.
-    Kernel,
+    /// Clusters.
+    Clusters,
+    /// Teams.
+    Teams,
 }
 
 impl PixelsBy {
@@ -64,24 +66,32 @@ impl PixelsBy {
         match strategy {
             Strategy::Launch | Strategy::Graph => PixelsBy::Launches,
             Strategy::Auto | Strategy::Persistent => PixelsBy::Persistent(persistent),
-            Strategy::Cluster | Strategy::Team => PixelsBy::Kernel,
+            Strategy::Cluster => PixelsBy::Clusters,
+            Strategy::Team => PixelsBy::Teams,
         }
     }
 }
 
 /// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> (Maps, Vec<usize>) {
-    let read = plan.graph.activations_read();
     // What launches make is made once and read by many blocks, so it is stored as they read it: all that is known when a row
-    // begins, and if the pixels are made by launches too, every layer's output.
-    let beside = |map: MapId| {
-        let mut pieces = plan.pieces.iter().filter(|piece| plan.layer(piece).output == map).peekable();
-        let is_made = pieces.peek().is_some();
-        let by_launches =
-            matches!(by, PixelsBy::Launches) || pieces.all(|p| p.row_part() == Some(Part::Whole));
-        read[map].iter().copied().find(|&read| is_made && by_launches && read != Activation::Identity)
+    // begins, and if the pixels are made by launches too, every layer's output. But only if a stage of launches reads nothing else.
+    let launched = matches!(by, PixelsBy::Launches);
+    let by_launches = |map: MapId| {
+        let graph = &plan.graph;
+        !graph.is_given(map) && (launched || graph.is_row_known(map))
     };
-    let mut maps = Maps::new(plan, Storage::Ring, extent, beside);
+    let mut stored = vec![None; plan.graph.maps.len()];
+    for piece in &plan.pieces {
+        let read = plan.layer(piece).read;
+        for part in piece.row_part().into_iter().chain(piece.pixel_part().filter(|_| launched)) {
+            let sources = || plan.taps_of(piece, part).map(|tap| tap.source);
+            if read != Activation::Identity && sources().all(by_launches) {
+                sources().for_each(|map| stored[map] = stored[map].or(Some(read)));
+            }
+        }
+    }
+    let mut maps = Maps::new(plan, Storage::Ring, extent, stored);
     let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
         Some(Part::Hoisted) => {
             maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])
@@ -136,22 +146,15 @@ impl Builder<'_> {
         steps.iter().filter(|step| !step.is_empty()).map(|step| self.launch(step, span)).collect()
     }
 
-    /// How a run's stage reads its sources: all of them as they are stored through its activation, or as they are.
-    fn source(&self, run: &Run) -> impl Fn(MapId, Activation) -> (Grid, i32) {
-        let (piece, maps) = (&self.plan.pieces[run.piece], self.maps);
-        let (read, part) = (self.plan.layer(piece).read, piece.part(run.part));
-        let mut taps = self.plan.taps(piece).skip(part.start).take(part.len());
-        let of = if taps.all(|tap| maps.stores(tap.source, read)) { stage::beside } else { stage::on_load };
-        move |map, read| of(maps, map, read)
-    }
-
     fn launch(&mut self, step: &Step, span: Span) -> usize {
         if let Some(&launch) = self.launches.get(&(step.clone(), span)) {
             return launch;
         }
         let stages = step.iter().map(|run| {
             let (packed, accumulators) = (&self.packed.pieces[run.piece], self.accumulators[run.piece]);
-            let source = self.source(run);
+            // The kernels of pixels apply activations themselves.
+            let as_stored = span != Span::Pixel || matches!(self.by, PixelsBy::Launches);
+            let source = self.maps.source(self.plan, *run, as_stored);
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
         let batch = self.maps.layout.extent().batch;

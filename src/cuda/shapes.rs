@@ -85,7 +85,7 @@ mod tests {
         for batch in [1, 16, 133, 200, 300, 528, 600] {
             let extent = Extent { batch, height: 100, width: 1 };
             let steps = following(&plan, extent).expect("a column of sounds");
-            let schedule = Schedule::new(&plan, &steps, &packed, extent, room, PixelsBy::Kernel);
+            let schedule = Schedule::new(&plan, &steps, &packed, extent, room, PixelsBy::Teams);
             let shapes = shapes(&schedule, batch, 132);
             // Four warps of adders draw a team's images, four at most, at a time.
             let turns = |shape: Shape| batch.div_ceil(shape.teams * shape.images) as f64;

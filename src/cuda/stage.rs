@@ -12,6 +12,7 @@ use super::kernels::Kernel;
 use super::packed::{PackedPiece, chunks};
 use crate::graph::{Activation, IMAGE, MapId};
 use crate::plan::layout::{Extent, Layout, Storage};
+use crate::plan::steps::Run;
 use crate::plan::{Part, Plan};
 use crate::precision::Precision;
 
@@ -26,21 +27,16 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Lays out every map of a plan's graph, on lines of 128 bytes. `beside` gives an activation, other than the identity, through
-    /// which a map is stored too, by the stages that make it.
-    pub fn new(
-        plan: &Plan,
-        storage: Storage,
-        extent: Extent,
-        beside: impl Fn(MapId) -> Option<Activation>,
-    ) -> Maps {
+    /// Lays out every map of a plan's graph, on lines of 128 bytes. `beside` has for each map the activation, other than the
+    /// identity, through which it is stored too, if any, by the stages that make it.
+    pub fn new(plan: &Plan, storage: Storage, extent: Extent, beside: Vec<Option<Activation>>) -> Maps {
         let mut layout = Layout::new(&plan.graph, storage, extent, 32);
         if storage == Storage::Ring && plan.graph.input.previous {
             // The last pixel of a row enters the next row's first position while others may still read this row.
             layout.keep(IMAGE, 1);
         }
         let count = plan.graph.maps.len();
-        let mut maps = Maps { layout, grids: Vec::new(), beside: (0..count).map(beside).collect() };
+        let mut maps = Maps { layout, grids: Vec::new(), beside };
         for map in 0..count {
             let channels = padded(plan.graph.maps[map].channels);
             let copies = maps.beside[map].map_or(0, |activation| activation.copies());
@@ -51,9 +47,22 @@ impl Maps {
         maps
     }
 
-    /// Whether a map's values are stored through an activation.
-    pub fn stores(&self, map: MapId, read: Activation) -> bool {
-        self.beside[map] == Some(read)
+    /// The activation through which a map's values are stored beside them.
+    pub fn stores(&self, map: MapId) -> Option<Activation> {
+        self.beside[map]
+    }
+
+    /// How a run's stage reads its sources, by one activation: as they are stored through it, if all are and `as_stored`; else as
+    /// they are.
+    pub fn source(
+        &self,
+        plan: &Plan,
+        run: Run,
+        as_stored: bool,
+    ) -> impl Fn(MapId, Activation) -> (Grid, i32) + use<'_> {
+        let (piece, read) = (&plan.pieces[run.piece], plan.layer(&plan.pieces[run.piece]).read);
+        let all = as_stored && plan.taps_of(piece, run.part).all(|tap| self.stores(tap.source) == Some(read));
+        move |map, read| if all { beside(self, map, read) } else { on_load(self, map, read) }
     }
 
     /// Places a grid like a map's, of `channels` floats a position.
@@ -194,13 +203,13 @@ pub fn longest_record(plan: &Plan) -> usize {
     (size_of::<abi::Stage>() + taps * size_of::<Tap>()).next_multiple_of(PART)
 }
 
-/// How a map without a stored activation is read: its own grid, and the activation, applied on load.
+/// How a map is read as it is: its own grid, and the activation, applied on load.
 pub fn on_load(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
     (maps.grids[map], read as i32)
 }
 
 /// How a map is read whose values through an activation are stored beside it.
-pub fn beside(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
+fn beside(maps: &Maps, map: MapId, read: Activation) -> (Grid, i32) {
     let grid = maps.grids[map];
     stored(Grid { base: grid.base + grid.beside as u64, ..grid }, read)
 }

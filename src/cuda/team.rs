@@ -13,7 +13,7 @@ use super::abi::team::{
     Half, NOW, PLACES, Site, Step, Sum, TEAM_ADDERS, TEAM_BRINGERS, TEAM_MULTIPLIERS, TEAM_RECORDS, Task,
     Team, WIDE, flag,
 };
-use super::abi::{self, CHUNK, PART, SLICE, Tap, reciprocal};
+use super::abi::{self, CHUNK, PART, SLICE, Tap, WARP, reciprocal};
 use super::cost::Shape;
 use super::schedule::Schedule;
 use super::shapes::is_large;
@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::plan::steps::Steps;
 
 /// Threads of a block.
-pub const BLOCK: usize = TEAM_MULTIPLIERS + 2 * TEAM_ADDERS + 2 * TEAM_BRINGERS + 32;
+pub const BLOCK: usize = TEAM_MULTIPLIERS + 2 * TEAM_ADDERS + 2 * TEAM_BRINGERS + WARP;
 /// Steps from the one that makes a value to the first that may find it brought ahead: it is asked for during a step, and
 /// put in its place during the next.
 const AHEAD: usize = 3;

@@ -132,6 +132,12 @@ impl Plan {
         self.layer(piece).taps_of(piece.parity)
     }
 
+    /// Those of a part.
+    pub fn taps_of<'a>(&'a self, piece: &Piece, part: Part) -> impl Iterator<Item = &'a Tap> + use<'a> {
+        let taps = piece.part(part);
+        self.taps(piece).skip(taps.start).take(taps.len())
+    }
+
     /// The pieces of a layer.
     pub fn pieces_of(&self, layer: usize) -> Range<usize> {
         let from = self.pieces.partition_point(|piece| piece.layer < layer);

@@ -139,6 +139,21 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
     let ul = s.conv(true, ul, 1, Activation::ConcatElu, true);
     stacks.push(("convolutions to the right and down", s.logits(ul)));
 
+    // All taps of the last layer are known when a row begins; what is added is not, and so its last tap waits for the pixel.
+    let mut s = new();
+    let (u, ul) = (s.input(false), s.input(true));
+    let offsets = [(u, -1, 0, None), (u, 0, 0, None)];
+    let adds = Epilogue { gated: false, add: Some(ul), tanh: false };
+    let sum = s.layer([1, CHANNELS], Activation::ConcatElu, &offsets, adds, false);
+    let gated = s.layer(
+        [1, CHANNELS],
+        Activation::ConcatElu,
+        &offsets,
+        Epilogue { gated: true, add: Some(sum), tanh: false },
+        false,
+    );
+    stacks.push(("a sum of what is known and what is not", s.logits(gated)));
+
     let mut s = new();
     let ul = s.input(true);
     let mut x = s.conv(true, ul, 2, Activation::Elu, false);

@@ -63,7 +63,7 @@ impl Counts {
         };
         let extent = Extent { batch: 1, height: SIDE, width: SIDE };
         let room = Room { multiprocessors: CLUSTER, resident: 2 };
-        let schedule = Schedule::new(plan, &steps, &packed, extent, room, PixelsBy::Kernel);
+        let schedule = Schedule::new(plan, &steps, &packed, extent, room, PixelsBy::Clusters);
         let clusters = Clusters::new(plan, &steps, &schedule, &pages, extent, usize::MAX, 1).unwrap();
         let turns = clusters.turns();
         // Before a row begins, and where no block leaves before the last value has come.

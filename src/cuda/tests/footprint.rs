@@ -37,7 +37,7 @@ fn what_is_counted_is_what_is_allocated() {
     for (graph, [height, width]) in models() {
         let weights = Weights::synthetic_for(graph, 3);
         let (draws, classes) = (weights.graph().head.draws(), weights.graph().classes);
-        for strategy in strategies(&device()) {
+        for strategy in strategies(&device()).into_iter().chain([Strategy::Auto]) {
             let (mut engine, before) = open(&weights, strategy);
             let free = engine.available().unwrap();
             assert_eq!(before - free, engine.weight_bytes(), "{strategy:?}: weights");
@@ -55,7 +55,12 @@ fn what_is_counted_is_what_is_allocated() {
                 let extent = Extent { batch: size, height, width };
                 let counted = engine.bytes(Method::Cached, extent, Extras::of(&batch));
                 let asked = free - engine.available().unwrap();
-                assert_eq!(counted, asked, "{strategy:?}: {size} of {height}x{width}");
+                // By `Auto` it is what graphs would take, which are more.
+                let is_enough = if strategy == Strategy::Auto { counted >= asked } else { counted == asked };
+                assert!(
+                    is_enough,
+                    "{strategy:?}: {size} of {height}x{width}: {counted} bytes, asked for {asked}"
+                );
             }
         }
     }

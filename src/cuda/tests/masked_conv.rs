@@ -8,10 +8,11 @@ use crate::cuda::abi::{Batch, Cursor, Grid, SLICE, Span, reciprocal};
 use crate::cuda::cost::{Form, Room};
 use crate::cuda::driver::{Buffer, Device, Shape};
 use crate::cuda::packed::Packed;
-use crate::cuda::stage::{Maps, Stage, Table, beside, on_load};
+use crate::cuda::stage::{Maps, Stage, Table};
 use crate::graph::{Activation, Bias};
 use crate::models::{Nonlinearity, PixelCnnPp};
 use crate::plan::layout::{Extent, Storage};
+use crate::plan::steps::Run;
 use crate::plan::{Part, Piece, Plan};
 use crate::precision::{Precision, bf16};
 use crate::weights::Weights;
@@ -53,9 +54,9 @@ impl Bench {
         let mut floats = device.zeroed(packed.len).unwrap();
         packed.fill(&plan, &weights, |at, part| device.write(&mut floats, at, part)).unwrap();
         let read = plan.graph.activations_read();
-        let activation =
-            |map: usize| read[map].iter().copied().find(|&read| stores && read != Activation::Identity);
-        let mut maps = Maps::new(&plan, storage, EXTENT, activation);
+        let of_map =
+            |read: &Vec<_>| read.iter().copied().find(|&read| stores && read != Activation::Identity);
+        let mut maps = Maps::new(&plan, storage, EXTENT, read.iter().map(of_map).collect());
         let widest = packed.pieces.iter().map(|p| p.width()).max().unwrap();
         let hoisted = maps.layout.reserve(&[EXTENT.batch, EXTENT.width, widest]);
         let mut arena = vec![0.0; maps.layout.len];
@@ -68,7 +69,7 @@ impl Bench {
                         let at = offset(grid, EXTENT.batch, image, slot - grid.above + grid.rows, column);
                         arena[at..at + map.channels].fill_with(|| 2.0 * next());
                         for at in at..at + map.channels {
-                            for (behind, x) in Self::beside(grid, activation(id), arena[at]) {
+                            for (behind, x) in Self::beside(grid, maps.stores(id), arena[at]) {
                                 arena[at + behind] = x as f32;
                             }
                         }
@@ -206,19 +207,14 @@ impl Bench {
     /// What is stored beside an output of a stage.
     fn copies(&self, index: usize, part: Part, x: f32) -> Vec<(usize, f64)> {
         let output = self.plan.layer(&self.plan.pieces[index]).output;
-        let stored = Activation::ALL.into_iter().find(|&read| self.maps.stores(output, read));
+        let stored = self.maps.stores(output);
         Self::beside(&self.maps.grids[output], stored.filter(|_| part != Part::Hoisted), x)
     }
 
     /// Runs a stage through all kernels and compares.
     fn check(&self, index: usize, part: Part, span: Span) {
         let piece: &Piece = &self.plan.pieces[index];
-        let read = self.plan.layer(piece).read;
-        let taps = piece.part(part);
-        let mut taps = self.plan.taps(piece).skip(taps.start).take(taps.len());
-        let stores = taps.all(|tap| self.maps.stores(tap.source, read));
-        let source =
-            |map, read| if stores { beside(&self.maps, map, read) } else { on_load(&self.maps, map, read) };
+        let source = self.maps.source(&self.plan, Run { piece: index, part }, true);
         let packed = &self.packed.pieces[index];
         let stage = Stage::new(&self.plan, index, packed, &self.maps, (part, span), self.hoisted, source);
         // The first place in the lower right at which the stage runs.
