@@ -139,20 +139,14 @@ pub fn stacks(classes: usize) -> Vec<(&'static str, Graph)> {
     let ul = s.conv(true, ul, 1, Activation::ConcatElu, true);
     stacks.push(("convolutions to the right and down", s.logits(ul)));
 
-    // All taps of the last layer are known when a row begins; what is added is not, and so its last tap waits for the pixel.
+    // All taps are known when a row begins; what is added is not, so the last tap waits for the pixel.
     let mut s = new();
-    let (u, ul) = (s.input(false), s.input(true));
-    let offsets = [(u, -1, 0, None), (u, 0, 0, None)];
-    let adds = Epilogue { gated: false, add: Some(ul), tanh: false };
-    let sum = s.layer([1, CHANNELS], Activation::ConcatElu, &offsets, adds, false);
-    let gated = s.layer(
-        [1, CHANNELS],
-        Activation::ConcatElu,
-        &offsets,
-        Epilogue { gated: true, add: Some(sum), tanh: false },
-        false,
-    );
-    stacks.push(("a sum of what is known and what is not", s.logits(gated)));
+    let (u, mut x) = (s.input(false), s.input(true));
+    for gated in [false, true] {
+        let (read, epilogue) = (Activation::ConcatElu, Epilogue { gated, add: Some(x), tanh: false });
+        x = s.layer([1, CHANNELS], read, &[(u, -1, 0, None), (u, 0, 0, None)], epilogue, false);
+    }
+    stacks.push(("a sum with what is not known", s.logits(x)));
 
     let mut s = new();
     let ul = s.input(true);
@@ -292,13 +286,8 @@ fn followed() -> Graph {
         let gate = Epilogue { tanh: true, gated: true, add: None };
         let offsets = [(x, -1 - layer % 3, 0, None), (x, 0, 0, None)];
         let made = s.layer([1, 7], identity, &offsets, gate, false);
-        x = s.layer(
-            [1, CHANNELS],
-            identity,
-            &[(made, 0, 0, None)],
-            Epilogue { add: Some(x), ..plain },
-            false,
-        );
+        let sum = Epilogue { add: Some(x), ..plain };
+        x = s.layer([1, CHANNELS], identity, &[(made, 0, 0, None)], sum, false);
         gates.push((made, 0, 0, None));
     }
     let skip = s.layer([1, 130], identity, &gates, plain, false);
