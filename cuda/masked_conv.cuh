@@ -11,26 +11,28 @@
 #include "stage.cuh"
 #include "weights.cuh"
 
-// The number of the tap that a chunk belongs to, which is not before the t-th.
+// The number of the tap that a chunk belongs to, which is not before the t-th and seldom far behind it.
 __device__ __forceinline__ int tap_from(const Stage& stage, int t, int chunk) {
-    // Of four at a time, so that it waits for shared memory once for all of them.
-    constexpr int AT_A_TIME = 4;
-    int last = stage.tap_count - 1;
 #pragma unroll 1
-    for (int from = t + 1; from <= last; from += AT_A_TIME) {
+    while (t + 1 < stage.tap_count && chunk >= stage.tap(t + 1).first) t++;
+    return t;
+}
+// The tap that a chunk belongs to. It looks at four at a time, so that it waits for shared memory once for all of them.
+__device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
+    constexpr int AT_A_TIME = 4;
+    int found = 0, last = stage.tap_count - 1;
+#pragma unroll 1
+    for (int from = 1; from <= last; from += AT_A_TIME) {
         int first[AT_A_TIME];
 #pragma unroll
         for (int i = 0; i < AT_A_TIME; i++) first[i] = stage.tap(min(from + i, last)).first;
 #pragma unroll
         for (int i = 0; i < AT_A_TIME; i++) {
-            if (from + i <= last && chunk >= first[i]) t = from + i;
+            if (from + i <= last && chunk >= first[i]) found = from + i;
         }
-        if (t < from + AT_A_TIME - 1) break;
+        if (found < from + AT_A_TIME - 1) break;
     }
-    return t;
-}
-__device__ __forceinline__ const Tap& tap_of(const Stage& stage, int chunk) {
-    return stage.tap(tap_from(stage, 0, chunk));
+    return stage.tap(found);
 }
 // The first chunk behind the t-th tap's.
 __device__ __forceinline__ int end_of_tap(const Stage& stage, int t) {
