@@ -21,7 +21,7 @@ pub struct Device {
     /// As `cuDeviceGetName` tells.
     pub name: String,
     /// Compute capability. K40 and V100 are older than anything CUDA 13 compiles for; they keep their
-    /// residency limits and pass for 7.5.
+    /// residency limits and pass for 7.5, of which a K40 has the 64 KiB of shared memory.
     pub capability: (u32, u32),
     /// What a multiprocessor holds.
     pub limits: Limits,

@@ -27,7 +27,7 @@ fn name() -> String {
 fn each_device_has_its_shape() {
     // Multiprocessors, capability, cooperative launches, clusters, KiB of shared memory of a block, GiB.
     let shapes = [
-        ("k40", 15, (7, 5), [0, 0], 48, 12),
+        ("k40", 15, (7, 5), [0, 0], 64, 12),
         ("v100", 80, (7, 5), [1, 0], 96, 16),
         ("a100", 108, (8, 0), [1, 0], 163, 80),
         ("h100", 132, (9, 0), [1, 1], 227, 80),
