@@ -314,6 +314,7 @@ __device__ __forceinline__ void run(OfWarp<Tile>* of_warps, const Stage& stage, 
     OfWarp<Tile>& operands = of_warps[warp];
     Ready<Tile> ready;
     get_ready(ready, next, activation);
+    // Every stage has a chunk.
 #pragma unroll 1
     for (int first = 0;;) {
         int then = first + Tile::CHUNKS;
