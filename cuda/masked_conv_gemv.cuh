@@ -97,7 +97,8 @@ __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch,
     if (lane >= chunks) return source;
     const Tap& tap = tap_of(stage, first + lane);
     int channel = (first + lane - tap.first) * CHUNK + 4 * (threadIdx.x & 1);
-    size_t from = input_offset(stage, tap, batch, position(stage, batch, tile, row, column));
+    Position first_at = position(stage, batch, tile, row, column);
+    size_t from = input_offset(stage, tap, batch, first_at);
     source.from = batch.arena + from + channel;
     source.negatives = tap.source.beside;
     if (BY == HANDED || stage.span == PIXEL) {
@@ -107,11 +108,10 @@ __device__ __forceinline__ Source locate(const Stage& stage, const Batch& batch,
     }
     if (stage.span == ROW) {
         // From column to column, and behind the last to the next image.
-        int line = quotient(tile, stage.columns, stage.of_columns), from_column = tile - line * stage.columns;
         int to_next = tap.source.columns - stage.columns * stage.input_step;
 #pragma unroll
         for (int m = 1; m < TILE; m++) {
-            int lines = quotient(from_column + m, stage.columns, stage.of_columns);
+            int lines = quotient(first_at.column + m, stage.columns, stage.of_columns);
             source.further[m] = (m * stage.input_step + lines * to_next) * tap.source.channels;
         }
         return source;

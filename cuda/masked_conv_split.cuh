@@ -231,10 +231,11 @@ __device__ __forceinline__ void multiply_chunks(OfWarp<Tile>& of, int rows) {
     });
     // All of the warp has read the chunks.
     __syncwarp();
+    int first = position_of<Tile>(group, 0);
     // Known only here, else nvcc splits the store to it into four.
-    float4* to = of.sums + anew(way * Tile::TOTALS + 4 * group * SPLIT_SLICES + (slice ^ group % 2 * 4));
+    float4* to = of.sums + anew(way * Tile::TOTALS + first * SPLIT_SLICES + turned<Tile>(first, slice));
 #pragma unroll
-    for (int m = 0; m < MINE; m++) to[(position_of<Tile>(group, m) - 4 * group) * SPLIT_SLICES] = sums[0][m];
+    for (int m = 0; m < MINE; m++) to[(position_of<Tile>(group, m) - first) * SPLIT_SLICES] = sums[0][m];
 }
 
 // Reads the sums of a block's chunks that the thread adds up: of each as many as it has totals, and the `which(c)`-th as c-th.

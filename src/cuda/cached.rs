@@ -10,7 +10,6 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::abi::THREADS;
-use super::cost::Room;
 use super::driver::{Device, Graph};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
@@ -93,16 +92,6 @@ fn of_pixels(strategy: Strategy) -> &'static [Kernel] {
     }
 }
 
-/// What the device holds of the persistent kernel, for the strategy that runs it.
-///
-/// # Errors
-/// [`Error::Device`].
-fn persistent_room(device: &Device, plan: &Plan, strategy: Strategy) -> Result<Option<Room>> {
-    // The records of two stages.
-    let room = || device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan));
-    matches!(strategy, Strategy::Auto | Strategy::Persistent).then(room).transpose()
-}
-
 impl Cached {
     /// Allocates, uploads the tables, and captures the graphs if that is the strategy.
     ///
@@ -125,9 +114,12 @@ impl Cached {
         let of_rows: &[_] =
             if launches || rows_follow { &[] } else { &[Kernel::Gemv, Kernel::Gemm, Kernel::Split] };
         device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
-        let persistent = persistent_room(device, plan, strategy)?;
         let room = device.properties.launches();
-        let by = PixelsBy::of(strategy, persistent.unwrap_or(room));
+        let mut by = PixelsBy::of(strategy, room);
+        if let PixelsBy::Persistent(room) = &mut by {
+            // The records of two stages.
+            *room = device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan))?;
+        }
         let schedule = Schedule::new(plan, &steps, packed, extent, room, by);
         let Schedule { arena, image, known, logits, .. } = schedule;
         let places = Places { arena, rows: extent.height, image, known, logits };
