@@ -108,7 +108,7 @@ impl Cached {
     ) -> Result<Cached> {
         let follow = if strategy == Strategy::Team { shapes::following(plan, extent) } else { None };
         let rows_follow = follow.is_some();
-        let steps = follow.unwrap_or_else(|| Steps::new(plan));
+        let steps = follow.unwrap_or_else(|| Steps::above_first(plan));
         let launches = matches!(strategy, Strategy::Launch | Strategy::Graph);
         // What is compiled at a time takes as long as the longest, which a kernel of pixels is.
         let of_rows: &[_] =
@@ -171,7 +171,7 @@ impl Cached {
     #[cfg(test)]
     pub fn reshape(&mut self, device: &Device, plan: &Plan, shape: super::cost::Shape) -> Result<()> {
         let follow = self.rows_follow.then(|| Steps::of_pixels(plan).expect("they did"));
-        let steps = follow.unwrap_or_else(|| Steps::new(plan));
+        let steps = follow.unwrap_or_else(|| Steps::above_first(plan));
         let batch = self.loaded.args.size as usize;
         let of = Pixels::teams(device, plan, &steps, &self.schedule, &[shape], batch, self.rows_follow)?;
         self.pixels = By::Kernel(of);
@@ -314,13 +314,12 @@ impl Cached {
         if let Some(rows) = &self.rows {
             return device.replay(&rows[row % self.schedule.period]);
         }
-        let [known, hoisted] = &self.schedule.rows[row % self.schedule.period];
-        {
-            let _range = nvtx::Range::new(c"known");
-            self.launch(device, known)?;
+        let of_row = &self.schedule.rows[row % self.schedule.period];
+        for (name, launches) in [c"above", c"known", c"hoist"].into_iter().zip(of_row) {
+            let _range = nvtx::Range::new(name);
+            self.launch(device, launches)?;
         }
-        let _range = nvtx::Range::new(c"hoist");
-        self.launch(device, hoisted)
+        Ok(())
     }
 
     /// Runs the pixel phase of a row, for the strategies in which its stages are launches.

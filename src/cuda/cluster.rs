@@ -431,7 +431,7 @@ mod tests {
     fn of(graph: Graph, extent: Extent) -> Option<Clusters> {
         let plan = Plan::new(graph);
         let packed = Packed::places(&plan, Precision::F32);
-        let steps = Steps::new(&plan);
+        let steps = Steps::above_first(&plan);
         let room = Room { multiprocessors: 132, resident: 2 };
         let schedule = Schedule::new(&plan, &steps, &packed, extent, room, PixelsBy::Clusters);
         let pages = Pages::new(&plan, &packed, Precision::F32);

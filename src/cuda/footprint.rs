@@ -155,7 +155,7 @@ impl Footprint {
 
     /// Bytes of the tables of clusters, if the network fits them: one image of a cluster takes least.
     pub fn of_clusters(&self, plan: &Plan, packed: &Packed, pages: &Pages) -> Option<u64> {
-        let (steps, extent) = (Steps::new(plan), smallest(plan));
+        let (steps, extent) = (Steps::above_first(plan), smallest(plan));
         let schedule = Schedule::new(plan, &steps, packed, extent, self.room, PixelsBy::Clusters);
         let clusters = Clusters::new(plan, &steps, &schedule, pages, extent, self.block_memory, 1)?;
         Some(uploaded(clusters.records.len()))
@@ -167,7 +167,7 @@ impl Footprint {
         let follow = if is_team { shapes::following(plan, extent) } else { None };
         let rows_follow = follow.is_some();
         self.tables[usize::from(rows_follow)].get_or_init(|| {
-            let steps = follow.unwrap_or_else(|| Steps::new(plan));
+            let steps = follow.unwrap_or_else(|| Steps::above_first(plan));
             let by = PixelsBy::of(self.strategy, self.room);
             let schedule = Schedule::new(plan, &steps, packed, smallest(plan), self.room, by);
             let handing = of_handing(self.strategy, &schedule);

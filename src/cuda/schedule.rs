@@ -15,9 +15,9 @@ use super::kernels::Kernel;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table};
 use crate::graph::{Activation, IMAGE, MapId};
+use crate::plan::Plan;
 use crate::plan::layout::{Extent, Layout, Storage};
 use crate::plan::steps::{Step, Steps};
-use crate::plan::{Part, Plan};
 
 /// Launches of the table, to be run one after the other.
 pub type Launches = Vec<usize>;
@@ -30,9 +30,9 @@ pub struct Schedule {
     pub table: Table,
     /// Rows and columns after which everything repeats.
     pub period: usize,
-    /// The launches of the row phase, by row modulo the period: the maps that are known then, and all that the other
-    /// layers can sum.
-    pub rows: Vec<[Launches; 2]>,
+    /// The launches of the row phase, by row modulo the period: what layers take from rows above, the maps that are known then,
+    /// and all that the other layers can sum.
+    pub rows: Vec<[Launches; 3]>,
     /// The launches of a row whose pixels are all known, by row modulo the period. The last makes the logits.
     pub given: Vec<Launches>,
     /// What a pixel needs, by row and column modulo the period.
@@ -92,12 +92,11 @@ fn lay_out(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> (Maps,
         }
     }
     let mut maps = Maps::new(plan, Storage::Ring, extent, stored);
-    let accumulators = plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.row_part() {
-        Some(Part::Hoisted) => {
-            maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()])
-        }
-        _ => 0,
-    });
+    let accumulators =
+        plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.keeps_sums() {
+            true => maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()]),
+            false => 0,
+        });
     let accumulators = accumulators.collect();
     (maps, accumulators)
 }
@@ -192,7 +191,8 @@ impl Schedule {
         };
         let (mut rows, mut given, mut pixels) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..steps.period {
-            let first = [&steps.known[row][..], std::slice::from_ref(&steps.hoisted[row])];
+            let [above, hoisted] = [&steps.above[row], &steps.hoisted[row]].map(std::slice::from_ref);
+            let first = [above, &steps.known[row], hoisted];
             rows.push(first.map(|steps| builder.launches(steps, Span::Row)));
             given.push(builder.launches(&steps.given[row], Span::Row));
             let columns = 0..steps.period;

@@ -126,8 +126,7 @@ impl Stage {
         }
         header.tap_count = taps.len() as i32;
         header.output = maps.grids[layer.output];
-        header.stores =
-            maps.beside[layer.output].filter(|_| part != Part::Hoisted).map_or(0, |read| read as i32);
+        header.stores = maps.beside[layer.output].filter(|_| !part.stores()).map_or(0, |read| read as i32);
         if let Some(add) = layer.epilogue.add {
             (header.add, header.adds) = (maps.grids[add], 1);
         }
@@ -136,8 +135,8 @@ impl Stage {
         (header.bias, header.accumulators) = (packed.bias as u64, accumulators as u64);
         header.slices = packed.slices as i32;
         header.span = span as i32;
-        header.loads_accumulators = i32::from(part == Part::Rest);
-        header.stores_accumulators = i32::from(part == Part::Hoisted);
+        header.loads_accumulators = i32::from(part.loads());
+        header.stores_accumulators = i32::from(part.stores());
         header.input_step = piece.source_step as i32;
         header.output_step = piece.output_step as i32;
         [header.parity_row, header.parity_column] = piece.parity.map(|parity| parity as i32);

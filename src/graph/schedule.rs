@@ -9,11 +9,16 @@
 
 use super::{Activation, Graph, IMAGE, Layer, MapId, Tap};
 
+/// Whether what a tap reads for outputs of one parity lies in rows of the image above theirs. An output of a parity whose row is
+/// not 0 lies below the row of the source that it looks around.
+fn is_above(tap: &Tap, parity: [usize; 2]) -> bool {
+    tap.row < 0 || parity[0] > 0
+}
+
 impl Graph {
-    /// Whether what a tap reads for outputs of one parity is known when their row begins. An output of a parity
-    /// whose row is not 0 lies below the row of the source that it looks around.
+    /// Whether what a tap reads for outputs of one parity is known when their row begins.
     pub fn is_known(&self, tap: &Tap, parity: [usize; 2]) -> bool {
-        tap.row < 0 || parity[0] > 0 || self.row_known[tap.source]
+        is_above(tap, parity) || self.row_known[tap.source]
     }
 
     /// Whether a map's row is known when that row of the image begins.
@@ -30,6 +35,12 @@ impl Graph {
             Some(add) if !self.row_known[add] => count.min(layer.taps_of(parity).count() - 1),
             _ => count,
         }
+    }
+
+    /// How many of those, from the first on, read what is there before anything of the row is made: rows above, or what is given.
+    pub fn taps_above(&self, layer: &Layer, parity: [usize; 2]) -> usize {
+        let is_there = |tap: &&Tap| is_above(tap, parity) || Some(tap.source) == self.input.known;
+        layer.taps_of(parity).take(self.hoisted_taps(layer, parity)).take_while(is_there).count()
     }
 
     /// Rows of each map that must be kept for its readers: the newest one and those above that a tap reaches.

@@ -23,6 +23,22 @@ pub enum Part {
     Hoisted,
     /// The others: from the stored accumulators to the outputs.
     Rest,
+    /// Of a layer that is known when its row begins, the first taps: those of rows above, from the bias to accumulators.
+    Above,
+    /// The others of such a layer: from the accumulators to the outputs.
+    Level,
+}
+
+impl Part {
+    /// Whether its sums begin with stored accumulators, not with the bias.
+    pub fn loads(self) -> bool {
+        matches!(self, Part::Rest | Part::Level)
+    }
+
+    /// Whether its sums end as stored accumulators, not as outputs.
+    pub fn stores(self) -> bool {
+        matches!(self, Part::Hoisted | Part::Above)
+    }
 }
 
 /// A layer for outputs of one parity.
@@ -36,6 +52,8 @@ pub struct Piece {
     pub taps: usize,
     /// How many of them, from the first on, are the row phase's.
     pub hoisted: usize,
+    /// How many of those, from the first on, read what is there before the row phase makes anything.
+    pub above: usize,
     /// Positions of the sources for one step of the piece.
     pub source_step: usize,
     /// Positions of the output for one step of the piece.
@@ -69,7 +87,19 @@ impl Piece {
             Part::Whole => 0..self.taps,
             Part::Hoisted => 0..self.hoisted,
             Part::Rest => self.hoisted..self.taps,
+            Part::Above => 0..self.above,
+            Part::Level => self.above..self.taps,
         }
+    }
+
+    /// Whether all its outputs are known when their row begins, but not all that it reads is made by rows above.
+    pub fn is_cut_above(&self) -> bool {
+        self.hoisted == self.taps && self.above > 0 && self.above < self.taps
+    }
+
+    /// Whether some of its parts may leave sums for others.
+    pub fn keeps_sums(&self) -> bool {
+        self.row_part() == Some(Part::Hoisted) || self.is_cut_above()
     }
 
     /// Pixels of the image for one step.
@@ -113,6 +143,7 @@ impl Plan {
                     parity,
                     taps: layer.taps_of(parity).count(),
                     hoisted: graph.hoisted_taps(layer, parity),
+                    above: graph.taps_above(layer, parity),
                     source_step,
                     output_step,
                     stride: graph.stride(layer),

@@ -24,9 +24,11 @@ pub type Step = Vec<Run>;
 pub struct Steps {
     /// Rows and columns after which everything repeats.
     pub period: usize,
+    /// What is summed before anything of a row is made, by row modulo the period: nothing of it depends on anything else of it.
+    pub above: Vec<Step>,
     /// The maps that are known when a row begins, by row modulo the period.
     pub known: Vec<Vec<Step>>,
-    /// What the other layers can sum then: nothing of it depends on anything else of it.
+    /// What the other layers can sum then, if it was not summed before: nothing of it depends on anything else of it.
     pub hoisted: Vec<Step>,
     /// What a pixel needs, by row and column modulo the period.
     pub pixels: Vec<Vec<Vec<Step>>>,
@@ -35,9 +37,27 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// The steps of a plan.
+    /// The steps of a plan, each layer that is known when a row begins in one piece.
     pub fn new(plan: &Plan) -> Steps {
         Steps::cut(plan, Piece::row_part, Piece::pixel_part)
+    }
+
+    /// The same, but all that layers take from rows above is summed before anything of a row is made: where a step costs much and
+    /// can be as wide as one likes, that is half of what would wait for one another. The order of every sum is the same.
+    pub fn above_first(plan: &Plan) -> Steps {
+        let Steps { period, mut known, mut hoisted, pixels, given, .. } = Steps::new(plan);
+        let mut above = vec![Step::new(); period];
+        for row in 0..period {
+            for run in known[row].iter_mut().flatten().filter(|run| plan.pieces[run.piece].is_cut_above()) {
+                above[row].push(Run { part: Part::Above, ..*run });
+                run.part = Part::Level;
+            }
+            let is_there = |run: &Run| plan.pieces[run.piece].above == plan.pieces[run.piece].hoisted;
+            let (there, later) = hoisted[row].iter().partition(|run| is_there(run));
+            above[row].extend::<Step>(there);
+            hoisted[row] = later;
+        }
+        Steps { period, above, known, hoisted, pixels, given }
     }
 
     /// The steps of a plan none of whose maps is known before its pixels, with all taps summed when the pixel comes: nothing is
@@ -72,6 +92,7 @@ impl Steps {
         };
         Steps {
             period,
+            above: vec![Step::new(); period],
             known: rows(&|piece| Some(Part::Whole).filter(|_| row_known(piece))),
             hoisted: hoisted.into_iter().map(|steps| steps.concat()).collect(),
             pixels: (0..period).map(|row| (0..period).map(|column| pixel(row, column)).collect()).collect(),
@@ -101,4 +122,46 @@ fn layers(plan: &Plan, part: impl Fn(&Piece) -> Option<Part>) -> Vec<Step> {
     }
     steps.retain(|step| !step.is_empty());
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{PixelCnnPp, WaveNet};
+
+    /// The runs of a row, in their order.
+    fn of_row(steps: &Steps, row: usize) -> Vec<Run> {
+        let known = steps.known[row].iter().flatten();
+        steps.above[row].iter().chain(known).chain(&steps.hoisted[row]).copied().collect()
+    }
+
+    #[test]
+    fn above_comes_what_no_map_of_the_row_is_needed_for_and_each_sum_keeps_its_order() {
+        for graph in [PixelCnnPp::PAPER.graph(), WaveNet::default().graph()] {
+            let plan = Plan::new(graph);
+            let [whole, cut] = [Steps::new(&plan), Steps::above_first(&plan)];
+            for row in 0..cut.period {
+                for run in &cut.above[row] {
+                    let piece = &plan.pieces[run.piece];
+                    for tap in plan.taps_of(piece, run.part) {
+                        // The row of the image with which a row of the source comes.
+                        let stride = plan.graph.maps[tap.source].stride as isize;
+                        let of_source =
+                            (row / piece.pixels() * piece.source_step) as isize + tap.row as isize;
+                        assert!(of_source * stride < row as isize, "{}", plan.layer(piece).name);
+                    }
+                }
+                for piece in 0..plan.pieces.len() {
+                    let taps = |steps: &Steps| -> Vec<usize> {
+                        let runs = of_row(steps, row).into_iter().filter(|run| run.piece == piece);
+                        runs.flat_map(|run| plan.pieces[piece].part(run.part)).collect()
+                    };
+                    assert_eq!(taps(&whole), taps(&cut));
+                }
+            }
+            let count = |steps: &[Step]| steps.iter().map(Vec::len).sum::<usize>();
+            println!("runs above {}, hoisted {}", count(&cut.above), count(&cut.hoisted));
+            assert!(count(&cut.above) > count(&cut.hoisted));
+        }
+    }
 }

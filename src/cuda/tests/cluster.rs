@@ -50,7 +50,7 @@ impl Counts {
     fn planned(plan: &Plan, precision: Precision) -> Counts {
         let packed = Packed::places(plan, precision);
         let pages = Pages::new(plan, &packed, precision);
-        let (steps, blocks) = (Steps::new(plan), CLUSTER as u64);
+        let (steps, blocks) = (Steps::above_first(plan), CLUSTER as u64);
         let taps = steps.pixels.iter().flatten().flatten().flatten();
         let most = taps.map(|run| plan.pieces[run.piece].part(run.part).len()).max().unwrap_or(0);
         let record = size_of::<Turn>() + size_of::<Stage>() + most * size_of::<Tap>();

@@ -63,7 +63,7 @@ const STAGES: [usize; 3] = [25, 49, 71];
 fn scheduled(plan: &Plan, extent: Extent) -> Schedule {
     let packed = Packed::places(plan, Precision::F32);
     let launches = Room::of_launches(H100.multiprocessors, (9, 0));
-    Schedule::new(plan, &Steps::new(plan), &packed, extent, launches, PixelsBy::Persistent(H100))
+    Schedule::new(plan, &Steps::above_first(plan), &packed, extent, launches, PixelsBy::Persistent(H100))
 }
 
 /// The entries of a pixel, by row and then column modulo the period.

@@ -168,7 +168,7 @@ impl Bench {
             }
         };
         let initial = |o: usize| match part {
-            Part::Rest => f64::from(self.arena[place(o)]),
+            part if part.loads() => f64::from(self.arena[place(o)]),
             _ => layer.biases.iter().map(|bias| term(bias, o)).sum::<f64>(),
         };
         let mut accumulators: Vec<f64> = (0..count).map(initial).collect();
@@ -190,7 +190,7 @@ impl Bench {
                 }
             }
         }
-        if part == Part::Hoisted {
+        if part.stores() {
             return accumulators.into_iter().enumerate().map(|(o, sum)| (place(o), sum)).collect();
         }
         let r = (row * piece.output_step + piece.parity[0]) as i32;
@@ -208,7 +208,7 @@ impl Bench {
     fn copies(&self, index: usize, part: Part, x: f32) -> Vec<(usize, f64)> {
         let output = self.plan.layer(&self.plan.pieces[index]).output;
         let stored = self.maps.stores(output);
-        Self::beside(&self.maps.grids[output], stored.filter(|_| part != Part::Hoisted), x)
+        Self::beside(&self.maps.grids[output], stored.filter(|_| !part.stores()), x)
     }
 
     /// Runs a stage through all kernels and compares.
@@ -260,7 +260,7 @@ impl Bench {
                         }
                     }
                     // The padding of stored accumulators is noise here, zeros in an engine; so are the outputs from it.
-                    if part == Part::Rest {
+                    if part.loads() {
                         let channels = self.plan.graph.maps[self.plan.layer(piece).output].channels;
                         let (at, _) = self.masked_conv(index, part, [image, row, column])[0];
                         for at in at + channels..at + channels.next_multiple_of(4) {
@@ -295,10 +295,12 @@ fn check_all(
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
                 Storage::Ring => {
                     bench.check(index, Part::Whole, Span::Row);
-                    let parts = [piece.row_part(), piece.pixel_part()].into_iter().flatten();
-                    for part in parts.filter(|p| *p != Part::Whole) {
-                        bench.check(index, part, Span::Row);
-                    }
+                    let parts = match (piece.is_cut_above(), piece.row_part()) {
+                        (true, _) => vec![Part::Above, Part::Level],
+                        (false, Some(Part::Hoisted)) => vec![Part::Hoisted, Part::Rest],
+                        _ => Vec::new(),
+                    };
+                    parts.into_iter().for_each(|part| bench.check(index, part, Span::Row));
                     if let Some(part) = piece.pixel_part() {
                         bench.check(index, part, Span::Pixel);
                     }
