@@ -74,7 +74,7 @@ __device__ __forceinline__ double exponential(double x) {
 // To an absolute error of 1e-16, which is far below what float32 holds.
 __device__ __forceinline__ double hyperbolic_tangent(double x) {
     double e = exponential(-2.0 * fabs(x));
-    double t = __ddiv_rn(__dadd_rn(1.0, -e), __dadd_rn(1.0, e));
+    double t = near_quotient(__dadd_rn(1.0, -e), __dadd_rn(1.0, e));
     return x < 0.0 ? -t : t;
 }
 

@@ -47,15 +47,37 @@ __device__ __forceinline__ float clamp(float x) {
     return x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
 }
 
-// The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane. `first` is a lane's first u.
-__device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, const Place& place, int lane, double first) {
+// What a lane makes of the pixel's numbers before the logits are there.
+struct Luck {
+    float gumbel; // -ln(-ln u) of the component of the lane's number
+    float odds;   // ln(u / (1 - u)) of the lane's channel
+};
+
+__device__ __forceinline__ float gumbel_of(double u) {
+    return -float(ln(double(-float(ln(u)))));
+}
+
+// `u` is the lane's number of those that the pixel takes, or the last.
+__device__ __forceinline__ Luck luck_of(const Sampler& sampler, const Place& place, int lane, double u) {
+    int draw = mixtures(sampler.head) + (lane < sampler.head.values ? lane : 0);
+    double of_channel = __shfl_sync(ALL, u, min(draw, WARP - 1));
+    if (draw >= WARP) of_channel = noise(sampler, place, draw);
+    float odds = __fadd_rn(float(ln(of_channel)), -float(ln(double(__fadd_rn(1.0f, -float(of_channel))))));
+    return {gumbel_of(u), odds};
+}
+
+// The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane. `first` is a lane's first
+// -ln(-ln u).
+__device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, const float (&held)[HELD], const Place& place,
+                                      int lane, float first) {
     float best = -INFINITY;
-    int chosen = 0;
-    for (int k = lane; k < mixtures(sampler.head); k += WARP) {
-        double u = k < WARP ? first : noise(sampler, place, k);
-        float gumbel = -float(ln(double(-float(ln(u)))));
-        float score = __fadd_rn(logit_at(logits, k), __fmul_rn(sampler.temperature, gumbel));
-        if (score > best) {
+    int chosen = 0, last = mixtures(sampler.head) - 1;
+    for (int before = 0; before <= last; before += WARP) {
+        int k = before + lane;
+        float logit = logit_of(held, logits, min(k, last), sampler.head.logits);
+        float gumbel = k < WARP ? first : gumbel_of(noise(sampler, place, min(k, last)));
+        float score = __fadd_rn(logit, __fmul_rn(sampler.temperature, gumbel));
+        if (k <= last && score > best) {
             best = score;
             chosen = k;
         }
@@ -71,22 +93,23 @@ __device__ __forceinline__ int choose(const Sampler& sampler, const float* logit
     return chosen;
 }
 
-// Draws a pixel, by one warp: lane c gets the value of channel c. `first` is a lane's number of those that the pixel takes.
-__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const float* logits, const Place& place, int lane,
-                                                double first) {
+// Draws a pixel, by one warp: lane c gets the value of channel c.
+__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const float* logits, const float (&held)[HELD],
+                                                const Place& place, int lane, Luck luck) {
     const Head& head = sampler.head;
-    int k = choose(sampler, logits, place, lane, first);
+    int k = choose(sampler, logits, held, place, lane, luck.gumbel);
     // Lane c draws channel c's number without what the channels before add to its mean.
     int channel = lane < head.values ? lane : 0;
-    double u = noise(sampler, place, mixtures(head) + channel);
-    float odds = __fadd_rn(float(ln(u)), -float(ln(double(__fadd_rn(1.0f, -float(u))))));
-    float log_scale = floored(component(head, logits, k, channel, 1));
+    // All that is asked for at a time, and both exponentials side by side.
+    bool single = head.values == 1;
+    float mean = component(head, logits, k, channel, 0), of_scale = component(head, logits, k, channel, 1);
+    float of_others = component(head, logits, k, channel, single ? 0 : 2);
+    float coefficient = float(hyperbolic_tangent(double(of_others)));
     // A scale of infinity would make odds of 0 not a number.
-    float scale = __fmul_rn(sampler.temperature, float(exponential(double(log_scale))));
+    float scale = __fmul_rn(sampler.temperature, float(exponential(double(floored(of_scale)))));
     scale = scale > 3.402823466e38f ? 3.402823466e38f : scale;
-    float drawn = __fadd_rn(component(head, logits, k, channel, 0), __fmul_rn(scale, odds));
-    if (head.values == 1) return clamp(drawn);
-    float coefficient = float(hyperbolic_tangent(double(component(head, logits, k, channel, 2))));
+    float drawn = __fadd_rn(mean, __fmul_rn(scale, luck.odds));
+    if (single) return clamp(drawn);
     float c0 = __shfl_sync(ALL, coefficient, 0);
     float c1 = __shfl_sync(ALL, coefficient, 1);
     float c2 = __shfl_sync(ALL, coefficient, 2);

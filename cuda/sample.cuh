@@ -21,7 +21,15 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     request_logits<BY>(held, logits, 0, head.logits);
     // All that does not depend on them, while they are on their way.
     double u = noise(sampler, place, min(lane, head.draws - 1));
-    Softmax softmax = {0.0, double(sampler.temperature), __ddiv_rn(1.0, double(sampler.temperature))};
+    // Of the two one is needed, and there are no registers for both.
+    float temperature = sampler.temperature;
+    double ahead;
+    if (head.kind == MIXTURE) {
+        Luck luck = luck_of(sampler, place, lane, u);
+        ahead = __hiloint2double(__float_as_int(luck.gumbel), __float_as_int(luck.odds));
+    } else {
+        ahead = __ddiv_rn(1.0, double(temperature));
+    }
     const Input& input = sampler.input;
     int encoding = input.encoding, channels = input.channels, all_channels = input.image.channels;
     float* kept = sampler.kept_logits;
@@ -54,8 +62,10 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     int symbol = 0;
     float value;
     if (head.kind == MIXTURE) {
-        value = sample_mixture(sampler, logits, place, lane, u);
+        Luck luck = {__int_as_float(__double2hiint(ahead)), __int_as_float(__double2loint(ahead))};
+        value = sample_mixture(sampler, logits, held, place, lane, luck);
     } else {
+        Softmax softmax = {0.0, double(sampler.temperature), ahead};
         symbol = draw_symbol<BY>(softmax, logits, held, head.logits, greatest, u, lane);
         value = value_of(head.logits, symbol);
     }
@@ -71,5 +81,7 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
         unsigned long long order = (static_cast<unsigned long long>(row) * batch.width + column) * batch.size + image;
         if (lane == 0) atomicMin(&batch.cursor->fault, order);
     }
-    if (lane < head.values) input.pixels[place.pixel * head.values + lane] = value;
+    // Worked out again: there are no registers to keep it in.
+    size_t pixel = (size_t(image) * batch.height + anew(row)) * batch.width + column;
+    if (lane < head.values) input.pixels[pixel * head.values + lane] = value;
 }

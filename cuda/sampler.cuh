@@ -82,6 +82,18 @@ __device__ __forceinline__ void await_logits(float (&held)[HELD], const float* l
     }
 }
 
+// The k-th logit, for each lane of the warp: of one stretch from the lane that holds it, sooner than from where it lies.
+__device__ __forceinline__ float logit_of(const float (&held)[HELD], const float* logits, int k, int count) {
+    if (count > STRETCH) return logit_at(logits, k);
+    float logit = 0.0f;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        float other = __shfl_sync(ALL, held[i], k / HELD);
+        logit = k % HELD == i ? other : logit;
+    }
+    return logit;
+}
+
 // The draw-th number of a pixel.
 __device__ __forceinline__ double noise(const Sampler& sampler, const Place& at, int draw) {
     if (sampler.noise) return double(sampler.noise[at.pixel * sampler.head.draws + draw]);

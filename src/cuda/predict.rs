@@ -5,7 +5,7 @@
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
 use super::abi::{ADDERS, CLUSTER, WARP};
-use super::cost::{DRAW, OVER, Room};
+use super::cost::{DRAW, DRAW_PREPARED, OVER, Room};
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::{PixelsBy, Schedule};
@@ -124,13 +124,13 @@ fn by_steps(
         }
     }
     // A warp draws an image; a cluster's adders draw its own.
-    let turns = match strategy {
-        Strategy::Launch | Strategy::Graph => extent.batch.div_ceil(SAMPLER_WARPS),
-        Strategy::Auto | Strategy::Persistent => extent.batch.div_ceil(persistent.blocks()),
-        Strategy::Cluster => images.div_ceil(CLUSTER * ADDERS / WARP),
-        Strategy::Team => teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)),
-    } as f64;
-    let drawing = (extent.height * extent.width) as f64 * (turns * DRAW + of_pixel);
+    let (turns, draw) = match strategy {
+        Strategy::Launch | Strategy::Graph => (extent.batch.div_ceil(SAMPLER_WARPS), DRAW),
+        Strategy::Auto | Strategy::Persistent => (extent.batch.div_ceil(persistent.blocks()), DRAW_PREPARED),
+        Strategy::Cluster => (images.div_ceil(CLUSTER * ADDERS / WARP), DRAW_PREPARED),
+        Strategy::Team => (teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)), DRAW_PREPARED),
+    };
+    let drawing = (extent.height * extent.width) as f64 * (turns as f64 * draw + of_pixel);
     Some([rows, pixels, drawing].map(|cycles| cycles / clock))
 }
 

@@ -5,7 +5,7 @@
 
 use super::abi::team::TEAM_ADDERS;
 use super::abi::{SLICE, WARP};
-use super::cost::{DRAW, OVER, Shape};
+use super::cost::{DRAW_PREPARED, OVER, Shape};
 use super::schedule::{Launches, Schedule};
 use super::stage::Stage;
 use crate::plan::Plan;
@@ -49,7 +49,7 @@ pub fn shapes(schedule: &Schedule, batch: usize, room: usize) -> Vec<(Shape, f64
     };
     let with_cycles = |shape: Shape| (shape, pixel(shape, schedule, batch));
     let mut shapes: Vec<_> = sizes.flat_map(of_size).map(with_cycles).collect();
-    let all = |&(shape, cycles): &(Shape, f64)| OVER * cycles + DRAW * draws(shape, batch) as f64;
+    let all = |&(shape, cycles): &(Shape, f64)| OVER * cycles + DRAW_PREPARED * draws(shape, batch) as f64;
     shapes.sort_by(|a, b| all(a).total_cmp(&all(b)));
     shapes
 }
