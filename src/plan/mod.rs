@@ -26,13 +26,13 @@ pub enum Part {
     /// Of a layer that is known when its row begins, the first taps: those of rows above, from the bias to accumulators.
     Above,
     /// The others of such a layer: from the accumulators to the outputs.
-    Level,
+    Within,
 }
 
 impl Part {
     /// Whether its sums begin with stored accumulators, not with the bias.
     pub fn loads(self) -> bool {
-        matches!(self, Part::Rest | Part::Level)
+        matches!(self, Part::Rest | Part::Within)
     }
 
     /// Whether its sums end as stored accumulators, not as outputs.
@@ -88,7 +88,7 @@ impl Piece {
             Part::Hoisted => 0..self.hoisted,
             Part::Rest => self.hoisted..self.taps,
             Part::Above => 0..self.above,
-            Part::Level => self.above..self.taps,
+            Part::Within => self.above..self.taps,
         }
     }
 

@@ -50,7 +50,7 @@ impl Steps {
         for row in 0..period {
             for run in known[row].iter_mut().flatten().filter(|run| plan.pieces[run.piece].is_cut_above()) {
                 above[row].push(Run { part: Part::Above, ..*run });
-                run.part = Part::Level;
+                run.part = Part::Within;
             }
             let is_there = |run: &Run| plan.pieces[run.piece].above == plan.pieces[run.piece].hoisted;
             let (there, later) = hoisted[row].iter().partition(|run| is_there(run));

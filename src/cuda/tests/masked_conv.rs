@@ -296,7 +296,7 @@ fn check_all(
                 Storage::Ring => {
                     bench.check(index, Part::Whole, Span::Row);
                     let parts = match (piece.is_cut_above(), piece.row_part()) {
-                        (true, _) => vec![Part::Above, Part::Level],
+                        (true, _) => vec![Part::Above, Part::Within],
                         (false, Some(Part::Hoisted)) => vec![Part::Hoisted, Part::Rest],
                         _ => Vec::new(),
                     };
