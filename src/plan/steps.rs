@@ -146,8 +146,7 @@ mod tests {
                     for tap in plan.taps_of(piece, run.part) {
                         // The row of the image with which a row of the source comes.
                         let stride = plan.graph.maps[tap.source].stride as isize;
-                        let of_source =
-                            (row / piece.pixels() * piece.source_step) as isize + tap.row as isize;
+                        let of_source = (row / piece.pixels() * piece.source_step) as isize + tap.row;
                         assert!(of_source * stride < row as isize, "{}", plan.layer(piece).name);
                     }
                 }
