@@ -171,7 +171,7 @@ __device__ __forceinline__ const float* bias_at(const Stage& stage, const Batch&
     return bias_of(stage, batch, batch.classes[image], slice);
 }
 
-// Where the initial value of the accumulator `o` of a slice is: the bias, or what the row phase has stored.
+// Where the initial value of the accumulator `o` of a slice is: the bias, or what a part before it has stored.
 __device__ __forceinline__ const float* begun_at(const Stage& stage, const Batch& batch, Position at, int slice, int o) {
     int accumulator = slice * SLICE + o;
     if (stage.loads_accumulators) return batch.arena + accumulators_at(stage, at) + accumulator;
@@ -180,7 +180,7 @@ __device__ __forceinline__ const float* begun_at(const Stage& stage, const Batch
 
 // Where an output of a stage lies, and what is added to it.
 struct Output {
-    float* to;        // the output, or in the row phase, if the pixel phase has more taps to add, the accumulator
+    float* to;        // the output, or, if a later part has more taps to add, the accumulator
     const float* add; // what is added to the output, if anything is
 };
 
@@ -198,7 +198,7 @@ __device__ __forceinline__ Output locate_output(const Stage& stage, const Batch&
     return locate_output(stage, batch, at, slice, o, stage.adds);
 }
 
-// What a sum begins with: `stored` by the row phase, or the bias. T is a float, or the float4 of a whole slice.
+// What a sum begins with: `stored` by a part before it, or the bias. T is a float, or the float4 of a whole slice.
 template <class T>
 __device__ __forceinline__ T load_begun(bool stored, const float* begun) {
     const T* from = reinterpret_cast<const T*>(begun);

@@ -58,6 +58,8 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
         if (first >= head.logits) break;
         request_logits<BY>(held, logits, first, head.logits);
     }
+    // A lane may read what another one has awaited.
+    __syncwarp();
     // What is drawn after a fault is of no concern, but others may await it.
     int symbol = 0;
     float value;

@@ -80,7 +80,7 @@ struct alignas(16) Stage {
     Grid output;
     Grid add;                // what is added to the output, if `adds`
     unsigned long long bias; // [classes][slices * SLICE], floats from the start of the weights
-    // Of the hoisted taps: [batch][columns][slices * SLICE], floats from the start of the arena.
+    // Of the taps that come first: [batch][columns][slices * SLICE], floats from the start of the arena.
     unsigned long long accumulators;
     int tap_count;
     int chunks;
@@ -90,8 +90,8 @@ struct alignas(16) Stage {
     int tanh;
     int gated;
     int adds;
-    int loads_accumulators;  // starts from the accumulators that the row phase has stored instead of the bias
-    int stores_accumulators; // stores its accumulators for the pixel phase instead of an output
+    int loads_accumulators;  // starts from the accumulators that a part before it has stored instead of the bias
+    int stores_accumulators; // stores its accumulators for a later part instead of an output
     int input_step;  // positions of the sources for one step of the stage
     int output_step; // positions of the output
     int parity_row;  // of the outputs, below `output_step`

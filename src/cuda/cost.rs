@@ -127,9 +127,9 @@ const MOST_GROUPS: usize = 65_535;
 /// How much longer stages take than their machine code says, which knows of no queue in the memory system and of no
 /// instruction that has to be fetched. Fitted to the times of one H100 (docs/gpu-report-h100.md), as what `predict.rs` adds.
 pub const OVER: f64 = 1.6;
-/// Cycles to draw a pixel, from its logits to its place in the map, by a launch, and by a warp that has worked out before all
-/// that does not depend on them.
-pub const DRAW: f64 = 3000.0;
+/// Cycles to draw a pixel: of a launch, from its beginning (3,490 for one of 256 symbols, 4,540 for a mixture of ten), and of a
+/// warp that has worked out before all that does not depend on the logits, from these to its place in the map (1,655, 1,470).
+pub const DRAW: f64 = 4000.0;
 pub const DRAW_PREPARED: f64 = 1600.0;
 /// Bytes that a multiprocessor gets from the second-level cache in a cycle.
 const BYTES: f64 = 64.0;

@@ -159,7 +159,8 @@ mod tests {
         Of { launches: Room::promised(132), ..h100() }
     }
 
-    /// The seconds of cached generation by what was measured, each layer that is known when a row begins in one piece.
+    /// The seconds of cached generation by what was measured, each layer that is known when a row begins in one piece. (Drawing, which
+    /// took a millisecond more of an image then, is as it is now.)
     fn then(batch: usize, strategy: Strategy) -> f64 {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let (packed, steps) = (Packed::places(&plan, Precision::F32), Steps::new(&plan));

@@ -72,7 +72,7 @@ impl PixelsBy {
     }
 }
 
-/// Where everything lies: the maps, and for each piece a row of hoisted accumulators.
+/// Where everything lies: the maps, and for each piece that leaves sums a row of accumulators.
 fn lay_out(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> (Maps, Vec<usize>) {
     // What launches make is made once and read by many blocks, so it is stored as they read it: all that is known when a row
     // begins, and if the pixels are made by launches too, every layer's output. But only if a stage of launches reads nothing else.
@@ -93,7 +93,7 @@ fn lay_out(plan: &Plan, packed: &Packed, extent: Extent, by: PixelsBy) -> (Maps,
     }
     let mut maps = Maps::new(plan, Storage::Ring, extent, stored);
     let accumulators =
-        plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match piece.keeps_sums() {
+        plan.pieces.iter().zip(&packed.pieces).map(|(piece, packed)| match plan.keeps_sums(piece) {
             true => maps.layout.reserve(&[extent.batch, piece.steps(extent.width), packed.width()]),
             false => 0,
         });

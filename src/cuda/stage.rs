@@ -86,7 +86,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A piece on a part of its taps and a span. `accumulators` is where those of its hoisted taps are stored.
+    /// A piece on a part of its taps and a span. `accumulators` is where one part leaves its sums for the next.
     /// `source` gives the grid from which a map is read through an activation, and the activation that is left
     /// to apply, an `abi::Stage::activation`.
     pub fn new(

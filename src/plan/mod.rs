@@ -1,7 +1,7 @@
 //! A graph made ready for any backend, once.
 //!
 //! The idea: a backend works on pieces. A piece is a layer for outputs of one parity, with its taps divided into
-//! those of the row phase and those of the pixel phase. Where maps lie is in [`layout`], which pieces run when in
+//! those of the row phase, first those that are there before it makes anything, and those of the pixel phase. Where maps lie is in [`layout`], which pieces run when in
 //! [`steps`], what a piece's weights are in [`weights`], which rows a naive pass needs in [`window`]; a backend adds
 //! its own packing and its kernels.
 
@@ -23,7 +23,8 @@ pub enum Part {
     Hoisted,
     /// The others: from the stored accumulators to the outputs.
     Rest,
-    /// Of a layer that is known when its row begins, the first taps: those of rows above, from the bias to accumulators.
+    /// Of a layer that is known when its row begins, the first taps: those of rows above and of what is given, from the bias to
+    /// accumulators.
     Above,
     /// The others of such a layer: from the accumulators to the outputs.
     Within,
@@ -92,16 +93,6 @@ impl Piece {
         }
     }
 
-    /// Whether all its outputs are known when their row begins, but not all that it reads is made by rows above.
-    pub fn is_cut_above(&self) -> bool {
-        self.hoisted == self.taps && self.above > 0 && self.above < self.taps
-    }
-
-    /// Whether some of its parts may leave sums for others.
-    pub fn keeps_sums(&self) -> bool {
-        self.row_part() == Some(Part::Hoisted) || self.is_cut_above()
-    }
-
     /// Pixels of the image for one step.
     pub fn pixels(&self) -> usize {
         self.stride * self.output_step
@@ -167,6 +158,16 @@ impl Plan {
     pub fn taps_of<'a>(&'a self, piece: &Piece, part: Part) -> impl Iterator<Item = &'a Tap> + use<'a> {
         let taps = piece.part(part);
         self.taps(piece).skip(taps.start).take(taps.len())
+    }
+
+    /// Whether a piece's layer is known when its row begins, but only some of its taps are there before the row phase makes anything.
+    pub fn is_cut_above(&self, piece: &Piece) -> bool {
+        self.graph.is_row_known(self.layer(piece).output) && piece.above > 0 && piece.above < piece.taps
+    }
+
+    /// Whether a part of a piece may leave sums for another.
+    pub fn keeps_sums(&self, piece: &Piece) -> bool {
+        piece.row_part() == Some(Part::Hoisted) || self.is_cut_above(piece)
     }
 
     /// The pieces of a layer.

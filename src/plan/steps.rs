@@ -24,7 +24,7 @@ pub type Step = Vec<Run>;
 pub struct Steps {
     /// Rows and columns after which everything repeats.
     pub period: usize,
-    /// What is summed before anything of a row is made, by row modulo the period: nothing of it depends on anything else of it.
+    /// What is summed before the row phase makes anything, by row modulo the period: nothing of it depends on anything else of it.
     pub above: Vec<Step>,
     /// The maps that are known when a row begins, by row modulo the period.
     pub known: Vec<Vec<Step>>,
@@ -42,17 +42,25 @@ impl Steps {
         Steps::cut(plan, Piece::row_part, Piece::pixel_part)
     }
 
-    /// The same, but all that layers take from rows above is summed before anything of a row is made: where a step costs much and
-    /// can be as wide as one likes, that is half of what would wait for one another. The order of every sum is the same.
+    /// The same, but what needs nothing that the row phase makes is summed before it: the first taps of layers that are known when
+    /// a row begins, and the hoisted ones of pieces that have no others. Where a step costs much and can be as wide as one likes,
+    /// that is half of what would wait for one another. The order of every sum is the same.
     pub fn above_first(plan: &Plan) -> Steps {
         let Steps { period, mut known, mut hoisted, pixels, given, .. } = Steps::new(plan);
         let mut above = vec![Step::new(); period];
         for row in 0..period {
-            for run in known[row].iter_mut().flatten().filter(|run| plan.pieces[run.piece].is_cut_above()) {
+            for run in
+                known[row].iter_mut().flatten().filter(|run| plan.is_cut_above(&plan.pieces[run.piece]))
+            {
                 above[row].push(Run { part: Part::Above, ..*run });
                 run.part = Part::Within;
             }
-            let is_there = |run: &Run| plan.pieces[run.piece].above == plan.pieces[run.piece].hoisted;
+            let is_there = |run: &Run| {
+                let piece = &plan.pieces[run.piece];
+                // What ends as outputs may add a map that is known, but not yet made.
+                let added = plan.layer(piece).epilogue.add.filter(|_| run.part == Part::Whole);
+                piece.above == piece.hoisted && added.is_none_or(|map| plan.graph.is_given(map))
+            };
             let (there, later) = hoisted[row].iter().partition(|run| is_there(run));
             above[row].extend::<Step>(there);
             hoisted[row] = later;
@@ -144,6 +152,9 @@ mod tests {
                 for run in &cut.above[row] {
                     let piece = &plan.pieces[run.piece];
                     for tap in plan.taps_of(piece, run.part) {
+                        if Some(tap.source) == plan.graph.input.known {
+                            continue;
+                        }
                         // The row of the image with which a row of the source comes.
                         let stride = plan.graph.maps[tap.source].stride as isize;
                         let of_source = (row / piece.pixels() * piece.source_step) as isize + tap.row;

@@ -8,6 +8,7 @@ use fast_pixel_cnn::engine::{Batch, Engine, Given, Method, Noise, Output};
 use fast_pixel_cnn::{PixelCnnPp, Weights, media::npy};
 use ndarray::{Array2, Array4, s};
 
+use super::evaluation::forward;
 use super::golden::{self, SMALL, array, bits, golden, images, labels, largest, load, relu};
 use super::stacks::{self, stacks};
 
@@ -375,7 +376,7 @@ fn near_float64(
     for (image, label) in labels.iter().enumerate() {
         let of = |array: &Array4<f32>| array.slice(s![image, .., .., ..]).to_owned();
         let (pixels, known, start) = (of(&made.images), of(&known), starts.row(image));
-        let exact = stacks::forward(weights, pixels.view(), known.view(), start, *label as usize);
+        let exact = forward(weights, pixels.view(), known.view(), start, *label as usize);
         let found = logits.slice(s![image..image + 1, .., .., ..]);
         let off = exact.iter().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
         assert!(off < 2e-5, "{place}: off by {off:e}");

@@ -4,6 +4,8 @@
 
 #[path = "conformance.rs"]
 pub mod conformance;
+#[path = "evaluation.rs"]
+pub mod evaluation;
 #[path = "golden.rs"]
 pub mod golden;
 #[path = "stacks.rs"]

@@ -295,7 +295,7 @@ fn check_all(
                 Storage::Full => bench.check(index, Part::Whole, Span::Image),
                 Storage::Ring => {
                     bench.check(index, Part::Whole, Span::Row);
-                    let parts = match (piece.is_cut_above(), piece.row_part()) {
+                    let parts = match (bench.plan.is_cut_above(piece), piece.row_part()) {
                         (true, _) => vec![Part::Above, Part::Within],
                         (false, Some(Part::Hoisted)) => vec![Part::Hoisted, Part::Rest],
                         _ => Vec::new(),
