@@ -34,9 +34,8 @@ __device__ __forceinline__ double ln(double x) {
     return x < INFINITY ? y : x;
 }
 
-// a / b as __ddiv_rn rounds it, where b and 1 / b are near 1 and a is 0 or far from the ends of the range (but for the double next
-// below 2, where the last bit may differ): by the
-// operations that the compiler has for that, without the branch to those for all others.
+// a / b as __ddiv_rn rounds it, where b and 1 / b are near 1 and a is 0 or far from the ends of the range (but for b next below 2,
+// where the last bit may differ): by the operations that the compiler has for that, without the branch to those for all others.
 __device__ __forceinline__ double near_quotient(double a, double b) {
     double y;
     asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(b));

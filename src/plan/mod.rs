@@ -1,9 +1,9 @@
 //! A graph made ready for any backend, once.
 //!
 //! The idea: a backend works on pieces. A piece is a layer for outputs of one parity, with its taps divided into
-//! those of the row phase, first those that are there before it makes anything, and those of the pixel phase. Where maps lie is in [`layout`], which pieces run when in
-//! [`steps`], what a piece's weights are in [`weights`], which rows a naive pass needs in [`window`]; a backend adds
-//! its own packing and its kernels.
+//! those of the row phase, first what is there before it makes anything, and those of the pixel phase. Where maps lie
+//! is in [`layout`], which pieces run when in [`steps`], what a piece's weights are in [`weights`], which rows a naive
+//! pass needs in [`window`]; a backend adds its own packing and its kernels.
 
 pub mod layout;
 pub mod steps;

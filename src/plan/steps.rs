@@ -49,9 +49,8 @@ impl Steps {
         let Steps { period, mut known, mut hoisted, pixels, given, .. } = Steps::new(plan);
         let mut above = vec![Step::new(); period];
         for row in 0..period {
-            for run in
-                known[row].iter_mut().flatten().filter(|run| plan.is_cut_above(&plan.pieces[run.piece]))
-            {
+            let is_cut = |run: &&mut Run| plan.is_cut_above(&plan.pieces[run.piece]);
+            for run in known[row].iter_mut().flatten().filter(is_cut) {
                 above[row].push(Run { part: Part::Above, ..*run });
                 run.part = Part::Within;
             }
