@@ -4,13 +4,14 @@
 //! what counts is how the device gets from one to the next: a launch from the host, a node of a captured
 //! graph, or, inside one kernel, values that are handed over, or sent from block to block of a cluster, or kept where they
 //! were made. What comes before a row's pixels is a twenty-fifth of the stages, of many positions each: a graph of launches,
-//! whichever kernel makes the pixels. All of them run the same stages, so the images are the same.
+//! whichever kernel makes the pixels. What of it needs no pixel of the row before is summed beside them, where their kernel leaves
+//! room. All of them run the same stages, so the images are the same.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::abi::THREADS;
-use super::driver::{Device, Graph};
+use super::driver::{Device, Event, Graph};
 use super::kernels::Kernel;
 use super::loaded::{self, Extras, Loaded, Places};
 use super::nvtx;
@@ -36,6 +37,8 @@ pub struct Cached {
     /// What comes before the pixels of a row, by row modulo the period, unless the host launches it stage by stage.
     rows: Option<Vec<Graph>>,
     pixels: By,
+    /// The end of what is summed for the next row beside the pixels of one.
+    upper: Option<Event>,
 }
 
 /// How pixels are made.
@@ -116,9 +119,13 @@ impl Cached {
         device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
         let room = device.properties.launches();
         let mut by = PixelsBy::of(strategy, room);
-        if let PixelsBy::Persistent(room) = &mut by {
+        match &mut by {
             // The records of two stages.
-            *room = device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan))?;
+            PixelsBy::Persistent(room) => {
+                *room = device.room(Kernel::Persistent, THREADS, 2 * stage::longest_record(plan))?;
+            }
+            PixelsBy::Clusters(clusters) => *clusters = pixels::clusters_at_a_time(device)?,
+            PixelsBy::Launches | PixelsBy::Teams => {}
         }
         let schedule = Schedule::new(plan, &steps, packed, extent, room, by);
         let Schedule { arena, image, known, logits, .. } = schedule;
@@ -128,7 +135,7 @@ impl Cached {
         }
         let loaded = Loaded::new(device, &plan.graph, &stored.all, extent, extras, &schedule.table, places)?;
         let (previous, pixels) = (plan.graph.input.previous, By::Launches);
-        let mut cached = Cached { schedule, loaded, previous, rows_follow, rows: None, pixels };
+        let mut cached = Cached { schedule, loaded, previous, rows_follow, rows: None, pixels, upper: None };
         if strategy != Strategy::Launch && !rows_follow {
             cached.rows = Some(cached.captured_rows(device)?);
         }
@@ -154,9 +161,9 @@ impl Cached {
         match by {
             PixelsBy::Launches => unreachable!("they need no kernel"),
             PixelsBy::Persistent(room) => Pixels::persistent(device, schedule, room, loaded),
-            PixelsBy::Clusters => {
+            PixelsBy::Clusters(resident) => {
                 let paged = stored.paged.as_ref().expect("the weights of a cluster's engine are paged");
-                Pixels::clusters(device, plan, steps, schedule, paged, extent)
+                Pixels::clusters(device, plan, steps, schedule, paged, extent, resident)
             }
             PixelsBy::Teams => {
                 let room = pixels::team_blocks(device)?;
@@ -236,7 +243,7 @@ impl Cached {
             if row < given {
                 self.given_row(device, row, batch.keep_logits)?;
             } else {
-                self.rows(device, row..next, row == given, batch.width)?;
+                self.rows(device, row..next, row == given, [batch.height, batch.width])?;
             }
             if profile.as_ref().is_some_and(|p| p.end == next) {
                 device.profiler(false)?;
@@ -262,6 +269,8 @@ impl Cached {
     /// # Errors
     /// [`Error::Device`].
     pub fn begin(&mut self, device: &Device, batch: &Batch) -> Result<()> {
+        // A batch that went wrong may have left it.
+        self.upper.take().map_or(Ok(()), |upper| device.follow(upper))?;
         self.loaded.begin(device, batch)
     }
 
@@ -285,15 +294,30 @@ impl Cached {
     }
 
     /// Some rows whose pixels are drawn: one, unless they follow one another. The first of all of them `begins`.
-    fn rows(&self, device: &Device, rows: Range<usize>, begins: bool, width: usize) -> Result<()> {
+    fn rows(
+        &mut self,
+        device: &Device,
+        rows: Range<usize>,
+        begins: bool,
+        [height, width]: [usize; 2],
+    ) -> Result<()> {
         let row = rows.start;
         match &self.pixels {
+            By::Kernel(pixels) if self.rows_follow => pixels.launch(device, &self.loaded, rows),
             By::Kernel(pixels) => {
-                if !self.rows_follow {
-                    pixels.begin(device, &self.loaded, row)?;
-                    self.begin_row(device, row)?;
+                pixels.begin(device, &self.loaded, row)?;
+                if begins {
+                    self.upper = self.sum_upper(device, row, self.begun(device)?)?;
                 }
-                pixels.launch(device, &self.loaded, rows)
+                self.upper.take().map_or(Ok(()), |upper| device.follow(upper))?;
+                self.begin_row(device, row)?;
+                let begun = self.begun(device)?;
+                // First, so that their blocks are the first to get room.
+                pixels.launch(device, &self.loaded, rows)?;
+                if row + 1 < height {
+                    self.upper = self.sum_upper(device, row + 1, begun)?;
+                }
+                Ok(())
             }
             By::Launches | By::Graphs(_) => {
                 // Drawing moves on.
@@ -306,7 +330,21 @@ impl Cached {
         }
     }
 
-    /// Runs the row phase of a row.
+    /// A mark behind the row phases so far, if something is to run beside what comes next.
+    fn begun(&self, device: &Device) -> Result<Option<Event>> {
+        self.schedule.upper.as_ref().map(|_| device.mark()).transpose()
+    }
+
+    /// Sums what a row takes from maps that row phases up to a mark have made, beside what comes behind that; returns a mark of the
+    /// end.
+    fn sum_upper(&self, device: &Device, row: usize, begun: Option<Event>) -> Result<Option<Event>> {
+        let Schedule { table, period, upper, .. } = &self.schedule;
+        let Some((upper, begun)) = upper.as_ref().zip(begun) else { return Ok(None) };
+        let launches = upper[row % period].iter().map(|&launch| &table.launches[launch]);
+        device.beside(begun, || self.loaded.launch_for(device, row, launches)).map(Some)
+    }
+
+    /// Runs the row phase of a row, but for what is summed beside pixels.
     ///
     /// # Errors
     /// [`Error::Device`].

@@ -1,4 +1,4 @@
-//! The device as this engine uses it: one context, one stream, kernels by name, launches, graphs.
+//! The device as this engine uses it: one context, its streams, kernels by name, launches, graphs.
 //!
 //! The idea: all calls of the driver are here, most of them through the crate `cust`; what it does not wrap
 //! (graphs, cooperative launches, clusters) goes through raw bindings, its own or those of [`libcuda`]. Errors become
@@ -10,9 +10,10 @@ use bytemuck::Pod;
 use cust::context::{Context, CurrentContext};
 use cust::device::{Device as Handle, DeviceAttribute};
 use cust::error::{CudaError, CudaResult};
-use cust::event::{Event, EventFlags};
+pub use cust::event::Event;
+use cust::event::EventFlags;
 use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
-use cust::stream::{Stream, StreamFlags};
+use cust::stream::StreamWaitEventFlags;
 use cust::sys;
 
 use super::abi::CLUSTER;
@@ -20,6 +21,7 @@ use super::cost::Room;
 use super::kernels::Kernel;
 use super::libcuda::{LaunchAttribute, LaunchConfig};
 use super::modules::{self, Modules};
+use super::streams::Streams;
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -30,7 +32,7 @@ pub struct Device {
     pub properties: Properties,
     // Dropped in this order.
     modules: Modules,
-    stream: Stream,
+    streams: Streams,
     context: Context,
 }
 
@@ -91,16 +93,14 @@ impl Device {
             let found = format!("there are {number} devices, counted from 0");
             return Err(Error::device(&label, "open the device", found));
         }
-        let open = || -> CudaResult<(Handle, Context, Stream)> {
+        let open = || -> CudaResult<(Handle, Context, Streams)> {
             let handle = Handle::get_device(ordinal)?;
             let context = Context::new(handle)?;
-            // One that waits for copies and fills on the default stream, and they for it.
-            let stream = Stream::new(StreamFlags::DEFAULT, None)?;
-            Ok((handle, context, stream))
+            Ok((handle, context, Streams::new()?))
         };
-        let (handle, context, stream) = open().map_err(failed(&label, "open the device"))?;
+        let (handle, context, streams) = open().map_err(failed(&label, "open the device"))?;
         let properties = properties(&label, handle).map_err(failed(&label, "read the attributes"))?;
-        Ok(Device { properties, modules: Modules::of(precision), stream, context })
+        Ok(Device { properties, modules: Modules::of(precision), streams, context })
     }
 
     /// Makes the device the calling thread's.
@@ -201,7 +201,7 @@ impl Device {
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
         let code = unsafe {
             let Shape { grid: [x, y, z], block, shared } = shape;
-            let stream = self.stream.as_inner();
+            let stream = self.streams.now().as_inner();
             let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
             match kernel {
                 Kernel::Persistent | Kernel::Team => {
@@ -220,7 +220,7 @@ impl Device {
 
     /// A launch of clusters.
     fn config(&self, shape: Shape, attribute: &mut LaunchAttribute) -> LaunchConfig {
-        let (block, stream) = ([shape.block, 1, 1], self.stream.as_inner());
+        let (block, stream) = ([shape.block, 1, 1], self.streams.now().as_inner());
         LaunchConfig {
             grid: shape.grid,
             block,
@@ -294,12 +294,12 @@ impl Device {
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
-        let code = unsafe { sys::cuStreamBeginCapture_v2(self.stream.as_inner(), mode) };
+        let code = unsafe { sys::cuStreamBeginCapture_v2(self.streams.now().as_inner(), mode) };
         self.check(code, "begin to capture a graph")?;
         let done = work();
         let mut graph = ptr::null_mut();
         // SAFETY: the capture began above.
-        let code = unsafe { sys::cuStreamEndCapture(self.stream.as_inner(), &mut graph) };
+        let code = unsafe { sys::cuStreamEndCapture(self.streams.now().as_inner(), &mut graph) };
         let ended = done.and_then(|()| self.check(code, "capture a graph"));
         let mut exec = ptr::null_mut();
         let instantiated = ended.and_then(|()| {
@@ -321,7 +321,7 @@ impl Device {
     /// [`Error::Device`].
     pub fn replay(&self, graph: &Graph) -> Result<()> {
         // SAFETY: graph and stream are ours.
-        self.check(unsafe { sys::cuGraphLaunch(graph.0, self.stream.as_inner()) }, "launch a graph")
+        self.check(unsafe { sys::cuGraphLaunch(graph.0, self.streams.now().as_inner()) }, "launch a graph")
     }
 
     /// Tells a profiler to begin or to end its capture, when all that was launched is done.
@@ -342,7 +342,7 @@ impl Device {
     pub fn mark(&self) -> Result<Event> {
         let mark = || -> CudaResult<Event> {
             let event = Event::new(EventFlags::DEFAULT)?;
-            event.record(&self.stream)?;
+            event.record(self.streams.now())?;
             Ok(event)
         };
         mark().map_err(self.failed("record an event"))
@@ -370,7 +370,29 @@ impl Device {
     /// # Errors
     /// [`Error::Device`]: what went wrong in a kernel shows here.
     pub fn wait(&self) -> Result<()> {
-        self.stream.synchronize().map_err(self.failed("run the kernels"))
+        self.streams.wait().map_err(self.failed("run the kernels"))
+    }
+
+    /// Runs what `work` launches beside what comes behind a mark, where that leaves room; returns a mark of its end, which
+    /// something may follow by [`Device::follow`].
+    ///
+    /// # Errors
+    /// [`Error::Device`], and those of `work`.
+    pub fn beside(&self, mark: Event, work: impl FnOnce() -> Result<()>) -> Result<Event> {
+        self.streams.beside(|| {
+            self.follow(mark)?;
+            work()?;
+            self.mark()
+        })
+    }
+
+    /// Lets all that is launched from now on wait for a mark.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn follow(&self, mark: Event) -> Result<()> {
+        let waits = self.streams.now().wait_event(mark, StreamWaitEventFlags::DEFAULT);
+        waits.map_err(self.failed("wait for an event"))
     }
 
     fn check(&self, code: sys::CUresult, action: &str) -> Result<()> {
@@ -388,7 +410,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         // Nothing may still run when modules and buffers go; an error has been told where it came up.
-        let _ = self.stream.synchronize();
+        let _ = self.streams.wait();
     }
 }
 

@@ -156,7 +156,7 @@ impl Footprint {
     /// Bytes of the tables of clusters, if the network fits them: one image of a cluster takes least.
     pub fn of_clusters(&self, plan: &Plan, packed: &Packed, pages: &Pages) -> Option<u64> {
         let (steps, extent) = (Steps::above_first(plan), smallest(plan));
-        let schedule = Schedule::new(plan, &steps, packed, extent, self.room, PixelsBy::Clusters);
+        let schedule = Schedule::new(plan, &steps, packed, extent, self.room, PixelsBy::Clusters(1));
         let clusters = Clusters::new(plan, &steps, &schedule, pages, extent, self.block_memory, 1)?;
         Some(uploaded(clusters.records.len()))
     }

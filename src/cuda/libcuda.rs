@@ -175,6 +175,7 @@ functions! {
     cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int);
     cuStreamDestroy_v2(stream: CUstream);
     cuStreamSynchronize(stream: CUstream);
+    cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint);
     cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph);
     cuEventCreate(event: *mut CUevent, flags: c_uint);

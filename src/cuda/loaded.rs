@@ -23,6 +23,8 @@ use crate::plan::layout::Extent;
 
 /// Block size of the element-wise kernels.
 const ELEMENTWISE: usize = 256;
+/// Where generation stands, and the row of what is launched for another one meanwhile.
+const CURSORS: usize = 2;
 /// Warps of the sampler's block, at most.
 pub const SAMPLER_WARPS: usize = 16;
 
@@ -63,7 +65,7 @@ impl Extras {
         }
         let pixels = [height, width, of_pixel].into_iter().fold(1, |n: u64, d| n.saturating_mul(d as u64));
         let images = pixels.saturating_add(of_image).saturating_mul(batch as u64);
-        images.saturating_add((size_of::<Cursor>() + size_of::<Sampler>()) as u64)
+        images.saturating_add((CURSORS * size_of::<Cursor>() + size_of::<Sampler>()) as u64)
     }
 }
 
@@ -127,6 +129,16 @@ fn address(buffer: &Option<Buffer<f32>>) -> u64 {
     buffer.as_ref().map_or(0, |buffer| buffer.as_device_ptr().as_raw())
 }
 
+/// Moves the cursor at an address to the start of a row.
+fn move_cursor(device: &Device, cursor: u64, row: usize) -> Result<()> {
+    let (row, column) = (row as i32, 0i32);
+    // SAFETY: the arguments of cursor_f32.
+    unsafe {
+        let args = [bytes_of(&cursor), bytes_of(&row), bytes_of(&column)];
+        device.launch(Kernel::Cursor, Shape::row(1, 1), &args)
+    }
+}
+
 fn floats<'a>(array: &'a ndarray::CowArray<'_, f32, ndarray::Ix4>) -> &'a [f32] {
     array.as_slice().expect("standard layout")
 }
@@ -155,7 +167,7 @@ impl Loaded {
             arena: device.zeroed(places.arena)?,
             records: device.upload(&table.records())?,
             classes: device.zeroed(batch)?,
-            cursor: device.zeroed(size_of::<Cursor>())?,
+            cursor: device.zeroed(CURSORS * size_of::<Cursor>())?,
             sampler: device.zeroed(size_of::<Sampler>())?,
             told: Sampler::zeroed(),
             pixels: device.zeroed(pixels * head.values())?,
@@ -313,12 +325,31 @@ impl Loaded {
     /// # Errors
     /// [`Error::Device`].
     pub fn launch(&self, device: &Device, launch: &Launch) -> Result<()> {
+        self.launch_with(device, launch, &self.args)
+    }
+
+    /// Launches stages of a row one after the other, wherever the cursor stands: they have one of their own.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn launch_for<'a>(
+        &self,
+        device: &Device,
+        row: usize,
+        mut launches: impl Iterator<Item = &'a Launch>,
+    ) -> Result<()> {
+        let args = abi::Batch { cursor: self.args.cursor + size_of::<Cursor>() as u64, ..self.args };
+        move_cursor(device, args.cursor, row)?;
+        launches.try_for_each(|launch| self.launch_with(device, launch, &args))
+    }
+
+    fn launch_with(&self, device: &Device, launch: &Launch, args: &abi::Batch) -> Result<()> {
         let records = self.records() + launch.first as u64 * u64::from(self.shared());
         let grid = [launch.x, launch.y, launch.count as u32];
         let shared = launch.shared(self.shared() as usize) as u32;
         let shape = Shape { grid, block: launch.threads() as u32, shared };
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
-        unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(&self.args)]) }
+        unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(args)]) }
     }
 
     /// Draws the cursor's pixel of every image and moves the cursor on.
@@ -340,12 +371,7 @@ impl Loaded {
     /// # Errors
     /// [`Error::Device`].
     pub fn move_to(&self, device: &Device, row: usize) -> Result<()> {
-        let (row, column) = (row as i32, 0i32);
-        // SAFETY: the arguments of cursor_f32.
-        unsafe {
-            let args = [bytes_of(&self.args.cursor), bytes_of(&row), bytes_of(&column)];
-            device.launch(Kernel::Cursor, Shape::row(1, 1), &args)
-        }
+        move_cursor(device, self.args.cursor, row)
     }
 
     /// Keeps the logits of some rows, if that was asked for.

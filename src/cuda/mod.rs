@@ -50,6 +50,8 @@ mod stage;
 #[cfg(feature = "cuda")]
 mod stored;
 #[cfg(feature = "cuda")]
+mod streams;
+#[cfg(feature = "cuda")]
 mod team;
 #[cfg(feature = "cuda")]
 mod walk;

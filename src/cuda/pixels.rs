@@ -125,7 +125,7 @@ impl Pixels {
         })
     }
 
-    /// As many clusters as the batch takes.
+    /// As many clusters as the batch takes, of which `resident` run at a time.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -136,8 +136,9 @@ impl Pixels {
         schedule: &Schedule,
         paged: &Paged,
         extent: Extent,
+        resident: usize,
     ) -> Result<Pixels> {
-        let (limit, resident) = (device.properties.block_memory, clusters_at_a_time(device)?);
+        let limit = device.properties.block_memory;
         let Paged { pages, weights } = paged;
         let of = Clusters::new(plan, steps, schedule, pages, extent, limit, resident);
         let of = of.ok_or_else(|| too_large(device, Strategy::Cluster))?;

@@ -9,8 +9,8 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use super::Strategy;
-use super::abi::{Entry, Expected, Grid, SLICE, Span, reciprocal};
-use super::cost::{Form, Room};
+use super::abi::{CLUSTER, Entry, Expected, Grid, SLICE, Span, reciprocal};
+use super::cost::{Form, Room, Work};
 use super::kernels::Kernel;
 use super::packed::Packed;
 use super::stage::{Launch, Maps, Stage, Table};
@@ -30,6 +30,8 @@ pub struct Schedule {
     pub table: Table,
     /// Rows and columns after which everything repeats.
     pub period: usize,
+    /// What of the row phase is to run beside the pixels of the row before, by row modulo the period, if there is room.
+    pub upper: Option<Vec<Launches>>,
     /// The launches of the row phase, by row modulo the period: what layers take from rows above, the maps that are known then,
     /// and all that the other layers can sum.
     pub rows: Vec<[Launches; 3]>,
@@ -54,8 +56,8 @@ pub enum PixelsBy {
     Launches,
     /// The persistent kernel, for which there is so much room.
     Persistent(Room),
-    /// Clusters.
-    Clusters,
+    /// Clusters, of which so many run at a time.
+    Clusters(usize),
     /// Teams.
     Teams,
 }
@@ -66,10 +68,15 @@ impl PixelsBy {
         match strategy {
             Strategy::Launch | Strategy::Graph => PixelsBy::Launches,
             Strategy::Auto | Strategy::Persistent => PixelsBy::Persistent(persistent),
-            Strategy::Cluster => PixelsBy::Clusters,
+            Strategy::Cluster => PixelsBy::Clusters((persistent.multiprocessors / CLUSTER).max(1)),
             Strategy::Team => PixelsBy::Teams,
         }
     }
+}
+
+/// Images of a cluster, where so many clusters run at a time and share a batch.
+pub fn images_of_cluster(batch: usize, clusters: usize) -> usize {
+    batch.div_ceil(clusters)
 }
 
 /// Where everything lies: the maps, and for each piece that leaves sums a row of accumulators.
@@ -149,6 +156,18 @@ impl Builder<'_> {
         if let Some(&launch) = self.launches.get(&(step.clone(), span)) {
             return launch;
         }
+        let (stages, batch) = (self.stages(step, span), self.batch());
+        let launch = match self.by {
+            PixelsBy::Persistent(room) if span == Span::Pixel => {
+                self.table.push(stages, batch, room, &[Form::Gemv])
+            }
+            _ => self.table.add(stages, batch, self.room),
+        };
+        self.launches.insert((step.clone(), span), launch);
+        launch
+    }
+
+    fn stages(&self, step: &Step, span: Span) -> Vec<Stage> {
         let stages = step.iter().map(|run| {
             let (packed, accumulators) = (&self.packed.pieces[run.piece], self.accumulators[run.piece]);
             // The kernels of pixels apply activations themselves.
@@ -156,15 +175,48 @@ impl Builder<'_> {
             let source = self.maps.source(self.plan, *run, as_stored);
             Stage::new(self.plan, run.piece, packed, self.maps, (run.part, span), accumulators, source)
         });
-        let batch = self.maps.layout.extent().batch;
-        let launch = match self.by {
-            PixelsBy::Persistent(room) if span == Span::Pixel => {
-                self.table.push(stages.collect(), batch, room, &[Form::Gemv])
-            }
-            _ => self.table.add(stages.collect(), batch, self.room),
+        stages.collect()
+    }
+
+    fn batch(&self) -> usize {
+        self.maps.layout.extent().batch
+    }
+
+    /// The launches of the row phase: those that find some room beside pixels, and the others.
+    fn rows(&mut self, steps: &Steps, beside: Option<Room>) -> (Option<Vec<Launches>>, Vec<[Launches; 3]>) {
+        let mut above = steps.above.clone();
+        let upper = beside.map(|room| {
+            let all = std::mem::replace(&mut self.room, room);
+            let upper = steps.upper.chunks(1).map(|step| self.launches(step, Span::Row)).collect();
+            self.room = all;
+            upper
+        });
+        if upper.is_none() {
+            above.iter_mut().zip(&steps.upper).for_each(|(above, upper)| above.extend(upper));
+        }
+        let of_row = |row| {
+            let of_row = [&above[row..=row], &steps.known[row], &steps.hoisted[row..=row]];
+            of_row.map(|steps| self.launches(steps, Span::Row))
         };
-        self.launches.insert((step.clone(), span), launch);
-        launch
+        (upper, (0..steps.period).map(of_row).collect())
+    }
+
+    /// What clusters leave of the device, if that is enough to sum the steps `upper` while they make the pixels of a row.
+    fn beside(&self, upper: &[Step], pixels: &[Vec<Launches>]) -> Option<Room> {
+        let PixelsBy::Clusters(clusters) = self.by else { return None };
+        let images = images_of_cluster(self.batch(), clusters);
+        let taken = CLUSTER * self.batch().div_ceil(images);
+        let left = self.room.multiprocessors.checked_sub(taken).filter(|&left| left > 0)?;
+        let room = Room { multiprocessors: left, ..self.room };
+        let works = |step: &Step| -> Vec<Work> {
+            self.stages(step, Span::Row).iter().map(|stage| stage.work(self.batch())).collect()
+        };
+        let sums = upper.iter().map(works).filter(|works| !works.is_empty());
+        let sums: f64 = sums.map(|works| Work::fastest(&works, &Form::ALL, room).1.1).sum();
+        let stages = pixels.iter().flatten().flatten().flat_map(|&launch| self.table.stages_of(launch));
+        let of_period: f64 = stages.map(|stage| stage.work(self.batch()).cluster_step(images)).sum();
+        let periods = self.maps.layout.extent().width as f64 / pixels.len() as f64;
+        (0.0 < sums && sums < of_period * periods).then_some(room)
     }
 }
 
@@ -189,26 +241,27 @@ impl Schedule {
             table: Table::default(),
             launches: HashMap::new(),
         };
-        let (mut rows, mut given, mut pixels) = (Vec::new(), Vec::new(), Vec::new());
-        for row in 0..steps.period {
-            let [above, hoisted] = [&steps.above[row], &steps.hoisted[row]].map(std::slice::from_ref);
-            let first = [above, &steps.known[row], hoisted];
-            rows.push(first.map(|steps| builder.launches(steps, Span::Row)));
-            given.push(builder.launches(&steps.given[row], Span::Row));
-            let columns = 0..steps.period;
-            pixels.push(columns.map(|c| builder.launches(steps.pixel(row, c), Span::Pixel)).collect());
-        }
+        let classes = 0..steps.period;
+        let mut of_row = |row| -> Vec<Launches> {
+            let of_pixel = |column| builder.launches(steps.pixel(row, column), Span::Pixel);
+            classes.clone().map(of_pixel).collect()
+        };
+        let pixels: Vec<_> = classes.clone().map(&mut of_row).collect();
+        let beside = builder.beside(&steps.upper, &pixels);
+        let (upper, rows) = builder.rows(steps, beside);
+        let given = classes.map(|row| builder.launches(&steps.given[row], Span::Row)).collect();
         let table = builder.table;
         let (image, logits) = (maps.grids[IMAGE], maps.grids[plan.graph.logits()]);
         let known = plan.graph.input.known.map(|map| maps.grids[map]);
         let (arena, period) = (maps.layout.len, steps.period);
         let expected = expected(plan, steps, packed, &maps);
-        Schedule { arena, table, period, rows, given, pixels, expected, image, known, logits }
+        Schedule { arena, table, period, upper, rows, given, pixels, expected, image, known, logits }
     }
 
     /// The kernels that its launches run through, but for rows that are given.
     pub fn kernels(&self) -> Vec<Kernel> {
-        let launches = self.rows.iter().flatten().chain(self.pixels.iter().flatten()).flatten();
+        let rows = self.upper.iter().flatten().chain(self.rows.iter().flatten());
+        let launches = rows.chain(self.pixels.iter().flatten()).flatten();
         launches.map(|&launch| self.table.launches[launch].kernel()).collect()
     }
 

@@ -24,7 +24,10 @@ pub type Step = Vec<Run>;
 pub struct Steps {
     /// Rows and columns after which everything repeats.
     pub period: usize,
-    /// What is summed before the row phase makes anything, by row modulo the period: nothing of it depends on anything else of it.
+    /// What is summed before the row phase makes anything, by row modulo the period, of maps that the row phases of rows above have
+    /// made: it need not wait for the pixels of the row before. Nothing of it depends on anything else of it.
+    pub upper: Vec<Step>,
+    /// And of what is there when the row before is whole: the same.
     pub above: Vec<Step>,
     /// The maps that are known when a row begins, by row modulo the period.
     pub known: Vec<Vec<Step>>,
@@ -46,12 +49,15 @@ impl Steps {
     /// a row begins, and the hoisted ones of pieces that have no others. Where a step costs much and can be as wide as one likes,
     /// that is half of what would wait for one another. The order of every sum is the same.
     pub fn above_first(plan: &Plan) -> Steps {
-        let Steps { period, mut known, mut hoisted, pixels, given, .. } = Steps::new(plan);
-        let mut above = vec![Step::new(); period];
+        let Steps { period, mut upper, mut above, mut known, mut hoisted, pixels, given } = Steps::new(plan);
         for row in 0..period {
             let is_cut = |run: &&mut Run| plan.is_cut_above(&plan.pieces[run.piece]);
             for run in known[row].iter_mut().flatten().filter(is_cut) {
-                above[row].push(Run { part: Part::Above, ..*run });
+                let piece = &plan.pieces[run.piece];
+                let of_rows = |map| plan.graph.is_row_known(map) && !plan.graph.is_given(map);
+                let is_upper = plan.taps_of(piece, Part::Above).all(|tap| of_rows(tap.source));
+                let step = if is_upper { &mut upper[row] } else { &mut above[row] };
+                step.push(Run { part: Part::Above, ..*run });
                 run.part = Part::Within;
             }
             let is_there = |run: &Run| {
@@ -64,7 +70,7 @@ impl Steps {
             above[row].extend::<Step>(there);
             hoisted[row] = later;
         }
-        Steps { period, above, known, hoisted, pixels, given }
+        Steps { period, upper, above, known, hoisted, pixels, given }
     }
 
     /// The steps of a plan none of whose maps is known before its pixels, with all taps summed when the pixel comes: nothing is
@@ -99,6 +105,7 @@ impl Steps {
         };
         Steps {
             period,
+            upper: vec![Step::new(); period],
             above: vec![Step::new(); period],
             known: rows(&|piece| Some(Part::Whole).filter(|_| row_known(piece))),
             hoisted: hoisted.into_iter().map(|steps| steps.concat()).collect(),
@@ -138,8 +145,9 @@ mod tests {
 
     /// The runs of a row, in their order.
     fn of_row(steps: &Steps, row: usize) -> Vec<Run> {
-        let known = steps.known[row].iter().flatten();
-        steps.above[row].iter().chain(known).chain(&steps.hoisted[row]).copied().collect()
+        let (above, known) =
+            (steps.upper[row].iter().chain(&steps.above[row]), steps.known[row].iter().flatten());
+        above.chain(known).chain(&steps.hoisted[row]).copied().collect()
     }
 
     #[test]
@@ -148,9 +156,12 @@ mod tests {
             let plan = Plan::new(graph);
             let [whole, cut] = [Steps::new(&plan), Steps::above_first(&plan)];
             for row in 0..cut.period {
-                for run in &cut.above[row] {
+                let above = cut.above[row].iter().map(|run| (run, false));
+                for (run, is_upper) in cut.upper[row].iter().map(|run| (run, true)).chain(above) {
                     let piece = &plan.pieces[run.piece];
                     for tap in plan.taps_of(piece, run.part) {
+                        let pixels = !plan.graph.is_row_known(tap.source) || plan.graph.is_given(tap.source);
+                        assert!(!(is_upper && pixels), "{}", plan.layer(piece).name);
                         if Some(tap.source) == plan.graph.input.known {
                             continue;
                         }
@@ -169,8 +180,11 @@ mod tests {
                 }
             }
             let count = |steps: &[Step]| steps.iter().map(Vec::len).sum::<usize>();
-            println!("runs above {}, hoisted {}", count(&cut.above), count(&cut.hoisted));
-            assert!(count(&cut.above) > count(&cut.hoisted));
+            let [upper, above, hoisted] = [&cut.upper, &cut.above, &cut.hoisted].map(|steps| count(steps));
+            println!("runs of row phases above {upper}, others above {above}, hoisted {hoisted}");
+            assert!(upper + above > hoisted);
+            let known = cut.known.iter().flatten().flatten().count();
+            assert!(known == 0 || upper > 0);
         }
     }
 }
