@@ -343,14 +343,14 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
 template <Precision OF>
 __device__ __forceinline__ void masked_conv_gemm(gemm::Shared& s, const Stage& stage, const Batch& batch, int slices,
                                                  int tiles, int row, int column) {
-    int slice = slices * gemm::SLICES, tile = tiles * stage.tile;
-    int end = min(positions(stage, batch), tile + stage.tile);
+    int slice = slices * gemm::SLICES, tile = tiles * stage.of_form;
+    int end = min(positions(stage, batch), tile + stage.of_form);
     if (slice >= stage.slices || tile >= end) return;
     row = step_at(stage, row, stage.first_row);
     column = step_at(stage, column, stage.first_column);
-    if (stage.tile == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
+    if (stage.of_form == gemm::Wide::POSITIONS && slice + gemm::SIDE >= stage.slices) {
         gemm::run<OF, gemm::Half>(s, stage, batch, slice, tile, end, row, column);
-    } else if (stage.tile == gemm::Wide::POSITIONS) {
+    } else if (stage.of_form == gemm::Wide::POSITIONS) {
         gemm::run<OF, gemm::Wide>(s, stage, batch, slice, tile, end, row, column);
     } else {
         gemm::run<OF, gemm::Middle>(s, stage, batch, slice, tile, end, row, column);

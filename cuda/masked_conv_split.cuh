@@ -374,7 +374,7 @@ template <Precision OF>
 __device__ __forceinline__ void launched_split(const float4* records, const Batch& batch) {
     split::Shared& shared = *reinterpret_cast<split::Shared*>(shared_record + batch.parts);
     launched(records, batch, [&](const Stage& stage, int row, int column) {
-        if (stage.tile == split::SPLIT_TALL) {
+        if (stage.of_form == split::SPLIT_TALL) {
             masked_conv_split<OF, split::Tall>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);
         } else {
             masked_conv_split<OF, split::Low>(shared, stage, batch, blockIdx.x, blockIdx.y, row, column);

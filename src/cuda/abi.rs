@@ -162,7 +162,7 @@ pub struct Stage {
     pub group: i32,
     pub outputs_shift: i32,
     pub tiles: i32,
-    pub tile: i32,
+    pub of_form: i32,
     pub of_columns: u32,
     pub wide: i32,
     pub stores: i32,

@@ -184,10 +184,22 @@ impl Stage {
                 let outputs = (division.group * SLICE) >> self.header.gated;
                 self.header.outputs_shift = outputs.trailing_zeros() as i32;
                 self.header.tiles = division.tiles as i32;
+                self.header.of_form = self.early(division.lanes) as i32;
             }
-            Form::Split(tile) | Form::Gemm(tile) => self.header.tile = tile as i32,
+            Form::Split(tile) | Form::Gemm(tile) => self.header.of_form = tile as i32,
         }
         [division.x as u32, division.y as u32]
+    }
+
+    /// The first chunks that the persistent kernel multiplies and adds while the inputs of the others are awaited: those of all taps
+    /// but the last, which reads what the stage before has made. None where their sums do not end with 16 bytes, or where behind
+    /// the others' there is no room for what is added to whole reads of them.
+    fn early(&self, lanes: usize) -> usize {
+        const READ: usize = 8;
+        let (early, chunks) =
+            (self.taps.last().map_or(0, |tap| tap.first as usize), self.header.chunks as usize);
+        let fits = early + (chunks - early).next_multiple_of(READ) <= lanes;
+        if early % SLICE == 0 && early >= READ && fits { early } else { 0 }
     }
 
     /// Bytes of its record.

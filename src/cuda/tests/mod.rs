@@ -7,6 +7,7 @@ mod cluster;
 mod counters;
 mod footprint;
 mod masked_conv;
+mod persistent;
 mod precision;
 mod quotient;
 mod sample;
