@@ -294,7 +294,7 @@ pub unsafe extern "C" fn cuCtxGetLimit(value: *mut usize, _limit: u32) -> u32 {
 pub extern "C" fn cuCtxSynchronize() -> u32 {
     call("cuCtxSynchronize", |state| {
         state.usage.waits += 1;
-        state.drain_all()
+        state.wait_for_all()
     })
 }
 

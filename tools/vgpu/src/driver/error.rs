@@ -43,6 +43,8 @@ table! {
     STREAM_CAPTURE_UNSUPPORTED, 900, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing";
     STREAM_CAPTURE_INVALIDATED, 901, c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"operation failed due to a previous error during capture";
     INVALID_CLUSTER_SIZE, 912, c"CUDA_ERROR_INVALID_CLUSTER_SIZE", c"a cluster of an unsupported size";
+    STREAM_CAPTURE_ISOLATION, 905, c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION", c"dependency created on uncaptured work in another stream";
+    CAPTURED_EVENT, 907, c"CUDA_ERROR_CAPTURED_EVENT", c"operation not permitted on an event last recorded in a capturing stream";
     UNKNOWN, 999, c"CUDA_ERROR_UNKNOWN", c"unknown error";
 }
 

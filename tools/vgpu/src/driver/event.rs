@@ -36,15 +36,20 @@ pub extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> u32 {
             return Err(Code::INVALID_HANDLE);
         }
         let number = state.queue(stream, Work::Record(event))?;
-        state.events.insert(event, Event { recorded: Some((stream, number)), reached: None });
+        let known = state.reached(stream)?;
+        let known = state.stream(stream)?.capture.is_none().then_some(known);
+        state.events.insert(event, Event { recorded: Some((stream, number)), known, reached: None });
         Ok(())
     })
 }
 
 fn reach(function: &str, event: Handle) -> u32 {
     call(function, |state| {
-        let recorded = state.events.get(&event).ok_or(Code::INVALID_HANDLE)?.recorded;
-        recorded.map_or(Ok(()), |(stream, number)| state.drain(stream, number))
+        let event = state.events.get(&event).ok_or(Code::INVALID_HANDLE)?;
+        let Some((stream, number)) = event.recorded else { return Ok(()) };
+        let known = event.known.as_ref().ok_or(Code::CAPTURED_EVENT)?;
+        state.waited.join(known);
+        state.drain(stream, number)
     })
 }
 

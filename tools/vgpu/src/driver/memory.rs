@@ -55,7 +55,7 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> u32 {
         return code.0;
     }
     call("cuMemFree_v2", |state| {
-        state.drain_all()?;
+        state.wait_for_all()?;
         free(state)
     })
 }

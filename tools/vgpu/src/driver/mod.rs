@@ -6,6 +6,7 @@
 // The names are `cuda.h`'s.
 #![allow(non_snake_case)]
 
+pub mod clock;
 pub mod context;
 pub mod error;
 pub mod event;
@@ -13,6 +14,7 @@ pub mod graph;
 pub mod launch;
 pub mod memory;
 pub mod module;
+pub mod order;
 pub mod own;
 pub mod state;
 pub mod stream;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use super::clock::{Clock, Done};
 use super::error::Code;
 use crate::counters::Counters;
 use crate::device::{Device, number};
@@ -22,11 +23,18 @@ pub type Handle = usize;
 /// The legacy default stream: null, or `CU_STREAM_LEGACY`.
 pub const DEFAULT_STREAM: Handle = 0;
 
+/// A stream's own handle; `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are the default stream.
+pub fn own(handle: Handle) -> Handle {
+    if handle <= 2 { DEFAULT_STREAM } else { handle }
+}
+
 /// An event.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Event {
     /// The stream and the work in it that the last record stands for.
     pub recorded: Option<(Handle, u64)>,
+    /// What is done when the device comes to it, unless it was recorded in a capture.
+    pub known: Option<Arc<Clock>>,
     /// When the device came to it.
     pub reached: Option<Instant>,
 }
@@ -93,13 +101,28 @@ pub enum Work {
     Graph(Vec<Work>),
 }
 
+/// Work that has not been done.
+#[derive(Debug)]
+pub struct Queued {
+    /// Its number.
+    pub number: u64,
+    /// What comes before it, besides the work of its stream.
+    pub before: Arc<Clock>,
+    /// The work.
+    pub work: Work,
+}
+
 /// A stream.
 #[derive(Debug)]
 pub struct Stream {
     /// Whether it keeps to one order with the default stream.
     pub blocking: bool,
-    /// What has not been done, with its number.
-    pub queue: VecDeque<(u64, Work)>,
+    /// What has not been done.
+    pub queue: VecDeque<Queued>,
+    /// The number of the last work that was queued.
+    pub last: u64,
+    /// What comes before the next, besides the work of the stream.
+    pub known: Arc<Clock>,
     /// What is being captured instead of queued.
     pub capture: Option<Vec<Work>>,
 }
@@ -107,7 +130,7 @@ pub struct Stream {
 impl Stream {
     /// An idle stream.
     pub fn new(blocking: bool) -> Stream {
-        Stream { blocking, queue: VecDeque::new(), capture: None }
+        Stream { blocking, queue: VecDeque::new(), last: 0, known: Arc::default(), capture: None }
     }
 }
 
@@ -174,8 +197,12 @@ pub struct State {
     pub host: HashMap<Handle, usize>,
     /// What ended the last bad launch; every later call returns it.
     pub sticky: Option<Code>,
-    /// The number of the next work.
+    /// The number of the last work.
     pub sequence: u64,
+    /// What the host has waited for.
+    pub waited: Arc<Clock>,
+    /// What was done that other work may run beside.
+    pub done: Vec<Done>,
     failures: Vec<Failure>,
     next: Handle,
 }
@@ -230,6 +257,8 @@ impl State {
             host: HashMap::new(),
             sticky: None,
             sequence: 0,
+            waited: Arc::default(),
+            done: Vec::new(),
             failures,
             next: 0x1000,
         })

@@ -4,40 +4,48 @@
 //! sees what it would see on a slow device. The default stream and those that are not "non-blocking"
 //! keep to one order among each other, as the driver promises.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::Code;
-use super::state::{DEFAULT_STREAM, Handle, State, Stream, Work, call, give};
+use super::order::Piece;
+use super::state::{DEFAULT_STREAM, Handle, Queued, State, Stream, Work, call, give, own};
 use crate::exec::{self, Launch};
+use crate::fault::Fault;
+use crate::memory::Touch;
 
 impl State {
-    /// The stream of a handle; `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are the default stream.
+    /// The stream of a handle.
     pub fn stream(&mut self, handle: Handle) -> Result<&mut Stream, Code> {
-        let handle = if handle <= 2 { DEFAULT_STREAM } else { handle };
-        self.streams.get_mut(&handle).ok_or(Code::INVALID_HANDLE)
+        self.streams.get_mut(&own(handle)).ok_or(Code::INVALID_HANDLE)
     }
 
     /// Queues work, or adds it to what is being captured. The number is that of the queued work.
     pub fn queue(&mut self, stream: Handle, work: Work) -> Result<u64, Code> {
         self.sequence += 1;
         let number = self.sequence;
-        let stream = self.stream(stream)?;
-        match &mut stream.capture {
-            Some(captured) => captured.push(work),
-            None => stream.queue.push_back((number, work)),
+        if let Some(captured) = &mut self.stream(stream)?.capture {
+            captured.push(work);
+            return Ok(number);
         }
+        let before = self.before(stream)?;
+        let stream = self.stream(stream)?;
+        stream.last = number;
+        stream.queue.push_back(Queued { number, before, work });
         Ok(number)
     }
 
     /// Does a stream's work up to a number, and whatever has to come before.
     pub fn drain(&mut self, handle: Handle, number: u64) -> Result<(), Code> {
+        let handle = own(handle);
         loop {
             let stream = self.stream(handle)?;
             if stream.capture.is_some() {
                 return Err(Code::STREAM_CAPTURE_UNSUPPORTED);
             }
             let blocking = stream.blocking;
-            let Some(&(first, _)) = stream.queue.front() else { return Ok(()) };
+            let Some(&Queued { number: first, ref before, .. }) = stream.queue.front() else { return Ok(()) };
+            let before = Arc::clone(before);
             if first > number {
                 return Ok(());
             }
@@ -45,10 +53,10 @@ impl State {
             // default stream whatever was queued earlier.
             let mut next = handle;
             if blocking {
-                let is_default = handle <= 2;
+                let is_default = handle == DEFAULT_STREAM;
                 let others =
                     self.streams.iter().filter(|(h, s)| s.blocking && (is_default || **h == DEFAULT_STREAM));
-                let earlier = others.filter_map(|(h, s)| Some((s.queue.front()?.0, *h)));
+                let earlier = others.filter_map(|(h, s)| Some((s.queue.front()?.number, *h)));
                 if let Some((_, h)) = earlier.filter(|(n, _)| *n < first).min() {
                     next = h;
                 }
@@ -57,8 +65,9 @@ impl State {
                 self.drain(next, first - 1)?;
                 continue;
             }
-            let (_, work) = self.stream(handle)?.queue.pop_front().expect("it was there");
-            self.do_work(work, false)?;
+            let noted = self.begins(handle, first, &before);
+            let Queued { work, .. } = self.stream(handle)?.queue.pop_front().expect("it was there");
+            self.do_work(work, &Piece { stream: handle, number: first, before, noted }, false)?;
         }
     }
 
@@ -75,64 +84,71 @@ impl State {
         let blocking = self.streams.iter().filter(|(_, s)| s.blocking && s.capture.is_none());
         let mut handles: Vec<_> = blocking.map(|(h, _)| *h).collect();
         handles.sort_unstable();
-        handles.into_iter().try_for_each(|h| self.drain(h, u64::MAX))
+        handles.into_iter().try_for_each(|h| self.wait_for(h))
     }
 
-    fn do_work(&mut self, work: Work, in_graph: bool) -> Result<(), Code> {
-        let done = match work {
+    fn do_work(&mut self, work: Work, piece: &Piece, in_graph: bool) -> Result<(), Code> {
+        self.memory.note(piece.noted);
+        let (what, done) = match work {
             Work::Launch { kernel, grid, block, shared, params, cooperative, cluster } => {
                 self.usage.ran(&kernel.name, in_graph, cooperative);
-                let launch = Launch {
-                    kernel: &kernel,
-                    grid,
-                    block,
-                    dynamic_shared: shared,
-                    params: &params,
-                    cooperative,
-                    cluster,
-                };
+                let (kernel, params, dynamic_shared) = (&*kernel, &*params, shared);
+                let launch = Launch { kernel, grid, block, dynamic_shared, params, cooperative, cluster };
                 let limits = self.device.limits;
                 let run = exec::run(&launch, &mut self.memory, &limits, self.schedule, &mut self.counters);
-                if let Err(fault) = run {
-                    eprintln!("vgpu: {fault}");
-                    self.usage.faults.push(fault.message.clone());
-                    let code = Code::from(fault.kind);
-                    self.sticky = Some(code);
-                    // A context that has failed does nothing more.
-                    self.streams.values_mut().for_each(|stream| stream.queue.clear());
-                    return Err(code);
-                }
-                Ok(())
+                let run = run.and_then(|()| self.compare(piece, &format!("kernel {}", kernel.name)));
+                return run.map_err(|fault| self.fails(&fault));
             }
             Work::Upload { to, bytes } => {
                 self.usage.uploads.add(bytes.len() as u64);
-                self.memory.write(to, &bytes)
+                self.memory.touch(Touch::Write, to, bytes.len() as u64);
+                ("a copy from the host", self.memory.write(to, &bytes))
             }
             Work::Download { from, to, bytes } => {
                 self.usage.downloads.add(bytes as u64);
+                self.memory.touch(Touch::Read, from, bytes as u64);
                 // SAFETY: the program promised that many bytes there until it has waited for the stream.
                 let to = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
-                self.memory.read(from, to)
+                ("a copy to the host", self.memory.read(from, to))
             }
-            Work::Copy { to, from, bytes } => self.memory.copy(to, from, bytes),
+            Work::Copy { to, from, bytes } => {
+                self.memory.touch(Touch::Read, from, bytes);
+                self.memory.touch(Touch::Write, to, bytes);
+                ("a copy within the device", self.memory.copy(to, from, bytes))
+            }
             Work::Fill { to, bytes, pattern } => {
                 self.usage.fills.add(bytes);
-                self.memory.fill(to, bytes, &pattern)
+                self.memory.touch(Touch::Write, to, bytes);
+                ("a fill", self.memory.fill(to, bytes, &pattern))
             }
             Work::Record(event) => {
                 if let Some(event) = self.events.get_mut(&event) {
                     event.reached = Some(Instant::now());
                 }
-                Ok(())
+                return Ok(());
             }
             Work::Wait(stream, number) => return self.drain(stream, number),
-            Work::Graph(nodes) => return nodes.into_iter().try_for_each(|node| self.do_work(node, true)),
+            Work::Graph(nodes) => {
+                return nodes.into_iter().try_for_each(|node| self.do_work(node, piece, true));
+            }
         };
         done.map_err(|error| {
             eprintln!("vgpu: {error}");
             self.usage.faults.push(error.to_string());
             Code::from(&error)
-        })
+        })?;
+        self.compare(piece, what).map_err(|fault| self.fails(&fault))
+    }
+
+    /// What a fault leaves behind: a context that has failed does nothing more.
+    fn fails(&mut self, fault: &Fault) -> Code {
+        eprintln!("vgpu: {fault}");
+        self.usage.faults.push(fault.message.clone());
+        let code = Code::from(fault.kind);
+        self.sticky = Some(code);
+        self.streams.values_mut().for_each(|stream| stream.queue.clear());
+        self.done.clear();
+        code
     }
 }
 
@@ -180,7 +196,7 @@ pub extern "C" fn cuStreamSynchronize(stream: Handle) -> u32 {
         state.usage.waits += 1;
         match stream <= 2 {
             true => state.synchronize_default(),
-            false => state.drain(stream, u64::MAX),
+            false => state.wait_for(stream),
         }
     })
 }
@@ -188,18 +204,30 @@ pub extern "C" fn cuStreamSynchronize(stream: Handle) -> u32 {
 /// Whether a stream is idle. Asking is waiting here: the work is done now.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamQuery(stream: Handle) -> u32 {
-    call("cuStreamQuery", |state| state.drain(stream, u64::MAX))
+    call("cuStreamQuery", |state| state.wait_for(stream))
 }
 
 /// Makes a stream wait for an event.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) -> u32 {
     call("cuStreamWaitEvent", |state| {
-        let recorded = state.events.get(&event).ok_or(Code::INVALID_HANDLE)?.recorded;
-        if let Some((other, number)) = recorded {
-            state.queue(stream, Work::Wait(other, number))?;
+        let event = state.events.get(&event).ok_or(Code::INVALID_HANDLE)?;
+        let Some((other, number)) = event.recorded else { return Ok(()) };
+        let known = event.known.clone();
+        match (known, state.stream(stream)?.capture.is_some()) {
+            (Some(known), false) => {
+                state.queue(stream, Work::Wait(other, number))?;
+                state.stream(stream)?.known.join(&known);
+                Ok(())
+            }
+            (Some(_), true) => Err(Code::STREAM_CAPTURE_ISOLATION),
+            // What is captured is in order.
+            (None, true) if own(stream) == own(other) => Ok(()),
+            (None, _) => {
+                eprintln!("vgpu: a capture that goes on in a second stream is not supported");
+                Err(Code::NOT_SUPPORTED)
+            }
         }
-        Ok(())
     })
 }
 

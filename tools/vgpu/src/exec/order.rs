@@ -12,6 +12,7 @@ use crate::check::{BlockOrder, Cell, Clash, Conflict, GridOrder, How, Mark, NOT_
 use crate::fault::{Fault, FaultKind};
 use crate::isa::instruction::{Access, Area, Atomic, Copy, Kind, Order};
 use crate::isa::lanes::{Lanes, WARP};
+use crate::memory::Touch;
 
 /// Whether a cell's access is known to the warp: by its own program, or by what it has heard.
 #[inline(always)]
@@ -59,6 +60,11 @@ impl Machine<'_> {
         }
         if !self.order.on {
             return Ok(());
+        }
+        if let Some(footprint) = &mut self.memory.footprint {
+            let touch = if access.store { Touch::Write } else { Touch::Read };
+            let runs = &site.pattern.runs;
+            footprint.add(touch, runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len)));
         }
         let base = self.memory.segment(site.allocation).map_or(0, |s| s.base());
         let Machine { memory, order, late, .. } = self;
@@ -269,7 +275,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// One run of bytes in global memory.
+    /// One run of bytes in global memory, of an atomic operation or, if it is no write, of a copy.
     #[allow(clippy::too_many_arguments)]
     fn check_one(
         &mut self,
@@ -282,6 +288,7 @@ impl Machine<'_> {
         site: u32,
         addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
+        self.memory.touch(if write { Touch::Atomic } else { Touch::Read }, address, len);
         let base = self.memory.segment(allocation).map_or(0, |s| s.base());
         let Machine { memory, order, .. } = self;
         let warp = &block.warps[at.warp];

@@ -4,11 +4,13 @@
 //! address says what it once was or what it is close to. A bit for each byte tells whether it was ever
 //! written; fresh memory holds a pattern that no program expects.
 
+mod footprint;
 mod segment;
 pub mod window;
 
 use std::collections::VecDeque;
 
+pub use footprint::{Footprint, Touch};
 pub use segment::Segment;
 
 use crate::check::{Cell, Shadow};
@@ -103,6 +105,8 @@ pub struct Memory {
     clock: u64,
     /// Launches so far.
     launches: u32,
+    /// What is touched, if that is noted.
+    pub(crate) footprint: Option<Footprint>,
 }
 
 impl Memory {
@@ -116,6 +120,7 @@ impl Memory {
             freed: VecDeque::new(),
             clock: 0,
             launches: 0,
+            footprint: None,
         }
     }
 
@@ -288,6 +293,23 @@ impl Memory {
         self.shadow_mut(at);
         let allocation = &mut self.allocations[at];
         (&allocation.segment, allocation.shadow.as_deref_mut().expect("it was made just now"))
+    }
+
+    /// From now on it is noted what is touched, or not.
+    pub(crate) fn note(&mut self, noted: bool) {
+        self.footprint = noted.then(Footprint::default);
+    }
+
+    /// Notes a touch by something else than a kernel.
+    pub(crate) fn touch(&mut self, touch: Touch, address: u64, bytes: u64) {
+        if let Some(footprint) = &mut self.footprint {
+            footprint.add(touch, [(address, bytes)].into_iter());
+        }
+    }
+
+    /// Ends it: what was noted.
+    pub(crate) fn noted(&mut self) -> Option<Footprint> {
+        self.footprint.take()
     }
 
     /// A launch begins: its first time, later than all of the launches before.

@@ -9,6 +9,7 @@ mod memory;
 mod modules;
 mod report;
 mod streams;
+mod unordered;
 
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;

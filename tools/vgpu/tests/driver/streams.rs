@@ -2,27 +2,27 @@
 
 use vgpu::driver::event::*;
 use vgpu::driver::graph::*;
-use vgpu::driver::memory::cuMemcpyHtoD_v2;
+use vgpu::driver::memory::{cuMemcpyDtoHAsync_v2, cuMemcpyHtoD_v2};
 use vgpu::driver::own::vgpuSeed;
 use vgpu::driver::stream::*;
 
 use super::{Shape, alloc, alone, download, kernel, launch, start, upload};
 
-fn stream(flags: u32) -> usize {
+pub fn stream(flags: u32) -> usize {
     let mut stream = 0;
     // SAFETY: the pointer is to a local variable.
     unsafe { assert_eq!(cuStreamCreate(&mut stream, flags), 0) };
     stream
 }
 
-fn event() -> usize {
+pub fn event() -> usize {
     let mut event = 0;
     // SAFETY: the pointer is to a local variable.
     unsafe { assert_eq!(cuEventCreate(&mut event, 0), 0) };
     event
 }
 
-fn on(stream: usize) -> Shape {
+pub fn on(stream: usize) -> Shape {
     Shape { stream, ..Shape::new(1, 4) }
 }
 
@@ -31,8 +31,15 @@ fn streams_keep_their_orders() {
     let body = || {
         start();
         let fill = kernel("fill");
-        let out = alloc(16).unwrap();
+        let (out, behind) = (alloc(16).unwrap(), alloc(16).unwrap());
         assert_eq!(upload(out, &[0; 4]), 0);
+        // What a stream brings to the host, and when it has.
+        let mut seen = 0_u32;
+        let to = &raw mut seen;
+        // SAFETY: the variable lives until the test ends.
+        let bring = |from, stream| unsafe { assert_eq!(cuMemcpyDtoHAsync_v2(to.cast(), from, 4, stream), 0) };
+        // SAFETY: as above.
+        let seen = || unsafe { to.read_volatile() };
         // One that keeps to the default stream's order: its work comes before the copy.
         let blocking = stream(0);
         assert_eq!(launch(fill, on(blocking), &[out, 10, 4]), 0);
@@ -40,18 +47,21 @@ fn streams_keep_their_orders() {
         // One that does not: its work waits until it is asked for.
         let free = stream(1);
         assert_eq!(launch(fill, on(free), &[out, 20, 4]), 0);
-        assert_eq!(download(out, 1), Ok(vec![10]));
+        bring(out, free);
+        assert_eq!(seen(), 0);
         assert_eq!(cuStreamQuery(free), 0);
-        assert_eq!(download(out, 1), Ok(vec![20]));
+        assert_eq!((seen(), download(out, 1)), (20, Ok(vec![20])));
         // One that waits for an event of the other.
         let (other, mark) = (stream(1), event());
         assert_eq!(launch(fill, on(free), &[out, 30, 4]), 0);
         assert_eq!(cuEventRecord(mark, free), 0);
-        assert_eq!(launch(fill, on(free), &[out, 50, 4]), 0);
+        assert_eq!(launch(fill, on(free), &[behind, 50, 4]), 0);
+        bring(behind, free);
         assert_eq!(cuStreamWaitEvent(other, mark, 0), 0);
         assert_eq!(launch(fill, on(other), &[out, 40, 2]), 0);
         assert_eq!(cuStreamSynchronize(other), 0);
-        assert_eq!(download(out, 4), Ok(vec![40, 41, 32, 33]), "what is behind the event is not done yet");
+        assert_eq!(download(out, 4), Ok(vec![40, 41, 32, 33]));
+        assert_eq!(seen(), 20, "what is behind the event is not done yet");
         let (mut flags, mut priority) = (9, 9);
         // SAFETY: pointers to local variables.
         unsafe {
@@ -61,7 +71,7 @@ fn streams_keep_their_orders() {
         assert_eq!((flags, priority), (1, 0));
         // A stream's end waits for its work.
         assert_eq!(cuStreamDestroy_v2(free), 0);
-        assert_eq!(download(out, 4), Ok(vec![50, 51, 52, 53]));
+        assert_eq!(seen(), 50);
         assert_eq!(cuStreamSynchronize(free), 400);
         assert_eq!(cuStreamDestroy_v2(0), 400);
     };
