@@ -44,7 +44,8 @@ __device__ __forceinline__ void cluster_row(const Cluster& cluster, const Sample
     cluster_barrier();
     int set = threadIdx.x / ADDERS % SETS;
     if (threadIdx.x < MULTIPLIERS) {
-        Weights<OF> weights = {};
+        // Without a value: one would be kept in registers of the other roles, too.
+        Weights<OF> weights;
         const Turn& turn = turn_of(cluster, walk.turn);
         Work work = ask_work(cluster, turn.works, turn.units, rank_in_cluster(), 0);
         ask_weights(weights, cluster, turn, rank_in_cluster(), 0, work);
