@@ -176,9 +176,13 @@ __device__ __forceinline__ bool comes_ahead(const Cluster& cluster, const Turn& 
     return turn.ahead && walk.images <= cluster.tile;
 }
 
-// Whose turn it is.
+// Whose turn it is. Of adders, for whom drawing is a step too: those who draw have had nothing to add in the last step, and those
+// who have made the logits get ready for the next pixel.
 __device__ __forceinline__ int set_of(const Walk& walk) {
     return walk.turn % SETS;
+}
+__device__ __forceinline__ int adders_of(const Walk& walk) {
+    return unsigned(walk.turn + walk.column) % SETS;
 }
 // What those of the other set do meanwhile: `barrier` is where they hear of the next step's record.
 template <int THREADS_OF_IT>
