@@ -27,8 +27,8 @@ __device__ __forceinline__ unsigned aheads_of(const Cluster& cluster, int column
     return arrivals_of(cluster, RECENT + column % unsigned(AHEADS) * DRAWERS + thread / WARP % DRAWERS);
 }
 
-// Works out all that drawing takes but the logits, which takes as long as one and a half steps: bringers do it who have nothing to
-// bring in the last step. What lay there has been drawn by: the step before the last of this pixel's is not `AHEADS` pixels behind.
+// Works out all that drawing takes but the logits, for as long as one and a half steps: by bringers who have nothing to bring in the
+// last step. What lay there, for the pixel `AHEADS` before, has been drawn by: since then they have brought a stage's inputs.
 __device__ __forceinline__ void go_ahead(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
     static_assert(BRINGERS == ADDERS, "a warp for each that draws");
     int thread = anew(threadIdx.x), lane = thread % WARP, first = first_drawn(thread);
