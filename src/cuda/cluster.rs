@@ -5,7 +5,7 @@
 //! Which is which follows from the order of the steps and repeats with the period of the strides, but for the first pixel of a
 //! row, which no step was before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
@@ -15,6 +15,7 @@ use super::abi::{
 };
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
+use super::recent::{Maker, Recent};
 use super::schedule::Schedule;
 use super::stage::Stage;
 use super::walk::{self, Made};
@@ -98,70 +99,6 @@ impl Shared<'_> {
 fn line(early: usize, chunks: usize) -> usize {
     let both = early.next_multiple_of(SLICE) + (chunks - early).next_multiple_of(SLICE);
     both.next_multiple_of(8) + 4
-}
-
-/// What one of the last steps has made.
-struct Maker {
-    /// Nothing if it had nothing to do.
-    made: Option<Made>,
-    /// Whether it fills the position, as multipliers need it.
-    fills: bool,
-    /// Its units.
-    units: usize,
-    /// The activation through which it is sent, if anything has read it yet.
-    sent_by: Option<i32>,
-    /// Its record; drawing has none.
-    record: Option<usize>,
-}
-
-impl Maker {
-    /// Whether it has made the whole of that.
-    fn filled(&self, position: Made) -> bool {
-        self.fills && self.made == Some(position)
-    }
-}
-
-/// What the last steps have made, the latest first.
-#[derive(Default)]
-struct Recent {
-    makers: VecDeque<Maker>,
-    /// Of those that are no longer recent: the record, and the activation.
-    sent: Vec<(usize, i32)>,
-}
-
-impl Recent {
-    /// Steps since it was made, or 0 if it is to be had in the map only: what is read through two activations is sent through
-    /// the first.
-    fn read(&mut self, made: Made, activation: i32) -> usize {
-        let Some(steps) = self.makers.iter().position(|maker| maker.filled(made)) else { return 0 };
-        let sent_by = *self.makers[steps].sent_by.get_or_insert(activation);
-        if sent_by == activation { steps + 1 } else { 0 }
-    }
-
-    /// Whether drawing reads its logits where the last step has sent them, as they are. None of the padding is read.
-    fn draw(&mut self, logits: Made) -> bool {
-        let last = self.makers.front_mut().filter(|maker| maker.made == Some(logits));
-        let identity = Activation::Identity as i32;
-        last.is_some_and(|maker| *maker.sent_by.get_or_insert(identity) == identity)
-    }
-
-    /// The same of what is added by the thread that has made it: it had as many units, and its set of adders is that of every
-    /// other step.
-    fn add(&self, made: Made, units: usize) -> usize {
-        let [last, before] = [0, 1].map(|i| self.makers.get(i));
-        let stage_between = last.is_some_and(|maker| maker.record.is_some());
-        let same =
-            before.is_some_and(|maker| maker.filled(made) && maker.record.is_some() && maker.units == units);
-        if stage_between && same { SETS } else { 0 }
-    }
-
-    fn push(&mut self, maker: Maker) {
-        self.makers.push_front(maker);
-        while self.makers.len() >= RECENT {
-            let old = self.makers.pop_back().expect("there are some");
-            self.sent.extend(old.record.zip(old.sent_by));
-        }
-    }
 }
 
 /// Makes the records.

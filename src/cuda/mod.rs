@@ -42,6 +42,7 @@ mod pixels;
 #[cfg(feature = "cuda")]
 mod predict;
 #[cfg(feature = "cuda")]
+mod recent;
 mod schedule;
 #[cfg(feature = "cuda")]
 mod shapes;
