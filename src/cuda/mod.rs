@@ -43,6 +43,7 @@ mod pixels;
 mod predict;
 #[cfg(feature = "cuda")]
 mod recent;
+#[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
 mod shapes;
