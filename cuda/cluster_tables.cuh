@@ -28,6 +28,10 @@ constexpr int RECENT = 3;
 // Taps of a stage that may read it, each by two bits of `Turn::recent`.
 constexpr int RECENT_TAPS = 32;
 
+// Warps of a block that draw at a time, an image each, and pixels for which what they take but the logits may be there before.
+constexpr int DRAWERS = ADDERS / WARP;
+constexpr int AHEADS = 4;
+
 // Records in shared memory: while a stage's is copied, those of the last four may still be read.
 constexpr int RECORDS = 8;
 
@@ -50,7 +54,7 @@ struct alignas(16) Turn {
     unsigned of_outputs[2]; // a `reciprocal` of the outputs of the blocks that have fewest, and of those that have a unit more
     int tap_shift;          // 2^this bringers have the inputs of a tap,
     int taps_shift;         // 2^this those of all taps of an image
-    int padding;
+    int sends_logits;       // whether drawing reads what it sends
     unsigned long long recent; // for each tap, steps since what it reads was made, or 0 if the map is to be read
 };
 static_assert(sizeof(Turn) == 80);
@@ -90,10 +94,12 @@ struct Cluster {
     int recent_at;         // [RECENT][images][recent]
     int own_at;            // [RECENT][images][own]
     int tokens_at;         // [RECENT][CLUSTER]
-    int arrivals_at;       // [RECENT], of 8 bytes
+    int arrivals_at;       // [RECENT], then [AHEADS][DRAWERS], of 8 bytes
+    int aheads_at;         // [AHEADS][images of a block][WARP]
     int works_at;          // the multipliers' tables, float4s behind the first record
+    int padding;
 };
-static_assert(sizeof(Cluster) == 80);
+static_assert(sizeof(Cluster) == 88);
 
 // Where a thread stands on its way through the steps.
 struct Walk {

@@ -68,13 +68,13 @@ __device__ __forceinline__ void sum_up(double (&sums)[HELD], double& before, int
 
 // Draws a symbol, by one warp: the first with which the sum of the weights, exp((logit - greatest) / T), exceeds u times that
 // of all. `held` are the logits of the last stretch, `softmax` is without the greatest, `greatest` is that of the lane.
-template <Exchange BY>
-__device__ __forceinline__ int draw_symbol(Softmax softmax, const float* logits, float (&held)[HELD], int symbols,
+template <class Logits>
+__device__ __forceinline__ int draw_symbol(Softmax softmax, const Logits& logits, float (&held)[HELD], int symbols,
                                            float greatest, double u, int lane) {
     for (int apart = WARP / 2; apart > 0; apart /= 2) greatest = fmaxf(greatest, __shfl_xor_sync(ALL, greatest, apart));
     softmax.greatest = double(greatest);
     bool several = symbols > STRETCH;
-    if (several) request_logits<BY>(held, logits, 0, symbols);
+    if (several) request_logits(held, logits, 0, symbols);
     // What several stretches sum up to has to be known before all are looked at again.
     double before = 0.0, bound = 0.0;
     for (int first = 0, looks = !several;;) {
@@ -103,7 +103,7 @@ __device__ __forceinline__ int draw_symbol(Softmax softmax, const float* logits,
             before = 0.0;
             looks = true;
         }
-        request_logits<BY>(held, logits, first, symbols);
+        request_logits(held, logits, first, symbols);
     }
 }
 

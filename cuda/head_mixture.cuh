@@ -14,9 +14,10 @@ __device__ __forceinline__ int mixtures(const Head& head) {
 
 // One of the numbers of component k: what (0 mean, 1 log-scale, 2 coefficient) of a channel. A single channel has no
 // coefficient.
-__device__ __forceinline__ float component(const Head& head, const float* logits, int k, int channel, int what) {
+template <class Logits>
+__device__ __forceinline__ float component(const Head& head, const Logits& logits, int k, int channel, int what) {
     int numbers = head.values == 1 ? 2 : 3;
-    return logit_at(logits, mixtures(head) * (1 + numbers * channel + what) + k);
+    return logits.one(mixtures(head) * (1 + numbers * channel + what) + k);
 }
 
 constexpr float LOG_SCALE_FLOOR = -7.0f;
@@ -68,7 +69,8 @@ __device__ __forceinline__ Luck luck_of(const Sampler& sampler, const Place& pla
 
 // The component of the greatest logit - T ln(-ln u), the first of equals. The same in every lane. `first` is a lane's first
 // -ln(-ln u).
-__device__ __forceinline__ int choose(const Sampler& sampler, const float* logits, const float (&held)[HELD], const Place& place,
+template <class Logits>
+__device__ __forceinline__ int choose(const Sampler& sampler, const Logits& logits, const float (&held)[HELD], const Place& place,
                                       int lane, float first) {
     float best = -INFINITY;
     int chosen = 0, last = mixtures(sampler.head) - 1;
@@ -94,7 +96,8 @@ __device__ __forceinline__ int choose(const Sampler& sampler, const float* logit
 }
 
 // Draws a pixel, by one warp: lane c gets the value of channel c.
-__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const float* logits, const float (&held)[HELD],
+template <class Logits>
+__device__ __forceinline__ float sample_mixture(const Sampler& sampler, const Logits& logits, const float (&held)[HELD],
                                                 const Place& place, int lane, Luck luck) {
     const Head& head = sampler.head;
     int k = choose(sampler, logits, held, place, lane, luck.gumbel);
@@ -126,12 +129,13 @@ __device__ __forceinline__ double log_likelihood_mixture(const Head& head, const
 #pragma unroll
     for (int i = 0; i < 3; i++) pixel[i] = i < head.values ? double(values[i]) : 0.0;
     LogSumExp joint, prior;
+    Mapped<LAUNCH> mapped = {logits};
     for (int k = 0; k < mixtures(head); k++) {
         double shift[3] = {0.0, 0.0, 0.0};
         if (head.values == 3) {
             double c[3];
 #pragma unroll
-            for (int i = 0; i < 3; i++) c[i] = hyperbolic_tangent(double(component(head, logits, k, i, 2)));
+            for (int i = 0; i < 3; i++) c[i] = hyperbolic_tangent(double(component(head, mapped, k, i, 2)));
             shift[1] = __dmul_rn(c[0], pixel[0]);
             shift[2] = __fma_rn(c[2], pixel[1], __dmul_rn(c[1], pixel[0]));
         }
@@ -140,8 +144,8 @@ __device__ __forceinline__ double log_likelihood_mixture(const Head& head, const
 #pragma unroll
         for (int i = 0; i < 3; i++) {
             if (i >= head.values) break;
-            double mean = __dadd_rn(double(component(head, logits, k, i, 0)), shift[i]);
-            double log_scale = double(floored(component(head, logits, k, i, 1)));
+            double mean = __dadd_rn(double(component(head, mapped, k, i, 0)), shift[i]);
+            double log_scale = double(floored(component(head, mapped, k, i, 1)));
             total = __dadd_rn(total, log_mass(pixel[i], mean, log_scale));
         }
         joint.add(total);

@@ -176,9 +176,13 @@ __device__ __forceinline__ bool comes_ahead(const Cluster& cluster, const Turn& 
     return turn.ahead && walk.images <= cluster.tile;
 }
 
-// Whose turn it is.
+// Whose turn it is. Of adders, for whom drawing is a step too: those who draw have had nothing to add in the last step, and those
+// who have made the logits get ready for the next pixel.
 __device__ __forceinline__ int set_of(const Walk& walk) {
     return walk.turn % SETS;
+}
+__device__ __forceinline__ int adders_of(const Walk& walk) {
+    return unsigned(walk.turn + walk.column) % SETS;
 }
 // What those of the other set do meanwhile: `barrier` is where they hear of the next step's record.
 template <int THREADS_OF_IT>
@@ -191,8 +195,13 @@ __device__ __forceinline__ void skip_step(const Cluster& cluster, Walk& walk, in
 __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& batch, Walk& walk, bool first) {
     const Turn& turn = turn_of(cluster, walk.turn);
     const Stage& stage = stage_of(turn);
+    int bringer = threadIdx.x % BRINGERS;
+    bool several = walk.images > cluster.tile;
+    // At first, since those of the other set wait for it, who take longer than a step to get ready.
+    copy_record(cluster, turn.next, walk.next_turn(), BRINGERS - 1 - bringer, BRINGERS);
+    if (!several) barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
     // Where the taps take more places than there are bringers, these go round.
-    int bringer = threadIdx.x % BRINGERS, places = 1 << turn.taps_shift, place = bringer & (places - 1);
+    int places = 1 << turn.taps_shift, place = bringer & (places - 1);
     Source source = locate(turn, stage, batch, walk, place);
     int images = share_of(turn, rank_in_cluster()).units > 0 ? walk.images : 0;
     int activation = stage.activation, negatives = has_negatives(stage) ? 2 * stage.chunks : 0;
@@ -202,7 +211,6 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
         float4 x;
         if (source.map != nullptr && mine.from < mine.end) x = ask_input(source, mine.from);
         if (tile == 0) {
-            copy_record(cluster, turn.next, walk.next_turn(), BRINGERS - 1 - bringer, BRINGERS);
             // Of the step before the last all has been multiplied: with one tile its inputs lay here.
             await_made(cluster, walk, 2);
             barrier_arrive<BRINGERS + ADDERS>(TO_ADD + walk.turn % TO_ADD_TURNS);
@@ -210,9 +218,11 @@ __device__ __forceinline__ void bring_step(const Cluster& cluster, const Batch& 
                 int copies = turn.sent_by == CONCAT_ELU ? 2 : 1;
                 expect(cluster, walk, copies * turn.units * SLICE * walk.images, turn.units);
             }
-            if (walk.images > cluster.tile && !first) barrier_wait<MULTIPLIERS + BRINGERS>(FREE);
-            // Behind the one before, which the other set is to wait at next.
-            barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
+            if (several) {
+                if (!first) barrier_wait<MULTIPLIERS + BRINGERS>(FREE);
+                // Behind the one before, which the other set is to wait at next.
+                barrier_arrive<2 * BRINGERS>(TO_BRING + set_of(walk));
+            }
         }
         bring(cluster, source, mine, x, activation, inputs, negatives);
 #pragma unroll 1

@@ -464,7 +464,7 @@ struct Adder {
     __device__ __forceinline__ void draw(const Sampler& sampler, const Batch& batch, const Walk& walk, const Now& now) const {
         int adder = threadIdx.x - TEAM_MULTIPLIERS;
         for (int image = adder / WARP; image < walk.images; image += 2 * TEAM_ADDERS / WARP) {
-            sample<LAUNCH>(sampler, batch, walk.first + image, now.row, now.column, [] {}, [](int, float) {});
+            sample<LAUNCH>(sampler, batch, walk.first + image, now.row, now.column);
         }
     }
 };

@@ -71,7 +71,7 @@ __device__ __forceinline__ void persistent(const float4* records, const Entry* e
         // Image after image to another block, then to another of its warps.
         int warps = THREADS / WARP, warp = threadIdx.x / WARP;
         for (int image = blockIdx.x + warp * gridDim.x; image < batch.size; image += warps * gridDim.x) {
-            sample<HANDED>(*sampler, batch, image, row, column, [] {}, [](int, float) {});
+            sample<HANDED>(*sampler, batch, image, row, column);
         }
         column++;
     }

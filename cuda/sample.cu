@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(16 * WARP, 1)
 sample_f32(const Sampler* sampler, Batch batch) {
     int row = batch.cursor->row, column = batch.cursor->column;
     for (int image = threadIdx.x / WARP; image < batch.size; image += blockDim.x / WARP) {
-        sample<LAUNCH>(*sampler, batch, image, row, column, [] {}, [](int, float) {});
+        sample<LAUNCH>(*sampler, batch, image, row, column);
     }
     __syncthreads();
     if (threadIdx.x == 0) {

@@ -8,28 +8,41 @@
 #include "head_categorical.cuh"
 #include "head_mixture.cuh"
 
-// Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted. `feed` gets
-// each channel of the position of the map that the pixel fills, those of the padding too, after a call of `ready`.
-template <Exchange BY, class Ready, class Feed>
-__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column, Ready ready,
-                                       Feed feed) {
-    const Head head = sampler.head;
-    int lane = anew(threadIdx.x % WARP);
-    Place place = {image, row, column, (size_t(image) * batch.height + row) * batch.width + column};
-    const float* logits = batch.arena + offset(sampler.logits, batch, image, row, column);
-    float held[HELD];
-    request_logits<BY>(held, logits, 0, head.logits);
-    // All that does not depend on them, while they are on their way.
-    double u = noise(sampler, place, min(lane, head.draws - 1));
-    // Of the two one is needed, and there are no registers for both.
+__device__ __forceinline__ Place place_of(const Batch& batch, int image, int row, int column) {
+    return {image, row, column, (size_t(image) * batch.height + row) * batch.width + column};
+}
+
+// What a lane makes of a pixel's numbers before the logits are there.
+struct alignas(16) Ahead {
+    double u;    // the lane's number of those that the pixel takes, or the last
+    double more; // of a mixture the Luck, else 1 / T: of the two one is needed, and there are no registers for both
+};
+__device__ __forceinline__ Ahead ahead_of(const Sampler& sampler, const Head& head, const Place& place, int lane) {
+    double u = noise(sampler, place, min(lane, head.draws - 1)), more;
     float temperature = sampler.temperature;
-    double ahead;
     if (head.kind == MIXTURE) {
         Luck luck = luck_of(sampler, place, lane, u);
-        ahead = __hiloint2double(__float_as_int(luck.gumbel), __float_as_int(luck.odds));
+        more = __hiloint2double(__float_as_int(luck.gumbel), __float_as_int(luck.odds));
     } else {
-        ahead = __ddiv_rn(1.0, double(temperature));
+        more = __ddiv_rn(1.0, double(temperature));
     }
+    return {u, more};
+}
+
+// Draws the pixel of an image at (row, column), stores it, feeds it back and keeps its logits if they are wanted. These are where
+// `locate` tells, and `get_ahead` gives a lane's Ahead. `feed` gets each channel of the position of the map that the pixel fills,
+// those of the padding too.
+template <Exchange BY, class Locate, class GetAhead, class Feed>
+__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column, Locate locate,
+                                       GetAhead get_ahead, Feed feed) {
+    const Head head = sampler.head;
+    int lane = anew(threadIdx.x % WARP);
+    Place place = place_of(batch, image, row, column);
+    auto logits = locate();
+    float held[HELD];
+    logits.begin(held, head.logits);
+    // All that does not depend on them, while they are on their way.
+    Ahead ahead = get_ahead(head, place, lane);
     const Input& input = sampler.input;
     int encoding = input.encoding, channels = input.channels, all_channels = input.image.channels;
     float* kept = sampler.kept_logits;
@@ -40,7 +53,7 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
 
     float greatest = -INFINITY, zero = 0.0f;
     for (int first = 0;;) {
-        await_logits<BY>(held, logits, first, head.logits);
+        logits.await(held, first, head.logits);
 #pragma unroll
         for (int i = 0; i < HELD; i++) {
             greatest = fmaxf(greatest, held[i]);
@@ -56,7 +69,7 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
         }
         first += STRETCH;
         if (first >= head.logits) break;
-        request_logits<BY>(held, logits, first, head.logits);
+        request_logits(held, logits, first, head.logits);
     }
     // A lane may read what another one has awaited.
     __syncwarp();
@@ -64,15 +77,14 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     int symbol = 0;
     float value;
     if (head.kind == MIXTURE) {
-        Luck luck = {__int_as_float(__double2hiint(ahead)), __int_as_float(__double2loint(ahead))};
+        Luck luck = {__int_as_float(__double2hiint(ahead.more)), __int_as_float(__double2loint(ahead.more))};
         value = sample_mixture(sampler, logits, held, place, lane, luck);
     } else {
-        Softmax softmax = {0.0, double(sampler.temperature), ahead};
-        symbol = draw_symbol<BY>(softmax, logits, held, head.logits, greatest, u, lane);
+        Softmax softmax = {0.0, double(sampler.temperature), ahead.more};
+        symbol = draw_symbol(softmax, logits, held, head.logits, greatest, ahead.u, lane);
         value = value_of(head.logits, symbol);
     }
     Encoded code = encoded(input, encoding, value, symbol);
-    ready();
     for (int channel = lane; channel < all_channels; channel += WARP) {
         float x = channel < channels ? code.at(channel) : 0.0f;
         feed(channel, x);
@@ -86,4 +98,12 @@ __device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batc
     // Worked out again: there are no registers to keep it in.
     size_t pixel = (size_t(image) * batch.height + anew(row)) * batch.width + column;
     if (lane < head.values) input.pixels[pixel * head.values + lane] = value;
+}
+
+// Where others hand over what they make, or launches before have made it.
+template <Exchange BY>
+__device__ __forceinline__ void sample(const Sampler& sampler, const Batch& batch, int image, int row, int column) {
+    auto locate = [&] { return Mapped<BY>{batch.arena + offset(sampler.logits, batch, image, row, column)}; };
+    auto get_ahead = [&](const Head& head, const Place& place, int lane) { return ahead_of(sampler, head, place, lane); };
+    sample<BY>(sampler, batch, image, row, column, locate, get_ahead, [](int, float) {});
 }

@@ -114,6 +114,13 @@ fn narrow_layers_leave_blocks_without_a_share() {
     }
 }
 
+/// Of more components than a warp has lanes, and more logits than it holds.
+#[test]
+fn a_mixture_of_many_components_is_the_same() {
+    let config = PixelCnnPp { resnets: 1, filters: 8, mixtures: 40, classes: 0, ..PixelCnnPp::PAPER };
+    same_as_launches(&Weights::synthetic(config, 5), &Batch::new(3, 4, 4), Precision::F32);
+}
+
 /// Graphs made by hand, with all that a layer can have; another temperature, and where they read it another pixel before the
 /// first. Those with classes continue given rows. In one column, too, where a launch of teams may make many rows.
 #[test]

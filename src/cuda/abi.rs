@@ -52,6 +52,9 @@ pub const SETS: usize = 2;
 pub const RECORDS: usize = 8;
 pub const RECENT: usize = 3;
 pub const RECENT_TAPS: usize = 32;
+/// Warps of a block that draw at a time, and pixels for which what they take but the logits may be there.
+pub const DRAWERS: usize = ADDERS / WARP;
+pub const AHEADS: usize = 4;
 
 /// Bytes of shared memory that `masked_conv_gemv` takes beside the record of its stage.
 const GEMV_SHARED: usize = 26688;
@@ -289,7 +292,7 @@ pub struct Turn {
     pub of_outputs: [u32; 2],
     pub tap_shift: i32,
     pub taps_shift: i32,
-    pub padding: i32,
+    pub sends_logits: i32,
     pub recent: u64,
 }
 
@@ -322,7 +325,9 @@ pub struct Cluster {
     pub own_at: i32,
     pub tokens_at: i32,
     pub arrivals_at: i32,
+    pub aheads_at: i32,
     pub works_at: i32,
+    pub padding: i32,
 }
 
 #[cfg(test)]
@@ -396,6 +401,7 @@ mod tests {
             ("RECORDS", RECORDS),
             ("RECENT", RECENT),
             ("RECENT_TAPS", RECENT_TAPS),
+            ("AHEADS", AHEADS),
         ] {
             assert!(stated(&format!("constexpr int {name} = {value};")), "{name} is {value}");
         }

@@ -5,16 +5,17 @@
 //! Which is which follows from the order of the steps and repeats with the period of the strides, but for the first pixel of a
 //! row, which no step was before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::{
-    self, ADDERS, BRINGERS, CHUNK, CLUSTER, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS, RECORDS, SETS,
-    SLICE, Turn, WARP, Work,
+    self, ADDERS, AHEADS, BRINGERS, CHUNK, CLUSTER, DRAWERS, Grid, MULTIPLIERS, PART, RECENT, RECENT_TAPS,
+    RECORDS, SETS, SLICE, Turn, WARP, Work,
 };
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
+use super::recent::{Maker, Recent};
 use super::schedule::Schedule;
 use super::stage::Stage;
 use super::walk::{self, Made};
@@ -100,54 +101,6 @@ fn line(early: usize, chunks: usize) -> usize {
     both.next_multiple_of(8) + 4
 }
 
-/// What one of the last steps has made.
-struct Maker {
-    /// Nothing if it does not fill a position.
-    made: Option<Made>,
-    /// Its units.
-    units: usize,
-    /// The activation through which it is sent, if anything has read it yet.
-    sent_by: Option<i32>,
-    /// Its record; drawing has none.
-    record: Option<usize>,
-}
-
-/// What the last steps have made, the latest first.
-#[derive(Default)]
-struct Recent {
-    makers: VecDeque<Maker>,
-    /// Of those that are no longer recent: the record, and the activation.
-    sent: Vec<(usize, i32)>,
-}
-
-impl Recent {
-    /// Steps since it was made, or 0 if it is to be had in the map only: what is read through two activations is sent through
-    /// the first.
-    fn read(&mut self, made: Made, activation: i32) -> usize {
-        let Some(steps) = self.makers.iter().position(|maker| maker.made == Some(made)) else { return 0 };
-        let sent_by = *self.makers[steps].sent_by.get_or_insert(activation);
-        if sent_by == activation { steps + 1 } else { 0 }
-    }
-
-    /// The same of what is added by the thread that has made it: it had as many units, and its set of adders is that of every
-    /// other stage.
-    fn add(&self, made: Made, units: usize) -> usize {
-        let [last, before] = [0, 1].map(|i| self.makers.get(i));
-        let stage_between = last.is_some_and(|maker| maker.record.is_some());
-        let same = before
-            .is_some_and(|maker| maker.made == Some(made) && maker.record.is_some() && maker.units == units);
-        if stage_between && same { SETS } else { 0 }
-    }
-
-    fn push(&mut self, maker: Maker) {
-        self.makers.push_front(maker);
-        while self.makers.len() >= RECENT {
-            let old = self.makers.pop_back().expect("there are some");
-            self.sent.extend(old.record.zip(old.sent_by));
-        }
-    }
-}
-
 /// Makes the records.
 struct Builder<'a> {
     plan: &'a Plan,
@@ -198,27 +151,27 @@ impl<'a> Builder<'a> {
             let steps = self.of_pixel(at, column);
             if steps.is_empty() {
                 let turn = Turn { rounds: 1, ..Turn::zeroed() };
-                recent.push(Maker { made: None, units: 0, sent_by: None, record: None });
+                recent.push(Maker { made: None, fills: false, units: 0, sent_by: None, record: None });
                 self.add(turn, self.idle, None);
             }
             for shared in steps {
                 let turn = shared.turn(&mut recent);
-                let made = shared.fills().then(|| shared.step.output());
                 recent.push(Maker {
-                    made,
+                    made: Some(shared.step.output()),
+                    fills: shared.fills(),
                     units: shared.shares.units,
                     sent_by: None,
                     record: Some(self.records.len()),
                 });
                 self.add(turn, shared.step.stage, Some(shared.shares));
             }
-            let made = Some(Made {
-                base: self.schedule.image.base,
-                row: at as isize,
-                column: (column + previous) as isize,
-            });
-            recent.push(Maker { made, units: 0, sent_by: Some(Activation::Identity as i32), record: None });
-            self.records.last_mut().expect("every pixel has a record").turn.last = 1;
+            let made = |map: Grid, column| Made { base: map.base, row: at as isize, column: column as isize };
+            let turn = &mut self.records.last_mut().expect("every pixel has a record").turn;
+            turn.last = 1;
+            turn.sends_logits = i32::from(recent.draw(made(self.schedule.logits, column)));
+            let drawn = Some(made(self.schedule.image, column + previous));
+            let sent_by = Some(Activation::Identity as i32);
+            recent.push(Maker { made: drawn, fills: true, units: 0, sent_by, record: None });
         }
         for (record, activation) in recent.sent {
             self.records[record].turn.sent_by = activation;
@@ -396,7 +349,8 @@ impl Sizes {
             recent_at: place(RECENT * images * copies * recent),
             own_at: place((RECENT * images * self.outputs).div_ceil(SLICE)),
             tokens_at: place(RECENT * CLUSTER),
-            arrivals_at: place((RECENT * size_of::<u64>()).div_ceil(PART)),
+            arrivals_at: place(((RECENT + AHEADS * DRAWERS) * size_of::<u64>()).div_ceil(PART)),
+            aheads_at: place(AHEADS * images.div_ceil(CLUSTER) * WARP),
             ..abi::Cluster::zeroed()
         };
         let adds = self.outputs * tile <= ADDERS;
@@ -474,6 +428,13 @@ mod tests {
             assert_eq!(conv1.sent_by, Activation::ConcatElu as i32);
             assert_eq!([conv1.recent_add, conv2.recent_add], [0, 2]);
         }
+        // Drawing reads the logits where the last step sends them.
+        let identity = Activation::Identity as i32;
+        assert!(
+            turns
+                .iter()
+                .all(|turn| turn.sends_logits == turn.last && (turn.last == 0 || turn.sent_by == identity))
+        );
         // The records go round by the period, but for the first pixel's.
         let mut at = first;
         let mut seen = std::collections::HashSet::new();

@@ -42,6 +42,8 @@ mod pixels;
 #[cfg(feature = "cuda")]
 mod predict;
 #[cfg(feature = "cuda")]
+mod recent;
+#[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
 mod shapes;

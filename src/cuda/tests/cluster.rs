@@ -39,7 +39,7 @@ struct Counts {
     sectors: u64,
     /// Bytes that are sent to blocks, those of tokens too.
     sent: u64,
-    /// Steps of all blocks: each ends when what it brings has arrived.
+    /// Steps of all blocks: each ends when what it brings has arrived. And what a pixel takes ahead of its logits.
     arrivals: u64,
     /// Barriers of a block.
     block_barriers: u64,
@@ -94,6 +94,8 @@ impl Counts {
             }
             counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
             counts.arrivals += blocks * (shares.len() + SIDE) as u64;
+            // What drawing takes beside the logits, in the block that draws.
+            counts.arrivals += SIDE as u64;
             // Once the first record is there.
             counts.block_barriers += blocks;
         }
