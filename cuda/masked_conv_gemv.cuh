@@ -264,13 +264,15 @@ __device__ __forceinline__ void run(Shared& s, const Stage& stage, const Batch& 
         int live = min(TILE, end - tile);
         for (int first = 0;;) {
             int chunks = min(lanes, all - first), begin = 0, behind = early > 0 ? early : chunks, to_add;
+            // The early chunks, if there are any, then the others. The early ones' sums are added as they are; what is added to the
+            // others' to a multiple of 8 is there before these are awaited.
 #pragma unroll 1
             for (;;) {
-                auto of_part = [&](int lane) { return (BY != HANDED || lane >= begin) && lane < behind; };
-                bool last = BY != HANDED || behind == chunks, has_chunk = role.sums && of_part(role.lane);
+                auto is_here = [&](int lane) { return (BY != HANDED || lane >= begin) && lane < behind; };
+                bool last = BY != HANDED || behind == chunks, has_chunk = role.sums && is_here(role.lane);
                 bool pads = begin == 0 && role.sums && role.lane >= chunks && role.lane < early + padded(chunks - early);
                 to_add = anew(padded(behind - begin));
-                if (BY != HANDED || of_part(threadIdx.x >> 1)) {
+                if (BY != HANDED || is_here(threadIdx.x >> 1)) {
                     stage_inputs<BY>(s, source, stage, live, requested, role.brings, lanes);
                 }
                 // What is added is there before the inputs are.

@@ -106,7 +106,9 @@ struct alignas(16) Stage {
     int group;           // slices of a block, a power of 2
     int outputs_shift;   // that make 2^this outputs of a position,
     int tiles;           // and tiles of positions that it takes, one after the other
-    int of_form;         // masked_conv_gemm, masked_conv_split: positions of a block; masked_conv_gemv: chunks that others do not wait for
+    // masked_conv_gemm, masked_conv_split: positions of a block. masked_conv_gemv: the first chunks, which the persistent kernel adds
+    // while the inputs of the others are awaited; 0 for none.
+    int of_form;
     unsigned of_columns; // a `reciprocal` of `columns`
     int wide;            // the first chunks, whose weights are float32 whatever those of the others are
     int stores;          // an Activation, through which outputs are stored beside themselves too; IDENTITY: they are not

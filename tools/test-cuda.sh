@@ -40,8 +40,8 @@ run_images() {
     # Its networks are small. They leave most of a large device's multiprocessors nothing but to poll for what others make,
     # where the virtual GPU spends its time; of a few each has several tiles of a stage.
     VGPU_MULTIPROCESSORS=${VGPU_MULTIPROCESSORS:-6} "${test[@]}" "${small[@]}" "$@" &&
-        # As few as hold one cluster.
-        VGPU_MULTIPROCESSORS=16 "${test[@]}" "${pixels[@]}" "$@" &&
+        # Two clusters, and something to run beside them.
+        VGPU_MULTIPROCESSORS=40 "${test[@]}" "${pixels[@]}" "$@" &&
         "${test[@]}" "${images[@]}" "$@"
 }
 

@@ -34,7 +34,8 @@ pub struct Cached {
     previous: bool,
     /// Rows that follow one another with nothing to be made between them, so that a launch of `pixels` makes many.
     rows_follow: bool,
-    /// What comes before the pixels of a row, by row modulo the period, unless the host launches it stage by stage.
+    /// What comes before the pixels of a row, by row modulo the period, unless the host launches it stage by stage; but for what runs
+    /// beside the pixels of the row before.
     rows: Option<Vec<Graph>>,
     pixels: By,
     /// The end of what is summed for the next row beside the pixels of one.
@@ -269,8 +270,9 @@ impl Cached {
     /// # Errors
     /// [`Error::Device`].
     pub fn begin(&mut self, device: &Device, batch: &Batch) -> Result<()> {
-        // A batch that went wrong may have left it.
-        self.upper.take().map_or(Ok(()), |upper| device.follow(upper))?;
+        // Of a batch that went wrong. What it may have launched comes before the copies with which this one begins: both streams
+        // wait for those, and they for both.
+        self.upper = None;
         self.loaded.begin(device, batch)
     }
 
@@ -307,15 +309,15 @@ impl Cached {
             By::Kernel(pixels) => {
                 pixels.begin(device, &self.loaded, row)?;
                 if begins {
-                    self.upper = self.sum_upper(device, row, self.begun(device)?)?;
+                    self.upper = self.sum_upper(device, row, self.mark_known(device)?)?;
                 }
                 self.upper.take().map_or(Ok(()), |upper| device.follow(upper))?;
                 self.begin_row(device, row)?;
-                let begun = self.begun(device)?;
+                let known = self.mark_known(device)?;
                 // First, so that their blocks are the first to get room.
                 pixels.launch(device, &self.loaded, rows)?;
                 if row + 1 < height {
-                    self.upper = self.sum_upper(device, row + 1, begun)?;
+                    self.upper = self.sum_upper(device, row + 1, known)?;
                 }
                 Ok(())
             }
@@ -331,17 +333,17 @@ impl Cached {
     }
 
     /// A mark behind the row phases so far, if something is to run beside what comes next.
-    fn begun(&self, device: &Device) -> Result<Option<Event>> {
-        self.schedule.upper.as_ref().map(|_| device.mark()).transpose()
+    fn mark_known(&self, device: &Device) -> Result<Option<Event>> {
+        self.schedule.upper.as_ref().map(|_| device.mark_order()).transpose()
     }
 
     /// Sums what a row takes from maps that row phases up to a mark have made, beside what comes behind that; returns a mark of the
     /// end.
-    fn sum_upper(&self, device: &Device, row: usize, begun: Option<Event>) -> Result<Option<Event>> {
+    fn sum_upper(&self, device: &Device, row: usize, known: Option<Event>) -> Result<Option<Event>> {
         let Schedule { table, period, upper, .. } = &self.schedule;
-        let Some((upper, begun)) = upper.as_ref().zip(begun) else { return Ok(None) };
+        let Some((upper, known)) = upper.as_ref().zip(known) else { return Ok(None) };
         let launches = upper[row % period].iter().map(|&launch| &table.launches[launch]);
-        device.beside(begun, || self.loaded.launch_for(device, row, launches)).map(Some)
+        device.beside(known, || self.loaded.launch_for(device, row, launches)).map(Some)
     }
 
     /// Runs the row phase of a row, but for what is summed beside pixels.

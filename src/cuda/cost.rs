@@ -131,6 +131,8 @@ pub const OVER: f64 = 1.6;
 /// warp that has worked out before all that does not depend on the logits, from these to its place in the map (1,655, 1,470).
 pub const DRAW: f64 = 4000.0;
 pub const DRAW_PREPARED: f64 = 1600.0;
+/// The same in a cluster, until the pixel is sent: 1,888 for a mixture of ten.
+pub const DRAW_BY_CLUSTERS: f64 = 1900.0;
 /// Bytes that a multiprocessor gets from the second-level cache in a cycle.
 const BYTES: f64 = 64.0;
 /// A trip to the second-level cache, with half of one that came too soon.
@@ -252,13 +254,13 @@ impl Work {
     }
 
     /// A step of a cluster that has so many images, beside the exchange behind it: for conv2 and conv1 of the paper's model in
-    /// turn, by `tools/sass-cycles.py`, 1,190 cycles of one image, 1,430, 2,210, 4,810 and 9,640 of 2, 4, 8 and 16. Half of the
+    /// turn, by `tools/sass-cycles.py`, 1,120 cycles of one image, 1,410, 2,200, 4,720 and 9,640 of 2, 4, 8 and 16. Half of the
     /// chunks are added while the last step's values come.
     pub fn cluster_step(&self, images: usize) -> f64 {
         let (tiles, chunks) = (images.div_ceil(CLUSTER_TILE) as f64, self.chunks as f64);
         let tasks = self.slices.div_ceil(CLUSTER) * self.chunks;
         let further_rounds = (tasks.div_ceil(MULTIPLIERS).max(1) - 1) as f64;
-        let first = 750.0 + 2.5 * chunks + 340.0 * images.min(CLUSTER_TILE) as f64;
+        let first = 700.0 + 2.5 * chunks + 340.0 * images.min(CLUSTER_TILE) as f64;
         first + 2500.0 * (tiles - 1.0) + tiles * further_rounds * 2100.0
     }
 

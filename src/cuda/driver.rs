@@ -174,7 +174,7 @@ impl Device {
         place.copy_from(from).map_err(self.failed("copy to the device"))
     }
 
-    /// Waits for the stream and copies from the device.
+    /// Waits until all is done and copies from the device.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -335,20 +335,32 @@ impl Device {
         self.check(code, "switch the profiler")
     }
 
-    /// A mark in the stream.
+    /// A mark behind all that has been launched.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn mark(&self) -> Result<Event> {
+        self.record(EventFlags::DEFAULT)
+    }
+
+    /// The same without a time, which is sooner done: for [`Device::follow`] and [`Device::beside`].
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn mark_order(&self) -> Result<Event> {
+        self.record(EventFlags::DISABLE_TIMING)
+    }
+
+    fn record(&self, flags: EventFlags) -> Result<Event> {
         let mark = || -> CudaResult<Event> {
-            let event = Event::new(EventFlags::DEFAULT)?;
+            let event = Event::new(flags)?;
             event.record(self.streams.now())?;
             Ok(event)
         };
         mark().map_err(self.failed("record an event"))
     }
 
-    /// Waits until the stream has come to a mark.
+    /// Waits until the device has come to a mark.
     ///
     /// # Errors
     /// [`Error::Device`]: what went wrong in a kernel shows here.
@@ -356,7 +368,7 @@ impl Device {
         mark.synchronize().map_err(self.failed("run the kernels"))
     }
 
-    /// Seconds between two marks that the stream has reached.
+    /// Seconds between two marks that the device has reached.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -382,7 +394,7 @@ impl Device {
         self.streams.beside(|| {
             self.follow(mark)?;
             work()?;
-            self.mark()
+            self.mark_order()
         })
     }
 

@@ -169,6 +169,8 @@ impl Footprint {
         self.tables[usize::from(rows_follow)].get_or_init(|| {
             let steps = follow.unwrap_or_else(|| Steps::above_first(plan));
             let by = PixelsBy::of(self.strategy, self.room);
+            // A table has the same bytes whether a part of a row runs beside pixels or not, where no two classes of rows that
+            // differ have that part in common.
             let schedule = Schedule::new(plan, &steps, packed, smallest(plan), self.room, by);
             let handing = of_handing(self.strategy, &schedule);
             let bytes = uploaded(schedule.table.bytes()) + self.clusters + handing;

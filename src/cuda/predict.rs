@@ -5,7 +5,7 @@
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
 use super::abi::{ADDERS, CLUSTER, WARP};
-use super::cost::{DRAW, DRAW_PREPARED, OVER, Room};
+use super::cost::{DRAW, DRAW_BY_CLUSTERS, DRAW_PREPARED, OVER, Room};
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
 use super::schedule::{PixelsBy, Schedule, images_of_cluster};
@@ -88,7 +88,8 @@ fn by_steps(
     let (of_row, of_pixel) = match strategy {
         Strategy::Launch => (LAUNCH * clock, LAUNCH * clock),
         Strategy::Graph => (NODE * clock, NODE * clock),
-        Strategy::Auto | Strategy::Persistent | Strategy::Cluster => (NODE * clock, SEEN),
+        Strategy::Auto | Strategy::Persistent => (NODE * clock, SEEN),
+        Strategy::Cluster => (NODE * clock, SENT),
         // What a block draws it goes on with itself.
         Strategy::Team => (NODE * clock, 0.0),
     };
@@ -110,7 +111,7 @@ fn by_steps(
     // Of a class there are as many rows, or columns, as have its remainder.
     let count = |size: usize, class: usize| (size + schedule.period - 1 - class) / schedule.period;
     let (mut rows, mut pixels) = (0.0, 0.0);
-    // What runs beside pixels has none to do so before the first row.
+    // What runs beside the pixels of the row before is waited for by the first row, which has none.
     rows += schedule.upper.as_ref().map_or(0.0, |upper| cycles(&upper[0], of_row));
     for (row, of_class) in schedule.rows.iter().enumerate() {
         let many = count(extent.height, row) as f64;
@@ -128,7 +129,7 @@ fn by_steps(
     let (turns, draw) = match strategy {
         Strategy::Launch | Strategy::Graph => (extent.batch.div_ceil(SAMPLER_WARPS), DRAW),
         Strategy::Auto | Strategy::Persistent => (extent.batch.div_ceil(persistent.blocks()), DRAW_PREPARED),
-        Strategy::Cluster => (images.div_ceil(CLUSTER * ADDERS / WARP), DRAW_PREPARED),
+        Strategy::Cluster => (images.div_ceil(CLUSTER * ADDERS / WARP), DRAW_BY_CLUSTERS),
         Strategy::Team => (teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)), DRAW_PREPARED),
     };
     let drawing = (extent.height * extent.width) as f64 * (turns as f64 * draw + of_pixel);

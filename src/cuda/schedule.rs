@@ -201,7 +201,8 @@ impl Builder<'_> {
         (upper, (0..steps.period).map(of_row).collect())
     }
 
-    /// What clusters leave of the device, if that is enough to sum the steps `upper` while they make the pixels of a row.
+    /// What clusters leave of the device, if that is enough to sum the steps `upper` while they make the pixels of a row. It is
+    /// supposed that a cluster's share of the batch fits its shared memory: where it does not, they leave less, and take longer.
     fn beside(&self, upper: &[Step], pixels: &[Vec<Launches>]) -> Option<Room> {
         let PixelsBy::Clusters(clusters) = self.by else { return None };
         let images = images_of_cluster(self.batch(), clusters);
@@ -258,10 +259,9 @@ impl Schedule {
         Schedule { arena, table, period, upper, rows, given, pixels, expected, image, known, logits }
     }
 
-    /// The kernels that its launches run through, but for rows that are given.
+    /// The kernels that the launches of rows and pixels run through, of rows that are drawn.
     pub fn kernels(&self) -> Vec<Kernel> {
-        let rows = self.upper.iter().flatten().chain(self.rows.iter().flatten());
-        let launches = rows.chain(self.pixels.iter().flatten()).flatten();
+        let launches = self.rows.iter().flatten().chain(self.pixels.iter().flatten()).flatten();
         launches.map(|&launch| self.table.launches[launch].kernel()).collect()
     }
 

@@ -192,8 +192,8 @@ impl Stage {
     }
 
     /// The first chunks that the persistent kernel multiplies and adds while the inputs of the others are awaited: those of all taps
-    /// but the last, which reads what the stage before has made. None where their sums do not end with 16 bytes, or where behind
-    /// the others' there is no room for what is added to whole reads of them.
+    /// but the last, which in the models that there are reads what the stage before has made. None where their sums do not end
+    /// with 16 bytes, or where behind the others' there is no room for what is added to whole reads of them.
     fn early(&self, lanes: usize) -> usize {
         const READ: usize = 8;
         let (early, chunks) =

@@ -2,7 +2,8 @@
 //!
 //! The idea: a stream does one thing after the other, and all that an image waits for is given to one. Another one beside it is for
 //! what is needed later: its launches begin when the first has come to some point, and get the room that the first one's leave. The
-//! first has the higher priority: where blocks of both could begin, its own do.
+//! first has the higher priority: where blocks of both could begin, its own do. (The lowest is what streams have that ask for none,
+//! so that the first goes before those of other libraries in the process, too.)
 
 use std::cell::Cell;
 
@@ -35,10 +36,9 @@ impl Streams {
 
     /// Lets what `work` launches go to the second.
     pub fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _back = Back(&self.is_beside);
         self.is_beside.set(true);
-        let done = work();
-        self.is_beside.set(false);
-        done
+        work()
     }
 
     /// Waits until all is done in both.
@@ -47,5 +47,14 @@ impl Streams {
     /// The driver's, of the first in which something went wrong.
     pub fn wait(&self) -> CudaResult<()> {
         self.first.synchronize().and(self.beside.synchronize())
+    }
+}
+
+/// Goes back to the first stream, even if a panic ends the work.
+struct Back<'a>(&'a Cell<bool>);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }

@@ -3,11 +3,10 @@
 //! The idea: what has to be read and sent follows from the plan and from how its pieces are shared among blocks. Asking for no
 //! more than that is what clusters are for, so the counts are held to those very numbers.
 
-use ndarray::Array4;
 use serde_json::Value;
 
 use super::counters::number;
-use super::{device, device_for, vgpu};
+use super::{device_for, vgpu};
 use crate::cuda::Strategy;
 use crate::cuda::abi::{CHUNK, CLUSTER, PART, SLICE, Stage, Tap, Turn};
 use crate::cuda::cached::Cached;
@@ -19,8 +18,7 @@ use crate::cuda::packed::{Packed, PackedPiece};
 use crate::cuda::pages::{Pages, Shares};
 use crate::cuda::schedule::{PixelsBy, Schedule};
 use crate::cuda::stored::Stored;
-use crate::engine::{Batch, Given, Output};
-use crate::error::Error;
+use crate::engine::Batch;
 use crate::graph::{Activation, IMAGE};
 use crate::models::PixelCnnPp;
 use crate::plan::Plan;
@@ -202,66 +200,5 @@ fn an_image_reads_its_weights_once_and_sends_what_it_makes() {
         let (found, planned) = (Counts::counted(kernel, sectors), Counts::planned(&plan, precision));
         assert_eq!(found, planned, "{name}");
         bounds.hold(name, kernel);
-    }
-}
-
-/// An image of each batch on a device that is said to have so many multiprocessors, and how many kernels ran outside of graphs.
-fn made(plan: &Plan, weights: &Weights, multiprocessors: usize) -> (Vec<Output>, u64) {
-    let mut device = device();
-    device.properties.multiprocessors = multiprocessors;
-    let packed = Packed::places(plan, Precision::F32);
-    let pages = Pages::new(plan, &packed, Precision::F32);
-    let mut stored = Stored::zeroed(&device, &packed, Some(pages)).unwrap();
-    packed.fill(plan, weights, |at, part| stored.put(&device, &packed, at, part)).unwrap();
-    let extent = Extent { batch: 1, height: 2 * SIDE, width: SIDE };
-    let batch = Batch::new(extent.batch, extent.height, extent.width);
-    let images = Array4::from_elem((1, extent.height, SIDE, plan.graph.head.values()), 0.25);
-    let extras = Extras::of(&batch);
-    let mut cached = Cached::new(&device, plan, &packed, &stored, extent, extras, Strategy::Cluster).unwrap();
-    vgpu::reset(false);
-    // Until somebody has enough of it after some rows.
-    let stopped = cached.make(&device, &batch, &|row| row < 3, None);
-    assert!(matches!(stopped, Err(Error::Interrupted)));
-    let outputs = [0, 3, SIDE].map(|rows| {
-        let given = Some(Given { images: images.view(), rows });
-        cached
-            .make(&device, &Batch { given, ..Batch::new(1, extent.height, SIDE) }, &|_| true, None)
-            .unwrap()
-            .0
-    });
-    let report = vgpu::report();
-    let launches = report["launches"].as_object().unwrap().values();
-    (outputs.into(), launches.map(|launches| number(launches, "/plain")).sum())
-}
-
-#[test]
-fn what_is_summed_beside_pixels_is_what_would_be_summed_behind_them() {
-    let _turn = super::turn();
-    if !vgpu::is_virtual() {
-        println!("not run: nothing is counted on a real device");
-        return;
-    }
-    let config = PixelCnnPp { resnets: 1, filters: 12, mixtures: 2, ..PixelCnnPp::PAPER };
-    let weights = Weights::synthetic(config, 5);
-    let plan = Plan::new(weights.graph().clone());
-    let [(behind, before), (beside, after)] =
-        [CLUSTER, 2 * CLUSTER].map(|multiprocessors| made(&plan, &weights, multiprocessors));
-    println!("launches of their own: {before} where clusters leave no room, {after} where they do");
-    assert!(after > before);
-    assert!(behind.iter().zip(&beside).all(|(a, b)| a.images == b.images));
-}
-
-#[test]
-fn tables_have_the_same_bytes_whatever_runs_beside_pixels() {
-    for resnets in [1, 5] {
-        let plan = Plan::new(PixelCnnPp { resnets, ..PixelCnnPp::PAPER }.graph());
-        let packed = Packed::places(&plan, Precision::F32);
-        let extent = Extent { batch: 1, height: 32, width: 32 };
-        let [behind, beside] = [CLUSTER, 2 * CLUSTER].map(|multiprocessors| {
-            let room = Room { multiprocessors, resident: 3 };
-            Schedule::new(&plan, &Steps::above_first(&plan), &packed, extent, room, PixelsBy::Clusters(1))
-        });
-        assert!(behind.upper.is_none() && beside.upper.is_some());
-        assert_eq!(behind.table.bytes(), beside.table.bytes());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Runs on whatever `libcuda.so.1` is found: `tools/test-cuda.sh` says which.
 
+mod beside;
 mod cache;
 mod cluster;
 mod counters;

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::error::Code;
-use super::state::{Event, Handle, Work, call, give};
+use super::state::{Event, Handle, Work, call, give, own};
 
 /// Makes an event.
 ///
@@ -49,6 +49,10 @@ fn reach(function: &str, event: Handle) -> u32 {
         let Some((stream, number)) = event.recorded else { return Ok(()) };
         let known = event.known.as_ref().ok_or(Code::CAPTURED_EVENT)?;
         state.waited.join(known);
+        // A stream that is gone has done all its work.
+        if !state.streams.contains_key(&own(stream)) {
+            return Ok(());
+        }
         state.drain(stream, number)
     })
 }

@@ -127,6 +127,8 @@ impl State {
                 }
                 return Ok(());
             }
+            // A stream that is gone has done all its work.
+            Work::Wait(stream, _) if !self.streams.contains_key(&own(stream)) => return Ok(()),
             Work::Wait(stream, number) => return self.drain(stream, number),
             Work::Graph(nodes) => {
                 return nodes.into_iter().try_for_each(|node| self.do_work(node, piece, true));

@@ -287,6 +287,14 @@ fn what_is_done_is_not_waited_for() {
             assert_eq!(cuCtxSynchronize(), 0);
             kit.write(kit.a, kit.out);
         });
+        // Who waits for what it has done need not know that it is gone.
+        no_race(|kit| {
+            let c = stream(1);
+            kit.write(c, kit.out);
+            after(kit.a, c);
+            assert_eq!(cuStreamDestroy_v2(c), 0);
+            kit.write(kit.a, kit.out);
+        });
         race(|kit| {
             kit.write(kit.a, kit.out);
             assert_eq!(vgpuSeed(0), 0);
