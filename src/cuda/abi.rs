@@ -342,7 +342,7 @@ mod tests {
         include_str!("../../cuda/sampler.cuh"),
         include_str!("../../cuda/expected.cuh"),
         include_str!("../../cuda/persistent.cuh"),
-        include_str!("../../cuda/masked_conv_gemv.cuh"),
+        include_str!("../../cuda/gemv_inputs.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
         include_str!("../../cuda/masked_conv_split.cuh"),
         include_str!("../../cuda/cluster_exchange.cuh"),
