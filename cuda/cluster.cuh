@@ -19,7 +19,7 @@ __device__ __forceinline__ int first_drawn(int thread) {
 }
 // Where a lane's Ahead lies, and where the warp that draws hears that it does.
 __device__ __forceinline__ Ahead& ahead_at(const Cluster& cluster, int column, int image, int lane) {
-    static_assert(sizeof(Ahead) == sizeof(float4), "of which a block has room for some");
+    static_assert(sizeof(Ahead) == sizeof(float4), "by which `aheads_at` counts");
     int of_pixel = (cluster.images + CLUSTER - 1) / CLUSTER, place = column % unsigned(AHEADS) * of_pixel + image / CLUSTER;
     return reinterpret_cast<Ahead*>(shared_record + cluster.aheads_at)[place * WARP + lane];
 }
@@ -28,7 +28,8 @@ __device__ __forceinline__ unsigned aheads_of(const Cluster& cluster, int column
 }
 
 // Works out all that drawing takes but the logits, for as long as one and a half steps: by bringers who have nothing to bring in the
-// last step. What lay there, for the pixel `AHEADS` before, has been drawn by: since then they have brought a stage's inputs.
+// last step. What lay there was of the pixel `AHEADS` before, which has been drawn: to bring the inputs of the step before this one
+// they awaited what was made two steps earlier, of the pixel two before at the least, and that came behind the one three before.
 __device__ __forceinline__ void go_ahead(const Cluster& cluster, const Sampler& sampler, const Batch& batch, const Walk& walk) {
     static_assert(BRINGERS == ADDERS, "a warp for each that draws");
     int thread = anew(threadIdx.x), lane = thread % WARP, first = first_drawn(thread);

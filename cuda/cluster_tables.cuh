@@ -28,7 +28,7 @@ constexpr int RECENT = 3;
 // Taps of a stage that may read it, each by two bits of `Turn::recent`.
 constexpr int RECENT_TAPS = 32;
 
-// Warps of a block that draw at a time, an image each, and pixels for which what they take but the logits may be there before.
+// Warps of a block that draw at a time, an image each, and pixels of which the random numbers may be there before.
 constexpr int DRAWERS = ADDERS / WARP;
 constexpr int AHEADS = 4;
 

@@ -200,8 +200,18 @@ fn logits_that_are_not_finite_have_no_likelihood() {
         for (name, nats) in [("device", nats), ("logits", by_logits), ("CPU", on_cpu)] {
             assert!(nats.iter().all(|n| n.is_nan()), "{directory}, {variable}, by {name}: {nats:?}");
         }
-        let error = engine.make(&Batch::new(2, 4, 4), &|_| true);
-        assert!(error.unwrap_err().to_string().contains("are not finite"));
+        let error =
+            |engine: &mut CudaEngine| engine.make(&Batch::new(2, 4, 4), &|_| true).unwrap_err().to_string();
+        let found = error(&mut engine);
+        assert!(found.contains("are not finite"));
+        // Clusters draw from logits that need not have come to the map.
+        match CudaEngine::new(&weights, 0, &Options { strategy: Strategy::Cluster, ..Options::default() }) {
+            Ok(mut clusters) => assert_eq!(error(&mut clusters), found),
+            Err(none) => {
+                assert!(none.to_string().contains("has no clusters"), "{none}");
+                println!("not by clusters: {none}");
+            }
+        }
     }
 }
 

@@ -82,6 +82,13 @@ fn many_images_are_shared_out() {
     }
 }
 
+/// As many as each cluster makes several of by each of its warps that draw, in rows that are longer than what is ready ahead.
+#[test]
+fn many_images_of_a_cluster_are_drawn() {
+    let config = PixelCnnPp { resnets: 1, filters: 4, mixtures: 1, classes: 0, ..PixelCnnPp::PAPER };
+    same_as_launches(&Weights::synthetic(config, 5), &Batch::new(70, 4, 12), Precision::F32);
+}
+
 /// More chunks than multipliers, so that they take them in rounds, two or three, which read their weights again for each tile.
 #[test]
 fn wide_layers_take_several_rounds() {

@@ -46,15 +46,16 @@ impl Recent {
         if sent_by == activation { steps + 1 } else { 0 }
     }
 
-    /// Whether drawing reads its logits where the last step has sent them, as they are. None of the padding is read.
+    /// Whether drawing reads its logits where the last step has sent them, as they are. It reads none of the padding, so that they
+    /// need not fill the position.
     pub fn draw(&mut self, logits: Made) -> bool {
         let last = self.makers.front_mut().filter(|maker| maker.made == Some(logits));
         let identity = Activation::Identity as i32;
         last.is_some_and(|maker| *maker.sent_by.get_or_insert(identity) == identity)
     }
 
-    /// The same of what is added by the thread that has made it: it had as many units, and its set of adders is that of every
-    /// other step.
+    /// Steps since what is added was made by the thread that adds it, or 0: it had as many units, and its set of adders is that of
+    /// every other step.
     pub fn add(&self, made: Made, units: usize) -> usize {
         let [last, before] = [0, 1].map(|i| self.makers.get(i));
         let stage_between = last.is_some_and(|maker| maker.record.is_some());
