@@ -311,7 +311,9 @@ impl Cached {
                 if begins {
                     self.upper = self.sum_upper(device, row, self.mark_known(device)?)?;
                 }
-                self.upper.take().map_or(Ok(()), |upper| device.follow(upper))?;
+                if let Some(upper) = self.upper.take() {
+                    device.follow(upper)?;
+                }
                 self.begin_row(device, row)?;
                 let known = self.mark_known(device)?;
                 // First, so that their blocks are the first to get room.

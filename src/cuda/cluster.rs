@@ -16,7 +16,7 @@ use super::abi::{
 use super::cost::CLUSTER_TILE;
 use super::pages::{Pages, Shares};
 use super::recent::{Maker, Recent};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, images_of_cluster};
 use super::stage::Stage;
 use super::walk::{self, Made};
 use crate::graph::Activation;
@@ -202,7 +202,7 @@ impl Clusters {
         let works = works_of(&mut records);
         let sizes = Sizes::of(&records, schedule.image);
         // As many images for each cluster as for any other, or fewer where they do not fit.
-        let most = extent.batch.div_ceil(resident);
+        let most = images_of_cluster(extent.batch, resident);
         let fewer = |&images: &usize| (images > 1).then_some(images / 2);
         let mut shapes = std::iter::successors(Some(most), fewer)
             .flat_map(|images| [CLUSTER_TILE, 2, 1].map(|tile| (images, tile)))

@@ -4,7 +4,7 @@
 //! ([`super::cost`]) and the way from its last store to the next stage's first input. So a sum over the steps of the
 //! schedule, of each class of rows and pixels as often as an image has it, is the time.
 
-use super::abi::{ADDERS, CLUSTER, WARP};
+use super::abi::{CLUSTER, DRAWERS};
 use super::cost::{DRAW, DRAW_BY_CLUSTERS, DRAW_PREPARED, OVER, Room};
 use super::loaded::SAMPLER_WARPS;
 use super::packed::Packed;
@@ -129,7 +129,7 @@ fn by_steps(
     let (turns, draw) = match strategy {
         Strategy::Launch | Strategy::Graph => (extent.batch.div_ceil(SAMPLER_WARPS), DRAW),
         Strategy::Auto | Strategy::Persistent => (extent.batch.div_ceil(persistent.blocks()), DRAW_PREPARED),
-        Strategy::Cluster => (images.div_ceil(CLUSTER * ADDERS / WARP), DRAW_BY_CLUSTERS),
+        Strategy::Cluster => (images.div_ceil(CLUSTER * DRAWERS), DRAW_BY_CLUSTERS),
         Strategy::Team => (teams.map_or(0, |(shape, _)| shapes::draws(shape, extent.batch)), DRAW_PREPARED),
     };
     let drawing = (extent.height * extent.width) as f64 * (turns as f64 * draw + of_pixel);

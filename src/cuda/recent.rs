@@ -49,9 +49,12 @@ impl Recent {
     /// Whether drawing reads its logits where the last step has sent them, as they are. It reads none of the padding, so that they
     /// need not fill the position.
     pub fn draw(&mut self, logits: Made) -> bool {
-        let last = self.makers.front_mut().filter(|maker| maker.made == Some(logits));
-        let identity = Activation::Identity as i32;
-        last.is_some_and(|maker| *maker.sent_by.get_or_insert(identity) == identity)
+        let Some(last) = self.makers.front_mut().filter(|maker| maker.made == Some(logits)) else {
+            return false;
+        };
+        // Nothing else has read them: they have just been made.
+        last.sent_by = Some(Activation::Identity as i32);
+        true
     }
 
     /// Steps since what is added was made by the thread that adds it, or 0: it had as many units, and its set of adders is that of
