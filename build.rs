@@ -9,9 +9,9 @@ use std::{env, fs};
 
 /// The oldest devices that CUDA 13 compiles for.
 const ARCH: &str = "compute_75";
-/// What the files are called that are for younger devices, those that have clusters; and the lowest version of PTX for what
+/// How the names of files begin that are for younger devices, those that have clusters; and the lowest version of PTX for what
 /// they use.
-const CLUSTER: &str = "cluster";
+const CLUSTERS: [&str; 2] = ["cluster", "masked_conv_spread"];
 const CLUSTER_ARCH: u32 = 90;
 const CLUSTER_PTX: (u32, u32) = (8, 1);
 /// The lowest version of PTX that has all that the others use: that of CUDA 11.0, which drivers know from 450 on.
@@ -67,8 +67,10 @@ fn main() {
     for source in sources() {
         let stem = source.file_stem().expect("a file has a name").to_str().expect("our names are ASCII");
         let ptx = out.join(stem).with_extension("ptx");
-        let (arch, lowest) =
-            if stem.starts_with(CLUSTER) { (cluster_arch(&arch), CLUSTER_PTX) } else { (arch.clone(), PTX) };
+        let (arch, lowest) = match CLUSTERS.iter().any(|name| stem.starts_with(name)) {
+            true => (cluster_arch(&arch), CLUSTER_PTX),
+            false => (arch.clone(), PTX),
+        };
         let mut command = Command::new(&nvcc);
         command.args(FLAGS).arg(format!("-arch={arch}")).arg("-o").arg(&ptx).arg(&source);
         match command.status() {

@@ -18,6 +18,18 @@ __device__ __forceinline__ int rank_in_cluster() {
     return rank;
 }
 
+// Blocks of the cluster, and which one it is of a row of clusters.
+__device__ __forceinline__ int blocks_of_cluster() {
+    int blocks;
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
+    return blocks;
+}
+__device__ __forceinline__ int cluster_in_row() {
+    int cluster;
+    asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(cluster));
+    return cluster;
+}
+
 // An address in the block's own shared memory, and the same place in another block's.
 __device__ __forceinline__ unsigned shared_address(const void* at) {
     return unsigned(__cvta_generic_to_shared(at));
@@ -33,12 +45,20 @@ __device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank) {
 __device__ __forceinline__ void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
 }
+// The same in two parts, and nothing that was stored is seen by others for it but what `begun_arrivals` tells of: so that nobody
+// waits until all of a thread's stores are everywhere.
+__device__ __forceinline__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+}
 
 // Counts the bytes that arrive in the block's shared memory, phase after phase. `at` is where it lies there.
 __device__ __forceinline__ void begin_arrivals(unsigned at) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
 }
-// What `begin_arrivals` has stored is seen by the messages of other blocks, behind a `cluster_barrier`.
+// What `begin_arrivals` has stored is seen by the messages of other blocks, behind a barrier of the cluster.
 __device__ __forceinline__ void begun_arrivals() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }

@@ -20,6 +20,7 @@ struct Inputs {
 };
 
 // What lies at the place `at` of a position.
+template <class Shared>
 __device__ __forceinline__ Inputs inputs_at(const Shared& s, int at, bool negatives) {
     Inputs x = {s.positive[at], s.positive[at ^ 1], {}, {}};
     if (negatives) {

@@ -235,6 +235,7 @@ fn only_what_a_strategy_needs_is_compiled() {
         "masked_conv_gemv_f32" => "masked_conv_gemv",
         "masked_conv_gemm_f32" => "masked_conv_gemm",
         "masked_conv_split_f32" => "masked_conv_split",
+        "masked_conv_spread_f32" => "masked_conv_spread",
         "persistent_f32" => "persistent",
         "team_f32" => "team",
         _ => panic!("in which file is {kernel}?"),

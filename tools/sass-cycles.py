@@ -74,7 +74,7 @@ def cubin_of(path: Path, arch: str, scratch: Path) -> Path:
     if path.suffix == ".cu":
         ptx = scratch / "kernel.ptx"
         oldest = of_build("ARCH")[0]
-        if path.stem.startswith(of_build("CLUSTER")[0]):
+        if path.stem.startswith(tuple(of_build("CLUSTERS"))):
             oldest = f"compute_{of_build('CLUSTER_ARCH')[0]}"
         execute([find_nvcc(), *of_build("FLAGS"), f"-arch={oldest}", "-o", ptx, path])
         path = ptx

@@ -36,6 +36,18 @@ pub const SPLIT_LOW: usize = 20;
 /// Its threads.
 pub const SPLIT_THREADS: usize = 256;
 
+/// Positions of a cluster of `masked_conv_spread`.
+pub const SPREAD_TILE: usize = 32;
+/// Its slices.
+pub const SPREAD_SLICES: usize = 2;
+/// Chunks of each of its blocks, at most.
+pub const SPREAD_LANES: usize = 16;
+/// Its blocks, at least and at most.
+pub const SPREAD_LEAST: usize = 4;
+pub const SPREAD_BLOCKS: usize = 8;
+/// Threads of each.
+pub const SPREAD_THREADS: usize = THREADS + SPREAD_TILE / SPREAD_LEAST * SPREAD_SLICES * SLICE;
+
 /// Most chunks that a block of `masked_conv_gemv` sums side by side.
 pub const GEMV_LANES: usize = 64;
 /// Fewest threads for the chunks of a slice, of which some may have none.
@@ -61,14 +73,20 @@ const GEMV_SHARED: usize = 26688;
 /// Bytes of shared memory that a block of `masked_conv_split` is given behind a record.
 pub const SPLIT_SHARED: usize = 54_016;
 
-/// Bytes of shared memory that a block may have on every device if they are asked for.
+/// The same of `masked_conv_spread`.
+pub const SPREAD_SHARED: usize = 59_600;
+
+/// Bytes of shared memory that a block may have if they are asked for: on every device, and on those that have clusters.
 pub const MOST_SHARED: usize = 64 << 10;
+pub const MOST_SHARED_IN_CLUSTERS: usize = 96 << 10;
 
 /// Most taps of a stage: its record and that of the next stage, and their entries, fit into the rest of the 48 KiB of
 /// shared memory that every device has.
 pub const MAX_TAPS: usize =
     (((48 << 10) - GEMV_SHARED) / 2 - size_of::<Entry>() - size_of::<Stage>()) / size_of::<Tap>();
-const _: () = assert!(SPLIT_SHARED + size_of::<Stage>() + MAX_TAPS * size_of::<Tap>() + PART <= MOST_SHARED);
+const LONGEST: usize = (size_of::<Stage>() + MAX_TAPS * size_of::<Tap>()).next_multiple_of(PART);
+const _: () = assert!(SPLIT_SHARED + LONGEST <= MOST_SHARED);
+const _: () = assert!(SPREAD_SHARED + LONGEST <= MOST_SHARED_IN_CLUSTERS);
 
 /// `enum Activation`: an [`Activation`], or this, which reads what has been stored through concat_elu.
 pub const STORED: i32 = Activation::ALL.len() as i32;
@@ -336,7 +354,7 @@ mod tests {
     use crate::graph::Encoding;
     use crate::heads::Head as Of;
 
-    const SOURCES: [&str; 11] = [
+    const SOURCES: [&str; 12] = [
         include_str!("../../cuda/stage.cuh"),
         include_str!("../../cuda/input.cuh"),
         include_str!("../../cuda/sampler.cuh"),
@@ -345,6 +363,7 @@ mod tests {
         include_str!("../../cuda/gemv_inputs.cuh"),
         include_str!("../../cuda/masked_conv_gemm.cuh"),
         include_str!("../../cuda/masked_conv_split.cuh"),
+        include_str!("../../cuda/masked_conv_spread.cuh"),
         include_str!("../../cuda/cluster_exchange.cuh"),
         include_str!("../../cuda/cluster_tables.cuh"),
         include_str!("../../cuda/masked_conv_cluster.cuh"),
@@ -360,6 +379,7 @@ mod tests {
         for (name, size) in [
             ("gemv::Shared", GEMV_SHARED),
             ("split::Shared", SPLIT_SHARED),
+            ("spread::Shared", SPREAD_SHARED),
             ("Grid", size_of::<Grid>()),
             ("Tap", size_of::<Tap>()),
             ("Stage", size_of::<Stage>()),
@@ -393,6 +413,11 @@ mod tests {
             ("SPLIT_TALL", SPLIT_TALL),
             ("SPLIT_LOW", SPLIT_LOW),
             ("SPLIT_THREADS", SPLIT_THREADS),
+            ("SPREAD_TILE", SPREAD_TILE),
+            ("SPREAD_SLICES", SPREAD_SLICES),
+            ("SPREAD_LANES", SPREAD_LANES),
+            ("SPREAD_LEAST", SPREAD_LEAST),
+            ("SPREAD_BLOCKS", SPREAD_BLOCKS),
             ("CLUSTER", CLUSTER),
             ("MULTIPLIERS", MULTIPLIERS),
             ("ADDERS", ADDERS),

@@ -115,10 +115,13 @@ impl Cached {
         let steps = follow.unwrap_or_else(|| Steps::above_first(plan));
         let launches = matches!(strategy, Strategy::Launch | Strategy::Graph);
         // What is compiled at a time takes as long as the longest, which a kernel of pixels is.
-        let of_rows: &[_] =
-            if launches || rows_follow { &[] } else { &[Kernel::Gemv, Kernel::Gemm, Kernel::Split] };
-        device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
         let room = device.properties.launches();
+        let of_rows = match launches || rows_follow {
+            true => &[][..],
+            false if room.spread > 0 => &[Kernel::Gemv, Kernel::Gemm, Kernel::Split, Kernel::Spread],
+            false => &[Kernel::Gemv, Kernel::Gemm, Kernel::Split],
+        };
+        device.load(&[&loaded::KERNELS[..], of_pixels(strategy), of_rows].concat())?;
         let mut by = PixelsBy::of(strategy, room);
         match &mut by {
             // The records of two stages.

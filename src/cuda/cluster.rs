@@ -386,7 +386,7 @@ mod tests {
         let plan = Plan::new(graph);
         let packed = Packed::places(&plan, Precision::F32);
         let steps = Steps::above_first(&plan);
-        let room = Room { multiprocessors: 132, resident: 2 };
+        let room = Room::promised(132);
         let schedule = Schedule::new(&plan, &steps, &packed, extent, room, PixelsBy::Clusters(1));
         let pages = Pages::new(&plan, &packed, Precision::F32);
         Clusters::new(&plan, &steps, &schedule, &pages, extent, LIMIT, RESIDENT)

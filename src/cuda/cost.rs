@@ -6,10 +6,13 @@
 //! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`), but for those that say that they were measured, on
 //! an H100. They need not be another device's: only the order of the candidates matters.
 
+use std::collections::BTreeMap;
+
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_LOW,
-    SPLIT_SLICES, SPLIT_TALL, SPLIT_THREADS, THREADS, WARP,
+    SPLIT_SLICES, SPLIT_TALL, SPLIT_THREADS, SPREAD_BLOCKS, SPREAD_LANES, SPREAD_LEAST, SPREAD_SLICES,
+    SPREAD_TILE, THREADS, WARP,
 };
 
 /// What runs on a device at a time.
@@ -19,18 +22,26 @@ pub struct Room {
     pub multiprocessors: usize,
     /// Blocks that each of them holds.
     pub resident: usize,
+    /// Blocks of `masked_conv_spread` that each of them holds; none where there are no clusters.
+    pub spread: usize,
 }
 
 impl Room {
     /// What launches find: three blocks of `masked_conv_gemv`, two of `masked_conv_gemm` and one of `masked_conv_split`, as their
-    /// bounds promise. The shared memory of a multiprocessor of compute capability 7.5 holds two of `masked_conv_gemv`.
+    /// bounds promise. The shared memory of a multiprocessor of compute capability 7.5 holds two of `masked_conv_gemv`; of
+    /// `masked_conv_spread` it holds two from 9.0 on, but of 12.0 one.
     pub fn of_launches(multiprocessors: usize, capability: (i32, i32)) -> Room {
-        Room { multiprocessors, resident: if capability < (8, 0) { 2 } else { 3 } }
+        let spread = match capability.0 {
+            ..9 => 0,
+            12 => 1,
+            _ => 2,
+        };
+        Room { multiprocessors, resident: if capability < (8, 0) { 2 } else { 3 }, spread }
     }
 
     /// What the persistent kernel finds: its bounds promise two blocks.
     pub fn promised(multiprocessors: usize) -> Room {
-        Room { multiprocessors, resident: 2 }
+        Room { multiprocessors, resident: 2, spread: 0 }
     }
 
     /// What launches of one form find there.
@@ -38,6 +49,7 @@ impl Room {
         let resident = match form {
             Form::Gemv => self.resident,
             Form::Split(_) => 1,
+            Form::Spread(_) => self.spread,
             Form::Gemm(_) => self.resident.min(2),
         };
         Room { resident, ..self }
@@ -54,16 +66,35 @@ impl Room {
 pub enum Form {
     /// By `masked_conv_gemv`.
     Gemv,
-    /// By `masked_conv_split`, in blocks of that many positions.
+    /// By `masked_conv_split`, in blocks of that many positions at most.
     Split(usize),
+    /// By `masked_conv_spread`, in clusters of that many blocks.
+    Spread(usize),
     /// By `masked_conv_gemm`, in blocks of that many positions.
     Gemm(usize),
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 5] =
-        [Form::Gemv, Form::Split(SPLIT_LOW), Form::Split(SPLIT_TALL), Form::Gemm(64), Form::Gemm(128)];
+    pub const ALL: [Form; 10] = [
+        Form::Gemv,
+        Form::Spread(SPREAD_LEAST),
+        Form::Spread(5),
+        Form::Spread(6),
+        Form::Spread(7),
+        Form::Spread(SPREAD_BLOCKS),
+        Form::Split(SPLIT_LOW),
+        Form::Split(SPLIT_TALL),
+        Form::Gemm(64),
+        Form::Gemm(128),
+    ];
+
+    /// Whether stages can run so on a device, as far as their chunks go.
+    pub fn takes(self, works: &[Work], room: Room) -> bool {
+        let Form::Spread(blocks) = self else { return true };
+        blocks <= room.multiprocessors * room.spread
+            && works.iter().all(|work| work.chunks <= blocks * SPREAD_LANES)
+    }
 }
 
 /// What the cost of a stage depends on.
@@ -98,6 +129,8 @@ pub struct Division {
     pub group: usize,
     /// Tiles of positions of a block.
     pub tiles: usize,
+    /// `masked_conv_gemm`, `masked_conv_split`: positions of a block. `masked_conv_spread`: chunks of a block.
+    pub of_form: usize,
     /// Cycles from when an item's inputs are to be seen to its last store.
     pub latency: f64,
     /// Cycles in which its multiprocessor can do nothing else.
@@ -157,21 +190,34 @@ impl Division {
         self.x * self.y
     }
 
-    /// Cycles of a launch of some stages with these divisions.
+    /// Cycles of a launch of some stages with these divisions, the longest items first.
     pub fn cycles<'a>(divisions: impl IntoIterator<Item = &'a Division>, room: Room) -> f64 {
-        let (mut items, mut longest, mut issue) = (0, 0.0_f64, 0.0);
-        for division in divisions {
-            items += division.items();
-            longest = longest.max(division.latency);
-            issue += division.items() as f64 * division.issue;
+        let mut runs: Vec<_> = divisions.into_iter().map(|d| (d.latency, d.items(), d.issue)).collect();
+        runs.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+        let items: usize = runs.iter().map(|(_, items, _)| items).sum();
+        let issue: f64 = runs.iter().map(|&(_, items, issue)| items as f64 * issue).sum();
+        // How many blocks' places are free from when on, in the order of the times: of what is not negative it is that of the bits.
+        let mut free = BTreeMap::from([(0.0_f64.to_bits(), room.blocks())]);
+        for &(latency, mut items, _) in &runs {
+            while items > 0 {
+                let (from, places) = free.pop_first().expect("a device runs a block");
+                let taken = places.min(items);
+                let ready = if from > 0 { BEGIN } else { 0.0 };
+                *free.entry((f64::from_bits(from) + ready + latency).to_bits()).or_default() += taken;
+                if taken < places {
+                    free.insert(from, places - taken);
+                }
+                items -= taken;
+            }
         }
+        let last = free.last_key_value().map_or(0.0, |(&time, _)| f64::from_bits(time));
         let rounds = items.div_ceil(room.blocks()) as f64;
         // A block that is idle in the next stages gets ready for its next one meanwhile.
-        let idle = (rounds * room.blocks() as f64 / items as f64 - 1.0) * longest;
-        let ready = (rounds - 1.0) * BEGIN + (BEGIN - idle).max(0.0);
+        let idle = (rounds * room.blocks() as f64 / items as f64 - 1.0) * runs[0].0;
+        let ready = (BEGIN - idle).max(0.0);
         // The fullest multiprocessor ends last.
         let uneven = items.div_ceil(room.multiprocessors) as f64 * room.multiprocessors as f64 / items as f64;
-        (rounds * longest + ready).max(issue * uneven / room.multiprocessors as f64)
+        (last + ready).max(issue * uneven / room.multiprocessors as f64)
     }
 }
 
@@ -200,13 +246,15 @@ impl Work {
             lanes: 0,
             group: 0,
             tiles: 0,
+            of_form: tile,
             latency: TRIP + 600.0 + chunks * (of_chunk + 50.0) + 1000.0 * of_end,
             issue: BEGIN / 4.0 + chunks * of_chunk + 240.0 * of_end,
         }
     }
 
-    /// By `masked_conv_split`, in blocks of `tile` positions.
+    /// By `masked_conv_split`, in blocks of `tile` positions, or fewer if there are no more.
     pub fn split(&self, tile: usize) -> Division {
+        let tile = if self.positions <= SPLIT_LOW { SPLIT_LOW } else { tile };
         // A warp multiplies as many positions at a time, of one chunk or of two.
         let at_a_time = SPLIT_THREADS / WARP * (SPLIT_TALL / tile);
         let (rounds, rows) = (self.chunks.div_ceil(at_a_time) as f64, self.rows as f64);
@@ -220,8 +268,30 @@ impl Work {
             lanes: 0,
             group: 0,
             tiles: 0,
+            of_form: tile,
             latency: TRIP + 1600.0 + rounds * of_round,
             issue: BEGIN / 4.0 + 400.0 + rounds * of_round,
+        }
+    }
+
+    /// By `masked_conv_spread`, in clusters of `blocks` blocks. Its latency is less than what the machine code says from when inputs
+    /// are asked for, by as much as a block asks for them sooner than one of `masked_conv_gemv`: 1,250 cycles behind the launch's
+    /// beginning, not 2,270.
+    pub fn spread(&self, blocks: usize) -> Division {
+        let (chunks, rows) = (self.chunks as f64, self.rows as f64);
+        // Positions that a warp multiplies.
+        let mine = self.positions.min(SPREAD_TILE).div_ceil(THREADS / WARP) as f64;
+        let bring = if self.activates { 90.0 } else { 22.0 };
+        Division {
+            x: self.slices.div_ceil(SPREAD_SLICES) * blocks,
+            y: self.positions.div_ceil(SPREAD_TILE),
+            lanes: 0,
+            group: 0,
+            tiles: 0,
+            // Blocks that share a sector of weights would both read it: of chunks in bfloat16 four.
+            of_form: self.chunks.div_ceil(blocks).next_multiple_of(4),
+            latency: TRIP + mine * (5.5 * rows + bring) + 250.0 + 5.0 * chunks,
+            issue: BEGIN / 4.0 + mine * (4.5 * rows + bring) + 2.0 * chunks + 150.0,
         }
     }
 
@@ -248,6 +318,7 @@ impl Work {
             lanes,
             group,
             tiles,
+            of_form: 0,
             latency: TRIP + tile_count * of_tile,
             issue: BEGIN / 4.0 + weights + tile_count * issued.max(inputs),
         }
@@ -311,7 +382,8 @@ impl Work {
     /// Of some forms the one that stages that run at a time are predicted to take least in, the first of equals; with it
     /// what [`Work::divide`] says. Of those that a grid has room for: `masked_conv_gemv` takes any number of positions.
     pub fn fastest(works: &[Work], forms: &[Form], room: Room) -> (Form, (Vec<Division>, f64)) {
-        let divided = forms.iter().map(|&form| (form, Work::divide(works, form, room)));
+        let forms = forms.iter().filter(|form| form.takes(works, room));
+        let divided = forms.map(|&form| (form, Work::divide(works, form, room)));
         let launched = divided.filter(|(_, (divisions, _))| divisions.iter().all(|d| d.y <= MOST_GROUPS));
         launched.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b)).expect("there are forms")
     }
@@ -322,6 +394,7 @@ impl Work {
         let room = room.of(form);
         let of_stage = |work: &Work| match form {
             Form::Split(tile) => work.split(tile),
+            Form::Spread(blocks) => work.spread(blocks),
             Form::Gemm(tile) => work.gemm(tile),
             Form::Gemv => {
                 let share = work.multiply_adds() / all * room.blocks() as f64;
@@ -338,7 +411,7 @@ impl Work {
 mod tests {
     use super::*;
 
-    const H100: Room = Room { multiprocessors: 132, resident: 3 };
+    const H100: Room = Room { multiprocessors: 132, resident: 3, spread: 2 };
 
     fn conv2(positions: usize, chunks: usize) -> Work {
         Work { positions, chunks, wide: chunks, slices: 80, rows: 16, activates: true, least: 2 }
@@ -358,7 +431,11 @@ mod tests {
             assert!((division.y - 1) * division.tiles * GEMV_TILE < positions);
         }
         assert_eq!(best(conv2(1, 40)), Form::Gemv);
-        assert_eq!(best(conv2(32, 120)), Form::Gemv);
+        assert_eq!(best(conv2(32, 60)), Form::Spread(4));
+        // A cluster's blocks have no more chunks; and before there were clusters there was none.
+        assert_eq!(best(conv2(32, 140)), Form::Gemv);
+        let before = Room { spread: 0, ..H100 };
+        assert_eq!(Work::fastest(&[conv2(32, 60)], &Form::ALL, before).0, Form::Gemv);
         assert_eq!(best(conv2(512, 240)), Form::Split(SPLIT_TALL));
         assert_eq!(best(conv2(8192, 120)), Form::Gemm(64));
         assert_eq!(best(conv2(65536, 120)), Form::Gemm(128));
@@ -366,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_launch_has_no_more_groups_of_positions_than_a_grid_has_blocks() {
-        let one = Room { multiprocessors: 1, resident: 2 };
+        let one = Room::promised(1);
         let mut forms = Vec::new();
         for positions in [1 << 18, 1 << 21, 1 << 22, 1 << 23, 1 << 26] {
             for (chunks, room) in [(1, H100), (40, H100), (1, one), (40, one)] {
@@ -374,6 +451,7 @@ mod tests {
                 let of_group = match form {
                     Form::Gemv => divisions[0].tiles * GEMV_TILE,
                     Form::Split(tile) | Form::Gemm(tile) => tile,
+                    Form::Spread(_) => SPREAD_TILE,
                 };
                 let groups = divisions[0].y;
                 assert!(groups <= 65_535 && groups * of_group >= positions, "{positions}: {divisions:?}");

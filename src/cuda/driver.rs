@@ -48,12 +48,14 @@ pub struct Shape {
     pub block: u32,
     /// Bytes of shared memory that a block has beside the kernel's own.
     pub shared: u32,
+    /// Blocks of a cluster, for kernels of clusters.
+    pub cluster: Option<u32>,
 }
 
 impl Shape {
     /// A row of blocks.
     pub fn row(blocks: u32, block: u32) -> Shape {
-        Shape { grid: [blocks, 1, 1], block, shared: 0 }
+        Shape { grid: [blocks, 1, 1], block, shared: 0, cluster: None }
     }
 }
 
@@ -200,16 +202,16 @@ impl Device {
         let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
         let code = unsafe {
-            let Shape { grid: [x, y, z], block, shared } = shape;
+            let Shape { grid: [x, y, z], block, shared, cluster } = shape;
             let stream = self.streams.now().as_inner();
             let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
-            match kernel {
-                Kernel::Persistent | Kernel::Team => {
+            match (kernel, cluster) {
+                (Kernel::Persistent | Kernel::Team, _) => {
                     sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, shared, stream, args)
                         as u32
                 }
-                Kernel::Cluster => {
-                    let mut attribute = LaunchAttribute::cluster(CLUSTER as u32);
+                (_, Some(blocks)) => {
+                    let mut attribute = LaunchAttribute::cluster(blocks);
                     libcuda::cuLaunchKernelEx(&self.config(shape, &mut attribute), function, args, extra)
                 }
                 _ => sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra) as u32,
@@ -250,8 +252,10 @@ impl Device {
         const MORE_THAN_EIGHT: u32 = 14;
         self.allow(kernel, shared)?;
         let (function, _) = self.function(kernel)?;
-        let mut attribute = LaunchAttribute::cluster(CLUSTER as u32);
-        let shape = Shape { grid: [CLUSTER as u32, 1, 1], block: block as u32, shared: shared as u32 };
+        let blocks = CLUSTER as u32;
+        let mut attribute = LaunchAttribute::cluster(blocks);
+        let shape =
+            Shape { grid: [blocks, 1, 1], block: block as u32, shared: shared as u32, cluster: Some(blocks) };
         let mut clusters = 0;
         // SAFETY: the function is one of ours, and the attribute outlives the configuration.
         unsafe {
@@ -284,7 +288,7 @@ impl Device {
                 "no block of it fits a multiprocessor",
             ));
         }
-        Ok(Room { multiprocessors: self.properties.multiprocessors, resident: blocks as usize })
+        Ok(Room { multiprocessors: self.properties.multiprocessors, resident: blocks as usize, spread: 0 })
     }
 
     /// Records what `work` launches instead of running it.

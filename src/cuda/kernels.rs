@@ -13,6 +13,7 @@ pub enum Kernel {
     Gemv,
     Gemm,
     Split,
+    Spread,
     Sample,
     LogLikelihood,
     ConcatElu,
@@ -30,10 +31,11 @@ pub enum Kernel {
 }
 
 /// Each kernel, its file and its name, in the enum's order; those that read weights for float32.
-pub const KERNELS: [(Kernel, &str, &str); 17] = [
+pub const KERNELS: [(Kernel, &str, &str); 18] = [
     (Kernel::Gemv, "masked_conv_gemv", "masked_conv_gemv_f32"),
     (Kernel::Gemm, "masked_conv_gemm", "masked_conv_gemm_f32"),
     (Kernel::Split, "masked_conv_split", "masked_conv_split_f32"),
+    (Kernel::Spread, "masked_conv_spread", "masked_conv_spread_f32"),
     (Kernel::Sample, "sample", "sample_f32"),
     (Kernel::LogLikelihood, "sample", "log_likelihood_f32"),
     (Kernel::ConcatElu, "concat_elu", "concat_elu_f32"),
@@ -51,10 +53,11 @@ pub const KERNELS: [(Kernel, &str, &str); 17] = [
 ];
 
 /// What those that read weights are called, and their files, for weights in bfloat16.
-const BF16: [(Kernel, &str); 6] = [
+const BF16: [(Kernel, &str); 7] = [
     (Kernel::Gemv, "masked_conv_gemv_bf16"),
     (Kernel::Gemm, "masked_conv_gemm_bf16"),
     (Kernel::Split, "masked_conv_split_bf16"),
+    (Kernel::Spread, "masked_conv_spread_bf16"),
     (Kernel::Persistent, "persistent_bf16"),
     (Kernel::Cluster, "cluster_bf16"),
     (Kernel::Team, "team_bf16"),

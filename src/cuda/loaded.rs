@@ -345,9 +345,7 @@ impl Loaded {
 
     fn launch_with(&self, device: &Device, launch: &Launch, args: &abi::Batch) -> Result<()> {
         let records = self.records() + launch.first as u64 * u64::from(self.shared());
-        let grid = [launch.x, launch.y, launch.count as u32];
-        let shared = launch.shared(self.shared() as usize) as u32;
-        let shape = Shape { grid, block: launch.threads() as u32, shared };
+        let shape = launch.shape(self.shared() as usize);
         // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
         unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(args)]) }
     }

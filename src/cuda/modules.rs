@@ -11,7 +11,7 @@ use std::ptr;
 use cust::context::{Context, CurrentContext};
 use cust::sys::{self, CUjit_option as Jit};
 
-use super::abi::MOST_SHARED;
+use super::abi::{MOST_SHARED, MOST_SHARED_IN_CLUSTERS};
 use super::kernels::{self, KERNELS, Kernel, NVCC};
 use super::{Properties, libcuda};
 use crate::error::{Error, Result};
@@ -150,9 +150,14 @@ impl Module {
                     libcuda::describe(code as u32),
                 ));
             }
-            if kernel == Kernel::Split {
-                // What its blocks share is more than they may have unasked.
-                let code = allow(function, MOST_SHARED);
+            // What some kernels' blocks share is more than they may have unasked.
+            let shared = match kernel {
+                Kernel::Split => Some(MOST_SHARED),
+                Kernel::Spread => Some(MOST_SHARED_IN_CLUSTERS),
+                _ => None,
+            };
+            if let Some(shared) = shared {
+                let code = allow(function, shared);
                 if code != sys::cudaError_enum::CUDA_SUCCESS as u32 {
                     let action = format!("ask for shared memory for {name}");
                     return Err(Error::device(&properties.label, action, libcuda::describe(code)));

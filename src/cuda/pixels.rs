@@ -64,7 +64,8 @@ impl Pending {
     fn begin(&self, device: &Device, loaded: &Loaded, row: usize) -> Result<()> {
         let (expected, row) = (self.expected.as_device_ptr().as_raw(), row as i32);
         let images = (loaded.args.size as u32).min(MOST_IMAGES);
-        let shape = driver::Shape { grid: [self.maps, images, 1], block: THREADS as u32, shared: 0 };
+        let shape =
+            driver::Shape { grid: [self.maps, images, 1], block: THREADS as u32, shared: 0, cluster: None };
         let args = [bytes_of(&expected), bytes_of(&loaded.args), bytes_of(&row)];
         // SAFETY: the arguments of cache_expect_f32; the maps lie in the arena.
         unsafe { device.launch(Kernel::Expect, shape, &args) }
@@ -225,7 +226,7 @@ impl Pixels {
             }
             Way::Clusters(told, _) => {
                 let args = [&[bytes_of(told)], &common[..]].concat();
-                let shape = self.shape(cluster::BLOCK);
+                let shape = driver::Shape { cluster: Some(CLUSTER as u32), ..self.shape(cluster::BLOCK) };
                 // SAFETY: the arguments of cluster_f32; the tables' addresses lie in the batch's buffers and in the weights.
                 unsafe { device.launch(Kernel::Cluster, shape, &args) }
             }
@@ -243,6 +244,6 @@ impl Pixels {
     }
 
     fn shape(&self, block: usize) -> driver::Shape {
-        driver::Shape { grid: [self.blocks, 1, 1], block: block as u32, shared: self.shared }
+        driver::Shape { shared: self.shared, ..driver::Shape::row(self.blocks, block as u32) }
     }
 }

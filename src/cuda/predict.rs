@@ -254,7 +254,7 @@ mod tests {
         let plan = Plan::new(PixelCnnPp::PAPER.graph());
         let packed = Packed::places(&plan, Precision::F32);
         let extent = Extent { batch: 1, height: 32, width: 32 };
-        let room = Room { multiprocessors: 40, resident: 1 };
+        let room = Room { multiprocessors: 40, resident: 1, spread: 0 };
         let of = |strategy| {
             let of = Of { launches: room, persistent: room, block_memory: 64 << 10, clock: 1.5e9 };
             predict(&plan, &packed, extent, of, strategy, 1)

@@ -80,7 +80,7 @@ mod tests {
         let model = WaveNet { dilations: vec![1, 2], quantization_channels: 16, ..WaveNet::default() };
         let plan = Plan::new(model.graph());
         let packed = Packed::places(&plan, Precision::F32);
-        let room = Room { multiprocessors: 132, resident: 2 };
+        let room = Room::promised(132);
         let mut apart = 0;
         for batch in [1, 16, 133, 200, 300, 528, 600] {
             let extent = Extent { batch, height: 100, width: 1 };

@@ -8,6 +8,7 @@ use bytemuck::{Zeroable, bytes_of, cast_slice};
 
 use super::abi::{self, Grid, PART, SLICE, STORED, Span, Tap};
 use super::cost::{Division, Form, Room, Work};
+use super::driver::Shape;
 use super::kernels::Kernel;
 use super::packed::{PackedPiece, chunks};
 use crate::graph::{Activation, IMAGE, MapId};
@@ -186,7 +187,7 @@ impl Stage {
                 self.header.tiles = division.tiles as i32;
                 self.header.of_form = self.early(division.lanes) as i32;
             }
-            Form::Split(tile) | Form::Gemm(tile) => self.header.of_form = tile as i32,
+            Form::Split(_) | Form::Gemm(_) | Form::Spread(_) => self.header.of_form = division.of_form as i32,
         }
         [division.x as u32, division.y as u32]
     }
@@ -259,18 +260,20 @@ impl Launch {
         match self.form {
             Form::Gemv => Kernel::Gemv,
             Form::Split(_) => Kernel::Split,
+            Form::Spread(_) => Kernel::Spread,
             Form::Gemm(_) => Kernel::Gemm,
         }
     }
 
-    /// Threads of a block of that.
-    pub fn threads(&self) -> usize {
-        if self.kernel() == Kernel::Split { abi::SPLIT_THREADS } else { abi::THREADS }
-    }
-
-    /// Bytes of dynamic shared memory that a block takes, where a record has so many.
-    pub fn shared(&self, record: usize) -> usize {
-        if self.kernel() == Kernel::Split { record + abi::SPLIT_SHARED } else { record }
+    /// Its blocks, where a record has so many bytes.
+    pub fn shape(&self, record: usize) -> Shape {
+        let (threads, beside, cluster) = match self.form {
+            Form::Gemv | Form::Gemm(_) => (abi::THREADS, 0, None),
+            Form::Split(_) => (abi::SPLIT_THREADS, abi::SPLIT_SHARED, None),
+            Form::Spread(blocks) => (abi::SPREAD_THREADS, abi::SPREAD_SHARED, Some(blocks as u32)),
+        };
+        let grid = [self.x, self.y, self.count as u32];
+        Shape { grid, block: threads as u32, shared: (record + beside) as u32, cluster }
     }
 }
 
@@ -296,10 +299,17 @@ impl Table {
     }
 
     /// Adds a launch in one of some forms and returns its index.
-    pub fn push(&mut self, mut stages: Vec<Stage>, batch: usize, room: Room, forms: &[Form]) -> usize {
+    pub fn push(&mut self, stages: Vec<Stage>, batch: usize, room: Room, forms: &[Form]) -> usize {
         let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
         let (form, (divisions, cycles)) = Work::fastest(&works, forms, room);
-        let blocks: Vec<_> = stages.iter_mut().zip(&divisions).map(|(s, d)| s.fit(form, d)).collect();
+        // A device begins with the first blocks: those are to be what takes longest.
+        let mut divided: Vec<_> = stages.into_iter().zip(&divisions).collect();
+        divided.sort_by(|(_, a), (_, b)| b.latency.total_cmp(&a.latency));
+        let fit = |(mut stage, division): (Stage, &Division)| {
+            let blocks = stage.fit(form, division);
+            (stage, blocks)
+        };
+        let (mut stages, blocks): (Vec<_>, Vec<_>) = divided.into_iter().map(fit).unzip();
         let most = |i: usize| blocks.iter().map(|b| b[i]).max().expect("a launch has stages");
         let launch =
             Launch { first: self.stages.len(), count: stages.len(), form, x: most(0), y: most(1), cycles };

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from heapq import heappop, heappush
 
 from .listing import Instruction, Kernel, Problem
@@ -57,6 +58,9 @@ class Block:
         # Where sm_75 to sm_90 have the shape of the launch.
         shape = [launch["threads"], 1, 1, launch["blocks"], 1, 1]
         self.constants |= {4 * n: value for n, value in enumerate(shape)}
+        # Where sm_90 has whether there are clusters, the blocks of each, and one divided by them.
+        if cluster := launch.get("cluster"):
+            self.constants |= {0x140: 1, 0x188: cluster, 0x150: struct.unpack("<I", struct.pack("<f", 1 / cluster))[0]}
         names = {
             "register": self.register,
             "load": self.load,

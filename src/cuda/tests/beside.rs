@@ -82,7 +82,7 @@ fn tables_have_the_same_bytes_whatever_runs_beside_pixels() {
         let packed = Packed::places(&plan, Precision::F32);
         let extent = Extent { batch: 1, height: 32, width: 32 };
         let [behind, beside] = [CLUSTER, 2 * CLUSTER].map(|multiprocessors| {
-            let room = Room { multiprocessors, resident: 3 };
+            let room = Room { multiprocessors, resident: 3, spread: 2 };
             Schedule::new(&plan, &Steps::above_first(&plan), &packed, extent, room, PixelsBy::Clusters(1))
         });
         assert!(behind.upper.is_none() && beside.upper.is_some());

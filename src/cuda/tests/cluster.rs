@@ -62,7 +62,7 @@ impl Counts {
             blocks * (floats * size_of::<f32>() + tokens * PART) as u64
         };
         let extent = Extent { batch: 1, height: SIDE, width: SIDE };
-        let room = Room { multiprocessors: CLUSTER, resident: 2 };
+        let room = Room::promised(CLUSTER);
         let schedule = Schedule::new(plan, &steps, &packed, extent, room, PixelsBy::Clusters(1));
         let clusters = Clusters::new(plan, &steps, &schedule, &pages, extent, usize::MAX, 1).unwrap();
         let turns = clusters.turns();

@@ -4,9 +4,9 @@ use bytemuck::bytes_of;
 use serde_json::Value;
 
 use super::{device_for, noise, offset, vgpu};
-use crate::cuda::abi::{Batch, Cursor, Grid, SLICE, Span, reciprocal};
+use crate::cuda::abi::{Batch, Cursor, Grid, SLICE, SPREAD_BLOCKS, SPREAD_LEAST, Span, reciprocal};
 use crate::cuda::cost::{Form, Room};
-use crate::cuda::driver::{Buffer, Device, Shape};
+use crate::cuda::driver::{Buffer, Device};
 use crate::cuda::packed::Packed;
 use crate::cuda::stage::{Maps, Stage, Table};
 use crate::graph::{Activation, Bias};
@@ -19,7 +19,7 @@ use crate::weights::Weights;
 
 const EXTENT: Extent = Extent { batch: 3, height: 8, width: 12 };
 /// Few blocks, so that each has several tiles.
-const ROOM: Room = Room { multiprocessors: 3, resident: 2 };
+const ROOM: Room = Room { multiprocessors: 3, resident: 2, spread: 0 };
 
 /// Wavefronts that bank conflicts have added, whatever kernel ran.
 fn conflicts(report: &Value) -> u64 {
@@ -106,11 +106,8 @@ impl Bench {
         let launch = table.launches[0];
         let records = records.as_device_ptr().as_raw();
         let args = [bytes_of(&records), bytes_of(&batch)];
-        let grid = [launch.x, launch.y, launch.count as u32];
-        let shape =
-            Shape { grid, block: launch.threads() as u32, shared: launch.shared(table.record()) as u32 };
         // SAFETY: the arguments of masked_conv.
-        unsafe { device.launch(launch.kernel(), shape, &args).unwrap() };
+        unsafe { device.launch(launch.kernel(), launch.shape(table.record()), &args).unwrap() };
         let mut after = vec![0.0; self.arena.len()];
         device.read(&arena, &mut after).unwrap();
         after
@@ -223,9 +220,17 @@ impl Bench {
         let place = if span == Span::Image { [0, 0] } else { place };
         let (layer, precision) = (&self.plan.layer(piece).name, self.precision);
         let name = format!("{layer} of {}, {part:?}, {span:?}, {precision:?}", self.config);
-        let [gemv, gemms @ ..] = Form::ALL.map(|form| {
+        let room = Room { spread: self.device.properties.launches().spread, ..ROOM };
+        let work = [stage.work(EXTENT.batch)];
+        // Of clusters one size, which is another one for the next piece.
+        let sizes: Vec<_> = (SPREAD_LEAST..=SPREAD_BLOCKS).collect();
+        let other =
+            |form: &Form| matches!(form, Form::Spread(blocks) if *blocks != sizes[index % sizes.len()]);
+        let forms = Form::ALL.into_iter().filter(|form| form.takes(&work, room) && !other(form));
+        let forms: Vec<_> = forms.collect();
+        let arenas = forms.iter().map(|&form| {
             let mut table = Table::default();
-            table.push(vec![stage.clone()], EXTENT.batch, ROOM, &[form]);
+            table.push(vec![stage.clone()], EXTENT.batch, room, &[form]);
             if vgpu::is_virtual() {
                 vgpu::reset(false);
             }
@@ -235,8 +240,10 @@ impl Bench {
             }
             arena
         });
-        for (form, gemm) in Form::ALL[1..].iter().zip(&gemms) {
-            let same = gemm.iter().zip(&gemv).all(|(a, b)| a.to_bits() == b.to_bits());
+        let arenas: Vec<_> = arenas.collect();
+        let (gemv, others) = arenas.split_first().expect("one form takes any stage");
+        for (form, other) in forms[1..].iter().zip(others) {
+            let same = other.iter().zip(gemv).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{name}: {form:?} differs");
         }
         let (rows, columns) = match span {
@@ -274,7 +281,7 @@ impl Bench {
             }
         }
         // Nothing else was written, but for the accumulators' padding to whole slices.
-        let others = left.iter().zip(&gemv).enumerate().filter(|(at, _)| *at < self.hoisted);
+        let others = left.iter().zip(gemv).enumerate().filter(|(at, _)| *at < self.hoisted);
         let touched = others.filter(|(_, (a, b))| a.to_bits() != b.to_bits() && **b != 0.0).count();
         assert_eq!(touched, 0, "{name}: {touched} floats beside the outputs were written");
     }
