@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cluster_exchange.cuh"
+#include "dependent.cuh"
 #include "masked_conv_gemv.cuh"
 #include "named_barrier.cuh"
 
@@ -130,39 +131,55 @@ struct Weights {
     }
 };
 
-// The warp's inputs, as they are asked for.
+// The inputs that a thread brings, of the first `left` positions of which each `WARPS`-th is its warp's.
 struct Inputs {
+    const float* from;   // of the first position
+    int behind[MINE];    // floats from there to the others',
+    int to_negatives;    // and to the negatives', of what is STORED
+    int left;
     float4 x[MINE], negative[MINE];
 
-    __device__ __forceinline__ Inputs(const Batch& batch, const Places& places, const Tap& tap, int chunk, int live,
-                                      const Part& part, bool stored) {
-        const float* from = batch.arena + places.first_input(tap, batch) + (chunk - tap.first) * CHUNK + part.side * SLICE;
+    __device__ __forceinline__ Inputs(const Batch& batch, const Places& places, const Tap& tap, int chunk, int left, const Part& part)
+        : to_negatives(tap.source.beside), left(left) {
+        from = batch.arena + places.first_input(tap, batch) + (chunk - tap.first) * CHUNK + part.side * SLICE;
 #pragma unroll
-        for (int m = 0; m < MINE; m++) {
-            if (part.warp + m * WARPS >= live) break;
-            const float* at = from + places.behind[m] * tap.source.channels;
-            x[m] = request_input<LAUNCH, float4>(at);
-            if (stored) negative[m] = request_input<LAUNCH, float4>(at + tap.source.beside);
-        }
+        for (int m = 0; m < MINE; m++) behind[m] = anew(places.behind[m] * tap.source.channels);
+        // Kept, and not worked out again for each load.
+        asm volatile("" : "+l"(from));
     }
 
-    __device__ __forceinline__ void store(Shared& s, int live, const Part& part, int activation, bool negatives) {
+    __device__ __forceinline__ void request(bool stored) {
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            const float* at = from + behind[m];
+            if (m * WARPS < left) x[m] = request_input<LAUNCH, float4>(at);
+            if (stored && m * WARPS < left) negative[m] = request_input<LAUNCH, float4>(at + to_negatives);
+        }
+        // Nothing that waits for what was asked for before comes before all of it is.
+        asm volatile("" ::: "memory");
+    }
+
+    __device__ __forceinline__ void store(Shared& s, const Part& part, int activation, bool negatives) const {
         constexpr int APART = WARPS * SPREAD_LANES * 2;
         int first = gemv::place(part.warp * SPREAD_LANES + part.lane, part.side);
 #pragma unroll
-        for (int m = 0, to = first; m < MINE; m++, to += APART) {
-            if (part.warp + m * WARPS >= live) break;
-            s.positive[to] = x[m];
-            if (activation == STORED) s.negative[to] = negative[m];
+        for (int m = 0; m < MINE; m++) {
+            if (m * WARPS < left) s.positive[first + m * APART] = x[m];
         }
-        if (activation == STORED || activation == IDENTITY) return;
-        // What no launch has stored so: one after the other, since it is seldom, and what is not run need not be fetched.
+        if (activation == STORED) {
+#pragma unroll
+            for (int m = 0; m < MINE; m++) {
+                if (m * WARPS < left) s.negative[first + m * APART] = negative[m];
+            }
+        } else if (activation != IDENTITY) {
+            // What no launch has stored so: one after the other, since it is seldom, and what is not run need not be fetched.
 #pragma unroll 1
-        for (int m = part.warp, to = first; m < live; m += WARPS, to += APART) {
-            float4 positive = s.positive[to], negative;
-            activate(activation, positive, negative);
-            s.positive[to] = positive;
-            if (negatives) s.negative[to] = negative;
+            for (int m = 0, to = first; m < left; m += WARPS, to += APART) {
+                float4 positive = s.positive[to], below;
+                activate(activation, positive, below);
+                s.positive[to] = positive;
+                if (negatives) s.negative[to] = below;
+            }
         }
     }
 };
@@ -197,6 +214,7 @@ struct Target {
     bool here;
     bool makes; // an output, or stores its accumulator
     const float* sums;
+    const float* begun;
     Output output;
     float value = 0.0f, add = 0.0f;
 
@@ -208,8 +226,13 @@ struct Target {
         sums = s.sums + adder / SUMS * line + rest;
         if (!here) return;
         Position at = position(stage, batch, tile + p, row, column);
-        value = load_begun<float>(stage.loads_accumulators, begun_at(stage, batch, at, slice, rest % SLICE));
+        begun = begun_at(stage, batch, at, slice, rest % SLICE);
         output = locate_output(stage, batch, at, slice, rest % SLICE);
+    }
+
+    // What the sum begins with, and what is added to it in the end.
+    __device__ __forceinline__ void begin(bool loads_accumulators) {
+        if (here) value = load_begun<float>(loads_accumulators, begun);
         if (makes && output.add != nullptr) add = request<LAUNCH, float>(output.add);
     }
 
@@ -258,8 +281,9 @@ __device__ __forceinline__ void multiply_share(Shared& s, const Stage& stage, co
     // A thread without a chunk brings nothing; where there is no slice it is the last one again.
     const Tap& tap = tap_of(stage, chunk);
     Weights<OF> weights(stage, batch, tap, min(slice + part.side, stage.slices - 1), chunk, part, negatives, has_chunk);
-    int of_thread = has_chunk ? live : 0;
-    Inputs inputs(batch, Places(stage, batch, tile + part.warp, row, column), tap, chunk, of_thread, part, activation == STORED);
+    Inputs inputs(batch, Places(stage, batch, tile + part.warp, row, column), tap, chunk, has_chunk ? live - part.warp : 0, part);
+    behind_last_launch();
+    inputs.request(activation == STORED);
     // The weights are here before the inputs are, which each warp brings for itself.
     weights.store(s, part, negatives);
     barrier_wait<THREADS>(MULTIPLY);
@@ -269,7 +293,7 @@ __device__ __forceinline__ void multiply_share(Shared& s, const Stage& stage, co
         if (i < CHUNK || negatives) w[i] = s.weights[i * WARP + threadIdx.x % WARP];
     }
     cluster_wait();
-    inputs.store(s, of_thread, part, activation, negatives);
+    inputs.store(s, part, activation, negatives);
     __syncwarp();
     if (has_chunk) multiply(s, w, part, chunk, live, line, blocks_of_cluster(), negatives);
 }
@@ -285,6 +309,8 @@ __device__ __forceinline__ void add_share(Shared& s, const Stage& stage, const B
     }
     Target target(s, stage, batch, slice, tile, live, line, row, column, rank, blocks);
     target.pad(chunks);
+    behind_last_launch();
+    target.begin(stage.loads_accumulators);
     cluster_wait();
     // All has come that is for this block before it ends.
     await_arrivals(arrivals, 0);

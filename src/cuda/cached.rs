@@ -206,7 +206,7 @@ impl Cached {
 
     fn launch(&self, device: &Device, launches: &[usize]) -> Result<()> {
         let table = &self.schedule.table;
-        launches.iter().try_for_each(|&launch| self.loaded.launch(device, &table.launches[launch]))
+        self.loaded.launch(device, launches.iter().map(|&launch| &table.launches[launch]))
     }
 
     /// Generates a batch of this shape; with it the seconds that the device took. A profiler captures the

@@ -50,14 +50,20 @@ pub struct Shape {
     pub shared: u32,
     /// Blocks of a cluster, for kernels of clusters.
     pub cluster: Option<u32>,
+    /// Whether its blocks may begin before the launch before has ended, for kernels that wait for that themselves
+    /// (`cuda/dependent.cuh`).
+    pub follows: bool,
 }
 
 impl Shape {
     /// A row of blocks.
     pub fn row(blocks: u32, block: u32) -> Shape {
-        Shape { grid: [blocks, 1, 1], block, shared: 0, cluster: None }
+        Shape { grid: [blocks, 1, 1], block, shared: 0, cluster: None, follows: false }
     }
 }
+
+/// The first driver that lets a launch in a graph begin before the one before has ended.
+const FOLLOWS: (i32, i32) = (12, 3);
 
 /// Number of devices; `None` without a driver.
 pub fn count() -> Option<u32> {
@@ -202,7 +208,7 @@ impl Device {
         let mut args: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: by the caller's promise; the driver copies the arguments before it returns.
         let code = unsafe {
-            let Shape { grid: [x, y, z], block, shared, cluster } = shape;
+            let Shape { grid: [x, y, z], block, shared, cluster, .. } = shape;
             let stream = self.streams.now().as_inner();
             let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
             match (kernel, cluster) {
@@ -211,8 +217,11 @@ impl Device {
                         as u32
                 }
                 (_, Some(blocks)) => {
-                    let mut attribute = LaunchAttribute::cluster(blocks);
-                    libcuda::cuLaunchKernelEx(&self.config(shape, &mut attribute), function, args, extra)
+                    let mut attributes = vec![LaunchAttribute::cluster(blocks)];
+                    if shape.follows && self.properties.driver >= FOLLOWS {
+                        attributes.push(LaunchAttribute::follows());
+                    }
+                    libcuda::cuLaunchKernelEx(&self.config(shape, &mut attributes), function, args, extra)
                 }
                 _ => sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra) as u32,
             }
@@ -220,16 +229,16 @@ impl Device {
         self.check_code(code, &format!("launch {name}"))
     }
 
-    /// A launch of clusters.
-    fn config(&self, shape: Shape, attribute: &mut LaunchAttribute) -> LaunchConfig {
+    /// A launch with attributes.
+    fn config(&self, shape: Shape, attributes: &mut [LaunchAttribute]) -> LaunchConfig {
         let (block, stream) = ([shape.block, 1, 1], self.streams.now().as_inner());
         LaunchConfig {
             grid: shape.grid,
             block,
             shared: shape.shared,
             stream,
-            attributes: attribute,
-            count: 1,
+            attributes: attributes.as_mut_ptr(),
+            count: attributes.len() as u32,
         }
     }
 
@@ -253,15 +262,15 @@ impl Device {
         self.allow(kernel, shared)?;
         let (function, _) = self.function(kernel)?;
         let blocks = CLUSTER as u32;
-        let mut attribute = LaunchAttribute::cluster(blocks);
+        let mut attributes = [LaunchAttribute::cluster(blocks)];
         let shape =
-            Shape { grid: [blocks, 1, 1], block: block as u32, shared: shared as u32, cluster: Some(blocks) };
+            Shape { shared: shared as u32, cluster: Some(blocks), ..Shape::row(blocks, block as u32) };
         let mut clusters = 0;
         // SAFETY: the function is one of ours, and the attribute outlives the configuration.
         unsafe {
             let code = libcuda::cuFuncSetAttribute(function, MORE_THAN_EIGHT, 1);
             self.check_code(code, "ask for clusters of 16 blocks")?;
-            let config = self.config(shape, &mut attribute);
+            let config = self.config(shape, &mut attributes);
             let code = libcuda::cuOccupancyMaxActiveClusters(&mut clusters, function, &config);
             self.check_code(code, "ask how many clusters fit")?;
         }

@@ -49,13 +49,12 @@ pub struct LaunchConfig {
     pub count: c_uint,
 }
 
-/// `CUlaunchAttribute` with blocks of a cluster for a value.
+/// `CUlaunchAttribute`, of those whose values are words.
 #[repr(C, align(8))]
 pub struct LaunchAttribute {
     pub id: c_uint,
     pub padding: c_uint,
-    pub cluster: [c_uint; 3],
-    pub unused: [c_uint; 13],
+    pub value: [c_uint; 16],
 }
 
 const _: () = assert!(size_of::<LaunchConfig>() == 56 && size_of::<LaunchAttribute>() == 72);
@@ -64,7 +63,19 @@ impl LaunchAttribute {
     /// Clusters of so many blocks.
     pub fn cluster(blocks: u32) -> LaunchAttribute {
         // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION.
-        LaunchAttribute { id: 4, padding: 0, cluster: [blocks, 1, 1], unused: [0; 13] }
+        LaunchAttribute::of(4, [blocks, 1, 1])
+    }
+
+    /// A launch that may begin before the one before it in its stream has ended.
+    pub fn follows() -> LaunchAttribute {
+        // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION.
+        LaunchAttribute::of(6, [1, 0, 0])
+    }
+
+    fn of(id: c_uint, [x, y, z]: [c_uint; 3]) -> LaunchAttribute {
+        let mut value = [0; 16];
+        value[..3].copy_from_slice(&[x, y, z]);
+        LaunchAttribute { id, padding: 0, value }
     }
 }
 

@@ -320,15 +320,15 @@ impl Loaded {
         unsafe { device.launch(Kernel::Reset, shape, &args) }
     }
 
-    /// Launches stages where the cursor stands.
+    /// Launches stages where the cursor stands, one launch after the other.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn launch(&self, device: &Device, launch: &Launch) -> Result<()> {
-        self.launch_with(device, launch, &self.args)
+    pub fn launch<'a>(&self, device: &Device, launches: impl Iterator<Item = &'a Launch>) -> Result<()> {
+        self.launch_with(device, launches, &self.args)
     }
 
-    /// Launches stages of a row one after the other, wherever the cursor stands: they have one of their own.
+    /// Launches stages of a row, wherever the cursor stands: they have one of their own.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -336,18 +336,29 @@ impl Loaded {
         &self,
         device: &Device,
         row: usize,
-        mut launches: impl Iterator<Item = &'a Launch>,
+        launches: impl Iterator<Item = &'a Launch>,
     ) -> Result<()> {
         let args = abi::Batch { cursor: self.args.cursor + size_of::<Cursor>() as u64, ..self.args };
         move_cursor(device, args.cursor, row)?;
-        launches.try_for_each(|launch| self.launch_with(device, launch, &args))
+        self.launch_with(device, launches, &args)
     }
 
-    fn launch_with(&self, device: &Device, launch: &Launch, args: &abi::Batch) -> Result<()> {
-        let records = self.records() + launch.first as u64 * u64::from(self.shared());
-        let shape = launch.shape(self.shared() as usize);
-        // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
-        unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(args)]) }
+    fn launch_with<'a>(
+        &self,
+        device: &Device,
+        launches: impl Iterator<Item = &'a Launch>,
+        args: &abi::Batch,
+    ) -> Result<()> {
+        for (at, launch) in launches.enumerate() {
+            let records = self.records() + launch.first as u64 * u64::from(self.shared());
+            // What moves the cursor comes before the first. The others read that, the weights and their records, and wait until the
+            // last launch has ended before they read or write anything else.
+            let follows = at > 0 && launch.awaits();
+            let shape = Shape { follows, ..launch.shape(self.shared() as usize) };
+            // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.
+            unsafe { device.launch(launch.kernel(), shape, &[bytes_of(&records), bytes_of(args)])? };
+        }
+        Ok(())
     }
 
     /// Draws the cursor's pixel of every image and moves the cursor on.

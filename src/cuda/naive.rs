@@ -182,7 +182,9 @@ impl Naive {
     fn pass(&self, device: &Device) -> Result<()> {
         for op in &self.pass.ops {
             match op {
-                Op::Launch(launch) => self.loaded.launch(device, &self.pass.table.launches[*launch])?,
+                Op::Launch(launch) => {
+                    self.loaded.launch(device, [&self.pass.table.launches[*launch]].into_iter())?
+                }
                 Op::Activate { kernel, from, to, positions } => {
                     self.activate(device, *kernel, from, to, *positions)?
                 }

@@ -64,8 +64,7 @@ impl Pending {
     fn begin(&self, device: &Device, loaded: &Loaded, row: usize) -> Result<()> {
         let (expected, row) = (self.expected.as_device_ptr().as_raw(), row as i32);
         let images = (loaded.args.size as u32).min(MOST_IMAGES);
-        let shape =
-            driver::Shape { grid: [self.maps, images, 1], block: THREADS as u32, shared: 0, cluster: None };
+        let shape = driver::Shape { grid: [self.maps, images, 1], ..driver::Shape::row(1, THREADS as u32) };
         let args = [bytes_of(&expected), bytes_of(&loaded.args), bytes_of(&row)];
         // SAFETY: the arguments of cache_expect_f32; the maps lie in the arena.
         unsafe { device.launch(Kernel::Expect, shape, &args) }

@@ -273,7 +273,12 @@ impl Launch {
             Form::Spread(blocks) => (abi::SPREAD_THREADS, abi::SPREAD_SHARED, Some(blocks as u32)),
         };
         let grid = [self.x, self.y, self.count as u32];
-        Shape { grid, block: threads as u32, shared: (record + beside) as u32, cluster }
+        Shape { grid, block: threads as u32, shared: (record + beside) as u32, cluster, follows: false }
+    }
+
+    /// Whether its kernel waits itself until the launch before has ended.
+    pub fn awaits(&self) -> bool {
+        self.kernel() == Kernel::Spread
     }
 }
 
