@@ -205,6 +205,8 @@ class Translator:
             "CGABAR_ARV",
             "CGABAR_WAIT",
             "FENCE",
+            "ACQBULK",  # griddepcontrol.wait
+            "PREEXIT",  # griddepcontrol.launch_dependents
         ):
             return ["pass"]
         # One lane after the other: here each has uniform registers of its own.

@@ -142,6 +142,16 @@ impl Device {
         self.capability >= (9, 0)
     }
 
+    /// Whether a launch may begin before the one before it has ended.
+    pub fn dependent_launches(&self) -> bool {
+        self.capability >= (9, 0)
+    }
+
+    /// Whether such a launch can be captured, which drivers learned later.
+    pub fn captures_dependent_launches(&self) -> bool {
+        self.driver_version >= 12_030
+    }
+
     /// The answer to `cuDeviceGetAttribute`, if the attribute is known; numbers as in `cuda.h`.
     pub fn attribute(&self, attribute: u32) -> Option<i32> {
         let limits = &self.limits;

@@ -23,6 +23,8 @@ pub enum FaultKind {
     ReadOnly,
     /// Two accesses, one of them a write, that nothing orders.
     Race,
+    /// A launch that may begin before the one before it has ended, and never waits for it.
+    Dependency,
     /// A value that is its own flag and may arrive never, twice, or in parts.
     Handover,
     /// `ld.global.nc` of bytes that the launch writes.

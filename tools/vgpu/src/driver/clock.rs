@@ -56,7 +56,18 @@ pub struct Done {
     /// A kernel, or what else.
     pub what: String,
     /// What it has touched.
-    pub touched: Footprint,
+    pub touched: Arc<Footprint>,
+}
+
+/// A launch that need not have ended when the next in its stream begins.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    /// Its number.
+    pub number: u64,
+    /// What it is.
+    pub what: String,
+    /// What it has touched.
+    pub touched: Arc<Footprint>,
 }
 
 impl Done {

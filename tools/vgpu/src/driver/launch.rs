@@ -42,11 +42,13 @@ struct Shape {
     cooperative: bool,
     /// Blocks of a cluster.
     cluster: Option<[u32; 3]>,
+    /// Whether it may begin before the launch before it has ended.
+    dependent: bool,
 }
 
 impl Shape {
     fn new(grid: [u32; 3], block: [u32; 3], shared: u32) -> Shape {
-        Shape { grid, block, shared, cooperative: false, cluster: None }
+        Shape { grid, block, shared, cooperative: false, cluster: None, dependent: false }
     }
 }
 
@@ -113,6 +115,14 @@ fn check(state: &State, function: &Function, shape: &Shape) -> Result<u64, Code>
     if kernel.static_shared.saturating_add(shared) > function.most_shared {
         return Err(Code::INVALID_VALUE);
     }
+    if shape.dependent && !state.device.dependent_launches() {
+        let (major, minor) = state.device.capability;
+        let why = format!(
+            "launches that begin before the one before has ended (PROGRAMMATIC_STREAM_SERIALIZATION) are new in \
+             compute capability 9.0; the device has {major}.{minor}"
+        );
+        return refuse(Code::NOT_SUPPORTED, kernel, &why);
+    }
     let resident = exec::resident_blocks(kernel, limits, threads as u32, shared);
     if resident == 0 {
         return Err(Code::LAUNCH_OUT_OF_RESOURCES);
@@ -136,7 +146,7 @@ unsafe fn launch(
     let function = state.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.clone();
     shape.cluster = shape.cluster.or(function.kernel.cluster);
     let fit = check(state, &function, &shape)?;
-    let Shape { grid, block, shared, cooperative, cluster } = shape;
+    let Shape { grid, block, shared, cooperative, cluster, dependent } = shape;
     if cooperative && !state.device.cooperative {
         return Err(Code::NOT_SUPPORTED);
     }
@@ -149,9 +159,14 @@ unsafe fn launch(
         let why = format!("a cluster of {size} blocks does not fit into one part (GPC) of the device");
         return refuse(Code::INVALID_CLUSTER_SIZE, &kernel, &why);
     }
+    if dependent && state.stream(stream)?.capture.is_some() && !state.device.captures_dependent_launches() {
+        let why = "PROGRAMMATIC_STREAM_SERIALIZATION in a capture is new in CUDA 12.3; the driver is older";
+        return refuse(Code::NOT_SUPPORTED, &kernel, why);
+    }
     // SAFETY: by the caller's promise.
     let params = unsafe { arguments(&kernel, pointers) }?;
-    state.queue(stream, Work::Launch { kernel, grid, block, shared, params, cooperative, cluster }).map(drop)
+    let work = Work::Launch { kernel, grid, block, shared, params, cooperative, cluster, dependent };
+    state.queue(stream, work).map(drop)
 }
 
 /// Launches a kernel.
@@ -244,6 +259,8 @@ unsafe fn shape(config: *const Config) -> Result<(Shape, Handle), Code> {
     const COOPERATIVE: u32 = 2;
     /// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`
     const CLUSTER: u32 = 4;
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`
+    const PROGRAMMATIC: u32 = 6;
     // SAFETY: by the caller's promise, null or a configuration.
     let Some(config) = (unsafe { config.as_ref() }) else { return Err(Code::INVALID_VALUE) };
     let mut shape = Shape::new(config.grid, config.block, config.shared);
@@ -256,6 +273,7 @@ unsafe fn shape(config: *const Config) -> Result<(Shape, Handle), Code> {
         match id {
             IGNORE => {}
             COOPERATIVE => shape.cooperative = value[0] != 0,
+            PROGRAMMATIC => shape.dependent = value[0] != 0,
             CLUSTER => shape.cluster = Some([value[0], value[1], value[2]]),
             other => {
                 eprintln!("vgpu: launch attribute {} is not supported", attribute_name(other));
@@ -272,7 +290,6 @@ fn attribute_name(id: u32) -> String {
         1 => "ACCESS_POLICY_WINDOW",
         3 => "SYNCHRONIZATION_POLICY",
         5 => "CLUSTER_SCHEDULING_POLICY_PREFERENCE",
-        6 => "PROGRAMMATIC_STREAM_SERIALIZATION",
         7 => "PROGRAMMATIC_EVENT",
         8 => "PRIORITY",
         9 => "MEM_SYNC_DOMAIN_MAP",
@@ -287,7 +304,7 @@ fn attribute_name(id: u32) -> String {
     format!("CU_LAUNCH_ATTRIBUTE_{name}")
 }
 
-/// Launches a kernel with attributes: clusters, cooperatively.
+/// Launches a kernel with attributes: clusters, cooperatively, before the launch before has ended.
 ///
 /// # Safety
 /// As in `cuda.h`. Arguments as one packed buffer (`extra`) are not supported.

@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod context;
+pub mod dependent;
 pub mod error;
 pub mod event;
 pub mod graph;

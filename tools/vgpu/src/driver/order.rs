@@ -11,9 +11,10 @@ use super::clock::{Clock, Done};
 use super::error::Code;
 use super::state::{DEFAULT_STREAM, Handle, Queued, State, Work, own};
 use crate::fault::{Fault, FaultKind};
-use crate::memory::Touch;
+use crate::memory::{Footprint, Touch};
 
 /// A piece of work that is being done.
+#[derive(Clone)]
 pub struct Piece {
     /// Its stream.
     pub stream: Handle,
@@ -21,8 +22,10 @@ pub struct Piece {
     pub number: u64,
     /// What comes before it, besides the work of its stream.
     pub before: Arc<Clock>,
-    /// Whether it is noted what it touches.
+    /// Whether other streams want to know what it touches.
     pub noted: bool,
+    /// Whether a launch is next that may begin before this has ended.
+    pub followed: bool,
 }
 
 impl State {
@@ -90,8 +93,10 @@ impl State {
     ///
     /// # Errors
     /// A race.
-    pub fn compare(&mut self, piece: &Piece, what: &str) -> Result<(), Fault> {
-        let Some(touched) = self.memory.noted() else { return Ok(()) };
+    pub fn compare(&mut self, piece: &Piece, what: &str, touched: Arc<Footprint>) -> Result<(), Fault> {
+        if !piece.noted {
+            return Ok(());
+        }
         for other in self.done.iter().filter(|d| d.beside(piece.stream, &piece.before)) {
             let Some((address, own, theirs)) = touched.clash(&other.touched) else { continue };
             let message = format!(
@@ -118,14 +123,16 @@ impl Work {
     }
 }
 
-fn name(stream: Handle) -> String {
+/// A stream, for messages.
+pub fn name(stream: Handle) -> String {
     match stream {
         DEFAULT_STREAM => "the default stream".to_string(),
         handle => format!("stream {handle:#x}"),
     }
 }
 
-fn noun(touch: Touch) -> &'static str {
+/// A touch, for messages.
+pub fn noun(touch: Touch) -> &'static str {
     match touch {
         Touch::Read => "reads",
         Touch::Write => "writes",

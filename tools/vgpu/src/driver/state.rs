@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::clock::{Clock, Done};
+use super::clock::{Ahead, Clock, Done};
 use super::error::Code;
 use crate::counters::Counters;
 use crate::device::{Device, number};
@@ -58,6 +58,8 @@ pub enum Work {
         cooperative: bool,
         /// Blocks of a cluster.
         cluster: Option<[u32; 3]>,
+        /// Whether it may begin before the launch before it has ended.
+        dependent: bool,
     },
     /// Host to device; the bytes were copied when it was asked for, as with pageable memory.
     Upload {
@@ -123,6 +125,8 @@ pub struct Stream {
     pub last: u64,
     /// What comes before the next, besides the work of the stream.
     pub known: Arc<Clock>,
+    /// What need not have ended when the next launch begins, the last first.
+    pub ahead: Vec<Ahead>,
     /// What is being captured instead of queued.
     pub capture: Option<Vec<Work>>,
 }
@@ -130,7 +134,14 @@ pub struct Stream {
 impl Stream {
     /// An idle stream.
     pub fn new(blocking: bool) -> Stream {
-        Stream { blocking, queue: VecDeque::new(), last: 0, known: Arc::default(), capture: None }
+        Stream {
+            blocking,
+            queue: VecDeque::new(),
+            last: 0,
+            known: Arc::default(),
+            ahead: Vec::new(),
+            capture: None,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! sees what it would see on a slow device. The default stream and those that are not "non-blocking"
 //! keep to one order among each other, as the driver promises.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::order::Piece;
 use super::state::{DEFAULT_STREAM, Handle, Queued, State, Stream, Work, call, give, own};
 use crate::exec::{self, Launch};
 use crate::fault::Fault;
-use crate::memory::Touch;
+use crate::memory::{Noted, Touch};
 
 impl State {
     /// The stream of a handle.
@@ -66,8 +67,10 @@ impl State {
                 continue;
             }
             let noted = self.begins(handle, first, &before);
-            let Queued { work, .. } = self.stream(handle)?.queue.pop_front().expect("it was there");
-            self.do_work(work, &Piece { stream: handle, number: first, before, noted }, false)?;
+            let queue = &mut self.stream(handle)?.queue;
+            let Queued { work, .. } = queue.pop_front().expect("it was there");
+            let followed = queue.front().is_some_and(|next| next.work.is_dependent());
+            self.do_work(work, &Piece { stream: handle, number: first, before, noted, followed }, false)?;
         }
     }
 
@@ -88,15 +91,24 @@ impl State {
     }
 
     fn do_work(&mut self, work: Work, piece: &Piece, in_graph: bool) -> Result<(), Code> {
-        self.memory.note(piece.noted);
+        match work {
+            Work::Launch { .. } => {}
+            // A record that was captured is no node of the graph.
+            Work::Record(_) if in_graph => {}
+            // Whatever else comes between two launches orders them.
+            _ => self.stream(piece.stream)?.ahead.clear(),
+        }
+        self.memory.note(piece.noted.then(Noted::default));
         let (what, done) = match work {
-            Work::Launch { kernel, grid, block, shared, params, cooperative, cluster } => {
+            Work::Launch { kernel, grid, block, shared, params, cooperative, cluster, dependent } => {
                 self.usage.ran(&kernel.name, in_graph, cooperative);
+                let ahead = self.begins_launch(piece, dependent)?;
                 let (kernel, params, dynamic_shared) = (&*kernel, &*params, shared);
                 let launch = Launch { kernel, grid, block, dynamic_shared, params, cooperative, cluster };
                 let limits = self.device.limits;
                 let run = exec::run(&launch, &mut self.memory, &limits, self.schedule, &mut self.counters);
-                let run = run.and_then(|()| self.compare(piece, &format!("kernel {}", kernel.name)));
+                let run =
+                    run.and_then(|()| self.ends_launch(piece, &format!("kernel {}", kernel.name), ahead));
                 return run.map_err(|fault| self.fails(&fault));
             }
             Work::Upload { to, bytes } => {
@@ -131,7 +143,8 @@ impl State {
             Work::Wait(stream, _) if !self.streams.contains_key(&own(stream)) => return Ok(()),
             Work::Wait(stream, number) => return self.drain(stream, number),
             Work::Graph(nodes) => {
-                return nodes.into_iter().try_for_each(|node| self.do_work(node, piece, true));
+                self.do_nodes(nodes, piece)?;
+                return Ok(());
             }
         };
         done.map_err(|error| {
@@ -139,7 +152,20 @@ impl State {
             self.usage.faults.push(error.to_string());
             Code::from(&error)
         })?;
-        self.compare(piece, what).map_err(|fault| self.fails(&fault))
+        let Some(Noted { touched, .. }) = self.memory.noted() else { return Ok(()) };
+        self.compare(piece, what, touched.into()).map_err(|fault| self.fails(&fault))
+    }
+
+    /// Does the work of a graph, which is ordered as a whole after what its stream did before.
+    fn do_nodes(&mut self, nodes: Vec<Work>, piece: &Piece) -> Result<(), Code> {
+        let mut nodes: VecDeque<Work> = nodes.into();
+        while let Some(node) = nodes.pop_front() {
+            let next = nodes.iter().find(|next| !matches!(next, Work::Record(_)));
+            let followed = next.is_some_and(Work::is_dependent);
+            self.do_work(node, &Piece { followed, ..piece.clone() }, true)?;
+        }
+        self.stream(piece.stream)?.ahead.clear();
+        Ok(())
     }
 
     /// What a fault leaves behind: a context that has failed does nothing more.
@@ -148,7 +174,10 @@ impl State {
         self.usage.faults.push(fault.message.clone());
         let code = Code::from(fault.kind);
         self.sticky = Some(code);
-        self.streams.values_mut().for_each(|stream| stream.queue.clear());
+        for stream in self.streams.values_mut() {
+            stream.queue.clear();
+            stream.ahead.clear();
+        }
         self.done.clear();
         code
     }

@@ -34,6 +34,8 @@ impl Machine<'_> {
             Kind::Barrier(barrier) if mask != 0 => return self.barrier(block, lanes, barrier, at),
             Kind::ClusterArrive(release) if mask != 0 => self.arrive(block, at, *release)?,
             Kind::ClusterWait if mask != 0 => return self.wait(block, at),
+            Kind::LaunchWait if mask != 0 => self.wait_for_launch(block, at),
+            Kind::LaunchDependents if mask != 0 => self.launch_dependents(block, at),
             Kind::Mbarrier(op) if mask != 0 => self.mbarrier(block, lanes, op, at)?,
             Kind::StoreAsync(op) if mask != 0 => self.store_async(block, lanes, op, at)?,
             Kind::Map(map) if mask != 0 => self.map(block, lanes, map, at)?,

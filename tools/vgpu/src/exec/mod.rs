@@ -11,6 +11,7 @@ mod cluster;
 mod control;
 mod copy;
 mod count;
+mod dependent;
 mod distributed;
 mod exchange;
 mod handover;

@@ -61,11 +61,8 @@ impl Machine<'_> {
         if !self.order.on {
             return Ok(());
         }
-        if let Some(footprint) = &mut self.memory.footprint {
-            let touch = if access.store { Touch::Write } else { Touch::Read };
-            let runs = &site.pattern.runs;
-            footprint.add(touch, runs.iter().map(|&(begin, len)| (origin.wrapping_add_signed(begin), len)));
-        }
+        let touch = if access.store { Touch::Write } else { Touch::Read };
+        self.note(block, at, touch, &site.pattern, addresses);
         let base = self.memory.segment(site.allocation).map_or(0, |s| s.base());
         let Machine { memory, order, late, .. } = self;
         let warp = &block.warps[at.warp];
@@ -266,6 +263,7 @@ impl Machine<'_> {
         if area == Area::Shared {
             return self.check_shared(block, at, &site.pattern, addresses, true, true, atomic.site).map(drop);
         }
+        self.note(block, at, Touch::Atomic, &site.pattern, addresses);
         let origin = addresses[site.pattern.first as usize];
         for &(begin, len) in &site.pattern.runs {
             let address = origin.wrapping_add_signed(begin);
@@ -288,7 +286,6 @@ impl Machine<'_> {
         site: u32,
         addresses: &[u64; WARP],
     ) -> Result<(), Fault> {
-        self.memory.touch(if write { Touch::Atomic } else { Touch::Read }, address, len);
         let base = self.memory.segment(allocation).map_or(0, |s| s.base());
         let Machine { memory, order, .. } = self;
         let warp = &block.warps[at.warp];
@@ -325,6 +322,11 @@ impl Machine<'_> {
         }
         if !self.order.on {
             return Ok(());
+        }
+        if self.memory.noted.is_some() {
+            let mut pattern = Pattern::default();
+            pattern.update(&[from; WARP], at.mask, bytes);
+            self.note(block, at, Touch::Read, &pattern, &[from; WARP]);
         }
         self.check_one(block, at, allocation, (from, bytes), false, false, copy.sites[0], &[from; WARP])
     }

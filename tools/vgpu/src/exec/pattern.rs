@@ -30,7 +30,7 @@ pub struct Pattern {
     /// Where the first lane's address is within a sector.
     phase: u64,
     /// Bytes of each lane.
-    width: u64,
+    pub width: u64,
     /// Each active lane's address less the first's.
     relative: [u64; WARP],
     /// All of them, or-ed, for alignment.

@@ -129,6 +129,8 @@ pub struct Warp {
     pub arrived: Option<(u64, u32)>,
     /// Which blocks of its cluster it knows to have begun, a bit for each.
     pub begun: u32,
+    /// Lanes that have waited for the launch before.
+    pub follows: u32,
     /// What it looked at that others may change.
     pub watch: Watch,
     /// The barrier in shared memory that it looked at last, if in vain.
@@ -157,6 +159,7 @@ impl Warp {
             state: State::Ready,
             arrived: None,
             begun: 0,
+            follows: 0,
             watch: Watch::default(),
             missed: None,
             looking: false,
@@ -175,6 +178,7 @@ impl Warp {
         self.state = State::Ready;
         self.arrived = None;
         self.begun = 0;
+        self.follows = 0;
         self.watch.clear();
         self.missed = None;
         self.looking = false;

@@ -48,6 +48,10 @@ pub enum Kind {
     ClusterArrive(bool),
     /// `barrier.cluster.wait`
     ClusterWait,
+    /// `griddepcontrol.wait`
+    LaunchWait,
+    /// `griddepcontrol.launch_dependents`
+    LaunchDependents,
     /// `mapa` and `getctarank`
     Map(Box<Map>),
     /// `mbarrier`
@@ -318,6 +322,8 @@ impl Instruction {
             | Kind::Fence(_)
             | Kind::ClusterArrive(_)
             | Kind::ClusterWait
+            | Kind::LaunchWait
+            | Kind::LaunchDependents
             | Kind::Branch(_)
             | Kind::Exit
             | Kind::Trap(_)

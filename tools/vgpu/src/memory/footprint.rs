@@ -74,6 +74,19 @@ impl Footprint {
     }
 }
 
+/// What is noted of a piece of work.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// What it touches.
+    pub touched: Footprint,
+    /// What those of its threads touch that have not waited for the launch before, if there is one to wait for.
+    pub early: Option<Footprint>,
+    /// Whether a thread has waited for the launch before.
+    pub waited: bool,
+    /// Whether a thread that had not let the next launch begin.
+    pub hasty: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

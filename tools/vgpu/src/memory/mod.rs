@@ -10,7 +10,7 @@ pub mod window;
 
 use std::collections::VecDeque;
 
-pub use footprint::{Footprint, Touch};
+pub use footprint::{Footprint, Noted, Touch};
 pub use segment::Segment;
 
 use crate::check::{Cell, Shadow};
@@ -105,8 +105,8 @@ pub struct Memory {
     clock: u64,
     /// Launches so far.
     launches: u32,
-    /// What is touched, if that is noted.
-    pub(crate) footprint: Option<Footprint>,
+    /// What the work at hand does, if that is noted.
+    pub(crate) noted: Option<Noted>,
 }
 
 impl Memory {
@@ -120,7 +120,7 @@ impl Memory {
             freed: VecDeque::new(),
             clock: 0,
             launches: 0,
-            footprint: None,
+            noted: None,
         }
     }
 
@@ -296,20 +296,20 @@ impl Memory {
     }
 
     /// From now on it is noted what is touched, or not.
-    pub(crate) fn note(&mut self, noted: bool) {
-        self.footprint = noted.then(Footprint::default);
+    pub(crate) fn note(&mut self, noted: Option<Noted>) {
+        self.noted = noted;
     }
 
     /// Notes a touch by something else than a kernel.
     pub(crate) fn touch(&mut self, touch: Touch, address: u64, bytes: u64) {
-        if let Some(footprint) = &mut self.footprint {
-            footprint.add(touch, [(address, bytes)].into_iter());
+        if let Some(noted) = &mut self.noted {
+            noted.touched.add(touch, [(address, bytes)].into_iter());
         }
     }
 
     /// Ends it: what was noted.
-    pub(crate) fn noted(&mut self) -> Option<Footprint> {
-        self.footprint.take()
+    pub(crate) fn noted(&mut self) -> Option<Noted> {
+        self.noted.take()
     }
 
     /// A launch begins: its first time, later than all of the launches before.

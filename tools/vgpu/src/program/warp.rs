@@ -35,7 +35,8 @@ impl<'m> Decoder<'m> {
             },
             ("exit", _) => self.emit(Kind::Exit, Some(Class::Branch)),
             ("trap", _) => self.emit(Kind::Trap("the kernel executed trap"), Some(Class::Branch)),
-            ("brkpt" | "pmevent" | "griddepcontrol" | "setmaxnreg", _) => {}
+            ("brkpt" | "pmevent" | "setmaxnreg", _) => {}
+            ("griddepcontrol", []) => self.launch_control(opcode)?,
             ("nanosleep", _) => self.emit(Kind::Sleep, Some(Class::Other)),
             ("call", _) => self.call_with(operands)?,
             ("membar", _) => self.fence(opcode),
@@ -114,6 +115,21 @@ impl<'m> Decoder<'m> {
             _ => return self.fail(format!("{opcode} is not supported")),
         };
         self.emit(kind, Some(Class::Barrier));
+        Ok(())
+    }
+
+    /// `griddepcontrol`
+    fn launch_control(&mut self, opcode: &str) -> Result<()> {
+        let kind = match opcode {
+            "griddepcontrol.wait" => Kind::LaunchWait,
+            "griddepcontrol.launch_dependents" => Kind::LaunchDependents,
+            _ => return self.fail(format!("{opcode} is not supported")),
+        };
+        let module = self.module;
+        if module.version < (7, 8) || module.architecture() < 90 {
+            return self.fail(format!("{opcode} is new in PTX 7.8 and needs sm_90"));
+        }
+        self.emit(kind, Some(Class::Other));
         Ok(())
     }
 

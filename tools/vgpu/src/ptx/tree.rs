@@ -225,5 +225,13 @@ pub struct Module<'a> {
     pub files: Vec<(u32, &'a str)>,
 }
 
+impl Module<'_> {
+    /// The number of the target: 90 of `sm_90a`.
+    pub fn architecture(&self) -> u32 {
+        let number = self.target.trim_start_matches("sm_").trim_end_matches(|c: char| !c.is_ascii_digit());
+        number.parse().unwrap_or(0)
+    }
+}
+
 /// The result of parsing.
 pub type Result<T> = std::result::Result<T, Error>;

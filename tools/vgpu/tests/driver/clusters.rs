@@ -34,13 +34,13 @@ const COOPERATIVE: u32 = 2;
 const CLUSTER: u32 = 4;
 const PRIORITY: u32 = 8;
 
-fn attribute(id: u32, words: &[u32]) -> Attribute {
+pub fn attribute(id: u32, words: &[u32]) -> Attribute {
     let mut value = [0; 16];
     value[..words.len()].copy_from_slice(words);
     Attribute { id, pad: 0, value }
 }
 
-fn config(grid: u32, block: u32, shared: u32, attributes: &[Attribute]) -> Config {
+pub fn config(grid: u32, block: u32, shared: u32, attributes: &[Attribute]) -> Config {
     let (attributes, count) = (attributes.as_ptr(), attributes.len() as u32);
     Config { grid: [grid, 1, 1], block: [block, 1, 1], shared, stream: 0, attributes, count }
 }
@@ -53,7 +53,7 @@ fn launch_ex(function: usize, config: &Config, out: u64) -> u32 {
 }
 
 /// Clusters that fit at once, or the code.
-fn fit(function: usize, config: &Config) -> Result<i32, u32> {
+pub fn fit(function: usize, config: &Config) -> Result<i32, u32> {
     let mut clusters = -1;
     // SAFETY: the pointers are to local variables.
     match unsafe { cuOccupancyMaxActiveClusters(&mut clusters, function, config) } {

@@ -4,6 +4,7 @@
 //! it starts this program again for itself alone, with its settings, and looks at what came of it.
 
 mod clusters;
+mod dependent;
 mod devices;
 mod memory;
 mod modules;

@@ -399,3 +399,28 @@ fn stores_that_complete_later() {
     let long = send(&format!("{st}.b64 [%r2], %d2, [%r3];"), 8).replace("READ", second);
     check(&long, |block, thread| if thread < 16 { [0, value(block, thread)] } else { [0xeeee_eeee; 2] });
 }
+
+#[test]
+fn a_launch_that_follows_no_other_waits_for_nothing() {
+    let both = "griddepcontrol.launch_dependents; setp.lt.u32 %p0, %t, 7; @%p0 griddepcontrol.wait;\n\
+                @%p0 griddepcontrol.launch_dependents; griddepcontrol.wait; st.global.u32 [%o], %t;";
+    check(both, |_, thread| [thread]);
+    let load = |version: &str, target: &str, what: &str| {
+        let text = kernel(what).replace("9.0", version).replace("sm_90", target);
+        let loaded = vgpu::program::Module::load(&text, &mut vgpu::memory::Memory::new(1 << 20));
+        loaded.map(drop).map_err(|error| error.to_string())
+    };
+    for what in ["griddepcontrol.wait;", "griddepcontrol.launch_dependents;"] {
+        for target in ["sm_90", "sm_90a", "sm_100f"] {
+            assert_eq!(load("7.8", target, what), Ok(()));
+        }
+        for (version, target) in [("7.7", "sm_90"), ("7.8", "sm_89")] {
+            let error = load(version, target, what).unwrap_err();
+            assert!(error.contains("is new in PTX 7.8 and needs sm_90"), "{error}");
+        }
+    }
+    for what in ["griddepcontrol;", "griddepcontrol.wait.all;"] {
+        assert!(load("9.0", "sm_90", what).unwrap_err().contains("is not supported"));
+    }
+    assert!(load("9.0", "sm_90", "griddepcontrol.wait 1;").is_err());
+}

@@ -142,7 +142,6 @@ fn leaves_everything_as_it_was() {
         "applypriority.global.L2::evict_normal [%i], 128;",
         "brkpt;",
         "pmevent 3;",
-        "griddepcontrol.wait;",
         "setmaxnreg.dec.sync.aligned.u32 24;",
     ] {
         let line = if line == "brkpt;" { "setp.gt.u32 %p0, %t, 99; @%p0 brkpt;" } else { line };
