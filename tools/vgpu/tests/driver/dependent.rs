@@ -32,7 +32,7 @@ const ADD: &str = "red.global.add.u32 [%d0], 1;";
 /// in `half` two threads of four wait, all at once.
 fn ptx() -> String {
     let land = "shl.b32 %r2, %r0, 2; mov.u32 %r1, s; add.u32 %r2, %r2, %r1; cp.async.ca.shared.global [%r2], [%d1], 4; cp.async.wait_all;";
-    let kernels: [(&str, &[&str]); 11] = [
+    let kernels: [(&str, &[&str]); 12] = [
         ("copy", &[LOAD, STORE]),
         ("waits", &[WAIT, LOAD, STORE]),
         ("late", &[WAIT, LET, LOAD, STORE]),
@@ -43,6 +43,7 @@ fn ptx() -> String {
         ("adds", &[ADD, WAIT]),
         ("half_adds", &["@%p", WAIT, ADD]),
         ("lands", &[land, WAIT]),
+        ("first_block", &["mov.u32 %r2, %ctaid.x; setp.eq.u32 %p, %r2, 0; @%p", WAIT, LOAD]),
         ("half_lets", &["@%p", WAIT, LET, WAIT, LOAD, STORE]),
     ];
     let kernels = kernels.map(|(name, body)| {
@@ -72,11 +73,17 @@ impl Kit {
         Kit { stream: stream(flags), module: load(&ptx()).unwrap(), words }
     }
 
-    /// A launch of some threads that writes one run of words and reads another: the code.
-    fn launch(&self, name: &str, threads: u32, [out, from]: [usize; 2], dependent: Option<u32>) -> u32 {
+    /// A launch of some blocks of some threads that writes one run of words and reads another: the code.
+    fn launch(
+        &self,
+        name: &str,
+        [grid, threads]: [u32; 2],
+        [out, from]: [usize; 2],
+        dependent: Option<u32>,
+    ) -> u32 {
         let function = function(self.module, name).unwrap();
         let attributes: Vec<_> = dependent.iter().map(|&value| attribute(DEPENDENT, &[value])).collect();
-        let config = Config { stream: self.stream, ..config(1, threads, 0, &attributes) };
+        let config = Config { stream: self.stream, ..config(grid, threads, 0, &attributes) };
         let arguments = [self.words[out], self.words[from]];
         let pointers: [*const c_void; 2] = arguments.each_ref().map(|a| std::ptr::from_ref(a).cast());
         // SAFETY: there is a pointer for each parameter.
@@ -85,12 +92,12 @@ impl Kit {
 
     /// One that begins after the one before.
     fn plain(&self, name: &str, runs: [usize; 2]) {
-        assert_eq!(self.launch(name, 4, runs, None), 0);
+        assert_eq!(self.launch(name, [1, 4], runs, None), 0);
     }
 
     /// One that may begin before.
     fn next(&self, name: &str, runs: [usize; 2]) {
-        assert_eq!(self.launch(name, 4, runs, Some(1)), 0);
+        assert_eq!(self.launch(name, [1, 4], runs, Some(1)), 0);
     }
 
     fn capture(&self, queue: impl Fn(&Kit)) -> usize {
@@ -185,7 +192,7 @@ fn reads_of_what_the_launch_before_writes() {
         for value in [None, Some(0)] {
             clean(|kit| {
                 kit.plain("copy", [1, 0]);
-                assert_eq!(kit.launch("reads", 4, [2, 1], value), 0);
+                assert_eq!(kit.launch("reads", [1, 4], [2, 1], value), 0);
             });
         }
     });
@@ -220,17 +227,26 @@ fn writes_of_what_the_launch_before_touches() {
 
 #[test]
 fn each_thread_waits_for_itself() {
-    let parts = ["at byte 8 of", "at byte 8 of", "at byte 8 of", "at byte 8 of"];
+    let race = "nothing orders its reads before griddepcontrol.wait after the writes there";
+    let parts = ["at byte 8 of", "at byte 8 of", "at byte 8 of", "at byte 8 of", race, race];
     faults("each_thread_waits_for_itself", &parts, || {
         // Two threads of four have waited: they touch the first two words.
         for (name, runs) in [("half", [2, 1]), ("half_adds", [1, 2])] {
             for (threads, found) in [(4, [719; 2]), (2, [0; 2])] {
                 let queue = |kit: &Kit| {
-                    assert_eq!(kit.launch("copy", threads, [1, 0], None), 0);
+                    assert_eq!(kit.launch("copy", [1, threads], [1, 0], None), 0);
                     kit.next(name, runs);
                 };
                 assert_eq!(both(queue), found, "{name}");
             }
+        }
+        // Of two blocks the first.
+        for (grid, found) in [(1, [0; 2]), (2, [719; 2])] {
+            let queue = |kit: &Kit| {
+                kit.plain("copy", [1, 0]);
+                assert_eq!(kit.launch("first_block", [grid, 4], [2, 1], Some(1)), 0);
+            };
+            assert_eq!(both(queue), found);
         }
     });
 }
@@ -272,12 +288,19 @@ fn somebody_must_wait() {
             kit.plain("copy", [1, 0]);
             kit.next("copy", [2, 3]);
         });
-        // For nothing: there is no launch before, or it is in another piece of work.
+        // For nothing: there is no launch before, or something else is in between.
         clean(|kit| kit.next("copy", [2, 3]));
         clean(|kit| {
             kit.plain("copy", [1, 0]);
-            assert_eq!(cuMemsetD8Async(kit.words[3], 0, 1, kit.stream), 0);
-            kit.next("copy", [2, 1]);
+            kit.next("waits", [2, 1]);
+            assert_eq!(cuMemsetD8Async(kit.words[4], 0, 1, kit.stream), 0);
+            kit.next("copy", [3, 2]);
+        });
+        // A launch without the attribute, behind one with it.
+        clean(|kit| {
+            kit.plain("copy", [1, 0]);
+            kit.next("waits", [2, 1]);
+            kit.plain("copy", [3, 2]);
         });
     });
 }
@@ -285,7 +308,7 @@ fn somebody_must_wait() {
 #[test]
 fn what_comes_between_orders_launches() {
     let race = "its reads before griddepcontrol.wait after the writes there";
-    faults("what_comes_between_orders_launches", &[race; 4], || {
+    faults("what_comes_between_orders_launches", &[race; 5], || {
         let between = |flags: u32, work: &dyn Fn(&Kit)| {
             ends(flags, |kit| {
                 kit.plain("copy", [1, 0]);
@@ -309,16 +332,21 @@ fn what_comes_between_orders_launches() {
         };
         assert_eq!(both(queue), [0, 719]);
         // A graph is ordered as a whole.
-        let graph = |kit: &Kit, name: &str, runs| {
-            assert_eq!(cuGraphLaunch(kit.capture(|kit| kit.next(name, runs)), kit.stream), 0);
+        let give = |kit: &Kit, as_graph: bool, work: &dyn Fn(&Kit)| match as_graph {
+            true => assert_eq!(cuGraphLaunch(kit.capture(work), kit.stream), 0),
+            false => work(kit),
         };
-        let sides: [fn(&Kit, &str, [usize; 2]); 2] = [Kit::next, graph];
-        for (first, second) in [(0, 1), (1, 0), (1, 1)] {
+        for (first, second, found) in
+            [(false, false, 719), (false, true, 0), (true, false, 0), (true, true, 0)]
+        {
             let queue = |kit: &Kit| {
-                sides[first](kit, "copy", [1, 0]);
-                sides[second](kit, "reads", [2, 1]);
+                give(kit, first, &|kit| {
+                    kit.plain("copy", [1, 0]);
+                    kit.next("waits", [2, 1]);
+                });
+                give(kit, second, &|kit| kit.next("reads", [3, 2]));
             };
-            assert_eq!(ends(1, queue), 0);
+            assert_eq!(ends(1, queue), found);
         }
     });
 }
@@ -346,11 +374,11 @@ fn who_does_not_know_them_refuses() {
         let copy = function(kit.module, "copy").unwrap();
         let both = [attribute(DEPENDENT, &[1]), attribute(CLUSTER, &[1, 1, 1])];
         assert_eq!(fit(copy, &config(1, 32, 0, &both)), Ok(132 * 32));
-        assert_eq!(kit.launch("copy", 4, [1, 0], Some(1)), 0);
+        assert_eq!(kit.launch("copy", [1, 4], [1, 0], Some(1)), 0);
         let newer = std::env::var("VGPU_DRIVER_VERSION").unwrap() == "12030";
         assert_eq!(cuStreamBeginCapture_v2(kit.stream, 0), 0);
-        assert_eq!(kit.launch("copy", 4, [1, 0], Some(1)), if newer { 0 } else { 801 });
-        assert_eq!(kit.launch("copy", 4, [1, 0], Some(0)), 0);
+        assert_eq!(kit.launch("copy", [1, 4], [1, 0], Some(1)), if newer { 0 } else { 801 });
+        assert_eq!(kit.launch("copy", [1, 4], [1, 0], Some(0)), 0);
     };
     for (version, said) in [("12020", true), ("12030", false)] {
         let settings = [("VGPU_DRIVER_VERSION", version)];
