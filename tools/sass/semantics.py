@@ -190,9 +190,7 @@ class Translator:
         carry = to(carries[0]) if carries else "_"
         d = to(x[0]) if x and re.fullmatch(r"U?[RP](\d+|Z|T)", x[0]) else "_"
         if op in (
-            "ACQBULK",
             "NOP",
-            "PREEXIT",
             "CCTL",
             "YIELD",
             "MEMBAR",
