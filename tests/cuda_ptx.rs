@@ -24,7 +24,8 @@ const DEVICES: [(&str, u32); 10] = [
 
 /// Whether a file is for devices with clusters: those of compute capability 9.0 and later, by drivers for CUDA 12.1 and later.
 fn has_clusters(file: &Path) -> bool {
-    file.file_stem().unwrap().to_str().unwrap().starts_with("cluster")
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    ["cluster", "masked_conv_spread"].iter().any(|begin| name.starts_with(begin))
 }
 
 /// Whether a device has them.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Properties;
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_LOW,
@@ -58,6 +59,16 @@ impl Room {
     /// Blocks that run at a time.
     pub fn blocks(&self) -> usize {
         self.multiprocessors * self.resident
+    }
+}
+
+impl Properties {
+    /// What launches find there.
+    pub fn launches(&self) -> Room {
+        // The first driver that knows the PTX of clusters' kernels (`CLUSTER_PTX` in build.rs).
+        const CLUSTERS: (i32, i32) = (12, 1);
+        let room = Room::of_launches(self.multiprocessors, self.capability);
+        Room { spread: if self.driver < CLUSTERS { 0 } else { room.spread }, ..room }
     }
 }
 

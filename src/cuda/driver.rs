@@ -63,7 +63,7 @@ impl Shape {
 }
 
 /// The first driver that lets a launch in a graph begin before the one before has ended.
-const FOLLOWS: (i32, i32) = (12, 3);
+const FOLLOWING: (i32, i32) = (12, 3);
 
 /// Number of devices; `None` without a driver.
 pub fn count() -> Option<u32> {
@@ -218,7 +218,7 @@ impl Device {
                 }
                 (_, Some(blocks)) => {
                     let mut attributes = vec![LaunchAttribute::cluster(blocks)];
-                    if shape.follows && self.properties.driver >= FOLLOWS {
+                    if shape.follows && self.properties.driver >= FOLLOWING {
                         attributes.push(LaunchAttribute::follows());
                     }
                     libcuda::cuLaunchKernelEx(&self.config(shape, &mut attributes), function, args, extra)
@@ -449,13 +449,6 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: it is ours and not used any more.
         unsafe { sys::cuGraphExecDestroy(self.0) };
-    }
-}
-
-impl Properties {
-    /// What launches find there.
-    pub fn launches(&self) -> Room {
-        Room::of_launches(self.multiprocessors, self.capability)
     }
 }
 
