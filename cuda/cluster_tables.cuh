@@ -48,7 +48,7 @@ struct alignas(16) Turn {
     int next_works;         // that of the next step,
     int next_units;         // and its units
     int early;              // chunks of the first part, or 0 if there is but one
-    int ahead;              // whether nothing of the first part reads what the last step has made
+    int older;              // whether nothing of the first part reads what the last step has made
     int sent_by;            // the Activation through which those that read its outputs soon will read them
     int recent_add;         // steps since what is added to the output was made by the same thread, or 0: the map is to be read
     unsigned of_outputs[2]; // a `reciprocal` of the outputs of the blocks that have fewest, and of those that have a unit more

@@ -12,7 +12,7 @@
 #include "named_barrier.cuh"
 
 // Barriers of some of a block's threads: a tile's inputs that lie in maps are there, by a step's set; the sums of the first
-// part are there, if they come ahead, and those of all, of one of two tiles; they have been read, for a third tile of a step;
+// part are there, if they come early, and those of all, of one of two tiles; they have been read, for a third tile of a step;
 // the next step's record is there, for bringers, by a step's set, and for adders, of whom nobody knows so soon where they are;
 // where a step has several tiles, the last one but one has been multiplied, whose inputs lie where the next step's first will.
 enum Barrier : int { INPUTS = 1, EARLY = 3, SUMS = 5, READ = 7, TO_BRING = 9, TO_ADD = 11, FREE = 15 };
@@ -172,8 +172,8 @@ __device__ __forceinline__ void copy_record(const Cluster& cluster, int record, 
 }
 
 // Whether multipliers of the first part of a step's chunks begin before the last step has ended, and adders too.
-__device__ __forceinline__ bool comes_ahead(const Cluster& cluster, const Turn& turn, const Walk& walk) {
-    return turn.ahead && walk.images <= cluster.tile;
+__device__ __forceinline__ bool comes_early(const Cluster& cluster, const Turn& turn, const Walk& walk) {
+    return turn.older && walk.images <= cluster.tile;
 }
 
 // Whose turn it is. Of adders, for whom drawing is a step too: those who draw have had nothing to add in the last step, and those
@@ -244,11 +244,11 @@ __device__ __forceinline__ void multiply_step(const Cluster& cluster, Walk& walk
     int rounds = turn.rounds, line = turn.line;
     Work next = ask_work(cluster, turn.next_works, turn.next_units, rank_in_cluster(), 0);
     Chunk chunk = chunk_of(cluster, stage, walk, work);
-    bool ahead = comes_ahead(cluster, turn, walk), waits = work.late() || !ahead;
+    bool early_first = comes_early(cluster, turn, walk), waits = work.late() || !early_first;
     // Nobody multiplies more than a step ahead of what all have sent.
     if (!waits) await_made(cluster, walk, 2);
     barrier_wait<MULTIPLIERS + BRINGERS>(INPUTS + set_of(walk));
-    if (ahead && waits) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
+    if (early_first && waits) barrier_arrive<MULTIPLIERS + ADDERS>(EARLY + walk.buffer);
     float4 w[MOST_ROWS];
     widen(weights, w);
     if (waits) await_last(cluster, walk);
@@ -332,7 +332,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
     Share share = share_of(turn, rank_in_cluster());
     Position at = {walk.first, step_at(stage, walk.row, stage.first_row), step_at(stage, walk.column, stage.first_column)};
     gemv::Ending ending = gemv::ending_of(stage);
-    bool gated = stage.gated, adds = stage.adds, begins = stage.loads_accumulators, ahead = comes_ahead(cluster, turn, walk);
+    bool gated = stage.gated, adds = stage.adds, begins = stage.loads_accumulators, early_first = comes_early(cluster, turn, walk);
     int adder = anew(threadIdx.x) % ADDERS, of_image = share.units * SLICE, recent_add = turn.recent_add, line = turn.line;
     int early = padded(turn.early), chunks = early + padded(stage.chunks - turn.early), activation = turn.sent_by;
     int negatives = cluster.recent_negatives * int(sizeof(float4)), image = 0, rest = adder, of_step = cluster.images * cluster.own;
@@ -358,7 +358,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
         }
         const float* sums = shared_floats() + sums_at(cluster, buffer, image) + rest * line;
         const float* gates = sums + (gated ? of_image * line : 0);
-        if (ahead) {
+        if (early_first) {
             barrier_wait<MULTIPLIERS + ADDERS>(EARLY + buffer);
             if (target.here) add_chunks(value, gate, sums, gates, early);
         }
@@ -371,7 +371,7 @@ __device__ __forceinline__ void add_step(const Cluster& cluster, const Batch& ba
             }
         }
         barrier_wait<MULTIPLIERS + ADDERS>(SUMS + buffer);
-        int from = ahead ? early : 0;
+        int from = early_first ? early : 0;
         if (target.here) add_chunks(value, gate, sums + from, gates + from, chunks - from);
         float output = gemv::ended(stage, ending, value, gate, add);
         // Others wait for what is sent; the map is for later steps.

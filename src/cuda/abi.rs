@@ -304,7 +304,7 @@ pub struct Turn {
     pub next_works: i32,
     pub next_units: i32,
     pub early: i32,
-    pub ahead: i32,
+    pub older: i32,
     pub sent_by: i32,
     pub recent_add: i32,
     pub of_outputs: [u32; 2],

@@ -78,7 +78,7 @@ impl Shared<'_> {
             page: shares.page as i32,
             line: line(early, chunks) as i32,
             early: early as i32,
-            ahead: i32::from(early > 0 && (0..since.len()).all(|t| !is_early(t) || since[t] != 1)),
+            older: i32::from(early > 0 && (0..since.len()).all(|t| !is_early(t) || since[t] != 1)),
             sent_by: Activation::Identity as i32,
             recent_add: if header.adds == 1 {
                 recent.add(step.at_output(header.add), shares.units) as i32
@@ -424,7 +424,7 @@ mod tests {
             let [conv1, conv2] = [1, 2].map(|k| turns[second + 2 * i + k]);
             assert_eq!([conv1.recent, conv2.recent], [1 << 2; 2]);
             // Only the pixel itself is waited for, and it comes through what both read by.
-            assert_eq!([conv1.early, conv1.ahead, conv2.early, conv2.ahead], [20, 1, 20, 1]);
+            assert_eq!([conv1.early, conv1.older, conv2.early, conv2.older], [20, 1, 20, 1]);
             assert_eq!(conv1.sent_by, Activation::ConcatElu as i32);
             assert_eq!([conv1.recent_add, conv2.recent_add], [0, 2]);
         }

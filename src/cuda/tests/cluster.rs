@@ -86,8 +86,8 @@ impl Counts {
                 let copies = if turn.sent_by == Activation::ConcatElu as i32 { 2 } else { 1 };
                 counts.sent += sent(copies * shares.units * SLICE, shares.units);
                 // The inputs in maps are there, all sums are there, and the next record for bringers and for adders. And the sums
-                // of all taps but the last, if they come ahead.
-                counts.block_barriers += blocks * (4 + turn.ahead as u64);
+                // of all taps but the last, if they come early.
+                counts.block_barriers += blocks * (4 + turn.older as u64);
                 turn = &turns[turn.next as usize];
             }
             counts.sent += SIDE as u64 * sent(plan.graph.maps[IMAGE].channels.next_multiple_of(CHUNK), 1);
