@@ -1,6 +1,6 @@
 // How the blocks of a cluster exchange values through each other's shared memory.
 //
-// The idea: a value is sent to every block at once, and with each message the receiver's hardware counts the bytes that
+// The idea: a value is sent to the blocks that need it, and with each message the receiver's hardware counts the bytes that
 // have come. Who waits for a stage's values waits until as many bytes as the stage makes have arrived: no fence, no
 // flag in memory, and no trip to the second-level cache. For devices of compute capability 9.0 and later.
 
@@ -8,7 +8,7 @@
 
 #include "stage.cuh"
 
-// Blocks of a cluster: as many as a device of compute capability 9.0 takes.
+// Blocks of a cluster that makes images: as many as a device of compute capability 9.0 takes.
 constexpr int CLUSTER = 16;
 
 // Read where it is needed: there are no registers to keep it in.
@@ -48,9 +48,11 @@ __device__ __forceinline__ void cluster_barrier() {
 // The same in two parts, and nothing that was stored is seen by others for it but what `begun_arrivals` tells of: so that nobody
 // waits until all of a thread's stores are everywhere.
 __device__ __forceinline__ void cluster_arrive() {
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void cluster_wait() {
+    __syncwarp();
     asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
 }
 

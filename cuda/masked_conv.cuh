@@ -168,7 +168,7 @@ __device__ __forceinline__ const float* bias_of(const Stage& stage, const Batch&
     return batch.weights + stage.bias + (size_t(of) * stage.slices + slice) * SLICE;
 }
 __device__ __forceinline__ const float* bias_at(const Stage& stage, const Batch& batch, int image, int slice) {
-    return bias_of(stage, batch, batch.classes[image], slice);
+    return bias_of(stage, batch, __ldcg(batch.classes + image), slice);
 }
 
 // Where the initial value of the accumulator `o` of a slice is: the bias, or what a part before it has stored.

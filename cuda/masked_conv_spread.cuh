@@ -27,7 +27,8 @@ constexpr int SUMS = SPREAD_SLICES * SLICE; // of a position
 static_assert(SPREAD_LANES * SPREAD_SLICES == WARP, "a warp multiplies all of a block's weights");
 // Threads that add: two warps, which find out where their outputs lie while the others multiply.
 constexpr int SPREAD_ADDERS = SPREAD_TILE / SPREAD_LEAST * SUMS;
-constexpr int SPREAD_THREADS = THREADS + SPREAD_ADDERS;
+constexpr int SPREAD_THREADS = 192;
+static_assert(SPREAD_THREADS == THREADS + SPREAD_ADDERS);
 constexpr int MULTIPLY = 1; // the barrier of those that multiply
 
 // Floats from the sums of a position, [chunk][slice][SLICE], to those of the next one: four positions' sums of a chunk, which a
@@ -70,7 +71,7 @@ struct Places {
     int first;        // positions from where that row of image 0 begins to the first
     int behind[MINE]; // and from there to each
 
-    // The first is the p-th of the stage, which it has.
+    // The first is the p-th of the stage, or behind its last, where nothing is brought.
     __device__ __forceinline__ Places(const Stage& stage, const Batch& batch, int p, int at_row, int at_column) {
         bool image = stage.span == IMAGE, pixel = stage.span == PIXEL;
         int columns = pixel ? 1 : stage.columns, step = stage.input_step, of_line = stage.tap(0).source.columns;
@@ -213,7 +214,7 @@ __device__ __forceinline__ void multiply(Shared& s, const float4 (&w)[MOST_ROWS]
 struct Target {
     bool here;
     bool makes; // an output, or stores its accumulator
-    const float* sums;
+    float* sums;
     const float* begun;
     Output output;
     float value = 0.0f, add = 0.0f;
@@ -245,8 +246,7 @@ struct Target {
 
     // Behind the last chunk, up to a multiple of 8.
     __device__ __forceinline__ void pad(int chunks) const {
-        float* to = const_cast<float*>(sums);
-        for (int c = chunks; here && c < gemv::padded(chunks); c++) to[c * SUMS] = gemv::NOTHING;
+        for (int c = chunks; here && c < gemv::padded(chunks); c++) sums[c * SUMS] = gemv::NOTHING;
     }
 
     // Adds the chunks' sums up, of which there are a multiple of 8. They are read long before they are added.
@@ -283,6 +283,8 @@ __device__ __forceinline__ void multiply_share(Shared& s, const Stage& stage, co
     Weights<OF> weights(stage, batch, tap, min(slice + part.side, stage.slices - 1), chunk, part, negatives, has_chunk);
     Inputs inputs(batch, Places(stage, batch, tile + part.warp, row, column), tap, chunk, has_chunk ? live - part.warp : 0, part);
     behind_last_launch();
+    // It empties this multiprocessor's cache, in which nothing of the inputs is yet.
+    cluster_wait();
     inputs.request(activation == STORED);
     // The weights are here before the inputs are, which each warp brings for itself.
     weights.store(s, part, negatives);
@@ -292,7 +294,6 @@ __device__ __forceinline__ void multiply_share(Shared& s, const Stage& stage, co
     for (int i = 0; i < MOST_ROWS; i++) {
         if (i < CHUNK || negatives) w[i] = s.weights[i * WARP + threadIdx.x % WARP];
     }
-    cluster_wait();
     inputs.store(s, part, activation, negatives);
     __syncwarp();
     if (has_chunk) multiply(s, w, part, chunk, live, line, blocks_of_cluster(), negatives);
@@ -304,14 +305,14 @@ __device__ __forceinline__ void add_share(Shared& s, const Stage& stage, const B
     int rank = rank_in_cluster(), blocks = blocks_of_cluster(), chunks = stage.chunks;
     unsigned arrivals = shared_address(&s.arrivals);
     if (threadIdx.x == THREADS) {
-        int mine = int((live - rank + blocks - 0.5f) / blocks);
+        int mine = (live - rank + blocks - 1) / blocks;
         expect_arrivals(arrivals, mine * chunks * SUMS * int(sizeof(float)));
     }
     Target target(s, stage, batch, slice, tile, live, line, row, column, rank, blocks);
     target.pad(chunks);
     behind_last_launch();
-    target.begin(stage.loads_accumulators);
     cluster_wait();
+    target.begin(stage.loads_accumulators);
     // All has come that is for this block before it ends.
     await_arrivals(arrivals, 0);
     if (target.here) target.add_up(gemv::padded(chunks));

@@ -106,7 +106,7 @@ struct alignas(16) Stage {
     int group;           // slices of a block, a power of 2
     int outputs_shift;   // that make 2^this outputs of a position,
     int tiles;           // and tiles of positions that it takes, one after the other
-    // masked_conv_gemm, masked_conv_split: positions of a block. masked_conv_gemv: the first chunks, which the persistent kernel adds
+    // masked_conv_gemm, masked_conv_split: positions of a block. masked_conv_spread: chunks of a block. masked_conv_gemv: the first chunks, which the persistent kernel adds
     // while the inputs of the others are awaited; 0 for none.
     int of_form;
     unsigned of_columns; // a `reciprocal` of `columns`
@@ -171,9 +171,10 @@ __device__ __forceinline__ const Stage& launched_stage(const float4* records, co
 // One block of a launch: `run(stage, row, column)` makes its share of the stage, at the cursor.
 template <class Run>
 __device__ __forceinline__ void launched(const float4* records, const Batch& batch, Run run) {
-    // Asked for before the record, which is waited for, so that both are under way at a time.
-    int row = batch.cursor->row, column = batch.cursor->column;
-    run(launched_stage(records, batch), row, column);
+    // Asked for before the record, which is waited for, so that both are under way at a time. Not from this multiprocessor's cache:
+    // a launch that begins early may find there what an earlier one has read.
+    int2 at = __ldcg(reinterpret_cast<const int2*>(batch.cursor));
+    run(launched_stage(records, batch), at.x, at.y);
 }
 
 // A position that a stage computes: image, row and column in the stage's own steps.

@@ -224,7 +224,7 @@ fn a_driver_older_than_the_kernels_names_both_versions_and_shows_its_own_words()
 #[test]
 fn drivers_since_cuda_11_take_the_kernels() {
     // Those of 12.1 know clusters, but in a graph no launch that begins before the one before has ended.
-    for driver in ["11000", "12010", "12030"] {
+    for driver in ["11000", "12000", "12010", "12030"] {
         let Some(device) = generate(&[("VGPU_DRIVER_VERSION", driver)], &[]) else { return };
         assert_eq!(device.code, Some(0), "{driver}: {}", device.stderr);
         device.leaves_nothing();

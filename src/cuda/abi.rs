@@ -46,7 +46,7 @@ pub const SPREAD_LANES: usize = 16;
 pub const SPREAD_LEAST: usize = 4;
 pub const SPREAD_BLOCKS: usize = 8;
 /// Threads of each.
-pub const SPREAD_THREADS: usize = THREADS + SPREAD_TILE / SPREAD_LEAST * SPREAD_SLICES * SLICE;
+pub const SPREAD_THREADS: usize = 192;
 
 /// Most chunks that a block of `masked_conv_gemv` sums side by side.
 pub const GEMV_LANES: usize = 64;
@@ -418,6 +418,7 @@ mod tests {
             ("SPREAD_LANES", SPREAD_LANES),
             ("SPREAD_LEAST", SPREAD_LEAST),
             ("SPREAD_BLOCKS", SPREAD_BLOCKS),
+            ("SPREAD_THREADS", SPREAD_THREADS),
             ("CLUSTER", CLUSTER),
             ("MULTIPLIERS", MULTIPLIERS),
             ("ADDERS", ADDERS),

@@ -68,7 +68,7 @@ impl Properties {
         // The first driver that knows the PTX of clusters' kernels (`CLUSTER_PTX` in build.rs).
         const CLUSTERS: (i32, i32) = (12, 1);
         let room = Room::of_launches(self.multiprocessors, self.capability);
-        Room { spread: if self.driver < CLUSTERS { 0 } else { room.spread }, ..room }
+        Room { spread: if self.clusters && self.driver >= CLUSTERS { room.spread } else { 0 }, ..room }
     }
 }
 
@@ -100,10 +100,12 @@ impl Form {
         Form::Gemm(128),
     ];
 
-    /// Whether stages can run so on a device, as far as their chunks go.
+    /// Whether stages can run so, by their chunks and by the multiprocessors: every device that has clusters runs those of eight
+    /// blocks on eight of them, if they belong together.
     pub fn takes(self, works: &[Work], room: Room) -> bool {
         let Form::Spread(blocks) = self else { return true };
-        blocks <= room.multiprocessors * room.spread
+        room.spread > 0
+            && blocks <= room.multiprocessors
             && works.iter().all(|work| work.chunks <= blocks * SPREAD_LANES)
     }
 }
@@ -207,21 +209,7 @@ impl Division {
         runs.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
         let items: usize = runs.iter().map(|(_, items, _)| items).sum();
         let issue: f64 = runs.iter().map(|&(_, items, issue)| items as f64 * issue).sum();
-        // How many blocks' places are free from when on, in the order of the times: of what is not negative it is that of the bits.
-        let mut free = BTreeMap::from([(0.0_f64.to_bits(), room.blocks())]);
-        for &(latency, mut items, _) in &runs {
-            while items > 0 {
-                let (from, places) = free.pop_first().expect("a device runs a block");
-                let taken = places.min(items);
-                let ready = if from > 0 { BEGIN } else { 0.0 };
-                *free.entry((f64::from_bits(from) + ready + latency).to_bits()).or_default() += taken;
-                if taken < places {
-                    free.insert(from, places - taken);
-                }
-                items -= taken;
-            }
-        }
-        let last = free.last_key_value().map_or(0.0, |(&time, _)| f64::from_bits(time));
+        let last = last_end(runs.iter().map(|&(latency, items, _)| (latency, items)), room.blocks());
         let rounds = items.div_ceil(room.blocks()) as f64;
         // A block that is idle in the next stages gets ready for its next one meanwhile.
         let idle = (rounds * room.blocks() as f64 / items as f64 - 1.0) * runs[0].0;
@@ -230,6 +218,36 @@ impl Division {
         let uneven = items.div_ceil(room.multiprocessors) as f64 * room.multiprocessors as f64 / items as f64;
         (last + ready).max(issue * uneven / room.multiprocessors as f64)
     }
+}
+
+/// When the last of some runs of equal items ends, of which each takes the place that is free first.
+fn last_end(runs: impl Iterator<Item = (f64, usize)>, places: usize) -> f64 {
+    assert!(places > 0, "a device runs a block");
+    // How many places are free from when on, in the order of the times: of what is not negative it is that of the bits.
+    let mut free = BTreeMap::from([(0.0_f64.to_bits(), places)]);
+    for (latency, mut items) in runs {
+        let step = BEGIN + latency;
+        while items > 0 {
+            let [first, last] = [free.first_key_value(), free.last_key_value()]
+                .map(|entry| f64::from_bits(*entry.expect("there are places").0));
+            // Each place gets one before any gets a second: as many rounds as there are at once.
+            if first > 0.0 && last - first <= step && items >= places {
+                let rounds = (items / places) as f64;
+                let moved = |(from, places)| ((f64::from_bits(from) + rounds * step).to_bits(), places);
+                free = std::mem::take(&mut free).into_iter().map(moved).collect();
+                items %= places;
+                continue;
+            }
+            let (_, there) = free.pop_first().expect("there are places");
+            let (taken, ready) = (there.min(items), if first > 0.0 { BEGIN } else { 0.0 });
+            *free.entry((first + ready + latency).to_bits()).or_default() += taken;
+            if taken < there {
+                free.insert(first.to_bits(), there - taken);
+            }
+            items -= taken;
+        }
+    }
+    free.last_key_value().map_or(0.0, |(&time, _)| f64::from_bits(time))
 }
 
 impl Work {
@@ -285,14 +303,13 @@ impl Work {
         }
     }
 
-    /// By `masked_conv_spread`, in clusters of `blocks` blocks. Its latency is less than what the machine code says from when inputs
-    /// are asked for, by as much as a block asks for them sooner than one of `masked_conv_gemv`: 1,250 cycles behind the launch's
-    /// beginning, not 2,270.
+    /// By `masked_conv_spread`, in clusters of `blocks` blocks. Of its latency 940 cycles are taken away, by which a block asks for
+    /// its inputs sooner than one of `masked_conv_gemv`: 1,330 behind the launch's beginning, not 2,270.
     pub fn spread(&self, blocks: usize) -> Division {
         let (chunks, rows) = (self.chunks as f64, self.rows as f64);
         // Positions that a warp multiplies.
         let mine = self.positions.min(SPREAD_TILE).div_ceil(THREADS / WARP) as f64;
-        let bring = if self.activates { 90.0 } else { 22.0 };
+        let bring = if self.activates { 70.0 } else { 0.0 };
         Division {
             x: self.slices.div_ceil(SPREAD_SLICES) * blocks,
             y: self.positions.div_ceil(SPREAD_TILE),
@@ -301,8 +318,8 @@ impl Work {
             tiles: 0,
             // Blocks that share a sector of weights would both read it: of chunks in bfloat16 four.
             of_form: self.chunks.div_ceil(blocks).next_multiple_of(4),
-            latency: TRIP + mine * (5.5 * rows + bring) + 250.0 + 5.0 * chunks,
-            issue: BEGIN / 4.0 + mine * (4.5 * rows + bring) + 2.0 * chunks + 150.0,
+            latency: TRIP - 50.0 + mine * (5.5 * rows + 110.0 + bring) + 5.0 * chunks,
+            issue: BEGIN / 4.0 + mine * (4.5 * rows + 22.0 + bring) + 2.0 * chunks + 150.0,
         }
     }
 

@@ -211,16 +211,16 @@ impl Device {
             let Shape { grid: [x, y, z], block, shared, cluster, .. } = shape;
             let stream = self.streams.now().as_inner();
             let (args, extra) = (args.as_mut_ptr(), ptr::null_mut());
-            match (kernel, cluster) {
-                (Kernel::Persistent | Kernel::Team, _) => {
+            let mut attributes: Vec<_> = cluster.map(LaunchAttribute::cluster).into_iter().collect();
+            if shape.follows && self.properties.driver >= FOLLOWING {
+                attributes.push(LaunchAttribute::follows());
+            }
+            match kernel {
+                Kernel::Persistent | Kernel::Team => {
                     sys::cuLaunchCooperativeKernel(function, x, y, z, block, 1, 1, shared, stream, args)
                         as u32
                 }
-                (_, Some(blocks)) => {
-                    let mut attributes = vec![LaunchAttribute::cluster(blocks)];
-                    if shape.follows && self.properties.driver >= FOLLOWING {
-                        attributes.push(LaunchAttribute::follows());
-                    }
+                _ if !attributes.is_empty() => {
                     libcuda::cuLaunchKernelEx(&self.config(shape, &mut attributes), function, args, extra)
                 }
                 _ => sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, stream, args, extra) as u32,

@@ -351,8 +351,8 @@ impl Loaded {
     ) -> Result<()> {
         for (at, launch) in launches.enumerate() {
             let records = self.records() + launch.first as u64 * u64::from(self.shared());
-            // What moves the cursor comes before the first. The others read that, the weights and their records, and wait until the
-            // last launch has ended before they read or write anything else.
+            // What moves the cursor comes before the first. The others read that, classes, weights and their records, and wait until
+            // the last launch has ended before they read or write anything else.
             let follows = at > 0 && launch.awaits();
             let shape = Shape { follows, ..launch.shape(self.shared() as usize) };
             // SAFETY: the arguments of masked_conv; every address in the table lies in the arena or the weights.

@@ -208,7 +208,8 @@ impl Builder<'_> {
         let images = images_of_cluster(self.batch(), clusters);
         let taken = CLUSTER * self.batch().div_ceil(images);
         let left = self.room.multiprocessors.checked_sub(taken).filter(|&left| left > 0)?;
-        let room = Room { multiprocessors: left, ..self.room };
+        // Those that are left need not lie together, as a cluster's have to.
+        let room = Room { multiprocessors: left, spread: 0, ..self.room };
         let works = |step: &Step| -> Vec<Work> {
             self.stages(step, Span::Row).iter().map(|stage| stage.work(self.batch())).collect()
         };

@@ -307,9 +307,12 @@ impl Table {
     pub fn push(&mut self, stages: Vec<Stage>, batch: usize, room: Room, forms: &[Form]) -> usize {
         let works: Vec<_> = stages.iter().map(|stage| stage.work(batch)).collect();
         let (form, (divisions, cycles)) = Work::fastest(&works, forms, room);
-        // A device begins with the first blocks: those are to be what takes longest.
         let mut divided: Vec<_> = stages.into_iter().zip(&divisions).collect();
-        divided.sort_by(|(_, a), (_, b)| b.latency.total_cmp(&a.latency));
+        // A device begins with the first blocks: those are to be what takes longest. Stages of pixels keep the order of the steps, by
+        // which clusters and teams find them.
+        if divided.iter().all(|(stage, _)| stage.header.span != Span::Pixel as i32) {
+            divided.sort_by(|(_, a), (_, b)| b.latency.total_cmp(&a.latency));
+        }
         let fit = |(mut stage, division): (Stage, &Division)| {
             let blocks = stage.fit(form, division);
             (stage, blocks)

@@ -371,6 +371,8 @@ fn launches_of_an_image_by_strategy() {
             let launches = report.pointer("/launches").and_then(Value::as_object).unwrap();
             let of = |how: &str| launches.values().map(|l| number(l, &format!("/{how}"))).sum::<u64>();
             let [plain, by_graph, cooperative] = [of("plain"), of("by_graph"), of("cooperative")];
+            // Launches of rows, by the host and in graphs: of each list's layers but the first.
+            assert!(of("early") > 2 * height as u64, "{strategy:?}: {} launches begin early", of("early"));
             let graphs = number(&report, "/graph_launches");
             println!(
                 "{height}x4, {strategy:?}: {plain} launches, {graphs} graphs of {by_graph} nodes, {cooperative} cooperative"

@@ -208,8 +208,14 @@ impl Bench {
         Self::beside(&self.maps.grids[output], stored.filter(|_| !part.stores()), x)
     }
 
-    /// Runs a stage through all kernels and compares.
+    /// Runs a stage through all kernels and compares; in clusters of one size, which is another one for the next piece.
     fn check(&self, index: usize, part: Part, span: Span) {
+        let sizes: Vec<_> = (SPREAD_LEAST..=SPREAD_BLOCKS).collect();
+        self.check_in(&[sizes[index % sizes.len()]], index, part, span);
+    }
+
+    /// The same in clusters of some sizes.
+    fn check_in(&self, sizes: &[usize], index: usize, part: Part, span: Span) {
         let piece: &Piece = &self.plan.pieces[index];
         let source = self.maps.source(&self.plan, Run { piece: index, part }, true);
         let packed = &self.packed.pieces[index];
@@ -220,17 +226,21 @@ impl Bench {
         let place = if span == Span::Image { [0, 0] } else { place };
         let (layer, precision) = (&self.plan.layer(piece).name, self.precision);
         let name = format!("{layer} of {}, {part:?}, {span:?}, {precision:?}", self.config);
-        let room = Room { spread: self.device.properties.launches().spread, ..ROOM };
+        // A cluster's blocks may need a multiprocessor each.
+        let spread = self.device.properties.launches().spread;
+        let room = |form| match form {
+            Form::Spread(_) => Room { multiprocessors: SPREAD_BLOCKS, spread, ..ROOM },
+            _ => ROOM,
+        };
         let work = [stage.work(EXTENT.batch)];
-        // Of clusters one size, which is another one for the next piece.
-        let sizes: Vec<_> = (SPREAD_LEAST..=SPREAD_BLOCKS).collect();
-        let other =
-            |form: &Form| matches!(form, Form::Spread(blocks) if *blocks != sizes[index % sizes.len()]);
-        let forms = Form::ALL.into_iter().filter(|form| form.takes(&work, room) && !other(form));
+        let other = |form: &Form| matches!(form, Form::Spread(blocks) if !sizes.contains(blocks));
+        let forms = Form::ALL.into_iter().filter(|form| form.takes(&work, room(*form)) && !other(form));
         let forms: Vec<_> = forms.collect();
+        let in_clusters = forms.iter().any(|form| matches!(form, Form::Spread(_)));
+        assert!(spread == 0 || in_clusters, "{name}: {} chunks fit no cluster", work[0].chunks);
         let arenas = forms.iter().map(|&form| {
             let mut table = Table::default();
-            table.push(vec![stage.clone()], EXTENT.batch, room, &[form]);
+            table.push(vec![stage.clone()], EXTENT.batch, room(form), &[form]);
             if vgpu::is_virtual() {
                 vgpu::reset(false);
             }
@@ -334,6 +344,19 @@ fn masked_conv_with_relu_and_whole_chunks() {
     let _turn = super::turn();
     // Ten slices, or with a gate twenty: of `masked_conv_gemm` one block for all, or two, of which one has few.
     check_all(40, 1, 0, Nonlinearity::Relu, Precision::F32);
+}
+
+/// As many chunks as the blocks of a cluster take: 63 of four, 126 of eight.
+#[test]
+fn masked_conv_in_full_clusters() {
+    let _turn = super::turn();
+    let nonlinearity = Nonlinearity::ConcatElu;
+    let config = PixelCnnPp { resnets: 1, filters: 168, mixtures: 1, channels: 3, classes: 0, nonlinearity };
+    let bench = Bench::new(config, Storage::Ring, Precision::F32, true);
+    let gated = |piece: &Piece| bench.plan.is_cut_above(piece) && bench.plan.layer(piece).epilogue.gated;
+    let index = bench.plan.pieces.iter().position(gated).expect("a resnet of the vertical stream");
+    bench.check_in(&[4, 5, 6, 7, 8], index, Part::Within, Span::Row);
+    bench.check_in(&[8], index, Part::Whole, Span::Row);
 }
 
 /// Of a layer with taps of both phases some weights are float32.

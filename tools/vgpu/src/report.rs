@@ -36,6 +36,8 @@ pub struct Launches {
     pub by_graph: u64,
     /// Cooperatively.
     pub cooperative: u64,
+    /// Those of them that may begin before the launch before has ended.
+    pub early: u64,
 }
 
 /// What the host asked of the device.
@@ -63,13 +65,14 @@ pub struct Usage {
 
 impl Usage {
     /// Counts a kernel that ran.
-    pub fn ran(&mut self, kernel: &str, in_graph: bool, cooperative: bool) {
+    pub fn ran(&mut self, kernel: &str, in_graph: bool, cooperative: bool, early: bool) {
         let launches = self.launches.entry(kernel.to_string()).or_default();
         match (in_graph, cooperative) {
             (_, true) => launches.cooperative += 1,
             (true, _) => launches.by_graph += 1,
             _ => launches.plain += 1,
         }
+        launches.early += u64::from(early);
     }
 }
 

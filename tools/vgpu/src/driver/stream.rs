@@ -101,7 +101,7 @@ impl State {
         self.memory.note(piece.noted.then(Noted::default));
         let (what, done) = match work {
             Work::Launch { kernel, grid, block, shared, params, cooperative, cluster, dependent } => {
-                self.usage.ran(&kernel.name, in_graph, cooperative);
+                self.usage.ran(&kernel.name, in_graph, cooperative, dependent);
                 let ahead = self.begins_launch(piece, dependent)?;
                 let (kernel, params, dynamic_shared) = (&*kernel, &*params, shared);
                 let launch = Launch { kernel, grid, block, dynamic_shared, params, cooperative, cluster };
