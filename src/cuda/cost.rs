@@ -6,15 +6,13 @@
 //! cycles, read from the machine code for sm_90 (`tools/sass-cycles.py`), but for those that say that they were measured, on
 //! an H100. They need not be another device's: only the order of the candidates matters.
 
-use std::collections::BTreeMap;
-
-use super::Properties;
 use super::abi::team::{TEAM_ADDERS, TEAM_MULTIPLIERS};
 use super::abi::{
     CLUSTER, GEMM_SLICES, GEMV_LANES, GEMV_LEAST_LANES, GEMV_TILE, MULTIPLIERS, SLICE, SPLIT_LOW,
     SPLIT_SLICES, SPLIT_TALL, SPLIT_THREADS, SPREAD_BLOCKS, SPREAD_LANES, SPREAD_LEAST, SPREAD_SLICES,
     SPREAD_TILE, THREADS, WARP,
 };
+use super::{Properties, rounds};
 
 /// What runs on a device at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +207,8 @@ impl Division {
         runs.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
         let items: usize = runs.iter().map(|(_, items, _)| items).sum();
         let issue: f64 = runs.iter().map(|&(_, items, issue)| items as f64 * issue).sum();
-        let last = last_end(runs.iter().map(|&(latency, items, _)| (latency, items)), room.blocks());
+        let last =
+            rounds::last_end(runs.iter().map(|&(latency, items, _)| (latency, items)), room.blocks(), BEGIN);
         let rounds = items.div_ceil(room.blocks()) as f64;
         // A block that is idle in the next stages gets ready for its next one meanwhile.
         let idle = (rounds * room.blocks() as f64 / items as f64 - 1.0) * runs[0].0;
@@ -218,36 +217,6 @@ impl Division {
         let uneven = items.div_ceil(room.multiprocessors) as f64 * room.multiprocessors as f64 / items as f64;
         (last + ready).max(issue * uneven / room.multiprocessors as f64)
     }
-}
-
-/// When the last of some runs of equal items ends, of which each takes the place that is free first.
-fn last_end(runs: impl Iterator<Item = (f64, usize)>, places: usize) -> f64 {
-    assert!(places > 0, "a device runs a block");
-    // How many places are free from when on, in the order of the times: of what is not negative it is that of the bits.
-    let mut free = BTreeMap::from([(0.0_f64.to_bits(), places)]);
-    for (latency, mut items) in runs {
-        let step = BEGIN + latency;
-        while items > 0 {
-            let [first, last] = [free.first_key_value(), free.last_key_value()]
-                .map(|entry| f64::from_bits(*entry.expect("there are places").0));
-            // Each place gets one before any gets a second: as many rounds as there are at once.
-            if first > 0.0 && last - first <= step && items >= places {
-                let rounds = (items / places) as f64;
-                let moved = |(from, places)| ((f64::from_bits(from) + rounds * step).to_bits(), places);
-                free = std::mem::take(&mut free).into_iter().map(moved).collect();
-                items %= places;
-                continue;
-            }
-            let (_, there) = free.pop_first().expect("there are places");
-            let (taken, ready) = (there.min(items), if first > 0.0 { BEGIN } else { 0.0 });
-            *free.entry((first + ready + latency).to_bits()).or_default() += taken;
-            if taken < there {
-                free.insert(first.to_bits(), there - taken);
-            }
-            items -= taken;
-        }
-    }
-    free.last_key_value().map_or(0.0, |(&time, _)| f64::from_bits(time))
 }
 
 impl Work {

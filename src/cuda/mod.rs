@@ -44,6 +44,8 @@ mod predict;
 #[cfg(feature = "cuda")]
 mod recent;
 #[cfg(feature = "cuda")]
+mod rounds;
+#[cfg(feature = "cuda")]
 mod schedule;
 #[cfg(feature = "cuda")]
 mod shapes;
