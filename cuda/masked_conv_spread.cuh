@@ -30,6 +30,7 @@ constexpr int SPREAD_ADDERS = SPREAD_TILE / SPREAD_LEAST * SUMS;
 constexpr int SPREAD_THREADS = 192;
 static_assert(SPREAD_THREADS == THREADS + SPREAD_ADDERS);
 constexpr int MULTIPLY = 1; // the barrier of those that multiply
+constexpr int APART = WARPS * SPREAD_LANES * CHUNK / 4; // float4s from the inputs of a warp's position to those of its next one
 
 // Floats from the sums of a position, [chunk][slice][SLICE], to those of the next one: four positions' sums of a chunk, which a
 // warp reads at a time, lie in different banks.
@@ -161,7 +162,6 @@ struct Inputs {
     }
 
     __device__ __forceinline__ void store(Shared& s, const Part& part, int activation, bool negatives) const {
-        constexpr int APART = WARPS * SPREAD_LANES * 2;
         int first = gemv::place(part.warp * SPREAD_LANES + part.lane, part.side);
 #pragma unroll
         for (int m = 0; m < MINE; m++) {
@@ -185,12 +185,11 @@ struct Inputs {
     }
 };
 
-// Multiplies the thread's chunk of its warp's positions, of which the tile has `live`, and sends the sums to the blocks that add
+// Multiplies the thread's chunk of the positions that it has brought, by `left` as there, and sends the sums to the blocks that add
 // them up: a position's to the one of its number modulo the blocks.
-__device__ __forceinline__ void multiply(Shared& s, const float4 (&w)[MOST_ROWS], const Part& part, int chunk, int live, int line,
+__device__ __forceinline__ void multiply(Shared& s, const float4 (&w)[MOST_ROWS], const Part& part, int chunk, int left, int line,
                                          int blocks, bool negatives) {
-    constexpr int APART = WARPS * SPREAD_LANES * 2;
-    if (part.warp >= live) return;
+    if (left <= 0) return;
     int reads = gemv::place(part.warp * SPREAD_LANES + part.lane, 0), block = part.warp;
     unsigned to = shared_address(s.sums + chunk * SUMS + part.side * SLICE), arrivals = shared_address(&s.arrivals);
     gemv::Inputs next = gemv::inputs_at(s, reads, negatives);
@@ -198,7 +197,7 @@ __device__ __forceinline__ void multiply(Shared& s, const float4 (&w)[MOST_ROWS]
     for (int m = 0; m < MINE; m++) {
         gemv::Inputs now = next;
         // The next position's are read while this one's are multiplied; behind the last it is the last again.
-        bool more = part.warp + (m + 1) * WARPS < live;
+        bool more = (m + 1) * WARPS < left;
         if (more) reads += APART;
         if (m + 1 < MINE) next = gemv::inputs_at(s, reads, negatives);
         send(in_block(to, block), gemv::multiply(now, w, negatives), in_block(arrivals, block));
@@ -296,7 +295,7 @@ __device__ __forceinline__ void multiply_share(Shared& s, const Stage& stage, co
     }
     inputs.store(s, part, activation, negatives);
     __syncwarp();
-    if (has_chunk) multiply(s, w, part, chunk, live, line, blocks_of_cluster(), negatives);
+    multiply(s, w, part, chunk, inputs.left, line, blocks_of_cluster(), negatives);
 }
 
 // The share of those that add.
